@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* How an address is written everywhere in vmferry: tcp:192.0.2.1:16520, tcp:[2001:db8::1]:16520, unix:/path,
+ * vsock:3:16520. */
+
+#include <stddef.h>
+#include <sys/socket.h>
+
+#define ADDRESS_TEXT_MAX 128 /* bytes, the NUL included; holds any of them */
+
+/* Writes the address; "unknown" for a family that is none of ours, "unix:" for an unnamed UNIX socket. */
+void address_format(const struct sockaddr_storage *address, socklen_t size,
+                    char ret[static ADDRESS_TEXT_MAX]);
+
+/* The other end of a connected socket, in the same way. */
+void address_of_peer(int fd, char ret[static ADDRESS_TEXT_MAX]);

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "message.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "fd-pass.h"
+
+struct message_rule {
+    const char *name;
+    enum message_direction direction;
+    size_t size;
+    size_t n_fds;
+    unsigned phases;
+};
+
+#define RULE(TYPE, member, direction_, n_fds_, phases_) \
+    [MESSAGE_##TYPE] = {#TYPE, direction_, sizeof(((union message *)NULL)->member), n_fds_, phases_}
+
+static const struct message_rule rules[] = {
+    RULE(START_RELAY, start_relay, TO_HELPER, 1, PHASE_NEW),
+    RULE(START_GATE, start_gate, TO_HELPER, 0, PHASE_NEW),
+    RULE(LISTENER, listener, TO_HELPER, 1, PHASE_GATE),
+    RULE(REJECT, reject, TO_HELPER, 1, PHASE_GATE),
+    RULE(PEER, peer, TO_HELPER, 1, PHASE_RELAY | PHASE_ENDED),
+    RULE(PEER_FAILED, peer_failed, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
+    RULE(QEMU, qemu, TO_HELPER, 1, PHASE_RELAY | PHASE_ENDED),
+    RULE(QEMU_FAILED, qemu_failed, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
+    RULE(LIMIT, limit, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
+    RULE(END, end, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
+    /* The broker's messages may cross a RESULT on its way; a helper has no such excuse. */
+    RULE(READY, ready, TO_BROKER, 0, PHASE_NEW),
+    RULE(ARRIVED, arrived, TO_BROKER, 1, PHASE_GATE),
+    RULE(NEED_PEER, need_peer, TO_BROKER, 0, PHASE_RELAY),
+    RULE(NEED_QEMU, need_qemu, TO_BROKER, 0, PHASE_RELAY),
+    RULE(STATE, state_changed, TO_BROKER, 0, PHASE_RELAY),
+    RULE(RESULT, result, TO_BROKER, 0, PHASE_RELAY),
+    RULE(LOG, log, TO_BROKER, 0, PHASE_RELAY | PHASE_GATE | PHASE_ENDED),
+};
+
+static const struct message_rule *rule_find(uint32_t type)
+{
+    if (type >= sizeof(rules) / sizeof(rules[0]) || !rules[type].name)
+        return NULL;
+    return &rules[type];
+}
+
+const char *message_name(uint32_t type)
+{
+    const struct message_rule *rule = rule_find(type);
+
+    return rule ? rule->name : "?";
+}
+
+int message_send(int sock, enum message_type type, union message *m, int fd)
+{
+    const struct message_rule *rule = rule_find(type);
+
+    if (!rule || (rule->n_fds == 1) != (fd >= 0))
+        return -EINVAL;
+    m->header = (struct message_header){.type = type, .version = MESSAGE_VERSION};
+    return fd_pass_send(sock, m, rule->size, &fd, rule->n_fds);
+}
+
+int message_recv(int sock, enum message_direction direction, unsigned phase, union message *ret, int *ret_fd)
+{
+    const struct message_rule *rule;
+    int fds[FD_PASS_MAX];
+    size_t n_fds;
+    ssize_t n;
+
+    *ret_fd = -1;
+    memset(ret, 0, sizeof(*ret));
+    n = fd_pass_recv(sock, ret, sizeof(*ret), fds, &n_fds);
+    if (n < 0)
+        return (int)n;
+    _cleanup_fd_ int fd = n_fds > 0 ? fds[0] : -1;
+    if (n == 0 && n_fds == 0)
+        return 0;
+    if ((size_t)n < sizeof(ret->header) || ret->header.version != MESSAGE_VERSION)
+        return -EBADMSG;
+
+    rule = rule_find(ret->header.type);
+    if (!rule || rule->direction != direction || (size_t)n != rule->size || n_fds != rule->n_fds ||
+        !(rule->phases & phase))
+        return -EBADMSG;
+
+    *ret_fd = fd_steal(&fd);
+    return 1;
+}
+
+/*
+ * The length in bytes of the printable character at s, of which left bytes may be read; 0 where there is
+ * none: a control character (C0, DEL, C1) or what is not UTF-8 (RFC 3629).
+ */
+static size_t printable_length(const unsigned char *s, size_t left)
+{
+    uint32_t code;
+    size_t n;
+
+    if (s[0] < 0x80)
+        return s[0] >= 0x20 && s[0] != 0x7f;
+    if ((s[0] & 0xe0) == 0xc0) {
+        n = 2;
+        code = s[0] & 0x1fU;
+    } else if ((s[0] & 0xf0) == 0xe0) {
+        n = 3;
+        code = s[0] & 0x0fU;
+    } else if ((s[0] & 0xf8) == 0xf0) {
+        n = 4;
+        code = s[0] & 0x07U;
+    } else {
+        return 0;
+    }
+    if (n > left)
+        return 0;
+    for (size_t i = 1; i < n; i++) {
+        if ((s[i] & 0xc0) != 0x80)
+            return 0;
+        code = (code << 6) | (s[i] & 0x3fU);
+    }
+    if ((n == 2 && code < 0xa0) || (n == 3 && code < 0x800) || (n == 4 && code < 0x10000) ||
+        code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
+        return 0;
+    return n;
+}
+
+bool message_text_ok(const char *text, size_t size)
+{
+    const unsigned char *s = (const unsigned char *)text;
+
+    for (size_t i = 0; i < size;) {
+        size_t n;
+
+        if (s[i] == 0)
+            return true;
+        n = printable_length(s + i, size - i);
+        if (n == 0)
+            return false;
+        i += n;
+    }
+    return false;
+}
+
+void message_text_set(char *field, size_t size, const char *text)
+{
+    const unsigned char *s = (const unsigned char *)text;
+    size_t left = strlen(text), out = 0;
+
+    memset(field, 0, size);
+    while (left > 0) {
+        size_t n = printable_length(s, left);
+        size_t take = n > 0 ? n : 1;
+
+        if (out + take >= size)
+            break;
+        if (n > 0)
+            memcpy(field + out, s, n);
+        else
+            field[out] = '?';
+        out += take;
+        s += take;
+        left -= take;
+    }
+}
+
+bool stream_name_ok(const char *name)
+{
+    size_t n = strlen(name);
+
+    return n >= 1 && n < MESSAGE_STREAM_MAX && name[0] >= 'a' && name[0] <= 'z' &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == n;
+}

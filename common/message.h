@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The messages between broker and helper: one fixed-width struct a SEQPACKET datagram, at most one FD with
+ * it. The table in message.c says of each which side sends it, its size, how many FDs it carries and in which
+ * phase of the helper it may come. A message that is not so ends that helper's migration, and only that one
+ * (the model is OpenSSH's monitor).
+ *
+ * Nothing here depends on what was said before beyond the phase, so a restarted broker goes on with the same
+ * socket. Texts are NUL-terminated, printable UTF-8 and are checked by message_text().
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define MESSAGE_VERSION     1
+#define MESSAGE_TEXT_MAX    320 /* bytes of a message for people, its NUL included */
+#define MESSAGE_ADDRESS_MAX 128 /* bytes of a peer's address, its NUL included */
+#define MESSAGE_STREAMS_MAX 16  /* streams of one migration */
+#define MESSAGE_STREAM_MAX  32  /* bytes of a stream's name, its NUL included */
+#define MESSAGE_SECRET_SIZE 32
+#define MESSAGE_CHANNEL_NEW UINT32_MAX /* a QEMU connection whose channel the helper numbers */
+
+enum message_type {
+    /* broker → helper */
+    MESSAGE_START_RELAY = 1, /* the helper is a relay for this migration; FD: the stats page */
+    MESSAGE_START_GATE = 2,  /* the helper is the gate */
+    MESSAGE_LISTENER = 3,    /* gate: accept here too; FD: a listening socket */
+    MESSAGE_REJECT = 4,      /* gate: tell this peer why and close; FD: the peer connection */
+    MESSAGE_PEER = 5,        /* relay: a peer connection; FD: connected stream socket */
+    MESSAGE_PEER_FAILED = 6, /* relay: the peer connection that was asked for cannot be had */
+    MESSAGE_QEMU = 7,        /* relay: a connection to the local QEMU; FD: connected stream socket */
+    MESSAGE_QEMU_FAILED = 8, /* relay: the connection to QEMU that was asked for cannot be had */
+    MESSAGE_LIMIT = 9,       /* relay: new bandwidth limit */
+    MESSAGE_END = 10,        /* relay: end now with this error (cancel, expiry) */
+    /* helper → broker */
+    MESSAGE_READY = 32,     /* in the sandbox; nothing from outside was read before */
+    MESSAGE_ARRIVED = 33,   /* gate: a peer connection with a good preamble; FD: that connection */
+    MESSAGE_NEED_PEER = 34, /* relay: dial the peer once more */
+    MESSAGE_NEED_QEMU = 35, /* relay: connect to the local QEMU for this channel */
+    MESSAGE_STATE = 36,     /* relay: the migration is now in this state */
+    MESSAGE_RESULT = 37,    /* relay: over; nothing follows but LOG */
+    MESSAGE_LOG = 38,       /* one line for the broker's log */
+};
+
+/* Phases of a helper, as both sides count them; bits, for the table says in which ones a message may come. */
+enum message_phase {
+    PHASE_NEW = 1 << 0,   /* before START_* */
+    PHASE_RELAY = 1 << 1, /* after START_RELAY */
+    PHASE_GATE = 1 << 2,  /* after START_GATE */
+    PHASE_ENDED = 1 << 3, /* after RESULT */
+};
+
+enum message_role {
+    ROLE_INCOMING = 0,
+    ROLE_OUTGOING = 1,
+};
+
+enum message_security {
+    SECURITY_TLS = 0,
+    SECURITY_PLAIN = 1,
+};
+
+/* The kinds of peer connections; also the preamble's field of that name. */
+enum peer_kind {
+    PEER_CONTROL = 1,
+    PEER_CHANNEL = 2,
+};
+
+enum message_state {
+    STATE_WAITING = 0,
+    STATE_CONNECTED = 1,
+    STATE_ACTIVE = 2,
+    STATE_INTERRUPTED = 3,
+    STATE_FINISHED = 4,
+    STATE_MAX_,
+};
+
+struct message_header {
+    uint32_t type;    /* enum message_type */
+    uint32_t version; /* MESSAGE_VERSION */
+};
+
+struct message_start_relay {
+    struct message_header header;
+    uint64_t id;
+    uint64_t bandwidth_limit; /* bytes/s, 0 = none */
+    uint32_t role;            /* enum message_role */
+    uint32_t security;        /* enum message_security */
+    uint32_t max_channels;    /* 1…STATS_CHANNELS_MAX */
+    uint32_t n_streams;       /* 1…MESSAGE_STREAMS_MAX */
+    uint8_t secret[MESSAGE_SECRET_SIZE];
+    char streams[MESSAGE_STREAMS_MAX][MESSAGE_STREAM_MAX];
+};
+
+struct message_start_gate {
+    struct message_header header;
+    uint32_t max_pending;   /* connections that may be without their preamble at once */
+    uint32_t deadline_msec; /* in which the preamble must be there */
+};
+
+struct message_listener {
+    struct message_header header;
+};
+
+struct message_reject {
+    struct message_header header;
+    uint32_t error; /* enum vf_error: what the peer is told */
+    uint32_t reserved;
+};
+
+struct message_peer {
+    struct message_header header;
+    uint32_t serial; /* of the NEED_PEER that this answers; 0 = it came in through the gate or a manager */
+    uint32_t kind;   /* enum peer_kind */
+};
+
+struct message_peer_failed {
+    struct message_header header;
+    uint32_t serial;
+    uint32_t error; /* enum vf_error */
+    char text[MESSAGE_TEXT_MAX];
+};
+
+struct message_qemu {
+    struct message_header header;
+    uint32_t channel; /* of the NEED_QEMU that this answers, or MESSAGE_CHANNEL_NEW */
+    uint32_t stream;  /* index */
+};
+
+struct message_qemu_failed {
+    struct message_header header;
+    uint32_t channel;
+    uint32_t error; /* enum vf_error */
+    char text[MESSAGE_TEXT_MAX];
+};
+
+struct message_limit {
+    struct message_header header;
+    uint64_t bandwidth_limit; /* bytes/s, 0 = none */
+};
+
+struct message_end {
+    struct message_header header;
+    uint32_t error; /* enum vf_error, not none */
+    uint32_t reserved;
+    char text[MESSAGE_TEXT_MAX];
+};
+
+struct message_ready {
+    struct message_header header;
+};
+
+struct message_arrived {
+    struct message_header header;
+    uint64_t id;
+    uint32_t kind; /* enum peer_kind */
+    uint32_t reserved;
+};
+
+struct message_need_peer {
+    struct message_header header;
+    uint32_t serial; /* not 0 */
+    uint32_t kind;   /* enum peer_kind */
+};
+
+struct message_need_qemu {
+    struct message_header header;
+    uint32_t channel;
+    uint32_t stream; /* index */
+};
+
+struct message_state_changed {
+    struct message_header header;
+    uint32_t state; /* enum message_state: connected, active or interrupted */
+    uint32_t reserved;
+    char peer[MESSAGE_ADDRESS_MAX]; /* the control connection's other end */
+};
+
+struct message_result {
+    struct message_header header;
+    uint32_t result; /* enum vf_result, not none */
+    uint32_t error;  /* enum vf_error; none exactly where the result is done */
+    char text[MESSAGE_TEXT_MAX];
+};
+
+struct message_log {
+    struct message_header header;
+    uint32_t priority; /* syslog(3) */
+    uint32_t reserved;
+    char text[MESSAGE_TEXT_MAX];
+};
+
+union message {
+    struct message_header header;
+    struct message_start_relay start_relay;
+    struct message_start_gate start_gate;
+    struct message_listener listener;
+    struct message_reject reject;
+    struct message_peer peer;
+    struct message_peer_failed peer_failed;
+    struct message_qemu qemu;
+    struct message_qemu_failed qemu_failed;
+    struct message_limit limit;
+    struct message_end end;
+    struct message_ready ready;
+    struct message_arrived arrived;
+    struct message_need_peer need_peer;
+    struct message_need_qemu need_qemu;
+    struct message_state_changed state_changed;
+    struct message_result result;
+    struct message_log log;
+};
+
+enum message_direction {
+    TO_HELPER,
+    TO_BROKER,
+};
+
+/* "NEED_QEMU", for logs; "?" for a number that is no message. */
+const char *message_name(uint32_t type);
+
+/*
+ * Sends one message; sets its header. Borrows fd (-1 for none). Never blocks. Negative errno as
+ * fd_pass_send(), -EINVAL when type and fd do not fit the table.
+ */
+int message_send(int sock, enum message_type type, union message *m, int fd);
+
+/*
+ * Receives one message and holds it against the table: direction, size, number of FDs, phase (one bit of enum
+ * message_phase). Returns 1 with *ret filled and *ret_fd the caller's (-1 where it carries none), 0 when the
+ * other side is gone, -EAGAIN when there is none, -EBADMSG when it is not what the table says: then
+ * nothing is open and the helper must be given up; ret->header.type tells which it was, for the log.
+ */
+int message_recv(int sock, enum message_direction direction, unsigned phase, union message *ret, int *ret_fd);
+
+/* Whether a text field is terminated within its size and holds only printable UTF-8. */
+bool message_text_ok(const char *text, size_t size);
+
+/* Copies a text into a field: cut at the end of a character where it is too long, '?' for what is not
+ * printable. */
+void message_text_set(char *field, size_t size, const char *text);
+
+/* A stream's name: 1…31 of a-z, 0-9, '-', and a letter first. */
+bool stream_name_ok(const char *name);
