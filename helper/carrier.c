@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "carrier.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/error.h"
+
+ssize_t socket_recv(int fd, struct iovec *iov, int n_iov)
+{
+    struct msghdr mh = {.msg_iov = iov, .msg_iovlen = (size_t)n_iov};
+    ssize_t n;
+
+    /* MSG_DONTWAIT besides O_NONBLOCK: who else holds the socket may flip the flag at any time. */
+    do {
+        n = recvmsg(fd, &mh, MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+ssize_t socket_send(int fd, struct iovec *iov, int n_iov)
+{
+    struct msghdr mh = {.msg_iov = iov, .msg_iovlen = (size_t)n_iov};
+    ssize_t n;
+
+    do {
+        n = sendmsg(fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+int carrier_hear(struct carrier *carrier, const uint8_t *data, size_t size)
+{
+    bool first = !carrier->heard;
+
+    carrier->heard = true;
+    if (!first || !carrier->connecting || data[0] != 0)
+        return 0;
+    if (size < REJECTION_SIZE || rejection_decode(data, &carrier->rejected) != VERDICT_OK)
+        carrier->rejected = VF_ERROR_PEER_REJECTED;
+    return -ECONNREFUSED;
+}
+
+struct carrier *carrier_free(struct carrier *carrier)
+{
+    if (!carrier)
+        return NULL;
+    sd_event_source_disable_unref(carrier->source);
+    /* First shut down: whoever else may hold the socket must not keep the other side waiting. */
+    shutdown(carrier->fd, SHUT_RDWR);
+    fd_closep(&carrier->fd);
+    carrier->ops->free(carrier);
+    return NULL;
+}
+
+static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+    struct carrier *carrier = userdata;
+
+    (void)source;
+    (void)fd;
+    carrier->ready(carrier, revents, carrier->userdata);
+    return 0;
+}
+
+int carrier_attach(struct carrier *carrier, sd_event *event, carrier_ready_t ready, void *userdata)
+{
+    int r;
+
+    carrier->ready = ready;
+    carrier->userdata = userdata;
+    if (carrier->source)
+        return 0;
+    r = sd_event_add_io(event, &carrier->source, carrier->fd, 0, on_io, carrier);
+    if (r < 0)
+        return r;
+    carrier_watch(carrier, 0);
+    return 0;
+}
+
+void carrier_watch(struct carrier *carrier, uint32_t events)
+{
+    /* Neither can fail for a source of ours; both are cheap when nothing changes. */
+    if (events != 0)
+        sd_event_source_set_io_events(carrier->source, events);
+    sd_event_source_set_enabled(carrier->source, events != 0 ? SD_EVENT_ON : SD_EVENT_OFF);
+}

@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "session.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+
+struct channel *channel_find(struct session *session, uint32_t number)
+{
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
+        struct channel *channel = &session->channels[i];
+
+        if ((channel->stage == CHANNEL_OPENING || channel->stage == CHANNEL_OPEN) &&
+            channel->number == number)
+            return channel;
+    }
+    return NULL;
+}
+
+/* The slot's entry of the stats page: what a poll of Channels reads. */
+static void publish(struct channel *channel, enum stats_channel_state state)
+{
+    struct session *session = channel->session;
+    size_t slot = (size_t)(channel - session->channels);
+    struct stats_channel *stats = &session->stats->channels[slot];
+    uint64_t sent = channel->out.ring.end, received = channel->in.ring.begin;
+
+    if (state != STATS_CHANNEL_CLOSED && state != STATS_CHANNEL_LOST) {
+        session->sent += sent - channel->sent;
+        session->received += received - channel->received;
+        channel->sent = sent;
+        channel->received = received;
+    }
+    STATS_WRITE(stats->number, channel->number);
+    STATS_WRITE(stats->stream, (uint16_t)channel->stream);
+    STATS_WRITE(stats->sent, channel->sent);
+    STATS_WRITE(stats->received, channel->received);
+    STATS_WRITE(stats->state, (uint16_t)state);
+    STATS_WRITE(session->stats->sent, session->sent);
+    STATS_WRITE(session->stats->received, session->received);
+    if (STATS_READ(session->stats->n_channels) <= slot)
+        STATS_WRITE(session->stats->n_channels, (uint32_t)slot + 1);
+}
+
+struct channel *channel_new(struct session *session, uint32_t number, uint32_t stream)
+{
+    struct channel *channel = NULL;
+    uint32_t open = 0;
+
+    /* A slot that was never used before one whose numbers somebody may still want to read. */
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
+        struct channel *slot = &session->channels[i];
+
+        if (slot->stage == CHANNEL_OPENING || slot->stage == CHANNEL_OPEN)
+            open++;
+        else if (!channel || (channel->stage == CHANNEL_CLOSED && slot->stage == CHANNEL_UNUSED))
+            channel = slot;
+    }
+    if (!channel || open >= session->max_channels)
+        return NULL;
+    *channel =
+        (struct channel){.session = session, .stage = CHANNEL_OPENING, .number = number, .stream = stream};
+    if (flow_init(&channel->out, FLOW_OUT, &session->pool) < 0 ||
+        flow_init(&channel->in, FLOW_IN, &session->pool) < 0) {
+        flow_clear(&channel->out);
+        channel->stage = CHANNEL_UNUSED;
+        return NULL;
+    }
+    channel->out.pacer = &session->pacer;
+    publish(channel, STATS_CHANNEL_OPENING);
+    return channel;
+}
+
+void channel_close(struct channel *channel)
+{
+    bool ended = channel->close_sent && channel->close_received;
+
+    if (channel->stage != CHANNEL_OPENING && channel->stage != CHANNEL_OPEN)
+        return;
+    publish(channel, STATS_CHANNEL_OPEN); /* the last numbers, before the rings go */
+    channel->stage = CHANNEL_CLOSED;
+    publish(channel, ended ? STATS_CHANNEL_CLOSED : STATS_CHANNEL_LOST);
+    channel->grace = sd_event_source_disable_unref(channel->grace);
+    channel->qemu = carrier_free(channel->qemu);
+    channel->carrier = carrier_free(channel->carrier);
+    flow_clear(&channel->out);
+    flow_clear(&channel->in);
+}
+
+static void on_channel_ready(struct carrier *carrier, uint32_t revents, void *userdata)
+{
+    (void)carrier;
+    (void)revents;
+    channel_update(userdata);
+}
+
+static void channel_failed(struct channel *channel, int r)
+{
+    session_end(channel->session, VF_ERROR_HELPER_FAILED, true,
+                "Channel %" PRIu32 " could not be set up: %s.", channel->number, strerror(-r));
+}
+
+void channel_set_qemu(struct channel *channel, int fd)
+{
+    _cleanup_fd_ int owned = fd;
+    int r;
+
+    channel->dial = DIAL_DONE;
+    r = carrier_plain_new(fd, false, NULL, NULL, &channel->qemu);
+    if (r >= 0) {
+        owned = -1;
+        r = carrier_attach(channel->qemu, channel->session->event, on_channel_ready, channel);
+    }
+    if (r < 0) {
+        channel_failed(channel, r);
+        return;
+    }
+    channel->out.from = channel->qemu;
+    channel->in.to = channel->qemu;
+    if (channel->session->role == ROLE_INCOMING) {
+        struct frame opened = {.type = FRAME_OPENED, .channel = channel->number};
+
+        control_send(channel->session, &opened);
+    } else if (channel->session->control.greeted) {
+        channel_announce(channel);
+    }
+    if (!channel->session->over)
+        channel_update(channel);
+    if (!channel->session->over && channel->session->role == ROLE_INCOMING)
+        channel_dial(channel->session, channel->stream);
+}
+
+static int on_grace(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct channel *channel = userdata;
+
+    (void)source;
+    (void)usec;
+    channel->graced = true;
+    channel_dial(channel->session, channel->stream);
+    return 0;
+}
+
+void channel_set_carrier(struct channel *channel, struct carrier *carrier)
+{
+    struct session *session = channel->session;
+    int r;
+
+    channel->carrier = carrier;
+    r = carrier_attach(carrier, session->event, on_channel_ready, channel);
+    if (r >= 0 && session->role == ROLE_INCOMING)
+        r = sd_event_add_time_relative(session->event, &channel->grace, CLOCK_MONOTONIC, SESSION_GRACE, 1000,
+                                       on_grace, channel);
+    if (r < 0) {
+        channel_failed(channel, r);
+        return;
+    }
+    channel->out.to = carrier;
+    channel->in.from = carrier;
+    channel_update(channel);
+}
+
+void channel_announce(struct channel *channel)
+{
+    struct session *session = channel->session;
+    struct frame open = {.type = FRAME_OPEN, .channel = channel->number, .stream = channel->stream};
+    union message m = {0};
+
+    if (channel->announced || session->role != ROLE_OUTGOING)
+        return;
+    channel->announced = true;
+    channel->serial = ++session->next_serial;
+    control_send(session, &open);
+    m.need_peer.serial = channel->serial;
+    m.need_peer.kind = PEER_CHANNEL;
+    if (!session->over && !link_send(session->link, MESSAGE_NEED_PEER, &m, -1))
+        session_end(session, VF_ERROR_HELPER_FAILED, true,
+                    "The broker is gone, so that no connection can be made for a new channel.");
+}
+
+void channel_dial(struct session *session, uint32_t stream)
+{
+    struct channel *first = NULL;
+    union message m = {0};
+
+    /* QEMU takes its connections in the order in which it accepts them: one at a time, in the source's order.
+     */
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
+        struct channel *channel = &session->channels[i];
+
+        if (channel->stage == CHANNEL_OPENING && channel->stream == stream && channel->dial != DIAL_DONE &&
+            (!first || channel->number < first->number))
+            first = channel;
+    }
+    if (!first || first->dial == DIAL_ASKED || !first->carrier)
+        return;
+    /* A new QEMU looks at the first bytes at once, so they should be there; what is silent by design is not.
+     */
+    if (first->in.ring.end == 0 && !first->in.ending && !first->graced)
+        return;
+    first->dial = DIAL_ASKED;
+    m.need_qemu.channel = first->number;
+    m.need_qemu.stream = stream;
+    if (!link_send(session->link, MESSAGE_NEED_QEMU, &m, -1))
+        session_end(session, VF_ERROR_HELPER_FAILED, true,
+                    "The broker is gone, so that QEMU cannot be connected for a new channel.");
+}
+
+void channel_ack(struct channel *channel)
+{
+    struct frame ack = {.type = FRAME_ACK, .channel = channel->number};
+
+    if (channel->in.told == channel->in.ring.begin)
+        return;
+    ack.offset = channel->in.told = channel->in.ring.begin;
+    control_send(channel->session, &ack);
+}
+
+/* What a broken connection means for the migration. */
+static void channel_lost(struct channel *channel, const struct flow *flow, enum flow_verdict verdict)
+{
+    const char *stream = channel->session->streams[channel->stream];
+    bool at_qemu = (flow->kind == FLOW_OUT) == (verdict == FLOW_FROM_LOST);
+
+    if (verdict == FLOW_NO_MEMORY)
+        session_end(channel->session, VF_ERROR_HELPER_FAILED, true, "There is no memory for the stream '%s'.",
+                    stream);
+    else if (at_qemu)
+        session_end(channel->session, VF_ERROR_SOCKET_UNAVAILABLE, true,
+                    "QEMU closed its connection on the stream '%s' (channel %" PRIu32
+                    ") before it had taken all "
+                    "that was sent to it. Its log says why.",
+                    stream, channel->number);
+    else
+        session_end(channel->session, VF_ERROR_INTERRUPTED, true,
+                    "The peer connection of the stream '%s' (channel %" PRIu32 ") was lost after %" PRIu64
+                    " bytes out and %" PRIu64 " in.",
+                    stream, channel->number, channel->out.ring.cursor, channel->in.ring.end);
+}
+
+/* Says what the ledger has come to. */
+static void channel_tell(struct channel *channel)
+{
+    struct session *session = channel->session;
+    struct flow *out = &channel->out, *in = &channel->in;
+
+    if (out->ending && !out->fin_sent && ring_unsent(&out->ring) == 0 && channel->carrier) {
+        struct frame fin = {.type = FRAME_FIN, .channel = channel->number, .offset = out->total};
+
+        out->fin_sent = true;
+        control_send(session, &fin);
+    }
+    if (in->ring.begin - in->told >= FLOW_ACK_STEP || (flow_ended(in) && in->told != in->total))
+        channel_ack(channel);
+    else if (in->ring.begin != in->told)
+        control_ack_later(session);
+    if (flow_ended(in) && flow_ended(out) && !channel->close_sent && !session->over) {
+        struct frame close = {.type = FRAME_CLOSE, .channel = channel->number};
+
+        channel->close_sent = true;
+        control_send(session, &close);
+    }
+}
+
+static void channel_watch(struct channel *channel)
+{
+    uint32_t qemu = 0, peer = 0;
+
+    if (flow_wants_input(&channel->out))
+        qemu |= EPOLLIN;
+    if (flow_wants_output(&channel->out))
+        peer |= EPOLLOUT;
+    if (flow_wants_input(&channel->in))
+        peer |= EPOLLIN;
+    if (flow_wants_output(&channel->in))
+        qemu |= EPOLLOUT;
+    if (channel->qemu)
+        carrier_watch(channel->qemu, qemu);
+    if (channel->carrier)
+        carrier_watch(channel->carrier, peer);
+}
+
+/* The source ends the migration when nothing is left of it. */
+static void end_if_complete(struct session *session)
+{
+    struct frame close = {.type = FRAME_CLOSE, .channel = FRAME_CHANNEL_ALL};
+
+    if (session->role != ROLE_OUTGOING || session->control.close_sent || !session_complete(session))
+        return;
+    session->control.close_sent = true;
+    control_send(session, &close);
+}
+
+static int on_pace(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    (void)source;
+    (void)usec;
+    channel_update_all(userdata);
+    return 0;
+}
+
+/* Where the bandwidth limit holds a flow back, nobody's poll wakes it. */
+static void pace(struct session *session)
+{
+    uint64_t wait = pacer_wait_usec(&session->pacer);
+
+    if (wait == 0)
+        return;
+    if (!session->pace_timer) {
+        sd_event_add_time_relative(session->event, &session->pace_timer, CLOCK_MONOTONIC, wait, 1, on_pace,
+                                   session);
+        return;
+    }
+    sd_event_source_set_time_relative(session->pace_timer, wait);
+    sd_event_source_set_enabled(session->pace_timer, SD_EVENT_ONESHOT);
+}
+
+void channel_update(struct channel *channel)
+{
+    struct session *session = channel->session;
+    struct flow *flows[] = {&channel->in, &channel->out}; /* in first: page requests and answers to them */
+
+    if (session->over || (channel->stage != CHANNEL_OPENING && channel->stage != CHANNEL_OPEN))
+        return;
+    for (size_t i = 0; i < 2; i++) {
+        enum flow_verdict verdict = flow_pump(flows[i], session_now(session));
+
+        if (verdict != FLOW_OK) {
+            channel_lost(channel, flows[i], verdict);
+            return;
+        }
+    }
+    if (channel->stage == CHANNEL_OPENING && channel->qemu && channel->carrier) {
+        channel->stage = CHANNEL_OPEN;
+        session_set_state(session, STATE_ACTIVE);
+    }
+    publish(channel, channel->stage == CHANNEL_OPEN ? STATS_CHANNEL_OPEN : STATS_CHANNEL_OPENING);
+    channel_tell(channel);
+    if (session->over)
+        return;
+    if (channel->close_sent && channel->close_received) {
+        if (channel->stream == 0)
+            session->main_closed = true;
+        channel_close(channel);
+        end_if_complete(session);
+        return;
+    }
+    if (channel->stage == CHANNEL_OPENING && session->role == ROLE_INCOMING)
+        channel_dial(session, channel->stream);
+    channel_watch(channel);
+    pace(session);
+}
+
+void channel_update_all(struct session *session)
+{
+    for (size_t i = 0; i < STATS_CHANNELS_MAX && !session->over; i++)
+        if (session->channels[i].stage == CHANNEL_OPENING || session->channels[i].stage == CHANNEL_OPEN)
+            channel_update(&session->channels[i]);
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "flow.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+int flow_init(struct flow *flow, enum flow_kind kind, struct ring_pool *pool)
+{
+    *flow = (struct flow){.kind = kind};
+    return ring_init(&flow->ring, pool, kind == FLOW_OUT ? FLOW_WINDOW : FLOW_BUFFER);
+}
+
+void flow_clear(struct flow *flow)
+{
+    flow->from = flow->to = NULL;
+    ring_clear(&flow->ring);
+}
+
+/* How much may be read now. */
+static size_t flow_room(const struct flow *flow)
+{
+    size_t room = ring_room(&flow->ring);
+
+    if (flow->kind == FLOW_IN && flow->ending && flow->total - flow->ring.end < room)
+        room = (size_t)(flow->total - flow->ring.end);
+    return room;
+}
+
+bool flow_wants_input(const struct flow *flow)
+{
+    if (!flow->from || flow_room(flow) == 0 || (flow->kind == FLOW_OUT && flow->ending))
+        return false;
+    return !flow->pacer || pacer_open(flow->pacer);
+}
+
+bool flow_wants_output(const struct flow *flow)
+{
+    return flow->to && (ring_unsent(&flow->ring) > 0 || flow->to->ops->holds_output(flow->to));
+}
+
+bool flow_ended(const struct flow *flow)
+{
+    return flow->ending && flow->ring.begin == flow->total && (flow->kind == FLOW_OUT || flow->shut);
+}
+
+/* EOF is per direction, and means an end only where QEMU says it; from the peer only FIN does. */
+static enum flow_verdict on_eof(struct flow *flow)
+{
+    if (flow->kind == FLOW_IN)
+        return FLOW_FROM_LOST;
+    flow->ending = true;
+    flow->total = flow->ring.end;
+    return FLOW_OK;
+}
+
+static enum flow_verdict pump_in(struct flow *flow, uint64_t now, ssize_t *ret_moved)
+{
+    size_t max = flow_room(flow);
+
+    *ret_moved = 0;
+    if (flow->pacer) {
+        size_t allowed = pacer_allows(flow->pacer, now);
+
+        max = allowed < max ? allowed : max;
+    }
+    if (!flow->from || max == 0 || (flow->kind == FLOW_OUT && flow->ending))
+        return FLOW_OK;
+    *ret_moved = carrier_recv(flow->from, &flow->ring, max);
+    if (*ret_moved > 0) {
+        if (flow->pacer)
+            pacer_take(flow->pacer, (size_t)*ret_moved);
+        return FLOW_OK;
+    }
+    if (*ret_moved == 0)
+        return on_eof(flow);
+    if (*ret_moved == -EAGAIN)
+        return FLOW_OK;
+    return *ret_moved == -ENOMEM ? FLOW_NO_MEMORY : FLOW_FROM_LOST;
+}
+
+static enum flow_verdict pump_out(struct flow *flow, ssize_t *ret_moved)
+{
+    int r;
+
+    *ret_moved = 0;
+    if (!flow->to)
+        return FLOW_OK;
+    if (ring_unsent(&flow->ring) == 0) {
+        r = flow->to->ops->flush(flow->to);
+        return r < 0 && r != -EAGAIN ? FLOW_TO_LOST : FLOW_OK;
+    }
+    *ret_moved = carrier_send(flow->to, &flow->ring);
+    if (*ret_moved < 0)
+        return *ret_moved == -EAGAIN ? FLOW_OK : FLOW_TO_LOST;
+    if (flow->kind == FLOW_IN)
+        ring_release(&flow->ring, flow->ring.cursor);
+    return FLOW_OK;
+}
+
+/* Tells QEMU that no more comes, once it has all. */
+static void shut_when_done(struct flow *flow)
+{
+    if (flow->kind != FLOW_IN || flow->shut || !flow->to || !flow->ending || flow->ring.begin != flow->total)
+        return;
+    shutdown(flow->to->fd, SHUT_WR); /* an error means that QEMU is gone already, which is as good */
+    flow->shut = true;
+}
+
+enum flow_verdict flow_pump(struct flow *flow, uint64_t now)
+{
+    size_t moved = 0;
+    ssize_t in, out;
+
+    do {
+        enum flow_verdict verdict = pump_in(flow, now, &in);
+
+        if (verdict == FLOW_OK)
+            verdict = pump_out(flow, &out);
+        if (verdict != FLOW_OK)
+            return verdict;
+        if (in > 0)
+            moved += (size_t)in;
+        /* A read that came up short has emptied the socket: the next would only say so. */
+        if (in > 0 && (size_t)in < CARRIER_BATCH / 2 && !flow->from->ops->holds_input(flow->from))
+            in = 0;
+        /* What a carrier holds is seen by nobody's poll, so it has to be used up now, or when there is room.
+         */
+    } while ((in > 0 || out > 0) &&
+             (moved < FLOW_BUDGET || (flow->from && flow->from->ops->holds_input(flow->from))));
+    shut_when_done(flow);
+    return FLOW_OK;
+}
+
+const char *flow_on_ack(struct flow *flow, uint64_t delivered)
+{
+    if (delivered < flow->ring.begin)
+        return "an ACK of less than was acknowledged before";
+    if (delivered > flow->ring.cursor)
+        return "an ACK of more than was sent";
+    ring_release(&flow->ring, delivered);
+    return NULL;
+}
+
+const char *flow_on_fin(struct flow *flow, uint64_t total)
+{
+    if (flow->ending)
+        return "a second FIN for a channel";
+    if (total < flow->ring.end)
+        return "a FIN at less than was sent";
+    flow->ending = true;
+    flow->total = total;
+    return NULL;
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * One direction of one channel. Out of QEMU: what came from it is kept in the ring until the peer
+ * acknowledges it. In to QEMU: what came from the peer is gone from the ring as soon as QEMU has it. Its
+ * ledger is the ring's offsets: end = taken (or received), cursor = sent, begin = acknowledged (or
+ * delivered).
+ *
+ * A flow ends at its total: for one out of QEMU that is where QEMU's EOF was, for one in to QEMU what the
+ * peer's FIN said. It has ended when all up to there is acknowledged (delivered).
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "carrier.h"
+#include "pacer.h"
+
+#define FLOW_WINDOW   ((size_t)4 * 1024 * 1024) /* bytes out of QEMU without an acknowledgement, at most */
+#define FLOW_BUFFER   ((size_t)1 * 1024 * 1024) /* bytes on the way in to QEMU, at most */
+#define FLOW_ACK_STEP ((uint64_t)512 * 1024)    /* delivered bytes that are acknowledged at once */
+#define FLOW_BUDGET   ((size_t)2 * 1024 * 1024) /* bytes that one pump moves before others have their turn */
+
+enum flow_kind {
+    FLOW_OUT, /* QEMU → peer */
+    FLOW_IN,  /* peer → QEMU */
+};
+
+struct flow {
+    enum flow_kind kind;
+    struct carrier *from; /* borrowed; NULL while it is not there */
+    struct carrier *to;   /* borrowed; NULL while it is not there */
+    struct pacer *pacer;  /* borrowed; NULL: as fast as it goes */
+    struct ring ring;
+    uint64_t total; /* bytes; meaningful once ending */
+    bool ending;    /* total is known */
+    bool fin_sent;  /* out: the peer was told the total */
+    bool shut;      /* in: QEMU was told that no more comes */
+    uint64_t told;  /* in: the last acknowledgement that was sent */
+};
+
+/* What a pump came to. */
+enum flow_verdict {
+    FLOW_OK,
+    FLOW_FROM_LOST, /* the connection that it reads from is broken, or ended too early */
+    FLOW_TO_LOST,   /* the connection that it writes to is broken */
+    FLOW_NO_MEMORY,
+};
+
+int flow_init(struct flow *flow, enum flow_kind kind, struct ring_pool *pool);
+void flow_clear(struct flow *flow);
+
+/* Moves what can be moved now, at most about FLOW_BUDGET; now in µs (CLOCK_MONOTONIC) is for the pacer. */
+enum flow_verdict flow_pump(struct flow *flow, uint64_t now);
+
+/* What to wait for; false also where an end is missing. */
+bool flow_wants_input(const struct flow *flow);
+bool flow_wants_output(const struct flow *flow);
+
+/* All of it is acknowledged (delivered, and QEMU was told). */
+bool flow_ended(const struct flow *flow);
+
+/* ---- What the peer says; NULL, or why it cannot be true ---- */
+
+/* Out: the peer has delivered so many bytes. */
+const char *flow_on_ack(struct flow *flow, uint64_t delivered);
+
+/* In: the peer's QEMU ended after so many bytes. */
+const char *flow_on_fin(struct flow *flow, uint64_t total);

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The gate: a helper that accepts on the peer port, reads the 32 bytes of preamble under a deadline and
+ * hands (kind, id, FD) to the broker, which knows whose they are. It is the only one whom the whole network
+ * can talk to, and holds no secret.
+ */
+
+#include <systemd/sd-event.h>
+
+#include "common/message.h"
+#include "link.h"
+
+#define GATE_PENDING_MAX 1024 /* what START_GATE may ask for at most */
+
+struct gate;
+
+/* 0 or a negative errno. Takes over the link's handlers. */
+int gate_new(sd_event *event, struct link *link, const struct message_start_gate *start, struct gate **ret);
+struct gate *gate_free(struct gate *gate);

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "helper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/cleanup.h"
+#include "gate.h"
+#include "sandbox.h"
+#include "session.h"
+
+struct helper {
+    sd_event *event;
+    sd_event_source *timer; /* never fires: it makes the loop's timerfd, which cannot be had in the sandbox */
+    struct link link;
+    struct session *session;
+    struct gate *gate;
+};
+
+static void helper_clear(struct helper *helper)
+{
+    helper->session = session_free(helper->session);
+    helper->gate = gate_free(helper->gate);
+    link_clear(&helper->link);
+    sd_event_source_disable_unref(helper->timer);
+    sd_event_unref(helper->event);
+}
+
+/* The first message says what this helper is to be. */
+static void on_start(struct link *link, const union message *m, int fd, void *userdata)
+{
+    struct helper *helper = userdata;
+    bool gate = m->header.type == MESSAGE_START_GATE;
+    int r = sandbox_narrow(gate);
+
+    if (r < 0)
+        fd_closep(&fd);
+    else if (gate)
+        r = gate_new(helper->event, link, &m->start_gate, &helper->gate);
+    else
+        r = session_new(helper->event, link, &m->start_relay, fd, &helper->session);
+    if (r < 0)
+        sd_event_exit(helper->event, r);
+}
+
+static void on_gone_early(struct link *link, void *userdata)
+{
+    struct helper *helper = userdata;
+
+    (void)link;
+    sd_event_exit(helper->event, 0);
+}
+
+/* All that has to exist before the sandbox. */
+static int set_up(struct helper *helper, int fd)
+{
+    int r = sd_event_new(&helper->event);
+
+    if (r >= 0)
+        r = sd_event_add_time_relative(helper->event, &helper->timer, CLOCK_MONOTONIC, 3600000000, 0, NULL,
+                                       NULL);
+    /* The first timer that is armed makes sd-event read the boot id: one turn of the loop gets that behind
+     * us. */
+    if (r >= 0)
+        r = sd_event_run(helper->event, 0);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(helper->timer, SD_EVENT_OFF);
+    if (r >= 0)
+        r = link_init(&helper->link, helper->event, fd);
+    link_set_handlers(&helper->link, on_start, on_gone_early, helper);
+    return r;
+}
+
+static int check_socket(int fd)
+{
+    int type = 0;
+    socklen_t size = sizeof(type);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0)
+        return -errno;
+    if (type != SOCK_SEQPACKET)
+        return -EPROTOTYPE;
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        return -errno;
+    return 0;
+}
+
+int helper_run(int fd, void (*on_locked)(sd_event *event))
+{
+    _cleanup_(helper_clear) struct helper helper = {.link.fd = -1};
+    union message ready = {0};
+    int r;
+
+    r = check_socket(fd);
+    if (r < 0) {
+        fprintf(stderr, "Descriptor %d is no socket to a broker (%s). vmferryd starts this program.\n", fd,
+                strerror(-r));
+        return EXIT_FAILURE;
+    }
+    r = sandbox_isolate(fd);
+    if (r >= 0)
+        r = set_up(&helper, fd);
+    if (r >= 0)
+        r = sandbox_lock();
+    if (r < 0) {
+        fprintf(stderr, "Failed to enter the sandbox: %s\n", strerror(-r));
+        return EXIT_FAILURE;
+    }
+    if (on_locked)
+        on_locked(helper.event);
+    if (!link_send(&helper.link, MESSAGE_READY, &ready, -1))
+        return EXIT_FAILURE;
+    r = sd_event_loop(helper.event);
+    return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

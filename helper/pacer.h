@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * A token bucket: how many bytes all flows of a migration may take from QEMU. Pure; the time is the
+ * caller's, in µs of CLOCK_MONOTONIC. The bucket holds 50 ms worth, so a second is kept to within 5 %.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct pacer {
+    uint64_t rate;  /* bytes/s; 0 = no limit */
+    uint64_t at;    /* when it was last filled */
+    int64_t tokens; /* bytes */
+};
+
+void pacer_set(struct pacer *pacer, uint64_t rate, uint64_t now);
+
+/* Fills the bucket and says how many bytes may be taken now. */
+size_t pacer_allows(struct pacer *pacer, uint64_t now);
+
+void pacer_take(struct pacer *pacer, size_t n);
+
+/* Whether anything may be taken, by the last filling. */
+bool pacer_open(const struct pacer *pacer);
+
+/* µs from the last filling until it is worth trying again; 0 when it is open. */
+uint64_t pacer_wait_usec(const struct pacer *pacer);

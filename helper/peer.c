@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "session.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+
+/*
+ * A peer connection from its FD to the proof that the other end holds the key. Anybody on the network can
+ * open one, so there are so many and no more, each with a deadline (the session's tick), and the newest pays
+ * with the oldest's place: the peer that holds the key needs it for a round trip or two only.
+ */
+
+enum { CONTROL_BUFFER = 32 * 1024, CHANNEL_BUFFER = 256 * 1024 };
+
+void peer_clear(struct peer *peer)
+{
+    peer->carrier = carrier_free(peer->carrier);
+    ring_clear(&peer->in);
+    ring_clear(&peer->out);
+    peer->stage = PEER_UNUSED;
+}
+
+/* What the migration comes to when a connection that this side made fails, and why. */
+static void connecting_failed(struct peer *peer, int r)
+{
+    struct session *session = peer->session;
+    const char *what = peer->kind == PEER_CONTROL ? "the control connection" : "a channel's connection";
+    uint32_t error = peer->carrier ? peer->carrier->rejected : 0;
+
+    if (r == -ECONNREFUSED && error == VF_ERROR_TICKET_USED)
+        session_end(
+            session, error, true,
+            "The peer says that this ticket has been used already. Call PrepareIncoming for a new one.");
+    else if (r == -ECONNREFUSED && error == VF_ERROR_TICKET_EXPIRED)
+        session_end(session, error, true,
+                    "The peer says that this ticket has expired. Call PrepareIncoming for a new one.");
+    else if (r == -ECONNREFUSED && error == VF_ERROR_PROTOCOL_MISMATCH)
+        session_end(
+            session, error, true,
+            "The peer speaks another version of the protocol (ours is %d). Upgrade the older vmferry.",
+            PROTOCOL_VERSION);
+    else if (r == -ECONNREFUSED)
+        session_end(
+            session, VF_ERROR_PEER_REJECTED, true,
+            "The peer does not expect this migration (any more). Call PrepareIncoming there for a ticket.");
+    else if (r == -EKEYREJECTED)
+        session_end(session, VF_ERROR_PEER_REJECTED, true,
+                    "The peer and this side do not hold the same secret (%s). Use the ticket that the peer's "
+                    "PrepareIncoming gave, unchanged.",
+                    what);
+    else if (r == -ETIMEDOUT)
+        session_end(session, VF_ERROR_PEER_UNREACHABLE, true,
+                    "The peer accepted %s but did not answer within %d s. Is a vmferryd listening there?",
+                    what, SESSION_PEER_DEADLINE / 1000000);
+    else
+        session_end(session, peer->kind == PEER_CONTROL ? VF_ERROR_PEER_REJECTED : VF_ERROR_INTERRUPTED, true,
+                    "The peer closed %s during the handshake (%s).", what, strerror(-r));
+}
+
+static void peer_failed(struct peer *peer, int r)
+{
+    struct session *session = peer->session;
+
+    if (peer->connecting) {
+        connecting_failed(peer, r);
+    } else if (peer->stage != PEER_LINGER) {
+        session->n_refused++;
+        if ((session->n_refused & (session->n_refused - 1)) ==
+            0) /* 1, 2, 4, 8 …: a flood is not for the log */
+            link_log(session->link, LOG_WARNING,
+                     "A connection from the network failed to prove itself (%s); %u so far.",
+                     r == -ETIMEDOUT ? "silence" : strerror(-r), session->n_refused);
+    }
+    peer_clear(peer);
+}
+
+static int send_preamble(struct peer *peer)
+{
+    struct preamble preamble = {.kind = peer->kind, .id = peer->session->id};
+    uint8_t buf[PREAMBLE_SIZE];
+
+    preamble_encode(&preamble, buf);
+    while (peer->preamble_sent < sizeof(buf)) {
+        struct iovec iov = {buf + peer->preamble_sent, sizeof(buf) - peer->preamble_sent};
+        ssize_t n = socket_send(peer->carrier->fd, &iov, 1);
+
+        if (n < 0)
+            return (int)n;
+        peer->preamble_sent += (size_t)n;
+    }
+    return 0;
+}
+
+/* There is a control connection already: says so under the proof that was just given, and lets the peer read
+ * it. */
+static int refuse_control(struct peer *peer)
+{
+    struct frame frame = {.type = FRAME_ABORT};
+    uint8_t buf[FRAME_MAX];
+    int r;
+
+    frame.refusal.error = VF_ERROR_TICKET_USED;
+    strcpy(frame.refusal.text, "This ticket has been used already. Call PrepareIncoming for a new one.");
+    link_log(peer->session->link, LOG_WARNING,
+             "A second control connection was refused: the ticket is used.");
+    peer->stage = PEER_LINGER;
+    r = ring_append(&peer->out, buf, frame_encode(&frame, buf));
+    if (r < 0)
+        return r;
+    return (int)carrier_send(peer->carrier, &peer->out);
+}
+
+static int send_channel_hello(struct peer *peer)
+{
+    struct channel_hello hello = {.channel = peer->channel};
+    uint8_t buf[CHANNEL_HELLO_SIZE];
+    ssize_t n;
+    int r;
+
+    /* Resuming will say here how much was received; a channel that begins has nothing yet. */
+    channel_hello_encode(&hello, buf);
+    r = ring_append(&peer->out, buf, sizeof(buf));
+    if (r < 0)
+        return r;
+    peer->hello_sent = true;
+    n = carrier_send(peer->carrier, &peer->out);
+    return n < 0 && n != -EAGAIN ? (int)n : 0;
+}
+
+/* Gives the proved connection to its channel; the peer's slot is free again. */
+static void give_to_channel(struct peer *peer, struct channel *channel)
+{
+    struct carrier *carrier = peer->carrier;
+
+    peer->carrier = NULL;
+    peer_clear(peer);
+    channel_set_carrier(channel, carrier);
+}
+
+/* The other side's channel hello: which channel this is, and from where it goes on. */
+static int on_channel_hello(struct peer *peer)
+{
+    uint8_t buf[CHANNEL_HELLO_SIZE];
+    struct channel_hello hello;
+    struct channel *channel;
+    ssize_t n;
+    int r;
+
+    n = carrier_recv(peer->carrier, &peer->in, ring_room(&peer->in));
+    if (n <= 0)
+        return n == 0 ? -ECONNRESET : (int)n;
+    if (ring_copy(&peer->in, buf, sizeof(buf)) < sizeof(buf))
+        return -EAGAIN;
+    if (channel_hello_decode(buf, &hello) != VERDICT_OK || hello.received != 0)
+        return -EPROTO;
+
+    if (peer->connecting) {
+        if (hello.channel != peer->channel)
+            return -EPROTO;
+    } else {
+        peer->channel = hello.channel;
+        r = send_channel_hello(peer);
+        if (r < 0)
+            return r;
+    }
+    channel = channel_find(peer->session, peer->channel);
+    if (channel && channel->carrier)
+        return -EEXIST;
+    if (channel)
+        give_to_channel(peer, channel);
+    else if (peer->connecting)
+        peer_clear(peer); /* the channel ended meanwhile */
+    else
+        peer->stage = PEER_PARKED;
+    return 0;
+}
+
+static int on_proved(struct peer *peer)
+{
+    struct session *session = peer->session;
+    struct carrier *carrier = peer->carrier;
+    int r;
+
+    if (peer->kind == PEER_CONTROL) {
+        if (session->control.carrier)
+            return refuse_control(peer);
+        peer->carrier = NULL;
+        peer_clear(peer);
+        control_adopt(session, carrier);
+        return 0;
+    }
+    peer->stage = PEER_HELLO;
+    if (peer->connecting) {
+        r = send_channel_hello(peer);
+        if (r < 0)
+            return r;
+    }
+    return on_channel_hello(peer);
+}
+
+/* Goes as far as it goes now: 0 or -EAGAIN while all is well, else what is wrong. The peer may be gone after
+ * it. */
+static int peer_step(struct peer *peer)
+{
+    int r;
+
+    switch (peer->stage) {
+    case PEER_PREAMBLE:
+        r = send_preamble(peer);
+        if (r < 0)
+            return r;
+        peer->stage = PEER_PROOF;
+        /* fall through */
+    case PEER_PROOF:
+        r = peer->carrier->ops->handshake(peer->carrier);
+        return r < 0 ? r : on_proved(peer);
+    case PEER_HELLO:
+        r = (int)carrier_send(peer->carrier, &peer->out);
+        if (r < 0 && r != -EAGAIN)
+            return r;
+        return on_channel_hello(peer);
+    case PEER_PARKED:
+    case PEER_LINGER:
+    case PEER_UNUSED:
+        break;
+    }
+    return 0;
+}
+
+/* After the refusal: sends the rest of it, then waits for the other side's EOF; the deadline is the
+ * session's. */
+static int linger(struct peer *peer)
+{
+    uint8_t buf[4096];
+    struct iovec iov = {buf, sizeof(buf)};
+    ssize_t n;
+
+    n = carrier_send(peer->carrier, &peer->out);
+    if (n < 0 && n != -EAGAIN)
+        return (int)n;
+    if (ring_unsent(&peer->out) > 0 || peer->carrier->ops->holds_output(peer->carrier))
+        return -EAGAIN;
+    shutdown(peer->carrier->fd, SHUT_WR);
+    n = socket_recv(peer->carrier->fd, &iov, 1);
+    return n == 0 ? -ECONNRESET : n < 0 ? (int)n : -EAGAIN;
+}
+
+static void peer_watch(struct peer *peer)
+{
+    uint32_t events = EPOLLIN;
+
+    if (peer->stage == PEER_UNUSED)
+        return;
+    if (peer->stage == PEER_PARKED)
+        events = 0; /* its bytes wait where they are */
+    else if (peer->stage == PEER_PREAMBLE || ring_unsent(&peer->out) > 0 ||
+             peer->carrier->ops->holds_output(peer->carrier))
+        events |= EPOLLOUT;
+    carrier_watch(peer->carrier, events);
+}
+
+static void peer_drive(struct peer *peer)
+{
+    int r = peer->stage == PEER_LINGER ? linger(peer) : peer_step(peer);
+
+    if (peer->session->over || peer->stage == PEER_UNUSED)
+        return;
+    if (r < 0 && r != -EAGAIN)
+        peer_failed(peer, r);
+    else
+        peer_watch(peer);
+}
+
+static void on_peer_ready(struct carrier *carrier, uint32_t revents, void *userdata)
+{
+    (void)carrier;
+    (void)revents;
+    peer_drive(userdata);
+}
+
+/* A free slot; where none is, that of the oldest connection from outside. NULL where all are this side's own.
+ */
+static struct peer *peer_slot(struct session *session)
+{
+    struct peer *oldest = NULL;
+
+    for (size_t i = 0; i < SESSION_PEERS_MAX; i++) {
+        struct peer *peer = &session->peers[i];
+
+        if (peer->stage == PEER_UNUSED)
+            return peer;
+        if (!peer->connecting && (!oldest || peer->since < oldest->since))
+            oldest = peer;
+    }
+    if (oldest)
+        peer_failed(oldest, -ETIMEDOUT);
+    return oldest;
+}
+
+static int make_carrier(struct session *session, struct peer *peer, int fd)
+{
+    struct preamble preamble = {.kind = peer->kind, .id = session->id};
+    const uint8_t *key = peer->kind == PEER_CONTROL ? session->control_key : session->channel_key;
+
+    if (session->security == SECURITY_PLAIN)
+        return carrier_plain_new(fd, peer->connecting, &preamble, key, &peer->carrier);
+    return carrier_tls_new(fd, peer->connecting, &preamble, key,
+                           peer->kind == PEER_CONTROL ? CONTROL_BUFFER : CHANNEL_BUFFER, &peer->carrier);
+}
+
+void peer_start(struct session *session, enum peer_kind kind, bool connecting, uint32_t serial, int fd)
+{
+    _cleanup_fd_ int owned = fd;
+    struct peer *peer;
+    int r;
+
+    if (kind == PEER_CHANNEL && !session->control.greeted && !connecting)
+        return; /* there is no key yet that it could hold */
+    peer = peer_slot(session);
+    if (!peer)
+        return;
+    *peer = (struct peer){
+        .session = session,
+        .stage = connecting ? PEER_PREAMBLE : PEER_PROOF,
+        .kind = kind,
+        .connecting = connecting,
+        .serial = serial,
+        .since = session_now(session),
+    };
+    for (size_t i = 0; connecting && kind == PEER_CHANNEL && i < STATS_CHANNELS_MAX; i++)
+        if (session->channels[i].stage == CHANNEL_OPENING && session->channels[i].serial == serial)
+            peer->channel = session->channels[i].number;
+
+    r = make_carrier(session, peer, fd);
+    if (r >= 0) {
+        owned = -1;
+        r = carrier_attach(peer->carrier, session->event, on_peer_ready, peer);
+    }
+    if (r >= 0)
+        r = ring_init(&peer->in, &session->pool, CHANNEL_HELLO_SIZE);
+    if (r >= 0)
+        r = ring_init(&peer->out, &session->pool, FRAME_MAX);
+    if (r < 0)
+        peer_failed(peer, r);
+    else
+        peer_drive(peer);
+}
+
+void peer_unpark(struct session *session, struct channel *channel)
+{
+    for (size_t i = 0; i < SESSION_PEERS_MAX; i++) {
+        struct peer *peer = &session->peers[i];
+
+        if (peer->stage == PEER_PARKED && peer->channel == channel->number) {
+            give_to_channel(peer, channel);
+            return;
+        }
+    }
+}
+
+void peer_expire(struct peer *peer, uint64_t now)
+{
+    if (peer->stage != PEER_UNUSED && now - peer->since > SESSION_PEER_DEADLINE)
+        peer_failed(peer, -ETIMEDOUT);
+}

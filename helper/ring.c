@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ring.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint8_t *pool_take(struct ring_pool *pool)
+{
+    void *block = pool->free;
+
+    if (!block)
+        return malloc(RING_BLOCK);
+    memcpy(&pool->free, block, sizeof(void *));
+    pool->n_free--;
+    return block;
+}
+
+static void pool_give(struct ring_pool *pool, uint8_t *block)
+{
+    if (pool->n_free >= pool->max_free) {
+        free(block);
+        return;
+    }
+    memcpy(block, &pool->free, sizeof(void *));
+    pool->free = block;
+    pool->n_free++;
+}
+
+void ring_pool_clear(struct ring_pool *pool)
+{
+    while (pool->free)
+        free(pool_take(pool));
+}
+
+int ring_init(struct ring *ring, struct ring_pool *pool, size_t capacity)
+{
+    size_t n_slots = (capacity + RING_BLOCK - 1) / RING_BLOCK + 1;
+    uint8_t **slots = calloc(n_slots, sizeof(*slots));
+
+    if (!slots)
+        return -ENOMEM;
+    *ring = (struct ring){.pool = pool, .capacity = capacity, .n_slots = n_slots, .slots = slots};
+    return 0;
+}
+
+void ring_clear(struct ring *ring)
+{
+    for (size_t i = 0; i < ring->n_slots; i++)
+        if (ring->slots[i])
+            pool_give(ring->pool, ring->slots[i]);
+    free(ring->slots);
+    *ring = (struct ring){0};
+}
+
+static uint8_t **slot_of(const struct ring *ring, uint64_t offset)
+{
+    return &ring->slots[offset / RING_BLOCK % ring->n_slots];
+}
+
+/* The pieces of [from, from + size); every block of it must be there. */
+static int pieces(const struct ring *ring, uint64_t from, size_t size, struct iovec iov[static RING_IOV_MAX])
+{
+    int n = 0;
+
+    while (size > 0 && n < RING_IOV_MAX) {
+        size_t at = (size_t)(from % RING_BLOCK);
+        size_t len = RING_BLOCK - at < size ? RING_BLOCK - at : size;
+
+        iov[n++] = (struct iovec){.iov_base = *slot_of(ring, from) + at, .iov_len = len};
+        from += len;
+        size -= len;
+    }
+    return n;
+}
+
+int ring_reserve(struct ring *ring, size_t max, struct iovec iov[static RING_IOV_MAX])
+{
+    size_t room = ring_room(ring), got = 0;
+
+    if (max > room)
+        max = room;
+    while (got < max) {
+        uint64_t offset = ring->end + got;
+        uint8_t **slot = slot_of(ring, offset);
+
+        if (!*slot) {
+            *slot = pool_take(ring->pool);
+            if (!*slot)
+                break; /* what could be had serves; nothing at all is the caller's error */
+        }
+        got += RING_BLOCK - (size_t)(offset % RING_BLOCK);
+    }
+    if (max > 0 && got == 0)
+        return -ENOMEM;
+    return pieces(ring, ring->end, got < max ? got : max, iov);
+}
+
+void ring_commit(struct ring *ring, size_t n)
+{
+    assert(n <= ring_room(ring));
+    ring->end += n;
+}
+
+int ring_peek(const struct ring *ring, size_t max, struct iovec iov[static RING_IOV_MAX])
+{
+    size_t unsent = ring_unsent(ring);
+
+    return pieces(ring, ring->cursor, max < unsent ? max : unsent, iov);
+}
+
+void ring_advance(struct ring *ring, size_t n)
+{
+    assert(n <= ring_unsent(ring));
+    ring->cursor += n;
+}
+
+void ring_release(struct ring *ring, uint64_t offset)
+{
+    assert(offset >= ring->begin && offset <= ring->cursor);
+    for (uint64_t block = ring->begin / RING_BLOCK; block < offset / RING_BLOCK; block++) {
+        uint8_t **slot = slot_of(ring, block * RING_BLOCK);
+
+        if (*slot)
+            pool_give(ring->pool, *slot);
+        *slot = NULL;
+    }
+    ring->begin = offset;
+}
+
+int ring_append(struct ring *ring, const void *data, size_t size)
+{
+    const uint8_t *from = data;
+
+    if (size > ring_room(ring))
+        return -ENOBUFS;
+    while (size > 0) {
+        struct iovec iov[RING_IOV_MAX];
+        int n = ring_reserve(ring, size, iov);
+
+        if (n < 0)
+            return n;
+        for (int i = 0; i < n; i++) {
+            memcpy(iov[i].iov_base, from, iov[i].iov_len);
+            ring_commit(ring, iov[i].iov_len);
+            from += iov[i].iov_len;
+            size -= iov[i].iov_len;
+        }
+    }
+    return 0;
+}
+
+size_t ring_copy(const struct ring *ring, void *data, size_t size)
+{
+    struct iovec iov[RING_IOV_MAX];
+    int n = ring_peek(ring, size, iov);
+    size_t got = 0;
+
+    for (int i = 0; i < n; i++) {
+        memcpy((uint8_t *)data + got, iov[i].iov_base, iov[i].iov_len);
+        got += iov[i].iov_len;
+    }
+    return got;
+}

@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "common/address.h"
+#include "common/cleanup.h"
+
+enum { POOL_BLOCKS = 48 }; /* free blocks that are kept: a full window and what the return path holds */
+
+uint64_t session_now(const struct session *session)
+{
+    uint64_t now = 0;
+
+    sd_event_now(session->event, CLOCK_MONOTONIC, &now);
+    return now;
+}
+
+void session_set_state(struct session *session, enum message_state state)
+{
+    union message m = {0};
+
+    if (session->over || state <= session->state)
+        return;
+    session->state = state;
+    m.state_changed.state = state;
+    if (session->control.carrier)
+        address_of_peer(session->control.carrier->fd, m.state_changed.peer);
+    link_send(session->link, MESSAGE_STATE, &m, -1);
+}
+
+bool session_complete(const struct session *session)
+{
+    if (!session->main_closed)
+        return false;
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        if (session->channels[i].stage == CHANNEL_OPENING || session->channels[i].stage == CHANNEL_OPEN)
+            return false;
+    return true;
+}
+
+static int on_linger_end(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct session *session = userdata;
+
+    (void)source;
+    (void)usec;
+    return sd_event_exit(session->event, 0);
+}
+
+void session_end(struct session *session, enum vf_error error, bool tell_peer, const char *format, ...)
+{
+    union message m = {0};
+    char text[2 * MESSAGE_TEXT_MAX];
+    va_list args;
+
+    if (session->over)
+        return;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+
+    if (tell_peer && session->control.carrier) {
+        struct frame frame = {.type = FRAME_ABORT};
+        uint8_t buf[FRAME_MAX];
+
+        frame.refusal.error = error;
+        message_text_set(frame.refusal.text, sizeof(frame.refusal.text), text);
+        ring_append(&session->control.out, buf, frame_encode(&frame, buf)); /* control_linger() sends it */
+    }
+    session->over = true;
+    session->state = STATE_FINISHED;
+    session->tick = sd_event_source_disable_unref(session->tick);
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        channel_close(&session->channels[i]);
+    for (size_t i = 0; i < SESSION_PEERS_MAX; i++)
+        session->peers[i].carrier = carrier_free(session->peers[i].carrier);
+
+    m.result.result = vf_error_to_result(error);
+    m.result.error = error;
+    message_text_set(m.result.text, sizeof(m.result.text), text);
+    link_send(session->link, MESSAGE_RESULT, &m, -1);
+    if (sd_event_add_time_relative(session->event, &session->linger, CLOCK_MONOTONIC, SESSION_LINGER, 0,
+                                   on_linger_end, session) < 0)
+        sd_event_exit(session->event, 0);
+    else
+        control_linger(session);
+}
+
+/* Once a second: is the peer there, how fast is it, who has not proved himself in time. */
+static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct session *session = userdata;
+    struct control *control = &session->control;
+    uint64_t now = session_now(session), moved = session->sent + session->received;
+
+    (void)usec;
+    STATS_WRITE(session->stats->rate, moved - session->rated);
+    STATS_WRITE(session->stats->rate_at_usec, now);
+    session->rated = moved;
+    for (size_t i = 0; i < SESSION_PEERS_MAX && !session->over; i++)
+        peer_expire(&session->peers[i], now);
+    if (session->over)
+        return 0;
+    if (control->carrier && ++control->silence > SESSION_SILENCE_MAX) {
+        session_end(session, VF_ERROR_INTERRUPTED, false, "The peer has not been heard of for %d s.",
+                    SESSION_SILENCE_MAX * SESSION_TICK / 1000000);
+        return 0;
+    }
+    if (control->greeted && control->pinged == 0) {
+        struct frame ping = {.type = FRAME_PING, .cookie = now};
+
+        control->pinged = now;
+        control_send(session, &ping);
+    }
+    if (session->over)
+        return 0;
+    sd_event_source_set_time_relative(source, SESSION_TICK);
+    sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+    return 0;
+}
+
+/* A connection to the local QEMU: a new one at the source, the one that was asked for at the destination. */
+static void on_qemu(struct session *session, const struct message_qemu *m, int fd)
+{
+    _cleanup_fd_ int owned = fd;
+    struct channel *channel;
+
+    if (m->stream >= session->n_streams)
+        return;
+    if (session->role == ROLE_INCOMING) {
+        channel = channel_find(session, m->channel);
+        if (!channel || channel->dial != DIAL_ASKED)
+            return; /* it has ended meanwhile */
+    } else {
+        channel = channel_new(session, session->next_channel, m->stream);
+        if (!channel) {
+            link_log(session->link, LOG_WARNING,
+                     "A connection of QEMU's on the stream '%s' was closed: %u channels are the limit "
+                     "(max-channels).",
+                     session->streams[m->stream], session->max_channels);
+            return;
+        }
+        session->next_channel++;
+    }
+    channel_set_qemu(channel, fd_steal(&owned));
+}
+
+static void on_peer_failed(struct session *session, const struct message_peer_failed *m)
+{
+    session_end(session, m->error, true, "%s", m->text);
+}
+
+static void on_qemu_failed(struct session *session, const struct message_qemu_failed *m)
+{
+    struct channel *channel = channel_find(session, m->channel);
+
+    if (channel && channel->dial == DIAL_ASKED)
+        session_end(session, m->error, true, "%s", m->text);
+}
+
+static void on_message(struct link *link, const union message *m, int fd, void *userdata)
+{
+    struct session *session = userdata;
+    _cleanup_fd_ int owned = fd;
+
+    (void)link;
+    if (session->over)
+        return;
+    switch (m->header.type) {
+    case MESSAGE_PEER:
+        if (m->peer.kind == PEER_CONTROL || m->peer.kind == PEER_CHANNEL)
+            peer_start(session, m->peer.kind, session->role == ROLE_OUTGOING, m->peer.serial,
+                       fd_steal(&owned));
+        break;
+    case MESSAGE_PEER_FAILED:
+        on_peer_failed(session, &m->peer_failed);
+        break;
+    case MESSAGE_QEMU:
+        on_qemu(session, &m->qemu, fd_steal(&owned));
+        break;
+    case MESSAGE_QEMU_FAILED:
+        on_qemu_failed(session, &m->qemu_failed);
+        break;
+    case MESSAGE_LIMIT:
+        pacer_set(&session->pacer, m->limit.bandwidth_limit, session_now(session));
+        channel_update_all(session);
+        break;
+    case MESSAGE_END:
+        session_end(session, m->end.error, true, "%s", m->end.text);
+        break;
+    default:
+        break;
+    }
+}
+
+/* A broker that is gone for good takes only what needs it: channels that are open go on to their end. */
+static void on_gone(struct link *link, void *userdata)
+{
+    struct session *session = userdata;
+
+    (void)link;
+    if (session->over)
+        return;
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        if (session->channels[i].stage == CHANNEL_OPEN)
+            return;
+    session_end(session, VF_ERROR_HELPER_FAILED, true, "The broker is gone.");
+}
+
+/* Maps the page of counters; takes fd. */
+static int map_stats(int fd, struct stats **ret)
+{
+    _cleanup_fd_ int owned = fd;
+    int seals = fcntl(fd, F_GET_SEALS);
+    void *p;
+
+    /* Sealed against shrinking: nobody can make a write to it a SIGBUS. */
+    if (seals < 0 || !(seals & F_SEAL_SHRINK) || lseek(fd, 0, SEEK_END) < (off_t)sizeof(struct stats))
+        return -EBADMSG;
+    p = mmap(NULL, sizeof(struct stats), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED)
+        return -errno;
+    *ret = p;
+    return 0;
+}
+
+static int check_start(const struct message_start_relay *start)
+{
+    if (start->role > ROLE_OUTGOING || start->security > SECURITY_PLAIN || start->n_streams == 0 ||
+        start->n_streams > MESSAGE_STREAMS_MAX || start->max_channels == 0 ||
+        start->max_channels > STATS_CHANNELS_MAX)
+        return -EBADMSG;
+    for (uint32_t i = 0; i < start->n_streams; i++)
+        if (!memchr(start->streams[i], 0, MESSAGE_STREAM_MAX) || !stream_name_ok(start->streams[i]))
+            return -EBADMSG;
+    return 0;
+}
+
+int session_new(sd_event *event, struct link *link, const struct message_start_relay *start, int stats_fd,
+                struct session **ret)
+{
+    _cleanup_fd_ int owned = stats_fd;
+    union message m = {0};
+    struct session *session;
+    int r = check_start(start);
+
+    if (r < 0)
+        return r;
+    session = calloc(1, sizeof(*session));
+    if (!session)
+        return -ENOMEM;
+    session->event = event;
+    session->link = link;
+    session->id = start->id;
+    session->role = start->role;
+    session->security = start->security;
+    session->max_channels = start->max_channels;
+    session->n_streams = start->n_streams;
+    memcpy(session->streams, start->streams, sizeof(session->streams));
+    session->pool.max_free = POOL_BLOCKS;
+    pacer_set(&session->pacer, start->bandwidth_limit, session_now(session));
+
+    r = map_stats(fd_steal(&owned), &session->stats);
+    if (r >= 0)
+        r = key_derive(start->secret, start->id,
+                       session->security == SECURITY_PLAIN ? "vmferry control plain v1"
+                                                           : "vmferry control tls v1",
+                       session->control_key);
+    if (r >= 0)
+        r = sd_event_add_time_relative(event, &session->tick, CLOCK_MONOTONIC, SESSION_TICK, 0, on_tick,
+                                       session);
+    if (r < 0) {
+        session_free(session);
+        return r;
+    }
+    link_set_handlers(link, on_message, on_gone, session);
+    if (session->role == ROLE_OUTGOING) {
+        m.need_peer.serial = ++session->next_serial;
+        m.need_peer.kind = PEER_CONTROL;
+        if (!link_send(link, MESSAGE_NEED_PEER, &m, -1))
+            on_gone(link, session);
+    }
+    *ret = session;
+    return 0;
+}
+
+struct session *session_free(struct session *session)
+{
+    if (!session)
+        return NULL;
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        channel_close(&session->channels[i]);
+    for (size_t i = 0; i < SESSION_PEERS_MAX; i++)
+        peer_clear(&session->peers[i]);
+    control_clear(session);
+    ring_pool_clear(&session->pool);
+    sd_event_source_disable_unref(session->tick);
+    sd_event_source_disable_unref(session->ack_timer);
+    sd_event_source_disable_unref(session->pace_timer);
+    sd_event_source_disable_unref(session->linger);
+    if (session->stats)
+        munmap(session->stats, sizeof(*session->stats));
+    explicit_bzero(session->control_key, sizeof(session->control_key));
+    explicit_bzero(session->channel_key, sizeof(session->channel_key));
+    free(session);
+    return NULL;
+}

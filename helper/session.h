@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * One migration in its helper: the control connection, the channels and the peer connections that have not
+ * proved themselves yet. Everything of it lives in tables of fixed size inside this struct, so that nothing
+ * that an event handler holds can be freed under it; the struct goes when the event loop has ended.
+ *
+ *     session.c   from START to RESULT: what the broker says, the ends of a migration
+ *     peer.c      a peer connection until it has proved itself
+ *     control.c   the control connection: frames, acknowledgements, pings
+ *     channel.c   one connection of QEMU's and the two flows over it
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "carrier.h"
+#include "common/error.h"
+#include "common/stats.h"
+#include "flow.h"
+#include "link.h"
+#include "pacer.h"
+#include "proof.h"
+#include "protocol.h"
+
+#define SESSION_PEERS_MAX     64       /* peer connections that have not proved themselves, at once */
+#define SESSION_PEER_DEADLINE 10000000 /* µs in which one must */
+#define SESSION_TICK          1000000  /* µs between pings, and over which the rate is taken */
+#define SESSION_SILENCE_MAX   15       /* ticks without a word on the control connection: it is lost */
+#define SESSION_ACK_DELAY     10000    /* µs that an acknowledgement may wait for more to acknowledge */
+#define SESSION_GRACE         100000  /* µs after which a silent channel is connected to QEMU all the same */
+#define SESSION_LINGER        2000000 /* µs that the last frame has to reach the peer */
+
+struct session;
+
+enum peer_stage {
+    PEER_UNUSED,
+    PEER_PREAMBLE, /* connecting: the preamble goes out */
+    PEER_PROOF,    /* the handshake of its security */
+    PEER_HELLO,    /* channel: the channel hellos cross */
+    PEER_PARKED,   /* channel: proved, but its OPEN is still on the way on the control connection */
+    PEER_LINGER,   /* accepting: it was told that it is refused, and may read that */
+};
+
+struct peer {
+    struct session *session;
+    enum peer_stage stage;
+    enum peer_kind kind;
+    bool connecting;
+    bool hello_sent;
+    uint32_t serial; /* connecting: of the NEED_PEER */
+    uint32_t channel;
+    uint64_t since; /* µs */
+    size_t preamble_sent;
+    struct carrier *carrier; /* owned */
+    struct ring in, out;     /* for the channel hellos, and for the refusal */
+};
+
+enum channel_stage {
+    CHANNEL_UNUSED,
+    CHANNEL_OPENING, /* one of its two connections is missing */
+    CHANNEL_OPEN,
+    CHANNEL_CLOSED, /* its numbers stay in the stats page; the slot may be used again */
+};
+
+enum dial_stage {
+    DIAL_NOT_YET,
+    DIAL_ASKED, /* the broker was asked to connect to QEMU */
+    DIAL_DONE,
+};
+
+struct channel {
+    struct session *session;
+    enum channel_stage stage;
+    uint32_t number;
+    uint32_t stream;
+    enum dial_stage dial;    /* destination */
+    bool announced;          /* source: OPEN was sent and a peer connection asked for */
+    bool graced;             /* destination: it has been silent for long enough */
+    bool close_sent;         /* both flows are proved at this side */
+    bool close_received;     /* and at the other */
+    uint32_t serial;         /* source: of the NEED_PEER */
+    struct carrier *qemu;    /* owned */
+    struct carrier *carrier; /* owned: the peer connection */
+    struct flow out, in;
+    sd_event_source *grace;
+    uint64_t sent, received; /* what the stats page has of it */
+};
+
+struct control {
+    struct carrier *carrier; /* owned; NULL while there is none */
+    struct ring in, out;
+    bool greeted;     /* the peer's HELLO is there */
+    bool close_sent;  /* CLOSE of the whole was sent */
+    unsigned silence; /* ticks */
+    uint64_t pinged;  /* when the ping that is not answered yet was sent; 0 = none */
+    uint32_t n_streams;
+    char streams[MESSAGE_STREAMS_MAX][MESSAGE_STREAM_MAX]; /* the source's, in its order */
+};
+
+struct session {
+    sd_event *event;   /* borrowed */
+    struct link *link; /* borrowed */
+    uint64_t id;
+    enum message_role role;
+    enum message_security security;
+    enum message_state state;
+    uint32_t max_channels;
+    uint32_t n_streams;
+    char streams[MESSAGE_STREAMS_MAX][MESSAGE_STREAM_MAX];
+    uint8_t control_key[KEY_SIZE]; /* serves one control connection */
+    uint8_t channel_key[KEY_SIZE]; /* derived from that one's session */
+    struct stats *stats;           /* mapped; shared with the broker */
+    struct ring_pool pool;
+    struct pacer pacer;
+    struct control control;
+    struct channel channels[STATS_CHANNELS_MAX];
+    struct peer peers[SESSION_PEERS_MAX];
+    uint32_t next_channel;
+    uint32_t next_serial;
+    uint32_t n_refused;      /* peer connections that failed to prove themselves, for the log */
+    bool main_closed;        /* a channel of the first stream has ended well */
+    bool over;               /* the result stands; only the last frame may still be on its way */
+    uint64_t sent, received; /* bytes, all channels */
+    uint64_t rated;          /* sent + received at the last tick */
+    sd_event_source *tick, *ack_timer, *pace_timer, *linger;
+};
+
+/* ---- session.c ---- */
+
+/* A new session for START_RELAY; takes stats_fd in any case. 0 or a negative errno. */
+int session_new(sd_event *event, struct link *link, const struct message_start_relay *start, int stats_fd,
+                struct session **ret);
+struct session *session_free(struct session *session);
+
+/* µs, CLOCK_MONOTONIC, of this turn of the event loop. */
+uint64_t session_now(const struct session *session);
+
+void session_set_state(struct session *session, enum message_state state);
+
+/*
+ * The one end of a migration: error is none where the ledgers prove it done. The local QEMUs learn of it at
+ * once, the peer where tell_peer, the broker by RESULT; then the event loop ends. Later calls change nothing.
+ */
+void session_end(struct session *session, enum vf_error error, bool tell_peer, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* Every channel has ended on both sides, and the first stream had one. */
+bool session_complete(const struct session *session);
+
+/* ---- peer.c ---- */
+
+/* A peer connection from the broker; takes fd. */
+void peer_start(struct session *session, enum peer_kind kind, bool connecting, uint32_t serial, int fd);
+
+/* The OPEN of this channel is there: adopts the peer connection that came before it. */
+void peer_unpark(struct session *session, struct channel *channel);
+
+/* Gives it up when its deadline is past; now in µs. */
+void peer_expire(struct peer *peer, uint64_t now);
+
+void peer_clear(struct peer *peer);
+
+/* ---- control.c ---- */
+
+/* Takes carrier, which has proved itself. */
+void control_adopt(struct session *session, struct carrier *carrier);
+void control_send(struct session *session, const struct frame *frame);
+void control_ack_later(struct session *session);
+void control_clear(struct session *session);
+/* After the end: only what is still to be sent, and the peer's EOF. */
+void control_linger(struct session *session);
+
+/* ---- channel.c ---- */
+
+struct channel *channel_find(struct session *session, uint32_t number);
+
+/* A new channel in a free slot; NULL with the limit reached or without memory. */
+struct channel *channel_new(struct session *session, uint32_t number, uint32_t stream);
+
+/* Takes fd. */
+void channel_set_qemu(struct channel *channel, int fd);
+
+/* Takes carrier, on which the channel hellos have crossed. */
+void channel_set_carrier(struct channel *channel, struct carrier *carrier);
+
+/* Source: tells the peer of the channel and asks for a peer connection, once there is a control connection.
+ */
+void channel_announce(struct channel *channel);
+
+/* Destination: asks for the connection to QEMU if it is this channel's turn. */
+void channel_dial(struct session *session, uint32_t stream);
+
+/* Moves what can be moved, says what is to be said, waits for what is to be waited for. After any event. */
+void channel_update(struct channel *channel);
+void channel_update_all(struct session *session);
+
+/* Sends the acknowledgement that is due, if any. */
+void channel_ack(struct channel *channel);
+
+/* Closes its connections; lost where it had not ended. */
+void channel_close(struct channel *channel);
