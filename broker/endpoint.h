@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Endpoints: where a broker listens for peers, and where another dials it. Written as in common/address.h;
+ * names are never resolved. For listening also tcp:*:PORT (all addresses, IPv4 and IPv6) and vsock:*:PORT. A
+ * port left out is ENDPOINT_PORT.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "common/address.h"
+
+#define ENDPOINT_PORT 16520
+
+struct endpoint {
+    struct sockaddr_storage address;
+    socklen_t size;
+    bool any; /* all local addresses: only for listening */
+};
+
+/* NULL, or what is wrong with the text (static). */
+const char *endpoint_parse(const char *text, struct endpoint *ret);
+
+/* A listening socket, non-blocking, close-on-exec; or a negative errno. Removes a stale UNIX socket that is
+ * in the way. */
+int endpoint_listen(const struct endpoint *endpoint);
+
+/* A socket that connects or is connected; or a negative errno. Wait for EPOLLOUT, then read SO_ERROR. */
+int endpoint_connect(const struct endpoint *endpoint);
+
+/* Options of a peer connection that is connected or connects: no delay, keep-alive, when a silent peer is
+ * given up. */
+void endpoint_tune(int fd);
+
+/*
+ * How peers can reach a listener: its address, or where it listens on all of them, those that this host has
+ * now (only where it has no other: loopback). Returns how many were written to ret.
+ */
+size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max);

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "manager.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "caller.h"
+#include "common/cleanup.h"
+#include "log.h"
+#include "migration.h"
+#include "port.h"
+
+/* Runs --parents, so that a first start needs nothing to be there. */
+static int make_runtime_dir(const char *path)
+{
+    char part[PATH_MAX];
+
+    for (const char *slash = strchr(path + 1, '/');; slash = strchr(slash + 1, '/')) {
+        size_t n = slash ? (size_t)(slash - path) : strlen(path);
+
+        if (n >= sizeof(part))
+            return -ENAMETOOLONG;
+        memcpy(part, path, n);
+        part[n] = '\0';
+        if (mkdir(part, 0755) < 0 && errno != EEXIST)
+            return -errno;
+        if (!slash)
+            return 0;
+    }
+}
+
+/* What a broker that was killed left behind. The lock says that it has gone. */
+static void remove_leftovers(const char *runtime_dir)
+{
+    static const char *const roles[] = {"incoming", "outgoing"};
+
+    for (size_t i = 0; i < 2; i++) {
+        char path[PATH_MAX];
+        const struct dirent *entry;
+        DIR *dir;
+
+        snprintf(path, sizeof(path), "%s/%s", runtime_dir, roles[i]);
+        dir = opendir(path);
+        if (!dir)
+            continue;
+        while ((entry = readdir(dir))) {
+            if (strlen(entry->d_name) != 16 || strspn(entry->d_name, "0123456789abcdef") != 16)
+                continue;
+            snprintf(path, sizeof(path), "%s/%s/%s", runtime_dir, roles[i], entry->d_name);
+            qemu_socket_remove_directory(path);
+        }
+        closedir(dir);
+    }
+}
+
+static int take_runtime_dir(struct manager *manager)
+{
+    const char *runtime_dir = manager->config->runtime_dir;
+    char path[PATH_MAX];
+    int r = make_runtime_dir(runtime_dir);
+
+    if (r >= 0) {
+        snprintf(path, sizeof(path), "%s/lock", runtime_dir);
+        manager->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (manager->lock < 0 || flock(manager->lock, LOCK_EX | LOCK_NB) < 0)
+            r = -errno;
+    }
+    if (r < 0) {
+        log_event(LOG_ERR, NULL, NULL, "Cannot take the runtime directory %s: %s. %s", runtime_dir,
+                  strerror(-r),
+                  r == -EWOULDBLOCK ? "Another vmferryd has it; see --runtime-dir=." : "See --runtime-dir=.");
+        return r;
+    }
+    remove_leftovers(runtime_dir);
+    return 0;
+}
+
+static int open_bus(struct manager *manager)
+{
+    const struct config *config = manager->config;
+    int r;
+
+    if (config->bus == BUS_SYSTEM)
+        r = sd_bus_open_system(&manager->bus);
+    else if (config->bus == BUS_USER)
+        r = sd_bus_open_user(&manager->bus);
+    else {
+        r = sd_bus_new(&manager->bus);
+        if (r >= 0)
+            r = sd_bus_set_address(manager->bus, config->bus_address);
+        if (r >= 0)
+            r = sd_bus_set_bus_client(manager->bus, true);
+        if (r >= 0)
+            r = sd_bus_start(manager->bus);
+    }
+    if (r >= 0)
+        r = sd_bus_set_exit_on_disconnect(manager->bus, true);
+    if (r >= 0)
+        r = sd_bus_attach_event(manager->bus, manager->event, SD_EVENT_PRIORITY_NORMAL);
+    if (r >= 0)
+        r = manager_export(manager);
+    if (r < 0) {
+        log_event(LOG_ERR, NULL, NULL, "Cannot connect to the %s: %s.",
+                  config->bus == BUS_SYSTEM ? "system bus"
+                  : config->bus == BUS_USER ? "user's bus"
+                                            : "bus",
+                  strerror(-r));
+        return r;
+    }
+    r = sd_bus_request_name(manager->bus, BUS_NAME, 0);
+    if (r < 0)
+        log_event(LOG_ERR, NULL, NULL, "Cannot have the name %s: %s%s.", BUS_NAME, strerror(-r),
+                  r == -EEXIST ? " (another vmferryd has it)" : "");
+    return r;
+}
+
+static int set_up_event(struct manager *manager)
+{
+    sigset_t signals;
+    int r = sd_event_new(&manager->event);
+
+    if (r < 0)
+        return r;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGCHLD);
+    if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0)
+        return -errno;
+    r = sd_event_add_signal(manager->event, NULL, SIGTERM, NULL, NULL);
+    if (r >= 0)
+        r = sd_event_add_signal(manager->event, NULL, SIGINT, NULL, NULL);
+    return r;
+}
+
+int manager_new(const struct config *config, struct manager **ret)
+{
+    struct manager *manager = calloc(1, sizeof(*manager));
+    int r;
+
+    if (!manager)
+        return -ENOMEM;
+    manager->config = config;
+    manager->lock = -1;
+    TAILQ_INIT(&manager->migrations);
+    TAILQ_INIT(&manager->calls);
+    r = set_up_event(manager);
+    if (r >= 0)
+        r = port_new(manager, &manager->port);
+    if (r < 0)
+        log_event(LOG_ERR, NULL, NULL, "Cannot set up the event loop: %s.", strerror(-r));
+    else
+        r = take_runtime_dir(manager);
+    if (r >= 0)
+        r = open_bus(manager);
+    if (r < 0) {
+        manager_free(manager);
+        return r;
+    }
+    *ret = manager;
+    return 0;
+}
+
+struct manager *manager_free(struct manager *manager)
+{
+    if (!manager)
+        return NULL;
+    caller_drop_all(manager);
+    while (!TAILQ_EMPTY(&manager->migrations))
+        migration_abandon(TAILQ_FIRST(&manager->migrations));
+    port_free(manager->port);
+    sd_bus_flush_close_unref(manager->bus);
+    sd_event_unref(manager->event);
+    fd_closep(&manager->lock);
+    free(manager);
+    return NULL;
+}
+
+int manager_run(struct manager *manager)
+{
+    sd_notify(0, "READY=1");
+    log_event(LOG_INFO, NULL, NULL, "Ready as %s.", BUS_NAME);
+    return sd_event_loop(manager->event);
+}
+
+struct migration *manager_find(struct manager *manager, enum message_role role, uint64_t id)
+{
+    struct migration *migration;
+
+    TAILQ_FOREACH(migration, &manager->migrations, entry)
+    if (migration->id == id && migration->role == role)
+        return migration;
+    return NULL;
+}
+
+struct migration *manager_find_path(struct manager *manager, const char *path)
+{
+    struct migration *migration;
+
+    TAILQ_FOREACH(migration, &manager->migrations, entry)
+    if (strcmp(migration->path, path) == 0)
+        return migration;
+    return NULL;
+}
+
+/* Of the finished ones only so many are kept: the oldest go. */
+static void forget_oldest(struct manager *manager)
+{
+    struct migration *migration, *next;
+
+    for (migration = TAILQ_FIRST(&manager->migrations); migration && manager->n_finished >= FINISHED_MAX;
+         migration = next) {
+        next = TAILQ_NEXT(migration, entry);
+        if (migration->state == STATE_FINISHED)
+            migration_forget(migration);
+    }
+}
+
+int manager_admit(struct manager *manager, enum message_role role, const char *vm, uid_t uid,
+                  sd_bus_error *error)
+{
+    const struct config *config = manager->config;
+    struct migration *migration;
+    uint32_t of_user = 0;
+
+    TAILQ_FOREACH(migration, &manager->migrations, entry)
+    {
+        if (migration->state == STATE_FINISHED)
+            continue;
+        if (migration->uid == uid)
+            of_user++;
+        if (migration->role == role && strcmp(migration->vm, vm) == 0)
+            return error_set(
+                error, VF_ERROR_VM_BUSY,
+                "VM '%s' has an %s migration already: %s, which is %s. Wait for it, or cancel it.", vm,
+                migration_role_text(migration), migration->id_text, migration_state_text(migration));
+    }
+    if (manager->n_running >= config->max_migrations)
+        return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
+                         "%" PRIu32 " migrations run already, which is the limit (--max-migrations=).",
+                         manager->n_running);
+    if (uid != 0 && of_user >= config->max_per_user)
+        return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
+                         "%" PRIu32
+                         " migrations of uid %u run already, which is the limit of a user "
+                         "(--max-migrations-per-user=).",
+                         of_user, uid);
+    forget_oldest(manager);
+    return 0;
+}
+
+int manager_authorize_new(struct manager *manager, uid_t uid, sd_bus_error *error)
+{
+    (void)manager;
+    if (uid == 0 || uid == geteuid())
+        return 0;
+    return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED,
+                             "uid %u may not make migrations here; only root and uid %u may.", uid,
+                             geteuid());
+}
+
+int manager_authorize(struct migration *migration, uid_t uid, sd_bus_error *error)
+{
+    if (uid == 0 || uid == geteuid() || uid == migration->uid)
+        return 0;
+    return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED,
+                             "Migration %s belongs to uid %u, not to uid %u.", migration->id_text,
+                             migration->uid, uid);
+}

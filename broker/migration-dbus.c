@@ -1,0 +1,518 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "migration.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "caller.h"
+#include "common/cleanup.h"
+
+enum { RATE_STALE = 2500000 /* µs after which a rate is of the past: nothing moves */ };
+
+const char *migration_role_text(const struct migration *migration)
+{
+    return migration->role == ROLE_INCOMING ? "incoming" : "outgoing";
+}
+
+const char *migration_state_text(const struct migration *migration)
+{
+    static const char *const texts[STATE_MAX_] = {
+        [STATE_WAITING] = "waiting",         [STATE_CONNECTED] = "connected", [STATE_ACTIVE] = "active",
+        [STATE_INTERRUPTED] = "interrupted", [STATE_FINISHED] = "finished",
+    };
+
+    return texts[migration->state];
+}
+
+/* ---- Properties ---- */
+
+static int get_text(sd_bus *bus, const char *path, const char *interface, const char *property,
+                    sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+    const struct migration *migration = userdata;
+    char name[64] = "";
+    const char *value;
+
+    (void)bus;
+    (void)path;
+    (void)interface;
+    (void)error;
+    if (strcmp(property, "Id") == 0)
+        value = migration->id_text;
+    else if (strcmp(property, "Vm") == 0)
+        value = migration->vm;
+    else if (strcmp(property, "Role") == 0)
+        value = migration_role_text(migration);
+    else if (strcmp(property, "Security") == 0)
+        value = migration->security == SECURITY_PLAIN ? "plain" : "tls";
+    else if (strcmp(property, "State") == 0)
+        value = migration_state_text(migration);
+    else if (strcmp(property, "Result") == 0)
+        value = vf_result_to_string(migration->result);
+    else if (strcmp(property, "ErrorMessage") == 0)
+        value = migration->message ? migration->message : "";
+    else if (strcmp(property, "Peer") == 0)
+        value = migration->peer;
+    else if (strcmp(property, "HelperUnit") == 0)
+        value = ""; /* forked: there is no unit */
+    else {
+        if (migration->error != VF_ERROR_NONE)
+            snprintf(name, sizeof(name), ERROR_PREFIX "%s", vf_error_to_string(migration->error));
+        value = name;
+    }
+    return sd_bus_message_append(reply, "s", value);
+}
+
+static int get_sockets(sd_bus *bus, const char *path, const char *interface, const char *property,
+                       sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+    const struct migration *migration = userdata;
+    int r = sd_bus_message_open_container(reply, 'a', "{ss}");
+
+    (void)bus;
+    (void)path;
+    (void)interface;
+    (void)property;
+    (void)error;
+    for (uint32_t i = 0; r >= 0 && i < migration->options.n_streams; i++)
+        r = sd_bus_message_append(reply, "{ss}", migration->options.streams[i], migration->streams[i].path);
+    return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+static uint64_t current_rate(const struct migration *migration)
+{
+    struct timespec ts;
+    uint64_t now, at = STATS_READ(migration->stats->rate_at_usec);
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    now = (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+    if (migration->state == STATE_FINISHED || now - at > RATE_STALE)
+        return 0;
+    return STATS_READ(migration->stats->rate);
+}
+
+static int get_number(sd_bus *bus, const char *path, const char *interface, const char *property,
+                      sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+    const struct migration *migration = userdata;
+    const struct stats *stats = migration->stats;
+    uint64_t value = 0;
+
+    (void)bus;
+    (void)path;
+    (void)interface;
+    (void)error;
+    if (strcmp(property, "StartedUsec") == 0)
+        value = migration->started;
+    else if (strcmp(property, "FinishedUsec") == 0)
+        value = migration->finished;
+    else if (strcmp(property, "BandwidthLimit") == 0)
+        value = migration->options.bandwidth_limit;
+    else if (!stats)
+        value = 0; /* no memory for the copy */
+    else if (strcmp(property, "BytesSent") == 0)
+        value = STATS_READ(stats->sent);
+    else if (strcmp(property, "BytesReceived") == 0)
+        value = STATS_READ(stats->received);
+    else if (strcmp(property, "Rate") == 0)
+        value = current_rate(migration);
+    else if (strcmp(property, "RoundTripUsec") == 0)
+        value = STATS_READ(stats->round_trip_usec);
+    return sd_bus_message_append(reply, "t", value);
+}
+
+static int get_uint32(sd_bus *bus, const char *path, const char *interface, const char *property,
+                      sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+    const struct migration *migration = userdata;
+    uint32_t value;
+
+    (void)bus;
+    (void)path;
+    (void)interface;
+    (void)error;
+    if (strcmp(property, "OwnerUid") == 0)
+        value = migration->uid;
+    else
+        value = migration->stats ? STATS_READ(migration->stats->reconnects) : 0;
+    return sd_bus_message_append(reply, "u", value);
+}
+
+static int get_channels(sd_bus *bus, const char *path, const char *interface, const char *property,
+                        sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+    static const char *const states[] = {"", "opening", "open", "closed", "lost"};
+    const struct migration *migration = userdata;
+    const struct stats *stats = migration->stats;
+    uint32_t n = stats ? STATS_READ(stats->n_channels) : 0;
+    int r = sd_bus_message_open_container(reply, 'a', "(sutts)");
+
+    (void)bus;
+    (void)path;
+    (void)interface;
+    (void)property;
+    (void)error;
+    for (uint32_t i = 0; r >= 0 && i < n && i < STATS_CHANNELS_MAX; i++) {
+        const struct stats_channel *channel = &stats->channels[i];
+        uint16_t state = STATS_READ(channel->state), stream = STATS_READ(channel->stream);
+
+        /* The page is the helper's: nothing in it is taken for more than a number. */
+        if (state == STATS_CHANNEL_UNUSED || state > STATS_CHANNEL_LOST ||
+            stream >= migration->options.n_streams)
+            continue;
+        r = sd_bus_message_append(reply, "(sutts)", migration->options.streams[stream],
+                                  STATS_READ(channel->number), STATS_READ(channel->sent),
+                                  STATS_READ(channel->received), states[state]);
+    }
+    return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+static int get_progress(sd_bus *bus, const char *path, const char *interface, const char *property,
+                        sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+    const struct migration *migration = userdata;
+    double value = -1;
+    uint64_t moved;
+
+    (void)bus;
+    (void)path;
+    (void)interface;
+    (void)property;
+    (void)error;
+    if (migration->result == VF_RESULT_DONE) {
+        value = 1;
+    } else if (migration->options.expected_bytes > 0 && migration->stats) {
+        moved = migration->role == ROLE_OUTGOING ? STATS_READ(migration->stats->sent)
+                                                 : STATS_READ(migration->stats->received);
+        value = (double)moved / (double)migration->options.expected_bytes;
+        if (value > 0.99)
+            value = 0.99; /* not done before it is done */
+    }
+    return sd_bus_message_append(reply, "d", value);
+}
+
+/* The bus is answered by on_set_limit(), which asks who the caller is first; it never comes here. */
+static int set_denied(sd_bus *bus, const char *path, const char *interface, const char *property,
+                      sd_bus_message *value, void *userdata, sd_bus_error *error)
+{
+    (void)bus;
+    (void)path;
+    (void)interface;
+    (void)property;
+    (void)value;
+    (void)userdata;
+    return sd_bus_error_set(error, SD_BUS_ERROR_ACCESS_DENIED, "Set BandwidthLimit through the bus.");
+}
+
+/* ---- Methods ---- */
+
+/* The migration that a message is for; NULL with error set. */
+static struct migration *find_for(struct manager *manager, sd_bus_message *m, sd_bus_error *error)
+{
+    const char *path = sd_bus_message_get_path(m);
+    struct migration *migration = manager_find_path(manager, path);
+
+    if (!migration)
+        error_set(error, VF_ERROR_NO_SUCH_MIGRATION,
+                  "There is no migration %s (any more). ListMigrations tells.", path + strlen(BROKER_PATH));
+    return migration;
+}
+
+/* The same, if this caller may manage it. */
+static struct migration *find_owned(struct manager *manager, sd_bus_message *m, uid_t uid,
+                                    sd_bus_error *error)
+{
+    struct migration *migration = find_for(manager, m, error);
+
+    return migration && manager_authorize(migration, uid, error) >= 0 ? migration : NULL;
+}
+
+static int call_cancel(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
+{
+    struct migration *migration = find_owned(manager, m, uid, error);
+
+    if (!migration)
+        return -EACCES;
+    migration_stop(migration, VF_ERROR_CANCELLED, "Cancelled at the %s by uid %u.",
+                   migration->role == ROLE_INCOMING ? "destination" : "source", uid);
+    return sd_bus_reply_method_return(m, NULL);
+}
+
+static int call_forget(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
+{
+    struct migration *migration = find_owned(manager, m, uid, error);
+
+    if (!migration)
+        return -EACCES;
+    if (migration->state != STATE_FINISHED)
+        return error_set(
+            error, VF_ERROR_VM_BUSY,
+            "Migration %s of VM '%s' is %s; only a finished one can be forgotten. Cancel it first.",
+            migration->id_text, migration->vm, migration_state_text(migration));
+    migration_forget(migration);
+    return sd_bus_reply_method_return(m, NULL);
+}
+
+static int call_wait(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
+{
+    struct migration *migration = find_for(manager, m, error);
+
+    (void)uid;
+    if (!migration)
+        return -ENOENT;
+    if (migration->state == STATE_FINISHED) {
+        migration_reply_result(migration, m);
+        return 1;
+    }
+    if (migration->n_waiters == WAITERS_MAX)
+        return error_set(error, VF_ERROR_LIMIT_EXCEEDED, "%d calls wait for migration %s already.",
+                         WAITERS_MAX, migration->id_text);
+    migration->waiters[migration->n_waiters++] = sd_bus_message_ref(m);
+    return 1;
+}
+
+static int call_open_stream(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
+{
+    struct migration *migration = find_owned(manager, m, uid, error);
+    _cleanup_fd_ int fd = -1;
+    const char *name;
+    int r, stream;
+
+    if (!migration)
+        return -EACCES;
+    r = sd_bus_message_read(m, "s", &name);
+    if (r < 0)
+        return r;
+    stream = options_stream(&migration->options, name);
+    if (stream < 0)
+        return error_set(error, VF_ERROR_NO_SUCH_STREAM,
+                         "Migration %s of VM '%s' has no stream '%s'. See 'streams'.", migration->id_text,
+                         migration->vm, name);
+    if (migration->state == STATE_FINISHED)
+        return error_set(error, VF_ERROR_NO_SUCH_MIGRATION, "Migration %s of VM '%s' is finished.",
+                         migration->id_text, migration->vm);
+    r = migration_open_stream(migration, (uint32_t)stream, &fd, error);
+    return r < 0 ? r : sd_bus_reply_method_return(m, "h", fd);
+}
+
+static int on_method(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    static const struct {
+        const char *member;
+        call_t call;
+    } calls[] = {
+        {"Cancel", call_cancel},
+        {"Wait", call_wait},
+        {"Forget", call_forget},
+        {"OpenStream", call_open_stream},
+    };
+    struct migration *migration = userdata;
+
+    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
+        if (strcmp(sd_bus_message_get_member(m), calls[i].member) == 0)
+            return caller_resolve(migration->manager, m, calls[i].call, error);
+    return -ENOSYS;
+}
+
+static int call_set_limit(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
+{
+    struct migration *migration = find_owned(manager, m, uid, error);
+    uint64_t limit;
+    int r;
+
+    if (!migration)
+        return -EACCES;
+    if (migration->state == STATE_FINISHED)
+        return error_set(error, VF_ERROR_NO_SUCH_MIGRATION, "Migration %s of VM '%s' is finished.",
+                         migration->id_text, migration->vm);
+    r = sd_bus_message_skip(m, "ss");
+    if (r >= 0)
+        r = sd_bus_message_read(m, "v", "t", &limit);
+    if (r < 0)
+        return sd_bus_error_set(error, SD_BUS_ERROR_INVALID_ARGS,
+                                "BandwidthLimit is of type 't' (bytes/s, 0 = none).");
+    migration_set_limit(migration, limit);
+    return sd_bus_reply_method_return(m, NULL);
+}
+
+/*
+ * A property's setter must answer at once, and who the caller is takes a question to the bus. So this one Set
+ * is caught before the vtable sees it.
+ */
+static int on_set_limit(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    struct manager *manager = userdata;
+    const char *interface, *property;
+    int r;
+
+    if (!sd_bus_message_is_method_call(m, "org.freedesktop.DBus.Properties", "Set") ||
+        !sd_bus_message_has_signature(m, "ssv"))
+        return 0;
+    r = sd_bus_message_read(m, "ss", &interface, &property);
+    if (r < 0)
+        return r;
+    if (strcmp(interface, MIGRATION_INTERFACE) == 0 && strcmp(property, "BandwidthLimit") == 0 &&
+        manager_find_path(manager, sd_bus_message_get_path(m))) {
+        r = sd_bus_message_rewind(m, true);
+        return r < 0 ? r : caller_resolve(manager, m, call_set_limit, error);
+    }
+    return sd_bus_message_rewind(m, true) < 0 ? -EIO : 0;
+}
+
+static const sd_bus_vtable vtable[] = {
+    SD_BUS_VTABLE_START(0),
+    SD_BUS_METHOD("Cancel", "", "", on_method, SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_ARGS("Wait", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", result), on_method,
+                            SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_METHOD("Forget", "", "", on_method, SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_ARGS("OpenStream", SD_BUS_ARGS("s", stream), SD_BUS_RESULT("h", socket), on_method,
+                            SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_PROPERTY("Id", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+    SD_BUS_PROPERTY("Vm", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+    SD_BUS_PROPERTY("Role", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+    SD_BUS_PROPERTY("Security", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+    SD_BUS_PROPERTY("OwnerUid", "u", get_uint32, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+    SD_BUS_PROPERTY("Sockets", "a{ss}", get_sockets, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+    SD_BUS_PROPERTY("StartedUsec", "t", get_number, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+    SD_BUS_PROPERTY("State", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+    SD_BUS_PROPERTY("Result", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+    SD_BUS_PROPERTY("ErrorName", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+    SD_BUS_PROPERTY("ErrorMessage", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+    SD_BUS_PROPERTY("Peer", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+    SD_BUS_PROPERTY("HelperUnit", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+    SD_BUS_PROPERTY("FinishedUsec", "t", get_number, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+    SD_BUS_WRITABLE_PROPERTY("BandwidthLimit", "t", get_number, set_denied, 0,
+                             SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE | SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_PROPERTY("BytesSent", "t", get_number, 0, 0),
+    SD_BUS_PROPERTY("BytesReceived", "t", get_number, 0, 0),
+    SD_BUS_PROPERTY("Rate", "t", get_number, 0, 0),
+    SD_BUS_PROPERTY("Channels", "a(sutts)", get_channels, 0, 0),
+    SD_BUS_PROPERTY("RoundTripUsec", "t", get_number, 0, 0),
+    SD_BUS_PROPERTY("Reconnects", "u", get_uint32, 0, 0),
+    SD_BUS_PROPERTY("Progress", "d", get_progress, 0, 0),
+    SD_BUS_VTABLE_END,
+};
+
+/* ---- Objects and signals ---- */
+
+static int find_object(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
+                       sd_bus_error *error)
+{
+    struct migration *migration = manager_find_path(userdata, path);
+
+    (void)bus;
+    (void)interface;
+    (void)error;
+    *ret = migration;
+    return migration != NULL;
+}
+
+static int list_objects(sd_bus *bus, const char *prefix, void *userdata, char ***ret, sd_bus_error *error)
+{
+    struct manager *manager = userdata;
+    struct migration *migration;
+    size_t n = 0;
+    char **paths = calloc(manager->n_running + manager->n_finished + 1, sizeof(*paths));
+
+    (void)bus;
+    (void)prefix;
+    (void)error;
+    if (!paths)
+        return -ENOMEM;
+    TAILQ_FOREACH(migration, &manager->migrations, entry)
+    {
+        paths[n] = strdup(migration->path);
+        if (!paths[n++]) {
+            for (size_t i = 0; i < n; i++)
+                free(paths[i]);
+            free(paths);
+            return -ENOMEM;
+        }
+    }
+    *ret = paths;
+    return 1;
+}
+
+int migration_export(struct manager *manager)
+{
+    /* One for each role: sd-bus takes no fallback at the path of an object, which BROKER_PATH is. */
+    int r = sd_bus_add_fallback_vtable(manager->bus, NULL, BROKER_PATH "/incoming", MIGRATION_INTERFACE,
+                                       vtable, find_object, manager);
+
+    if (r >= 0)
+        r = sd_bus_add_fallback_vtable(manager->bus, NULL, BROKER_PATH "/outgoing", MIGRATION_INTERFACE,
+                                       vtable, find_object, manager);
+    if (r >= 0)
+        r = sd_bus_add_node_enumerator(manager->bus, NULL, BROKER_PATH, list_objects, manager);
+    if (r >= 0)
+        r = sd_bus_add_filter(manager->bus, NULL, on_set_limit, manager);
+    return r;
+}
+
+void migration_emit_changed(struct migration *migration, const char *property, ...)
+{
+    const char *names[16] = {property};
+    union {
+        const char **from;
+        char **to;
+    } strv = {names}; /* sd-bus writes nothing to it */
+    size_t n = 1;
+    va_list args;
+
+    va_start(args, property);
+    while (n < 15 && (names[n] = va_arg(args, const char *)))
+        n++;
+    va_end(args);
+    names[n] = NULL;
+    /* Signals are a courtesy; what counts is in the properties. */
+    sd_bus_emit_properties_changed_strv(migration->manager->bus, migration->path, MIGRATION_INTERFACE,
+                                        strv.to);
+}
+
+void migration_emit_new(struct migration *migration)
+{
+    sd_bus_emit_object_added(migration->manager->bus, migration->path);
+    sd_bus_emit_signal(migration->manager->bus, BROKER_PATH, BROKER_INTERFACE, "MigrationNew", "o",
+                       migration->path);
+    sd_bus_emit_properties_changed(migration->manager->bus, BROKER_PATH, BROKER_INTERFACE, "ActiveMigrations",
+                                   NULL);
+}
+
+void migration_emit_removed(struct migration *migration)
+{
+    sd_bus_emit_object_removed(migration->manager->bus, migration->path);
+    sd_bus_emit_signal(migration->manager->bus, BROKER_PATH, BROKER_INTERFACE, "MigrationRemoved", "os",
+                       migration->path, vf_result_to_string(migration->result));
+}
+
+static void reply_one(struct migration *migration, sd_bus_message *m)
+{
+    _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+
+    if (migration->result == VF_RESULT_DONE) {
+        sd_bus_reply_method_return(m, "s", vf_result_to_string(migration->result));
+        return;
+    }
+    error_set(&error, migration->error, "%s", migration->message ? migration->message : "");
+    sd_bus_reply_method_error(m, &error);
+}
+
+void migration_reply_result(struct migration *migration, sd_bus_message *m)
+{
+    if (m) {
+        reply_one(migration, m);
+        return;
+    }
+    while (migration->n_waiters > 0) {
+        sd_bus_message *waiter = migration->waiters[--migration->n_waiters];
+
+        reply_one(migration, waiter);
+        sd_bus_message_unref(waiter);
+    }
+    sd_bus_emit_properties_changed(migration->manager->bus, BROKER_PATH, BROKER_INTERFACE, "ActiveMigrations",
+                                   NULL);
+}

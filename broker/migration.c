@@ -1,0 +1,726 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "migration.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "log.h"
+#include "port.h"
+
+enum {
+    STOP_TIMEOUT = 3000000 /* µs that a helper has to end as it was told */,
+    DIAL_TIMEOUT = 10000000 /* µs */
+};
+
+static uint64_t now_realtime(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+/* ---- The one setter of the state, and the one end ---- */
+
+static void set_state(struct migration *migration, enum message_state state)
+{
+    if (migration->state == state)
+        return;
+    log_event(LOG_DEBUG, migration->id_text, migration->vm, "%d → %d", migration->state, state);
+    migration->state = state;
+    if (state == STATE_FINISHED) {
+        migration->manager->n_running--;
+        migration->manager->n_finished++;
+    }
+}
+
+/* From here on the numbers are ours: the helper's page goes with the helper. */
+static void copy_stats(struct migration *migration)
+{
+    struct stats *copy;
+
+    if (!migration->stats || migration->stats_copied)
+        return;
+    copy = calloc(1, sizeof(*copy));
+    if (copy)
+        *copy = *migration->stats;
+    munmap(migration->stats, sizeof(*migration->stats));
+    migration->stats = copy;
+    migration->stats_copied = true;
+    fd_closep(&migration->stats_fd);
+}
+
+static void peer_dial_free(struct peer_dial *dial)
+{
+    TAILQ_REMOVE(&dial->migration->dials, dial, entry);
+    dial->migration->n_dials--;
+    dial_free(dial->dial);
+    free(dial);
+}
+
+static void drop_ticket(struct migration *migration)
+{
+    if (migration->ticket)
+        explicit_bzero(migration->ticket, strlen(migration->ticket));
+    free(migration->ticket);
+    migration->ticket = NULL;
+}
+
+/* All that it has open in the outside world. */
+static void release(struct migration *migration)
+{
+    while (!TAILQ_EMPTY(&migration->dials))
+        peer_dial_free(TAILQ_FIRST(&migration->dials));
+    for (uint32_t i = 0; i < migration->options.n_streams; i++)
+        stream_close(&migration->streams[i]);
+    if (migration->directory)
+        qemu_socket_remove_directory(migration->directory);
+    free(migration->directory);
+    migration->directory = NULL;
+    if (migration->expects_peers)
+        port_release(migration->manager->port);
+    migration->expects_peers = false;
+    migration->timer = sd_event_source_disable_unref(migration->timer);
+    migration->track = sd_bus_track_unref(migration->track);
+    drop_ticket(migration);
+}
+
+static void migration_free(struct migration *migration)
+{
+    release(migration);
+    migration->helper = helper_link_free(migration->helper);
+    copy_stats(migration);
+    free(migration->stats);
+    fd_closep(&migration->stats_fd);
+    TAILQ_REMOVE(&migration->manager->migrations, migration, entry);
+    if (migration->state == STATE_FINISHED)
+        migration->manager->n_finished--;
+    else
+        migration->manager->n_running--;
+    options_clear(&migration->options);
+    free(migration->ending_text);
+    free(migration->message);
+    free(migration->vm);
+    free(migration);
+}
+
+static int on_forget_time(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    (void)source;
+    (void)usec;
+    migration_forget(userdata);
+    return 0;
+}
+
+/* Replaces what bounds the current state. */
+static void set_timer(struct migration *migration, uint64_t usec, sd_event_time_handler_t handler)
+{
+    int r;
+
+    migration->timer = sd_event_source_disable_unref(migration->timer);
+    r = sd_event_add_time_relative(migration->manager->event, &migration->timer, CLOCK_MONOTONIC, usec, 0,
+                                   handler, migration);
+    if (r < 0)
+        log_event(LOG_ERR, migration->id_text, migration->vm, "Failed to set a timer: %s", strerror(-r));
+}
+
+static void finish(struct migration *migration, enum vf_error error, const char *text)
+{
+    char *message = NULL;
+
+    if (migration->state == STATE_FINISHED)
+        return;
+    migration->error = error;
+    migration->result = vf_error_to_result(error);
+    migration->finished = now_realtime();
+    if (error != VF_ERROR_NONE &&
+        asprintf(&message, "Migration %s of VM '%s': %s", migration->id_text, migration->vm, text) >= 0)
+        migration->message = message;
+    copy_stats(migration);
+    release(migration);
+    migration->helper = helper_link_free(migration->helper);
+    set_state(migration, STATE_FINISHED);
+    log_event(migration->result == VF_RESULT_FAILED ? LOG_ERR : LOG_INFO, migration->id_text, migration->vm,
+              "%s: %s%s%" PRIu64 " bytes sent, %" PRIu64 " received.", vf_result_to_string(migration->result),
+              error != VF_ERROR_NONE ? text : "", error != VF_ERROR_NONE ? " " : "",
+              migration->stats ? migration->stats->sent : 0,
+              migration->stats ? migration->stats->received : 0);
+    set_timer(migration, FINISHED_KEPT, on_forget_time);
+    migration_emit_changed(migration, "State", "Result", "ErrorName", "ErrorMessage", "FinishedUsec", NULL);
+    migration_reply_result(migration, NULL);
+}
+
+void migration_forget(struct migration *migration)
+{
+    migration_emit_removed(migration);
+    migration_free(migration);
+}
+
+void migration_abandon(struct migration *migration)
+{
+    migration->helper = helper_link_orphan(migration->helper);
+    if (migration->state == STATE_FINISHED)
+        migration->timer = sd_event_source_disable_unref(migration->timer);
+    migration_free(migration);
+}
+
+static int on_stop_timeout(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct migration *migration = userdata;
+
+    (void)source;
+    (void)usec;
+    finish(migration, migration->ending, migration->ending_text ? migration->ending_text : "");
+    return 0;
+}
+
+void migration_stop(struct migration *migration, enum vf_error error, const char *format, ...)
+{
+    union message m = {.end.error = error};
+    char text[MESSAGE_TEXT_MAX];
+    va_list args;
+
+    if (migration->state == STATE_FINISHED || migration->ending != VF_ERROR_NONE)
+        return;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    migration->ending = error;
+    migration->ending_text = strdup(text);
+    message_text_set(m.end.text, sizeof(m.end.text), text);
+    if (helper_link_send(migration->helper, MESSAGE_END, &m, -1) < 0)
+        finish(migration, error, text);
+    else
+        set_timer(migration, STOP_TIMEOUT, on_stop_timeout);
+}
+
+/* ---- Waiting: made, and nobody has come yet ---- */
+
+static int on_expired(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct migration *migration = userdata;
+    const char *who =
+        migration->role == ROLE_INCOMING ? "No source connected" : "The destination did not answer";
+
+    (void)source;
+    (void)usec;
+    migration_stop(migration, VF_ERROR_TIMED_OUT, "%s within %" PRIu64 " s (expire-usec).", who,
+                   migration->options.expire / 1000000);
+    return 0;
+}
+
+static int on_idle(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct migration *migration = userdata;
+
+    (void)source;
+    (void)usec;
+    migration_stop(migration, VF_ERROR_TIMED_OUT, "The source QEMU did not connect within %d s.",
+                   CONNECTED_IDLE / 1000000);
+    return 0;
+}
+
+static int make_stats(struct migration *migration)
+{
+    void *p;
+
+    migration->stats_fd = memfd_create("vmferry-stats", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (migration->stats_fd < 0 || ftruncate(migration->stats_fd, sizeof(struct stats)) < 0 ||
+        fcntl(migration->stats_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+        return -errno;
+    p = mmap(NULL, sizeof(struct stats), PROT_READ, MAP_SHARED, migration->stats_fd, 0);
+    if (p == MAP_FAILED)
+        return -errno;
+    migration->stats = p;
+    return 0;
+}
+
+static void on_message(struct helper_link *link, const union message *m, int fd, void *userdata);
+static void on_helper_gone(struct helper_link *link, const char *why, void *userdata);
+
+static int start_helper(struct migration *migration, const uint8_t secret[static MESSAGE_SECRET_SIZE],
+                        sd_bus_error *error)
+{
+    const struct config *config = migration->manager->config;
+    union message m = {.start_relay = {
+                           .id = migration->id,
+                           .bandwidth_limit = migration->options.bandwidth_limit,
+                           .role = migration->role,
+                           .security = migration->security,
+                           .max_channels = config->max_channels,
+                           .n_streams = migration->options.n_streams,
+                       }};
+    int r;
+
+    memcpy(m.start_relay.secret, secret, MESSAGE_SECRET_SIZE);
+    memcpy(m.start_relay.streams, migration->options.streams, sizeof(m.start_relay.streams));
+    r = make_stats(migration);
+    if (r >= 0)
+        r = helper_link_fork(migration->manager->event, config->helper, on_message, on_helper_gone, migration,
+                             &migration->helper);
+    if (r >= 0)
+        r = helper_link_send(migration->helper, MESSAGE_START_RELAY, &m, migration->stats_fd);
+    explicit_bzero(&m, sizeof(m));
+    if (r < 0)
+        return error_set(error, VF_ERROR_HELPER_FAILED, "Cannot start %s: %s. See --helper=.", config->helper,
+                         strerror(-r));
+    return 0;
+}
+
+/* The paths of its sockets: those that the caller gave, or in a directory of its own. */
+static int make_paths(struct migration *migration, sd_bus_error *error)
+{
+    const char *runtime_dir = migration->manager->config->runtime_dir;
+    bool needs_directory = false;
+    int r;
+
+    for (uint32_t i = 0; i < migration->options.n_streams; i++) {
+        const char *given = migration->options.sockets[i], *stream = migration->options.streams[i];
+        char path[PATH_MAX];
+
+        if (given)
+            snprintf(path, sizeof(path), "%s", given);
+        else
+            snprintf(path, sizeof(path), "%s/%s/%s/%s.sock", runtime_dir, migration_role_text(migration),
+                     migration->id_text, stream);
+        if (strlen(path) >= QEMU_SOCKET_PATH_MAX)
+            return error_set(
+                error, VF_ERROR_PATH_TOO_LONG,
+                "The socket path '%s' of the stream '%s' has %zu bytes; UNIX sockets allow %d. Give a "
+                "shorter one in 'sockets'.",
+                path, stream, strlen(path), QEMU_SOCKET_PATH_MAX - 1);
+        strcpy(migration->streams[i].path, path);
+        needs_directory = needs_directory || !given;
+    }
+    if (!needs_directory)
+        return 0;
+    if (asprintf(&migration->directory, "%s/%s/%s", runtime_dir, migration_role_text(migration),
+                 migration->id_text) < 0) {
+        migration->directory = NULL;
+        return -ENOMEM;
+    }
+    r = qemu_socket_make_directory(migration->directory, &migration->owner);
+    if (r < 0) {
+        r = error_set(error, VF_ERROR_SOCKET_UNAVAILABLE, "Cannot make the directory %s for uid %u: %s.",
+                      migration->directory, migration->owner.uid, strerror(-r));
+        free(migration->directory);
+        migration->directory = NULL;
+    }
+    return r;
+}
+
+static int migration_new(struct manager *manager, enum message_role role, uint64_t id, const char *vm,
+                         struct options *options, uid_t uid, struct migration **ret)
+{
+    struct migration *migration = calloc(1, sizeof(*migration));
+
+    if (!migration)
+        return -ENOMEM;
+    migration->manager = manager;
+    migration->role = role;
+    migration->id = id;
+    snprintf(migration->id_text, sizeof(migration->id_text), "%016" PRIx64, id);
+    snprintf(migration->path, sizeof(migration->path), BROKER_PATH "/%s/%s", migration_role_text(migration),
+             migration->id_text);
+    migration->uid = uid;
+    migration->owner = (struct socket_owner){.uid = uid, .gid = (gid_t)-1};
+    if (options->has_owner)
+        migration->owner = (struct socket_owner){
+            .uid = options->owner_uid, .gid = options->owner_gid, .group = options->has_group};
+    migration->started = now_realtime();
+    migration->stats_fd = -1;
+    migration->options = *options;
+    *options = (struct options){0};
+    TAILQ_INIT(&migration->dials);
+    for (uint32_t i = 0; i < MESSAGE_STREAMS_MAX; i++) {
+        migration->streams[i].migration = migration;
+        migration->streams[i].index = i;
+        migration->streams[i].listener = -1;
+    }
+    TAILQ_INSERT_TAIL(&manager->migrations, migration, entry);
+    manager->n_running++;
+    migration->vm = strdup(vm);
+    if (!migration->vm) {
+        migration_free(migration);
+        return -ENOMEM;
+    }
+    *ret = migration;
+    return 0;
+}
+
+/* Random and not in use. */
+static int new_id(struct manager *manager, uint64_t *ret)
+{
+    do {
+        if (gnutls_rnd(GNUTLS_RND_RANDOM, ret, sizeof(*ret)) < 0)
+            return -EIO;
+    } while (*ret == 0 || manager_find(manager, ROLE_INCOMING, *ret));
+    return 0;
+}
+
+/* What the ticket says; its text stays with the migration until a peer has come. */
+static int make_ticket(struct migration *migration, uint8_t secret[static MESSAGE_SECRET_SIZE],
+                       sd_bus_error *error)
+{
+    struct options *options = &migration->options;
+    struct ticket ticket = {.id = migration->id, .security = migration->security};
+    int r;
+
+    if (options->n_endpoints == 0)
+        options->n_endpoints =
+            (uint32_t)port_endpoints(migration->manager->port, options->endpoints, TICKET_ENDPOINTS_MAX);
+    if (options->n_endpoints == 0)
+        return error_set(error, VF_ERROR_SOCKET_UNAVAILABLE,
+                         "This host has no address that a peer could dial. Give one in 'endpoints'.");
+    ticket.expiry = migration->started + options->expire;
+    ticket.n_endpoints = options->n_endpoints;
+    memcpy(ticket.endpoints, options->endpoints, sizeof(ticket.endpoints));
+    if (gnutls_rnd(GNUTLS_RND_KEY, ticket.secret, sizeof(ticket.secret)) < 0)
+        return -EIO;
+    migration->ticket = malloc(TICKET_TEXT_MAX);
+    r = migration->ticket ? ticket_encode(&ticket, migration->ticket) : -ENOMEM;
+    memcpy(secret, ticket.secret, MESSAGE_SECRET_SIZE);
+    ticket_clear(&ticket);
+    return r;
+}
+
+int migration_prepare(struct manager *manager, const char *vm, struct options *options, uid_t uid,
+                      struct migration **ret, sd_bus_error *error)
+{
+    uint8_t secret[MESSAGE_SECRET_SIZE];
+    struct migration *migration;
+    uint64_t id;
+    int r = new_id(manager, &id);
+
+    if (r >= 0)
+        r = migration_new(manager, ROLE_INCOMING, id, vm, options, uid, &migration);
+    if (r < 0)
+        return r;
+    migration->security = migration->options.security;
+    r = make_paths(migration, error);
+    if (r >= 0)
+        r = port_acquire(manager->port, error);
+    if (r >= 0) {
+        migration->expects_peers = true;
+        r = make_ticket(migration, secret, error);
+    }
+    if (r >= 0)
+        r = start_helper(migration, secret, error);
+    explicit_bzero(secret, sizeof(secret));
+    if (r < 0) {
+        migration_free(migration);
+        return r;
+    }
+    set_timer(migration, migration->options.expire, on_expired);
+    log_event(LOG_INFO, migration->id_text, migration->vm,
+              "Prepared: waits for its source for %" PRIu64 " s.", migration->options.expire / 1000000);
+    migration_emit_new(migration);
+    *ret = migration;
+    return 0;
+}
+
+/* Holds the ticket against this host, the clock and the options. */
+static int check_ticket(struct manager *manager, const struct ticket *ticket, const struct options *options,
+                        sd_bus_error *error)
+{
+    uint64_t now = now_realtime();
+
+    if (options->has_security && options->security != ticket->security)
+        return error_set(
+            error, VF_ERROR_SECURITY_MISMATCH,
+            "The ticket is for '%s', the option 'security' says '%s'. Prepare the migration with the "
+            "security that you want.",
+            ticket->security == SECURITY_PLAIN ? "plain" : "tls",
+            options->security == SECURITY_PLAIN ? "plain" : "tls");
+    if (manager_find(manager, ROLE_OUTGOING, ticket->id))
+        return error_set(error, VF_ERROR_TICKET_USED,
+                         "The ticket of migration %016" PRIx64
+                         " has been used on this host already. Call "
+                         "PrepareIncoming for a new one.",
+                         ticket->id);
+    if (ticket->expiry <= now)
+        return error_set(error, VF_ERROR_TICKET_EXPIRED,
+                         "The ticket of migration %016" PRIx64 " expired %" PRIu64
+                         " s ago by this host's clock. Call "
+                         "PrepareIncoming for a new one, with a larger 'expire-usec' if need be.",
+                         ticket->id, (now - ticket->expiry) / 1000000);
+    return 0;
+}
+
+static int read_ticket(const char *text, struct ticket *ret, sd_bus_error *error)
+{
+    switch (ticket_decode(text, ret)) {
+    case TICKET_OK:
+        return 0;
+    case TICKET_VERSION:
+        return error_set(
+            error, VF_ERROR_PROTOCOL_MISMATCH,
+            "The ticket is of another version (this vmferry reads 'vmferry1:'). Upgrade the older side.");
+    default:
+        return error_set(
+            error, VF_ERROR_INVALID_TICKET,
+            "That is no whole, unchanged ticket. Pass exactly the text that PrepareIncoming gave, from "
+            "'vmferry1:' to its end.");
+    }
+}
+
+int migration_start(struct manager *manager, const char *vm, const char *text, struct options *options,
+                    uid_t uid, struct migration **ret, sd_bus_error *error)
+{
+    struct ticket ticket;
+    struct migration *migration = NULL;
+    int r = read_ticket(text, &ticket, error);
+
+    if (r < 0)
+        return r;
+    r = check_ticket(manager, &ticket, options, error);
+    if (r >= 0)
+        r = migration_new(manager, ROLE_OUTGOING, ticket.id, vm, options, uid, &migration);
+    if (r >= 0) {
+        migration->security = ticket.security;
+        if (migration->options.n_endpoints == 0) {
+            migration->options.n_endpoints = ticket.n_endpoints;
+            memcpy(migration->options.endpoints, ticket.endpoints, sizeof(ticket.endpoints));
+        }
+        r = make_paths(migration, error);
+    }
+    for (uint32_t i = 0; r >= 0 && i < migration->options.n_streams; i++)
+        r = stream_listen(&migration->streams[i], error);
+    if (r >= 0)
+        r = start_helper(migration, ticket.secret, error);
+    ticket_clear(&ticket);
+    if (r < 0) {
+        if (migration)
+            migration_free(migration);
+        return r;
+    }
+    set_timer(migration, migration->options.expire, on_expired);
+    log_event(LOG_INFO, migration->id_text, migration->vm, "Started: dials %s.",
+              migration->options.endpoints[0]);
+    migration_emit_new(migration);
+    *ret = migration;
+    return 0;
+}
+
+static int on_caller_gone(sd_bus_track *track, void *userdata)
+{
+    struct migration *migration = userdata;
+
+    (void)track;
+    migration_stop(migration, VF_ERROR_CANCELLED, "Its caller has gone (tie-to-caller).");
+    return 0;
+}
+
+int migration_tie(struct migration *migration, sd_bus_message *m)
+{
+    int r = sd_bus_track_new(migration->manager->bus, &migration->track, on_caller_gone, migration);
+
+    return r < 0 ? r : sd_bus_track_add_sender(migration->track, m);
+}
+
+/* ---- Connecting: what the helper asks for ---- */
+
+static void peer_failed(struct migration *migration, uint32_t serial, enum vf_error error, const char *why)
+{
+    union message m = {.peer_failed = {.serial = serial, .error = error}};
+
+    message_text_set(m.peer_failed.text, sizeof(m.peer_failed.text), why);
+    helper_link_send(migration->helper, MESSAGE_PEER_FAILED, &m, -1);
+}
+
+static void on_dialled(struct dial *unused, int fd, const char *why, void *userdata)
+{
+    struct peer_dial *dial = userdata;
+    struct migration *migration = dial->migration;
+    union message m = {.peer = {.serial = dial->serial, .kind = dial->kind}};
+    char text[MESSAGE_TEXT_MAX];
+
+    (void)unused;
+    if (fd >= 0) {
+        helper_link_send(migration->helper, MESSAGE_PEER, &m, fd);
+        fd_closep(&fd);
+    } else {
+        snprintf(text, sizeof(text),
+                 "Cannot reach the peer (%s). Is its port open, and has its ticket not expired?", why);
+        peer_failed(migration, dial->serial, VF_ERROR_PEER_UNREACHABLE, text);
+    }
+    peer_dial_free(dial);
+}
+
+static void on_need_peer(struct migration *migration, const struct message_need_peer *m)
+{
+    struct options *options = &migration->options;
+    struct peer_dial *dial;
+    int r;
+
+    /* It asks for one a channel and one for control; a helper that asks for more has lost its mind. */
+    if (migration->role != ROLE_OUTGOING || (m->kind != PEER_CONTROL && m->kind != PEER_CHANNEL) ||
+        migration->n_dials > migration->manager->config->max_channels) {
+        helper_link_kill(migration->helper);
+        return;
+    }
+    dial = calloc(1, sizeof(*dial));
+    if (!dial) {
+        peer_failed(migration, m->serial, VF_ERROR_HELPER_FAILED,
+                    "There is no memory for another connection.");
+        return;
+    }
+    dial->migration = migration;
+    dial->serial = m->serial;
+    dial->kind = m->kind;
+    TAILQ_INSERT_TAIL(&migration->dials, dial, entry);
+    migration->n_dials++;
+    r = dial_new(migration->manager->event, (const char(*)[ADDRESS_TEXT_MAX])options->endpoints,
+                 options->n_endpoints, DIAL_TIMEOUT, on_dialled, dial, &dial->dial);
+    if (r < 0) {
+        peer_failed(migration, m->serial, VF_ERROR_PEER_UNREACHABLE, strerror(-r));
+        peer_dial_free(dial);
+    }
+}
+
+void migration_peer_arrived(struct migration *migration, enum peer_kind kind, int fd)
+{
+    _cleanup_fd_ int owned = fd;
+    union message m = {.peer = {.serial = 0, .kind = kind}};
+
+    /* A helper that does not keep up with a flood of connections loses the newest of them, and nothing else.
+     */
+    if (migration->role == ROLE_INCOMING && migration->helper)
+        helper_link_send(migration->helper, MESSAGE_PEER, &m, fd);
+}
+
+static void on_need_qemu(struct migration *migration, const struct message_need_qemu *m)
+{
+    if (migration->role != ROLE_INCOMING || m->stream >= migration->options.n_streams ||
+        migration->streams[m->stream].dialling) {
+        helper_link_kill(migration->helper);
+        return;
+    }
+    stream_connect(&migration->streams[m->stream], m->channel);
+}
+
+int migration_open_stream(struct migration *migration, uint32_t stream, int *ret, sd_bus_error *error)
+{
+    int pair[2], r;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return -errno;
+    _cleanup_fd_ int ours = pair[0], theirs = pair[1];
+
+    /* Only our end: the flag belongs to the end, and QEMU sets its own as it wants. */
+    if (fcntl(ours, F_SETFL, O_NONBLOCK) < 0)
+        return -errno;
+    r = stream_supply(&migration->streams[stream], fd_steal(&ours), error);
+    if (r < 0)
+        return r;
+    *ret = fd_steal(&theirs);
+    return 0;
+}
+
+/* ---- Connected, active ---- */
+
+static void on_state(struct migration *migration, const struct message_state_changed *m)
+{
+    if ((m->state != STATE_CONNECTED && m->state != STATE_ACTIVE && m->state != STATE_INTERRUPTED) ||
+        !message_text_ok(m->peer, sizeof(m->peer))) {
+        helper_link_kill(migration->helper);
+        return;
+    }
+    if (strcmp(migration->peer, m->peer) != 0) {
+        strcpy(migration->peer, m->peer);
+        migration_emit_changed(migration, "Peer", NULL);
+    }
+    if (migration->state == STATE_WAITING) {
+        drop_ticket(migration);
+        log_event(LOG_INFO, migration->id_text, migration->vm, "Connected to %s.", migration->peer);
+    }
+    set_state(migration, m->state);
+    if (migration->ending == VF_ERROR_NONE) {
+        if (m->state == STATE_CONNECTED)
+            set_timer(migration, CONNECTED_IDLE, on_idle);
+        else
+            migration->timer = sd_event_source_disable_unref(migration->timer);
+    }
+    migration_emit_changed(migration, "State", NULL);
+}
+
+void migration_set_limit(struct migration *migration, uint64_t bytes_per_second)
+{
+    union message m = {.limit.bandwidth_limit = bytes_per_second};
+
+    migration->options.bandwidth_limit = bytes_per_second;
+    if (migration->helper)
+        helper_link_send(migration->helper, MESSAGE_LIMIT, &m, -1);
+    migration_emit_changed(migration, "BandwidthLimit", NULL);
+}
+
+/* ---- Finished ---- */
+
+static void on_result(struct migration *migration, const struct message_result *m)
+{
+    const char *result = vf_result_to_string(m->result);
+
+    if (!vf_error_to_string(m->error) || !result || m->result != (uint32_t)vf_error_to_result(m->error) ||
+        !message_text_ok(m->text, sizeof(m->text))) {
+        helper_link_kill(migration->helper);
+        return;
+    }
+    finish(migration, m->error, m->text);
+}
+
+static void on_message(struct helper_link *link, const union message *m, int fd, void *userdata)
+{
+    struct migration *migration = userdata;
+
+    fd_closep(&fd); /* a relay hands us none; the table sees to it */
+    switch (m->header.type) {
+    case MESSAGE_NEED_PEER:
+        on_need_peer(migration, &m->need_peer);
+        break;
+    case MESSAGE_NEED_QEMU:
+        on_need_qemu(migration, &m->need_qemu);
+        break;
+    case MESSAGE_STATE:
+        on_state(migration, &m->state_changed);
+        break;
+    case MESSAGE_RESULT:
+        on_result(migration, &m->result);
+        break;
+    case MESSAGE_LOG:
+        if (message_text_ok(m->log.text, sizeof(m->log.text)))
+            log_event(m->log.priority < LOG_ERR || m->log.priority > LOG_DEBUG ? LOG_ERR
+                                                                               : (int)m->log.priority,
+                      migration->id_text, migration->vm, "helper: %s", m->log.text);
+        break;
+    default:
+        helper_link_kill(link);
+    }
+}
+
+static void on_helper_gone(struct helper_link *link, const char *why, void *userdata)
+{
+    struct migration *migration = userdata;
+    char text[256];
+
+    (void)link;
+    if (migration->ending != VF_ERROR_NONE) {
+        finish(migration, migration->ending, migration->ending_text ? migration->ending_text : "");
+        return;
+    }
+    snprintf(text, sizeof(text),
+             "Its helper %s. The QEMUs have lost their connections; start the migration anew.", why);
+    finish(migration, VF_ERROR_HELPER_FAILED, text);
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * One migration as the broker sees it. migration.c tells its story in the order of its states; stream.c makes
+ * the connections to the local QEMU; migration-dbus.c is its face on the bus.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <systemd/sd-bus.h>
+
+#include "common/error.h"
+#include "common/message.h"
+#include "common/stats.h"
+#include "dial.h"
+#include "helper-link.h"
+#include "manager.h"
+#include "options.h"
+#include "qemu-socket.h"
+#include "ticket.h"
+
+#define MIGRATION_PATH_MAX 64
+#define WAITERS_MAX        64 /* Wait() calls on one migration at once */
+#define SUPPLIED_MAX       16 /* sockets that OpenStream made and no channel has taken yet, a stream */
+
+/* One named socket of QEMU's. */
+struct stream {
+    struct migration *migration;
+    uint32_t index;
+    char path[QEMU_SOCKET_PATH_MAX];
+    /* Outgoing: QEMU connects to us. */
+    int listener; /* owned; −1: none */
+    sd_event_source *accept;
+    /* Incoming: we connect to QEMU, for one channel at a time. */
+    bool dialling;
+    uint32_t channel;
+    uint64_t deadline; /* µs */
+    uint64_t pause;    /* µs until the next try */
+    sd_event_source *retry;
+    int supplied[SUPPLIED_MAX]; /* owned */
+    size_t n_supplied;
+};
+
+/* A peer connection that the helper asked for. */
+struct peer_dial {
+    TAILQ_ENTRY(peer_dial) entry;
+    struct migration *migration;
+    uint32_t serial;
+    enum peer_kind kind;
+    struct dial *dial; /* owned */
+};
+
+struct migration {
+    TAILQ_ENTRY(migration) entry;
+    struct manager *manager; /* borrowed */
+    enum message_role role;
+    enum message_state state;
+    enum vf_result result;
+    enum vf_error error;
+    uint64_t id;
+    char id_text[17];
+    char path[MIGRATION_PATH_MAX]; /* on the bus */
+    char *vm;                      /* owned */
+    char *message;                 /* owned; why it ended as it did; NULL: nothing to say */
+    char peer[MESSAGE_ADDRESS_MAX];
+    uid_t uid; /* whose call made it */
+    struct socket_owner owner;
+    struct options options; /* owned; endpoints: what is announced, or dialled */
+    char *ticket; /* owned; incoming, until a peer has come: the text, for the same client-id again */
+    enum message_security security;
+    uint64_t started;  /* µs, CLOCK_REALTIME */
+    uint64_t finished; /* µs, CLOCK_REALTIME */
+    char *directory;   /* owned; of the default sockets; NULL: none was made */
+    struct stream streams[MESSAGE_STREAMS_MAX];
+    struct helper_link *helper; /* owned */
+    bool expects_peers;         /* holds the peer port */
+    int stats_fd;               /* owned */
+    struct stats *stats;        /* mapped; replaced by a copy of our own at the end */
+    bool stats_copied;
+    TAILQ_HEAD(, peer_dial) dials;
+    uint32_t n_dials;
+    enum vf_error ending;   /* it was told to end by this; its helper has yet to confirm */
+    char *ending_text;      /* owned */
+    sd_event_source *timer; /* what bounds the state it is in */
+    sd_bus_track *track;    /* tie-to-caller */
+    sd_bus_message *waiters[WAITERS_MAX];
+    size_t n_waiters;
+};
+
+/*
+ * PrepareIncoming: makes the migration with its sockets and its helper, opens the port; ret_ticket holds the
+ * ticket. Takes what options hold. ≥ 0, or negative with error set: then nothing is left.
+ */
+int migration_prepare(struct manager *manager, const char *vm, struct options *options, uid_t uid,
+                      struct migration **ret, sd_bus_error *error);
+
+/* StartOutgoing: the same from the ticket; dials. */
+int migration_start(struct manager *manager, const char *vm, const char *ticket, struct options *options,
+                    uid_t uid, struct migration **ret, sd_bus_error *error);
+
+/* The gate has a peer connection for it; takes fd. */
+void migration_peer_arrived(struct migration *migration, enum peer_kind kind, int fd);
+
+/* Ends it by this error, through its helper; the state is finished when that has confirmed. */
+void migration_stop(struct migration *migration, enum vf_error error, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* The caller goes, it goes (tie-to-caller). ≥ 0 or a negative errno. */
+int migration_tie(struct migration *migration, sd_bus_message *m);
+
+void migration_set_limit(struct migration *migration, uint64_t bytes_per_second);
+
+/* A socketpair for a stream; ret is the caller's. ≥ 0, or negative with error set. */
+int migration_open_stream(struct migration *migration, uint32_t stream, int *ret, sd_bus_error *error);
+
+/* A finished one is forgotten: the object is gone. */
+void migration_forget(struct migration *migration);
+
+/* For a broker that ends: gives up what is ours and lets the helper go on. */
+void migration_abandon(struct migration *migration);
+
+/* ---- stream.c: for migration.c ---- */
+
+/* Outgoing: listens. ≥ 0, or negative with error set. */
+int stream_listen(struct stream *stream, sd_bus_error *error);
+
+/* Incoming: connects to QEMU for this channel, with retries until the deadline; the outcome goes to the
+ * helper. */
+void stream_connect(struct stream *stream, uint32_t channel);
+
+/* A connection to QEMU that we have already; takes fd. */
+int stream_supply(struct stream *stream, int fd, sd_bus_error *error);
+
+void stream_close(struct stream *stream);
+
+/* ---- migration-dbus.c ---- */
+
+int migration_export(struct manager *manager);
+void migration_emit_changed(struct migration *migration, const char *property, ...) __attribute__((sentinel));
+void migration_emit_new(struct migration *migration);
+void migration_emit_removed(struct migration *migration);
+
+/* Answers one Wait(), or all that wait. */
+void migration_reply_result(struct migration *migration, sd_bus_message *m);
+const char *migration_role_text(const struct migration *migration);
+const char *migration_state_text(const struct migration *migration);

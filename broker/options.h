@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The a{sv} of PrepareIncoming and StartOutgoing: each key, its type, its range and where it may stand. */
+
+#include <stdbool.h>
+#include <systemd/sd-bus.h>
+
+#include "common/message.h"
+#include "endpoint.h"
+#include "ticket.h"
+
+struct options {
+    uint32_t n_streams;
+    char streams[MESSAGE_STREAMS_MAX][MESSAGE_STREAM_MAX];
+    char *sockets[MESSAGE_STREAMS_MAX]; /* owned; by stream; NULL: the default path */
+    uid_t owner_uid;                    /* of the sockets */
+    gid_t owner_gid;
+    bool has_owner;
+    bool has_group; /* the group may use them too */
+    bool has_security;
+    enum message_security security;
+    uint32_t n_endpoints; /* incoming: what the ticket says; outgoing: what is dialled instead of that */
+    char endpoints[TICKET_ENDPOINTS_MAX][ADDRESS_TEXT_MAX];
+    uint64_t expire;          /* µs */
+    uint64_t bandwidth_limit; /* bytes/s; 0 = none */
+    uint64_t expected_bytes;  /* 0 = not known */
+    char *client_id;          /* owned; NULL: none */
+    bool tie_to_caller;
+};
+
+/* Reads the a{sv} that comes next in m. ≥ 0, or negative with error set. options_clear() in any case. */
+int options_read(sd_bus_message *m, enum message_role role, struct options *ret, sd_bus_error *error);
+void options_clear(struct options *options);
+
+/* The index of a stream's name, or −1. */
+int options_stream(const struct options *options, const char *name);

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "port.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "endpoint.h"
+#include "helper-link.h"
+#include "log.h"
+#include "migration.h"
+
+enum { RESTART_PAUSE = 200000 /* µs before a gate that died is replaced */ };
+
+struct port {
+    struct manager *manager; /* borrowed */
+    unsigned users;
+    int listeners[CONFIG_LISTEN_MAX]; /* owned; −1: closed */
+    struct helper_link *gate;
+    sd_event_source *restart;
+};
+
+static int start_gate(struct port *port);
+
+static void reject(struct port *port, int fd, enum vf_error error)
+{
+    union message m = {.reject.error = error};
+
+    if (port->gate)
+        helper_link_send(port->gate, MESSAGE_REJECT, &m, fd);
+}
+
+static void on_arrived(struct port *port, const struct message_arrived *m, int fd)
+{
+    _cleanup_fd_ int owned = fd;
+    struct migration *migration = manager_find(port->manager, ROLE_INCOMING, m->id);
+    char peer[ADDRESS_TEXT_MAX];
+
+    address_of_peer(fd, peer);
+    if (migration && migration->state != STATE_FINISHED) {
+        endpoint_tune(fd);
+        migration_peer_arrived(migration, m->kind, fd_steal(&owned));
+        return;
+    }
+    if (!migration) {
+        log_event(LOG_NOTICE, NULL, NULL,
+                  "%s asked for migration %016" PRIx64 ", which is not expected here.", peer, m->id);
+        reject(port, fd, VF_ERROR_NO_SUCH_MIGRATION);
+    } else {
+        log_event(LOG_NOTICE, migration->id_text, migration->vm, "%s asked for it, but it has ended.", peer);
+        reject(port, fd,
+               migration->result == VF_RESULT_TIMED_OUT ? VF_ERROR_TICKET_EXPIRED : VF_ERROR_TICKET_USED);
+    }
+}
+
+static void on_message(struct helper_link *link, const union message *m, int fd, void *userdata)
+{
+    struct port *port = userdata;
+    _cleanup_fd_ int owned = fd;
+
+    if (m->header.type == MESSAGE_ARRIVED &&
+        (m->arrived.kind == PEER_CONTROL || m->arrived.kind == PEER_CHANNEL))
+        on_arrived(port, &m->arrived, fd_steal(&owned));
+    else if (m->header.type == MESSAGE_LOG && message_text_ok(m->log.text, sizeof(m->log.text)))
+        log_event(LOG_WARNING, NULL, NULL, "gate: %s", m->log.text);
+    else
+        helper_link_kill(link);
+}
+
+static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct port *port = userdata;
+    int r;
+
+    (void)usec;
+    if (port->users == 0 || port->gate)
+        return 0;
+    r = start_gate(port);
+    if (r < 0) {
+        log_event(LOG_ERR, NULL, NULL, "Failed to start the gate: %s. Trying again.", strerror(-r));
+        sd_event_source_set_time_relative(source, 5 * RESTART_PAUSE);
+        sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+    }
+    return 0;
+}
+
+/* The listening sockets are still ours: who connects meanwhile waits in their backlog. */
+static void on_gone(struct helper_link *link, const char *why, void *userdata)
+{
+    struct port *port = userdata;
+
+    (void)link;
+    log_event(LOG_ERR, NULL, NULL, "The gate %s. A new one is started.", why);
+    port->gate = helper_link_free(port->gate);
+    sd_event_source_set_time_relative(port->restart, RESTART_PAUSE);
+    sd_event_source_set_enabled(port->restart, SD_EVENT_ONESHOT);
+}
+
+static int start_gate(struct port *port)
+{
+    union message m = {
+        .start_gate = {.max_pending = DEFAULT_GATE_PENDING, .deadline_msec = DEFAULT_GATE_DEADLINE}};
+    union message listener = {0};
+    int r;
+
+    r = helper_link_fork(port->manager->event, port->manager->config->helper, on_message, on_gone, port,
+                         &port->gate);
+    if (r >= 0)
+        r = helper_link_send(port->gate, MESSAGE_START_GATE, &m, -1);
+    for (size_t i = 0; r >= 0 && i < port->manager->config->n_listen; i++)
+        r = helper_link_send(port->gate, MESSAGE_LISTENER, &listener, port->listeners[i]);
+    if (r < 0)
+        port->gate = helper_link_free(port->gate);
+    return r;
+}
+
+/* A UNIX listener's path goes with it. */
+static void unlink_path(int listener)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_un un;
+        struct sockaddr_storage storage;
+    } a = {0};
+    socklen_t size = sizeof(a);
+
+    if (getsockname(listener, &a.any, &size) >= 0 && a.any.sa_family == AF_UNIX && a.un.sun_path[0] == '/')
+        unlink(a.un.sun_path);
+}
+
+static void close_port(struct port *port)
+{
+    port->gate = helper_link_free(port->gate);
+    sd_event_source_set_enabled(port->restart, SD_EVENT_OFF);
+    for (size_t i = 0; i < CONFIG_LISTEN_MAX; i++) {
+        if (port->listeners[i] >= 0)
+            unlink_path(port->listeners[i]);
+        fd_closep(&port->listeners[i]);
+    }
+}
+
+int port_new(struct manager *manager, struct port **ret)
+{
+    struct port *port = calloc(1, sizeof(*port));
+    int r;
+
+    if (!port)
+        return -ENOMEM;
+    port->manager = manager;
+    for (size_t i = 0; i < CONFIG_LISTEN_MAX; i++)
+        port->listeners[i] = -1;
+    r = sd_event_add_time(manager->event, &port->restart, CLOCK_MONOTONIC, UINT64_MAX, 0, on_restart, port);
+    if (r < 0) {
+        free(port);
+        return r;
+    }
+    *ret = port;
+    return 0;
+}
+
+struct port *port_free(struct port *port)
+{
+    if (!port)
+        return NULL;
+    close_port(port);
+    sd_event_source_disable_unref(port->restart);
+    free(port);
+    return NULL;
+}
+
+int port_acquire(struct port *port, sd_bus_error *error)
+{
+    const struct config *config = port->manager->config;
+    int r = 0;
+
+    if (port->users > 0) {
+        port->users++;
+        return 0;
+    }
+    for (size_t i = 0; i < config->n_listen; i++) {
+        port->listeners[i] = endpoint_listen(&config->endpoints[i]);
+        if (port->listeners[i] < 0) {
+            r = port->listeners[i];
+            close_port(port);
+            return error_set(
+                error, VF_ERROR_SOCKET_UNAVAILABLE,
+                "Cannot listen for peers on %s: %s. Is another vmferryd or program there? See --listen=.",
+                config->listen[i], strerror(-r));
+        }
+    }
+    r = start_gate(port);
+    if (r < 0) {
+        close_port(port);
+        return error_set(error, VF_ERROR_HELPER_FAILED, "Cannot start %s: %s. See --helper=.", config->helper,
+                         strerror(-r));
+    }
+    port->users = 1;
+    return 0;
+}
+
+void port_release(struct port *port)
+{
+    if (--port->users == 0)
+        close_port(port);
+}
+
+size_t port_endpoints(struct port *port, char (*ret)[ADDRESS_TEXT_MAX], size_t max)
+{
+    const struct config *config = port->manager->config;
+    size_t n = 0;
+
+    for (size_t i = 0; i < config->n_listen && n < max; i++) {
+        if (port->users > 0)
+            n += endpoint_announce(port->listeners[i], ret + n, max - n);
+        else
+            snprintf(ret[n++], ADDRESS_TEXT_MAX, "%s", config->listen[i]);
+    }
+    return n;
+}

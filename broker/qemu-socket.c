@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "qemu-socket.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+
+enum { BACKLOG = 128 };
+
+/* glibc has no wrapper for openat2(2) yet. */
+static int open_no_links(int at, const char *path, uint64_t flags)
+{
+    struct open_how how = {.flags = flags | O_CLOEXEC,
+                           .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+    long fd = syscall(SYS_openat2, at, path, &how, sizeof(how));
+
+    return fd < 0 ? -errno : (int)fd;
+}
+
+/* The directory of path, and the name in it. */
+static int open_parent(const char *path, const char **ret_name)
+{
+    char parent[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+
+    if (!slash || strlen(path) >= sizeof(parent))
+        return -ENAMETOOLONG;
+    if (slash[1] == '\0' || strcmp(slash + 1, ".") == 0 || strcmp(slash + 1, "..") == 0)
+        return -EISDIR;
+    *ret_name = slash + 1;
+    memcpy(parent, path, (size_t)(slash - path));
+    parent[slash - path] = '\0';
+    return open_no_links(AT_FDCWD, slash == path ? "/" : parent, O_PATH | O_DIRECTORY);
+}
+
+static int give_to(int dir, const char *name, const struct socket_owner *owner)
+{
+    /* Only where it changes something: an unprivileged broker owns all of its sockets anyway. */
+    if (owner->uid == geteuid() && (owner->gid == (gid_t)-1 || owner->gid == getegid()))
+        return 0;
+    return fchownat(dir, name, owner->uid, owner->gid, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+static int make_parents(const char *path)
+{
+    char parent[PATH_MAX];
+
+    for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        memcpy(parent, path, (size_t)(slash - path));
+        parent[slash - path] = '\0';
+        if (mkdir(parent, 0755) >= 0) {
+            if (chmod(parent, 0755) < 0) /* whatever the umask is */
+                return -errno;
+        } else if (errno != EEXIST) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
+int qemu_socket_make_directory(const char *path, const struct socket_owner *owner)
+{
+    _cleanup_fd_ int parent = -1;
+    const char *name;
+    int r;
+
+    if (strlen(path) >= PATH_MAX)
+        return -ENAMETOOLONG;
+    r = make_parents(path);
+    if (r < 0)
+        return r;
+    parent = open_parent(path, &name);
+    if (parent < 0)
+        return parent;
+    if (mkdirat(parent, name, 0700) < 0)
+        return -errno;
+    r = give_to(parent, name, owner);
+    if (r >= 0 && owner->group && fchmodat(parent, name, 0770, 0) < 0)
+        r = -errno;
+    if (r < 0)
+        unlinkat(parent, name, AT_REMOVEDIR);
+    return r;
+}
+
+static void closedirp(DIR **dir)
+{
+    if (*dir)
+        closedir(*dir);
+}
+
+void qemu_socket_remove_directory(const char *path)
+{
+    int fd = open_no_links(AT_FDCWD, path, O_RDONLY | O_DIRECTORY);
+    _cleanup_(closedirp) DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    const struct dirent *entry;
+    struct stat st;
+
+    if (!dir) {
+        fd_closep(&fd);
+        return;
+    }
+    while ((entry = readdir(dir)))
+        if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) >= 0 && S_ISSOCK(st.st_mode))
+            unlinkat(fd, entry->d_name, 0);
+    rmdir(path);
+}
+
+/* bind(2) and connect(2) have no *at(): the descriptor's name in /proc stands for what was opened. */
+static int address_at(int fd, const char *name, struct sockaddr_un *ret)
+{
+    int n;
+
+    *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+    n = snprintf(ret->sun_path, sizeof(ret->sun_path), "/proc/self/fd/%d%s%s", fd, name ? "/" : "",
+                 name ? name : "");
+    return n < 0 || (size_t)n >= sizeof(ret->sun_path) ? -ENAMETOOLONG : 0;
+}
+
+int qemu_socket_listen(const char *path, const struct socket_owner *owner)
+{
+    _cleanup_fd_ int dir = -1, fd = -1;
+    struct sockaddr_un address;
+    const char *name;
+    mode_t mask;
+    int r;
+
+    dir = open_parent(path, &name);
+    if (dir < 0)
+        return dir;
+    r = address_at(dir, name, &address);
+    if (r < 0)
+        return r;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    /* Nobody can connect before listen(2), and by then the mode and the owner are right. */
+    mask = umask(0177);
+    r = bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
+    umask(mask);
+    if (r < 0)
+        return r == -EADDRINUSE ? -EEXIST : r;
+    r = give_to(dir, name, owner);
+    if (r >= 0 && owner->group && fchmodat(dir, name, 0660, 0) < 0)
+        r = -errno;
+    if (r >= 0 && listen(fd, BACKLOG) < 0)
+        r = -errno;
+    if (r < 0) {
+        unlinkat(dir, name, 0);
+        return r;
+    }
+    return fd_steal(&fd);
+}
+
+void qemu_socket_unlink(const char *path)
+{
+    const char *name;
+    struct stat st;
+    _cleanup_fd_ int dir = open_parent(path, &name);
+
+    if (dir >= 0 && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) >= 0 && S_ISSOCK(st.st_mode))
+        unlinkat(dir, name, 0);
+}
+
+int qemu_socket_connect(const char *path)
+{
+    _cleanup_fd_ int dir = -1, file = -1, fd = -1;
+    struct sockaddr_un address;
+    struct stat st;
+    const char *name;
+    int r;
+
+    dir = open_parent(path, &name);
+    if (dir < 0)
+        return dir;
+    file = open_no_links(dir, name, O_PATH | O_NOFOLLOW);
+    if (file < 0)
+        return file;
+    if (fstat(file, &st) < 0)
+        return -errno;
+    if (!S_ISSOCK(st.st_mode))
+        return -ENOTSOCK;
+    r = address_at(file, NULL, &address);
+    if (r < 0)
+        return r;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+        return -errno;
+    return fd_steal(&fd);
+}
+
+int qemu_socket_peer_uid(int fd, uid_t *ret)
+{
+    struct ucred cred;
+    socklen_t size = sizeof(cred);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
+        return -errno;
+    *ret = cred.uid;
+    return 0;
+}
+
+const char *socket_check(int fd, bool unix_only)
+{
+    struct sockaddr_storage address;
+    socklen_t size = sizeof(int);
+    int v = 0, flags = fcntl(fd, F_GETFL);
+
+    if (flags < 0 || (flags & O_PATH))
+        return "a descriptor that nothing can be done with (O_PATH)";
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &v, &size) < 0)
+        return errno == ENOTSOCK ? "no socket" : "a socket that cannot be used";
+    if (v != SOCK_STREAM)
+        return "not a stream socket";
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &v, &size) < 0 || v != 0)
+        return "a listening socket";
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &v, &size) < 0)
+        return "a socket that cannot be used";
+    if (v != AF_UNIX && (unix_only || (v != AF_INET && v != AF_INET6 && v != AF_VSOCK)))
+        return unix_only ? "not a UNIX socket" : "not a UNIX, TCP or vsock socket";
+    size = sizeof(address);
+    if (getpeername(fd, (struct sockaddr *)&address, &size) < 0)
+        return "not connected, or its other end is closed";
+    return NULL;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The UNIX sockets that QEMU and the broker meet at: directories, listeners and connections by path. A path
+ * is opened without following any symbolic link (openat2(2), RESOLVE_NO_SYMLINKS), and used through the
+ * descriptor of what was opened, so that nothing can be swapped in between.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define QEMU_SOCKET_PATH_MAX 108 /* sun_path, its NUL included, unix(7) */
+
+struct socket_owner {
+    uid_t uid;
+    gid_t gid;  /* (gid_t)−1: leave it */
+    bool group; /* the group may use it too */
+};
+
+/*
+ * Makes the directory (and its parents, 0755) for one migration's sockets, for its owner alone: 0700, or 0770
+ * with a group. The directory itself must not be there yet. 0 or a negative errno.
+ */
+int qemu_socket_make_directory(const char *path, const struct socket_owner *owner);
+
+/* Removes the sockets in it and the directory. What is not a socket stays, and then it too. */
+void qemu_socket_remove_directory(const char *path);
+
+/*
+ * A listening socket at path, 0600 (or 0660 with a group) and of its owner before anybody can connect.
+ * -EEXIST when something is there, -ELOOP for a symbolic link on the way; or another negative errno.
+ */
+int qemu_socket_listen(const char *path, const struct socket_owner *owner);
+
+/* Removes what qemu_socket_listen() made. */
+void qemu_socket_unlink(const char *path);
+
+/* A connection to QEMU's socket; non-blocking. -ENOTSOCK when that is no socket; other negative errnos. */
+int qemu_socket_connect(const char *path);
+
+/* The uid of the process at the other end (of the listener, where we connected). 0 or a negative errno. */
+int qemu_socket_peer_uid(int fd, uid_t *ret);
+
+/* Whether fd is a connected stream socket that may be a channel's or a peer's end; NULL, or what it is
+ * instead. */
+const char *socket_check(int fd, bool unix_only);

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "migration.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "common/cleanup.h"
+#include "log.h"
+
+enum {
+    PAUSE_FIRST = 5000,   /* µs between the tries to connect to QEMU, doubled up to */
+    PAUSE_MAX = 250000,   /* this */
+    ACCEPT_PAUSE = 50000, /* µs without accepting when there are no FDs left */
+};
+
+static const char *stream_name(const struct stream *stream)
+{
+    return stream->migration->options.streams[stream->index];
+}
+
+/* Whether the process at the other end is one whose connection this can be: the sockets' owner, or root. */
+static bool peer_is_owner(const struct stream *stream, int fd, uid_t *ret)
+{
+    return qemu_socket_peer_uid(fd, ret) >= 0 && (*ret == stream->migration->owner.uid || *ret == 0);
+}
+
+/* ---- Outgoing: QEMU connects ---- */
+
+static int on_accept_again(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct stream *stream = userdata;
+
+    (void)source;
+    (void)usec;
+    sd_event_source_set_enabled(stream->accept, SD_EVENT_ON);
+    return 0;
+}
+
+/* Level-triggered, an accept that fails for want of FDs would spin. */
+static void pause_accepting(struct stream *stream)
+{
+    stream->retry = sd_event_source_disable_unref(stream->retry);
+    if (sd_event_add_time_relative(stream->migration->manager->event, &stream->retry, CLOCK_MONOTONIC,
+                                   ACCEPT_PAUSE, 0, on_accept_again, stream) >= 0)
+        sd_event_source_set_enabled(stream->accept, SD_EVENT_OFF);
+}
+
+static int on_accept(sd_event_source *source, int listener, uint32_t revents, void *userdata)
+{
+    struct stream *stream = userdata;
+    struct migration *migration = stream->migration;
+    _cleanup_fd_ int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    union message m = {.qemu = {.channel = MESSAGE_CHANNEL_NEW, .stream = stream->index}};
+    uid_t uid;
+
+    (void)source;
+    (void)revents;
+    if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+            pause_accepting(stream);
+        return 0;
+    }
+    if (!peer_is_owner(stream, fd, &uid)) {
+        log_event(LOG_WARNING, migration->id_text, migration->vm,
+                  "A connection to %s by uid %u was closed: it belongs to uid %u (socket-owner).",
+                  stream->path, uid, migration->owner.uid);
+        return 0;
+    }
+    /* What cannot be passed on is closed, and QEMU learns it by that. */
+    helper_link_send(migration->helper, MESSAGE_QEMU, &m, fd);
+    return 0;
+}
+
+int stream_listen(struct stream *stream, sd_bus_error *error)
+{
+    struct migration *migration = stream->migration;
+    int r;
+
+    stream->listener = qemu_socket_listen(stream->path, &migration->owner);
+    if (stream->listener < 0) {
+        r = stream->listener;
+        if (r == -EEXIST)
+            return error_set(
+                error, VF_ERROR_SOCKET_UNAVAILABLE,
+                "Cannot make the socket %s: something is there already. Remove it, or choose another path.",
+                stream->path);
+        if (r == -ELOOP)
+            return error_set(
+                error, VF_ERROR_PATH_NOT_ALLOWED,
+                "Cannot make the socket %s: a symbolic link is on the way. Give the path without links.",
+                stream->path);
+        if (r == -ENOENT)
+            return error_set(error, VF_ERROR_SOCKET_UNAVAILABLE,
+                             "Cannot make the socket %s: its directory is not there. Make it first.",
+                             stream->path);
+        return error_set(error, VF_ERROR_SOCKET_UNAVAILABLE, "Cannot make the socket %s: %s.", stream->path,
+                         strerror(-r));
+    }
+    r = sd_event_add_io(migration->manager->event, &stream->accept, stream->listener, EPOLLIN, on_accept,
+                        stream);
+    return r;
+}
+
+/* ---- Incoming: we connect ---- */
+
+static void connected(struct stream *stream, int fd)
+{
+    union message m = {.qemu = {.channel = stream->channel, .stream = stream->index}};
+
+    stream->dialling = false;
+    helper_link_send(stream->migration->helper, MESSAGE_QEMU, &m, fd);
+}
+
+static void failed(struct stream *stream, enum vf_error error, const char *why)
+{
+    union message m = {.qemu_failed = {.channel = stream->channel, .error = error}};
+    char text[MESSAGE_TEXT_MAX];
+
+    stream->dialling = false;
+    snprintf(text, sizeof(text), "Cannot connect to the destination QEMU's socket %s (stream '%s'): %s",
+             stream->path, stream_name(stream), why);
+    message_text_set(m.qemu_failed.text, sizeof(m.qemu_failed.text), text);
+    helper_link_send(stream->migration->helper, MESSAGE_QEMU_FAILED, &m, -1);
+}
+
+/* One try: true when that settled it. */
+static bool try_connect(struct stream *stream, uint64_t now)
+{
+    char why[256];
+    uid_t uid = (uid_t)-1;
+    _cleanup_fd_ int fd = -1;
+    int r;
+
+    if (stream->n_supplied > 0) {
+        fd = stream->supplied[0];
+        memmove(stream->supplied, stream->supplied + 1, --stream->n_supplied * sizeof(stream->supplied[0]));
+        connected(stream, fd);
+        return true;
+    }
+    r = fd = qemu_socket_connect(stream->path);
+    if (fd >= 0 && !peer_is_owner(stream, fd, &uid)) {
+        snprintf(why, sizeof(why),
+                 "the process that listens there runs as uid %u, not as uid %u (socket-owner).", uid,
+                 stream->migration->owner.uid);
+        failed(stream, VF_ERROR_PATH_NOT_ALLOWED, why);
+        return true;
+    }
+    if (fd >= 0) {
+        connected(stream, fd);
+        return true;
+    }
+    switch (r) {
+    case -ENOENT:       /* QEMU binds late */
+    case -ECONNREFUSED: /* it has bound, and will listen */
+    case -EAGAIN:       /* its backlog is full */
+    case -EMFILE:
+    case -ENFILE:
+        if (now < stream->deadline)
+            return false;
+        snprintf(why, sizeof(why),
+                 "%s. Start QEMU with -incoming unix:%s, or send it migrate-incoming, in time.", strerror(-r),
+                 stream->path);
+        failed(stream, VF_ERROR_SOCKET_UNAVAILABLE, why);
+        return true;
+    case -ELOOP:
+        failed(stream, VF_ERROR_PATH_NOT_ALLOWED,
+               "a symbolic link is on the way. Give the path without links.");
+        return true;
+    case -ENOTSOCK:
+        failed(stream, VF_ERROR_SOCKET_UNAVAILABLE, "what is there is no socket.");
+        return true;
+    default:
+        snprintf(why, sizeof(why), "%s.", strerror(-r));
+        failed(stream, VF_ERROR_SOCKET_UNAVAILABLE, why);
+        return true;
+    }
+}
+
+static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct stream *stream = userdata;
+
+    if (!stream->dialling || try_connect(stream, usec))
+        return 0;
+    sd_event_source_set_time_relative(source, stream->pause);
+    sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+    stream->pause = stream->pause * 2 < PAUSE_MAX ? stream->pause * 2 : PAUSE_MAX;
+    return 0;
+}
+
+void stream_connect(struct stream *stream, uint32_t channel)
+{
+    struct migration *migration = stream->migration;
+    uint64_t now = 0;
+    int r;
+
+    sd_event_now(migration->manager->event, CLOCK_MONOTONIC, &now);
+    stream->dialling = true;
+    stream->channel = channel;
+    stream->deadline = now + migration->manager->config->qemu_timeout;
+    stream->pause = PAUSE_FIRST;
+    if (try_connect(stream, now))
+        return;
+    if (!stream->retry) {
+        r = sd_event_add_time_relative(migration->manager->event, &stream->retry, CLOCK_MONOTONIC,
+                                       stream->pause, 1000, on_retry, stream);
+        if (r < 0)
+            failed(stream, VF_ERROR_SOCKET_UNAVAILABLE, strerror(-r));
+        return;
+    }
+    sd_event_source_set_time_relative(stream->retry, stream->pause);
+    sd_event_source_set_enabled(stream->retry, SD_EVENT_ONESHOT);
+}
+
+/* ---- Both: a socket that we made ---- */
+
+int stream_supply(struct stream *stream, int fd, sd_bus_error *error)
+{
+    struct migration *migration = stream->migration;
+    union message m = {.qemu = {.channel = MESSAGE_CHANNEL_NEW, .stream = stream->index}};
+    _cleanup_fd_ int owned = fd;
+    int r;
+
+    if (migration->role == ROLE_OUTGOING) {
+        r = helper_link_send(migration->helper, MESSAGE_QEMU, &m, fd);
+        if (r < 0)
+            return error_set(error, VF_ERROR_HELPER_FAILED, "The helper of migration %s does not answer: %s.",
+                             migration->id_text, strerror(-r));
+        return 0;
+    }
+    if (stream->n_supplied == SUPPLIED_MAX)
+        return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
+                         "%d sockets of the stream '%s' wait for the source's connections already.",
+                         SUPPLIED_MAX, stream_name(stream));
+    stream->supplied[stream->n_supplied++] = fd_steal(&owned);
+    if (stream->dialling && try_connect(stream, 0) && stream->retry)
+        sd_event_source_set_enabled(stream->retry, SD_EVENT_OFF);
+    return 0;
+}
+
+void stream_close(struct stream *stream)
+{
+    stream->accept = sd_event_source_disable_unref(stream->accept);
+    stream->retry = sd_event_source_disable_unref(stream->retry);
+    stream->dialling = false;
+    if (stream->listener >= 0)
+        qemu_socket_unlink(stream->path);
+    fd_closep(&stream->listener);
+    while (stream->n_supplied > 0)
+        fd_closep(&stream->supplied[--stream->n_supplied]);
+}
