@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A private bus and a vmferryd on it, and its migrations as Python objects.
+
+The programs are those of $VMFERRY_BUILD (a meson build directory; default: build/ of this tree).
+Everything that is started here is ended here, by its own pid.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call
+from jeepney.io.blocking import DBusConnection, open_dbus_connection
+
+NAME = "org.vmferry.Broker1"
+PATH = "/org/vmferry/Broker1"
+BROKER = "org.vmferry.Broker1"
+MIGRATION = "org.vmferry.Migration1"
+PROPERTIES = "org.freedesktop.DBus.Properties"
+ERROR = "org.vmferry.Error."
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def build_dir() -> Path:
+    """Where the programs under test are."""
+    return Path(os.environ.get("VMFERRY_BUILD", ROOT / "build")).resolve()
+
+
+class BusError(Exception):
+    """A D-Bus error: its name and its text."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{name}: {text}")
+        self.name = name
+        self.text = text
+
+    @property
+    def short(self) -> str:
+        """The name without our prefix ("VmBusy"); other errors whole."""
+        return self.name.removeprefix(ERROR)
+
+
+class Bus:
+    """A dbus-daemon of its own, with its socket in workdir."""
+
+    def __init__(self, workdir: Path, name: str = "bus") -> None:
+        self.socket = workdir / name
+        self.address = f"unix:path={self.socket}"
+        self._log = open(workdir / f"{name}.log", "wb")
+        self.process = subprocess.Popen(
+            ["dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address={self.address}"],
+            stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL)
+        wait_until(self.socket.exists, "the bus's socket", 10)
+
+    def connect(self) -> DBusConnection:
+        """A connection to it; the caller closes it."""
+        return open_dbus_connection(self.address, enable_fds=True)
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+        self._log.close()
+
+    def __enter__(self) -> "Bus":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = 20) -> Any:
+    """Polls until condition() is true and returns that; AssertionError names what otherwise."""
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"timed out after {timeout} s: {what}"
+        time.sleep(0.01)
+
+
+def variants(options: dict[str, tuple[str, Any]] | None) -> dict[str, tuple[str, Any]]:
+    """Options are given as {key: (signature, value)}, as jeepney wants them."""
+    return options or {}
+
+
+class Client:
+    """A connection to a broker's bus, with calls that raise BusError."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.connection = bus.connect()
+
+    def call(self, path: str, interface: str, member: str, signature: str = "", *args: Any,
+             timeout: float = 60) -> tuple[Any, ...]:
+        address = DBusAddress(path, bus_name=NAME, interface=interface)
+        message = new_method_call(address, member, signature or None, args)
+        reply = self.connection.send_and_get_reply(message, timeout=timeout)
+        if reply.header.message_type == MessageType.error:
+            raise BusError(reply.header.fields[HeaderFields.error_name], str(reply.body[0]) if reply.body else "")
+        return reply.body
+
+    def get(self, path: str, interface: str, name: str) -> Any:
+        return self.call(path, PROPERTIES, "Get", "ss", interface, name)[0][1]
+
+    def get_all(self, path: str, interface: str) -> dict[str, Any]:
+        return {k: v[1] for k, v in self.call(path, PROPERTIES, "GetAll", "s", interface)[0].items()}
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class Migration:
+    """One migration on one broker."""
+
+    def __init__(self, broker: "Broker", path: str, ticket: str | None = None) -> None:
+        self.broker = broker
+        self.path = path
+        self.ticket = ticket
+        self.id = path.rsplit("/", 1)[1]
+
+    def get(self, name: str) -> Any:
+        return self.broker.client.get(self.path, MIGRATION, name)
+
+    def get_all(self) -> dict[str, Any]:
+        return self.broker.client.get_all(self.path, MIGRATION)
+
+    def call(self, member: str, signature: str = "", *args: Any, timeout: float = 60) -> tuple[Any, ...]:
+        return self.broker.client.call(self.path, MIGRATION, member, signature, *args, timeout=timeout)
+
+    def socket(self, stream: str = "migrate") -> str:
+        return self.get("Sockets")[stream]
+
+    def cancel(self) -> None:
+        self.call("Cancel")
+
+    def wait(self, timeout: float = 60) -> str:
+        """Wait() on a connection of its own: "done", or BusError with the migration's error."""
+        client = Client(self.broker.bus)
+        try:
+            return client.call(self.path, MIGRATION, "Wait", timeout=timeout)[0]
+        finally:
+            client.close()
+
+    def wait_state(self, state: str, timeout: float = 20) -> None:
+        wait_until(lambda: self.get("State") == state, f"{self.path} is {state}", timeout)
+
+    def wait_finished(self, timeout: float = 30) -> dict[str, Any]:
+        """All properties, once it is finished."""
+        self.wait_state("finished", timeout)
+        return self.get_all()
+
+    def set_limit(self, limit: int) -> None:
+        self.broker.client.call(self.path, PROPERTIES, "Set", "ssv", MIGRATION, "BandwidthLimit", ("t", limit))
+
+
+class Broker:
+    """A vmferryd on a bus of its own; its sockets are below workdir."""
+
+    def __init__(self, workdir: Path, name: str, listen: str | None = "tcp:127.0.0.1:0", helper: Path | None = None,
+                 args: tuple[str, ...] = (), wrapper: tuple[str, ...] = (), netns: str | None = None) -> None:
+        self.name = name
+        self.workdir = workdir
+        self.bus = Bus(workdir, f"bus-{name}")
+        self.runtime_dir = workdir / name
+        self.helper = helper or build_dir() / "helper" / "vmferry-helper"
+        self.log_path = workdir / f"{name}.log"
+        self.listen = listen
+        self.args = args
+        self.prefix = (("ip", "netns", "exec", netns) if netns else ()) + wrapper
+        self.client: Client = None  # type: ignore[assignment]
+        self.start()
+
+    def start(self) -> None:
+        """(Again) after stop() or kill()."""
+        command = [*self.prefix, str(build_dir() / "broker" / "vmferryd"), f"--address={self.bus.address}",
+                   f"--helper={self.helper}", f"--runtime-dir={self.runtime_dir}", "--verbose", *self.args]
+        if self.listen:
+            command.append(f"--listen={self.listen}")
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.client = Client(self.bus)
+        wait_until(self._ready, f"vmferryd {self.name} is ready\n{self.log()}", 20)
+
+    def _ready(self) -> bool:
+        assert self.process.poll() is None, f"vmferryd {self.name} ended: {self.log()}"
+        try:
+            return bool(self.client.get(PATH, BROKER, "Version"))
+        except BusError:
+            return False
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def helpers(self) -> list[int]:
+        """The pids of its helpers, the gate among them."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(pid) for pid in children]
+
+    def helper_of(self, migration: Migration) -> int:
+        """The pid of the one helper that maps this migration's... the newest child: call right after making one."""
+        return max(self.helpers())
+
+    def prepare(self, vm: str = "web1", options: dict[str, tuple[str, Any]] | None = None) -> Migration:
+        path, ticket = self.client.call(PATH, BROKER, "PrepareIncoming", "sa{sv}", vm, variants(options))
+        return Migration(self, path, ticket)
+
+    def outgoing(self, ticket: str, vm: str = "web1", options: dict[str, tuple[str, Any]] | None = None) -> Migration:
+        (path,) = self.client.call(PATH, BROKER, "StartOutgoing", "ssa{sv}", vm, ticket, variants(options))
+        return Migration(self, path)
+
+    def list(self) -> list[tuple[Any, ...]]:
+        return self.client.call(PATH, BROKER, "ListMigrations")[0]
+
+    def get(self, name: str) -> Any:
+        return self.client.get(PATH, BROKER, name)
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def fds(self) -> list[str]:
+        """What each of the broker's descriptors is."""
+        found = []
+        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+            try:
+                found.append(os.readlink(entry))
+            except FileNotFoundError:
+                pass
+        return found
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit status."""
+        self.client.close()
+        self.process.terminate()
+        return self.process.wait(20)
+
+    def kill(self) -> None:
+        self.client.close()
+        self.process.kill()
+        self.process.wait(20)
+
+    def close(self) -> None:
+        """Ends it, and says so where it had crashed."""
+        status = self.process.poll()
+        if status is None:
+            status = self.stop()
+        self.bus.close()
+        assert status in (0, -9), f"vmferryd {self.name} ended with {status}: {self.log()}"
+        assert "ERROR: AddressSanitizer" not in self.log() and "runtime error:" not in self.log(), self.log()
+
+    def __enter__(self) -> "Broker":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
