@@ -23,8 +23,9 @@ enum {
 };
 
 struct helper_link {
-    sd_event *event; /* owned: a helper may be waited for when everybody else has gone */
-    int fd;          /* owned; −1 at its end */
+    TAILQ_ENTRY(helper_link) entry;
+    struct helper_links *links; /* borrowed */
+    int fd;                     /* owned; −1 at its end */
     pid_t pid;
     unsigned phase; /* in which it is; what it may say hangs on that */
     unsigned role;  /* the phase after READY */
@@ -45,8 +46,14 @@ static void destroy(struct helper_link *link)
     sd_event_source_disable_unref(link->child);
     sd_event_source_disable_unref(link->timer);
     fd_closep(&link->fd);
-    sd_event_unref(link->event);
+    TAILQ_REMOVE(&link->links->links, link, entry);
     free(link);
+}
+
+void helper_links_clear(struct helper_links *links)
+{
+    while (!TAILQ_EMPTY(&links->links))
+        destroy(TAILQ_FIRST(&links->links));
 }
 
 /* Both its socket and its process have ended. */
@@ -199,17 +206,17 @@ static int spawn(const char *path, int fd, pid_t *ret)
 
 static int add_sources(struct helper_link *link)
 {
-    int r = sd_event_add_child(link->event, &link->child, link->pid, WEXITED, on_exit_of_child, link);
+    int r = sd_event_add_child(link->links->event, &link->child, link->pid, WEXITED, on_exit_of_child, link);
 
     if (r >= 0)
-        r = sd_event_add_io(link->event, &link->io, link->fd, EPOLLIN, on_io, link);
+        r = sd_event_add_io(link->links->event, &link->io, link->fd, EPOLLIN, on_io, link);
     if (r >= 0)
-        r = sd_event_add_time_relative(link->event, &link->timer, CLOCK_MONOTONIC, START_TIMEOUT, 0, on_timer,
-                                       link);
+        r = sd_event_add_time_relative(link->links->event, &link->timer, CLOCK_MONOTONIC, START_TIMEOUT, 0,
+                                       on_timer, link);
     return r;
 }
 
-int helper_link_fork(sd_event *event, const char *path, helper_message_t on_message, helper_gone_t on_gone,
+int helper_link_fork(struct helper_links *links, helper_message_t on_message, helper_gone_t on_gone,
                      void *userdata, struct helper_link **ret)
 {
     int pair[2], r;
@@ -225,9 +232,10 @@ int helper_link_fork(sd_event *event, const char *path, helper_message_t on_mess
     link->on_message = on_message;
     link->on_gone = on_gone;
     link->userdata = userdata;
-    link->event = sd_event_ref(event);
+    link->links = links;
+    TAILQ_INSERT_TAIL(&links->links, link, entry);
     link->fd = fd_steal(&ours);
-    r = spawn(path, theirs, &link->pid);
+    r = spawn(links->path, theirs, &link->pid);
     if (r >= 0) {
         r = add_sources(link);
         if (r < 0) {
@@ -252,14 +260,6 @@ struct helper_link *helper_link_free(struct helper_link *link)
         destroy(link);
     else
         close_socket(link); /* its exit destroys the rest */
-    return NULL;
-}
-
-struct helper_link *helper_link_orphan(struct helper_link *link)
-{
-    if (!link)
-        return NULL;
-    destroy(link);
     return NULL;
 }
 

@@ -218,7 +218,9 @@ int main(int argc, char **argv)
         return EXIT_FAILURE;
     umask(0022);
     raise_limits();
+#if !defined(__SANITIZE_ADDRESS__)      /* LeakSanitizer has to attach */
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* secrets are in this memory, for moments */
+#endif
     r = manager_new(&config, &manager);
     if (r < 0)
         return EXIT_FAILURE;

@@ -155,7 +155,10 @@ int manager_new(const struct config *config, struct manager **ret)
     manager->lock = -1;
     TAILQ_INIT(&manager->migrations);
     TAILQ_INIT(&manager->calls);
+    TAILQ_INIT(&manager->helpers.links);
     r = set_up_event(manager);
+    manager->helpers.event = manager->event;
+    manager->helpers.path = config->helper;
     if (r >= 0)
         r = port_new(manager, &manager->port);
     if (r < 0)
@@ -178,8 +181,9 @@ struct manager *manager_free(struct manager *manager)
         return NULL;
     caller_drop_all(manager);
     while (!TAILQ_EMPTY(&manager->migrations))
-        migration_abandon(TAILQ_FIRST(&manager->migrations));
+        migration_free(TAILQ_FIRST(&manager->migrations));
     port_free(manager->port);
+    helper_links_clear(&manager->helpers);
     sd_bus_flush_close_unref(manager->bus);
     sd_event_unref(manager->event);
     fd_closep(&manager->lock);

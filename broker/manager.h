@@ -12,6 +12,7 @@
 #include "common/message.h"
 #include "config.h"
 #include "errors.h"
+#include "helper-link.h"
 
 #define BUS_NAME            "org.vmferry.Broker1"
 #define BROKER_PATH         "/org/vmferry/Broker1"
@@ -28,6 +29,7 @@ struct manager {
     sd_bus *bus;                 /* owned */
     struct port *port;           /* owned */
     int lock;                    /* owned: held for as long as the runtime directory is ours */
+    struct helper_links helpers;
     TAILQ_HEAD(migrations, migration) migrations; /* the oldest first */
     uint32_t n_running;
     uint32_t n_finished;
@@ -38,7 +40,7 @@ struct manager {
 /* 0, or a negative errno after logging why. */
 int manager_new(const struct config *config, struct manager **ret);
 
-/* Orphans the helpers of running migrations: they go on without us. */
+/* The helpers of active migrations go on without us. */
 struct manager *manager_free(struct manager *manager);
 
 /* Until SIGTERM or SIGINT, or the bus ends. 0 or a negative errno. */

@@ -98,7 +98,7 @@ static void release(struct migration *migration)
     drop_ticket(migration);
 }
 
-static void migration_free(struct migration *migration)
+void migration_free(struct migration *migration)
 {
     release(migration);
     migration->helper = helper_link_free(migration->helper);
@@ -110,6 +110,8 @@ static void migration_free(struct migration *migration)
         migration->manager->n_finished--;
     else
         migration->manager->n_running--;
+    while (migration->n_waiters > 0)
+        sd_bus_message_unref(migration->waiters[--migration->n_waiters]);
     options_clear(&migration->options);
     free(migration->ending_text);
     free(migration->message);
@@ -166,14 +168,6 @@ static void finish(struct migration *migration, enum vf_error error, const char 
 void migration_forget(struct migration *migration)
 {
     migration_emit_removed(migration);
-    migration_free(migration);
-}
-
-void migration_abandon(struct migration *migration)
-{
-    migration->helper = helper_link_orphan(migration->helper);
-    if (migration->state == STATE_FINISHED)
-        migration->timer = sd_event_source_disable_unref(migration->timer);
     migration_free(migration);
 }
 
@@ -269,7 +263,7 @@ static int start_helper(struct migration *migration, const uint8_t secret[static
     memcpy(m.start_relay.streams, migration->options.streams, sizeof(m.start_relay.streams));
     r = make_stats(migration);
     if (r >= 0)
-        r = helper_link_fork(migration->manager->event, config->helper, on_message, on_helper_gone, migration,
+        r = helper_link_fork(&migration->manager->helpers, on_message, on_helper_gone, migration,
                              &migration->helper);
     if (r >= 0)
         r = helper_link_send(migration->helper, MESSAGE_START_RELAY, &m, migration->stats_fd);

@@ -118,8 +118,9 @@ int migration_open_stream(struct migration *migration, uint32_t stream, int *ret
 /* A finished one is forgotten: the object is gone. */
 void migration_forget(struct migration *migration);
 
-/* For a broker that ends: gives up what is ours and lets the helper go on. */
-void migration_abandon(struct migration *migration);
+/* Gives up all that is the broker's, without a word on the bus: for one that could not be made, and at the
+ * end. */
+void migration_free(struct migration *migration);
 
 /* ---- stream.c: for migration.c ---- */
 

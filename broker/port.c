@@ -108,8 +108,7 @@ static int start_gate(struct port *port)
     union message listener = {0};
     int r;
 
-    r = helper_link_fork(port->manager->event, port->manager->config->helper, on_message, on_gone, port,
-                         &port->gate);
+    r = helper_link_fork(&port->manager->helpers, on_message, on_gone, port, &port->gate);
     if (r >= 0)
         r = helper_link_send(port->gate, MESSAGE_START_GATE, &m, -1);
     for (size_t i = 0; r >= 0 && i < port->manager->config->n_listen; i++)

@@ -2,10 +2,12 @@
 #include "migration.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "log.h"
@@ -14,6 +16,7 @@ enum {
     PAUSE_FIRST = 5000,   /* µs between the tries to connect to QEMU, doubled up to */
     PAUSE_MAX = 250000,   /* this */
     ACCEPT_PAUSE = 50000, /* µs without accepting when there are no FDs left */
+    PIPE_SIZE = 256 * 1024,
 };
 
 static const char *stream_name(const struct stream *stream)
@@ -106,10 +109,39 @@ int stream_listen(struct stream *stream, sd_bus_error *error)
 
 /* ---- Incoming: we connect ---- */
 
+/* A pipe with one descriptor for both of its ends; or a negative errno. */
+static int make_pipe(void)
+{
+    char path[32];
+    int pair[2];
+
+    if (pipe2(pair, O_CLOEXEC | O_NONBLOCK) < 0)
+        return -errno;
+    _cleanup_fd_ int out = pair[0], in = pair[1];
+    int fd;
+
+    fcntl(in, F_SETPIPE_SZ, PIPE_SIZE); /* the default serves as well */
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", in);
+    fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    (void)out;
+    return fd < 0 ? -errno : fd;
+}
+
+/* A plain channel's bytes can be spliced, if it has a pipe; a helper makes none. Without one it copies. */
+static void give_pipe(struct stream *stream)
+{
+    union message m = {.pipe.channel = stream->channel};
+    _cleanup_fd_ int fd = stream->migration->security == SECURITY_PLAIN ? make_pipe() : -1;
+
+    if (fd >= 0)
+        helper_link_send(stream->migration->helper, MESSAGE_PIPE, &m, fd);
+}
+
 static void connected(struct stream *stream, int fd)
 {
     union message m = {.qemu = {.channel = stream->channel, .stream = stream->index}};
 
+    give_pipe(stream);
     stream->dialling = false;
     helper_link_send(stream->migration->helper, MESSAGE_QEMU, &m, fd);
 }
@@ -117,7 +149,7 @@ static void connected(struct stream *stream, int fd)
 static void failed(struct stream *stream, enum vf_error error, const char *why)
 {
     union message m = {.qemu_failed = {.channel = stream->channel, .error = error}};
-    char text[MESSAGE_TEXT_MAX];
+    char text[MESSAGE_TEXT_MAX + 256];
 
     stream->dialling = false;
     snprintf(text, sizeof(text), "Cannot connect to the destination QEMU's socket %s (stream '%s'): %s",

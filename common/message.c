@@ -29,6 +29,7 @@ static const struct message_rule rules[] = {
     RULE(QEMU_FAILED, qemu_failed, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
     RULE(LIMIT, limit, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
     RULE(END, end, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
+    RULE(PIPE, pipe, TO_HELPER, 1, PHASE_RELAY | PHASE_ENDED),
     /* The broker's messages may cross a RESULT on its way; a helper has no such excuse. */
     RULE(READY, ready, TO_BROKER, 0, PHASE_NEW),
     RULE(ARRIVED, arrived, TO_BROKER, 1, PHASE_GATE),

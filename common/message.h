@@ -36,6 +36,7 @@ enum message_type {
     MESSAGE_QEMU_FAILED = 8, /* relay: the connection to QEMU that was asked for cannot be had */
     MESSAGE_LIMIT = 9,       /* relay: new bandwidth limit */
     MESSAGE_END = 10,        /* relay: end now with this error (cancel, expiry) */
+    MESSAGE_PIPE = 11, /* relay, plain: to splice a channel's bytes through; FD: a pipe, read and write */
     /* helper → broker */
     MESSAGE_READY = 32,     /* in the sandbox; nothing from outside was read before */
     MESSAGE_ARRIVED = 33,   /* gate: a peer connection with a good preamble; FD: that connection */
@@ -150,6 +151,12 @@ struct message_end {
     char text[MESSAGE_TEXT_MAX];
 };
 
+struct message_pipe {
+    struct message_header header;
+    uint32_t channel;
+    uint32_t reserved;
+};
+
 struct message_ready {
     struct message_header header;
 };
@@ -206,6 +213,7 @@ union message {
     struct message_qemu_failed qemu_failed;
     struct message_limit limit;
     struct message_end end;
+    struct message_pipe pipe;
     struct message_ready ready;
     struct message_arrived arrived;
     struct message_need_peer need_peer;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -62,6 +63,8 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
 
     (void)source;
     (void)fd;
+    if (revents & (EPOLLIN | EPOLLHUP | EPOLLERR))
+        carrier->readable = true;
     carrier->ready(carrier, revents, carrier->userdata);
     return 0;
 }
@@ -72,6 +75,7 @@ int carrier_attach(struct carrier *carrier, sd_event *event, carrier_ready_t rea
 
     carrier->ready = ready;
     carrier->userdata = userdata;
+    carrier->readable = true;
     if (carrier->source)
         return 0;
     r = sd_event_add_io(event, &carrier->source, carrier->fd, 0, on_io, carrier);

@@ -49,8 +49,9 @@ struct carrier {
     sd_event_source *source;
     carrier_ready_t ready;
     void *userdata;
-    bool connecting;   /* this side made the peer connection */
-    bool heard;        /* something has come in the handshake */
+    bool readable;   /* a read is worth a try: set by the poll, cleared by the read that emptied the socket */
+    bool connecting; /* this side made the peer connection */
+    bool heard;      /* something has come in the handshake */
     uint32_t rejected; /* enum vf_error of the rejection that came instead of it */
 };
 

@@ -4,16 +4,35 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "common/cleanup.h"
+
 int flow_init(struct flow *flow, enum flow_kind kind, struct ring_pool *pool)
 {
-    *flow = (struct flow){.kind = kind};
+    *flow = (struct flow){.kind = kind, .pipe = -1};
     return ring_init(&flow->ring, pool, kind == FLOW_OUT ? FLOW_WINDOW : FLOW_BUFFER);
 }
 
 void flow_clear(struct flow *flow)
 {
     flow->from = flow->to = NULL;
+    fd_closep(&flow->pipe);
     ring_clear(&flow->ring);
+}
+
+void flow_use_pipe(struct flow *flow, int pipe, size_t size)
+{
+    fd_closep(&flow->pipe);
+    flow->pipe = pipe;
+    flow->pipe_size = size;
+}
+
+/* What the ring holds goes out from its memory first. */
+static void take_pipe(struct flow *flow)
+{
+    if (flow->pipe < 0 || flow->ring.begin != flow->ring.end)
+        return;
+    ring_use_pipe(&flow->ring, flow->pipe, flow->pipe_size);
+    flow->pipe = -1;
 }
 
 /* How much may be read now. */
@@ -53,29 +72,44 @@ static enum flow_verdict on_eof(struct flow *flow)
     return FLOW_OK;
 }
 
-static enum flow_verdict pump_in(struct flow *flow, uint64_t now, ssize_t *ret_moved)
+/* How much to ask for now: nothing where there is no room, no allowance, or nothing to be had. */
+static size_t flow_demand(struct flow *flow, uint64_t now)
 {
-    size_t max = flow_room(flow);
+    size_t max = flow_room(flow), allowed;
 
-    *ret_moved = 0;
+    if (!flow->from || (flow->kind == FLOW_OUT && flow->ending))
+        return 0;
+    if (!flow->from->readable && !flow->from->ops->holds_input(flow->from))
+        return 0;
     if (flow->pacer) {
-        size_t allowed = pacer_allows(flow->pacer, now);
-
+        allowed = pacer_allows(flow->pacer, now);
         max = allowed < max ? allowed : max;
     }
-    if (!flow->from || max == 0 || (flow->kind == FLOW_OUT && flow->ending))
+    return max;
+}
+
+static enum flow_verdict pump_in(struct flow *flow, uint64_t now, ssize_t *ret_moved)
+{
+    size_t max;
+
+    *ret_moved = 0;
+    take_pipe(flow);
+    max = flow_demand(flow, now);
+    if (max == 0)
         return FLOW_OK;
     *ret_moved = carrier_recv(flow->from, &flow->ring, max);
-    if (*ret_moved > 0) {
-        if (flow->pacer)
-            pacer_take(flow->pacer, (size_t)*ret_moved);
-        return FLOW_OK;
-    }
     if (*ret_moved == 0)
         return on_eof(flow);
-    if (*ret_moved == -EAGAIN)
-        return FLOW_OK;
-    return *ret_moved == -ENOMEM ? FLOW_NO_MEMORY : FLOW_FROM_LOST;
+    if (*ret_moved < 0 && *ret_moved != -EAGAIN)
+        return *ret_moved == -ENOMEM ? FLOW_NO_MEMORY : FLOW_FROM_LOST;
+    /* A read that came up short has emptied the socket, unless it was the pipe that had no room. */
+    if (*ret_moved < 0)
+        flow->from->readable = flow->ring.pipe_full;
+    else if (flow->ring.pipe < 0 && (size_t)*ret_moved < max && (size_t)*ret_moved < CARRIER_BATCH / 2)
+        flow->from->readable = false;
+    if (flow->pacer && *ret_moved > 0)
+        pacer_take(flow->pacer, (size_t)*ret_moved);
+    return FLOW_OK;
 }
 
 static enum flow_verdict pump_out(struct flow *flow, ssize_t *ret_moved)
@@ -120,9 +154,6 @@ enum flow_verdict flow_pump(struct flow *flow, uint64_t now)
             return verdict;
         if (in > 0)
             moved += (size_t)in;
-        /* A read that came up short has emptied the socket: the next would only say so. */
-        if (in > 0 && (size_t)in < CARRIER_BATCH / 2 && !flow->from->ops->holds_input(flow->from))
-            in = 0;
         /* What a carrier holds is seen by nobody's poll, so it has to be used up now, or when there is room.
          */
     } while ((in > 0 || out > 0) &&

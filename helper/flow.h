@@ -19,7 +19,7 @@
 
 #define FLOW_WINDOW   ((size_t)4 * 1024 * 1024) /* bytes out of QEMU without an acknowledgement, at most */
 #define FLOW_BUFFER   ((size_t)1 * 1024 * 1024) /* bytes on the way in to QEMU, at most */
-#define FLOW_ACK_STEP ((uint64_t)512 * 1024)    /* delivered bytes that are acknowledged at once */
+#define FLOW_ACK_STEP ((uint64_t)1024 * 1024)   /* delivered bytes that are acknowledged at once */
 #define FLOW_BUDGET   ((size_t)2 * 1024 * 1024) /* bytes that one pump moves before others have their turn */
 
 enum flow_kind {
@@ -38,6 +38,8 @@ struct flow {
     bool fin_sent;  /* out: the peer was told the total */
     bool shut;      /* in: QEMU was told that no more comes */
     uint64_t told;  /* in: the last acknowledgement that was sent */
+    int pipe;       /* in: owned; for the ring as soon as it is empty; −1: none */
+    size_t pipe_size;
 };
 
 /* What a pump came to. */
@@ -50,6 +52,9 @@ enum flow_verdict {
 
 int flow_init(struct flow *flow, enum flow_kind kind, struct ring_pool *pool);
 void flow_clear(struct flow *flow);
+
+/* In: bytes are spliced through this pipe from now on; takes it. Both ends must be plain. */
+void flow_use_pipe(struct flow *flow, int pipe, size_t size);
 
 /* Moves what can be moved now, at most about FLOW_BUDGET; now in µs (CLOCK_MONOTONIC) is for the pacer. */
 enum flow_verdict flow_pump(struct flow *flow, uint64_t now);

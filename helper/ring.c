@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/cleanup.h"
+
 static uint8_t *pool_take(struct ring_pool *pool)
 {
     void *block = pool->free;
@@ -41,17 +43,34 @@ int ring_init(struct ring *ring, struct ring_pool *pool, size_t capacity)
 
     if (!slots)
         return -ENOMEM;
-    *ring = (struct ring){.pool = pool, .capacity = capacity, .n_slots = n_slots, .slots = slots};
+    *ring = (struct ring){.pool = pool, .capacity = capacity, .n_slots = n_slots, .slots = slots, .pipe = -1};
     return 0;
 }
 
-void ring_clear(struct ring *ring)
+static void free_slots(struct ring *ring)
 {
     for (size_t i = 0; i < ring->n_slots; i++)
         if (ring->slots[i])
             pool_give(ring->pool, ring->slots[i]);
     free(ring->slots);
-    *ring = (struct ring){0};
+    ring->slots = NULL;
+    ring->n_slots = 0;
+}
+
+void ring_clear(struct ring *ring)
+{
+    free_slots(ring);
+    if (ring->pool) /* a zeroed ring has no pipe, though its number says 0 */
+        fd_closep(&ring->pipe);
+    *ring = (struct ring){.pipe = -1};
+}
+
+void ring_use_pipe(struct ring *ring, int pipe, size_t size)
+{
+    assert(ring->begin == ring->end && ring->pipe < 0);
+    free_slots(ring);
+    ring->pipe = pipe;
+    ring->capacity = size;
 }
 
 static uint8_t **slot_of(const struct ring *ring, uint64_t offset)
@@ -99,7 +118,7 @@ int ring_reserve(struct ring *ring, size_t max, struct iovec iov[static RING_IOV
 
 void ring_commit(struct ring *ring, size_t n)
 {
-    assert(n <= ring_room(ring));
+    assert(ring->end + n - ring->begin <= ring->capacity);
     ring->end += n;
 }
 
@@ -114,12 +133,13 @@ void ring_advance(struct ring *ring, size_t n)
 {
     assert(n <= ring_unsent(ring));
     ring->cursor += n;
+    ring->pipe_full = false;
 }
 
 void ring_release(struct ring *ring, uint64_t offset)
 {
     assert(offset >= ring->begin && offset <= ring->cursor);
-    for (uint64_t block = ring->begin / RING_BLOCK; block < offset / RING_BLOCK; block++) {
+    for (uint64_t block = ring->begin / RING_BLOCK; ring->slots && block < offset / RING_BLOCK; block++) {
         uint8_t **slot = slot_of(ring, block * RING_BLOCK);
 
         if (*slot)

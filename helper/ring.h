@@ -11,6 +11,9 @@
  * is needed and goes back to the pool of its helper, last in first out, so that a fast stream runs in memory
  * that is still in the cache.
  *
+ * The bytes of a ring that keeps nothing can be in a pipe instead, for the carriers that splice(2): then only
+ * the offsets are here.
+ *
  * Pure but for malloc(3): no I/O.
  */
 
@@ -38,7 +41,10 @@ struct ring {
     uint64_t end;
     size_t capacity; /* bytes */
     size_t n_slots;
-    uint8_t **slots; /* the block of offset o is slots[o / RING_BLOCK % n_slots] */
+    uint8_t **
+        slots; /* the block of offset o is slots[o / RING_BLOCK % n_slots]; NULL: the bytes are in the pipe */
+    int pipe;  /* owned; −1: none */
+    bool pipe_full; /* it takes no more before something went out: its slots are used up before its bytes */
 };
 
 /* 0 or -ENOMEM. Capacity in bytes, at least 1. */
@@ -47,9 +53,12 @@ int ring_init(struct ring *ring, struct ring_pool *pool, size_t capacity);
 /* Gives all memory back; safe on a zeroed ring. */
 void ring_clear(struct ring *ring);
 
+/* From now on the bytes are in this pipe of that many bytes; takes it. The ring must be empty. */
+void ring_use_pipe(struct ring *ring, int pipe, size_t size);
+
 static inline size_t ring_room(const struct ring *ring)
 {
-    return ring->capacity - (size_t)(ring->end - ring->begin);
+    return ring->pipe_full ? 0 : ring->capacity - (size_t)(ring->end - ring->begin);
 }
 
 /* Bytes that wait to go out. */

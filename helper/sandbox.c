@@ -6,6 +6,7 @@
 #include <grp.h>
 #include <linux/close_range.h>
 #include <seccomp.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -20,8 +21,8 @@ enum {
     NOBODY = 65534
 }; /* Debian's and the kernel's overflow uid; under systemd the unit gives one of its own */
 
-/* Two sockets a channel, the peers, the gate's visitors, and what every process has. */
-#define FDS_MAX (2 * STATS_CHANNELS_MAX + SESSION_PEERS_MAX + GATE_PENDING_MAX + 64)
+/* Two sockets and a pipe a channel, the peers, the gate's visitors, and what every process has. */
+#define FDS_MAX (3 * STATS_CHANNELS_MAX + SESSION_PEERS_MAX + GATE_PENDING_MAX + 64)
 
 #define SYSCALL(name) SCMP_SYS(name)
 
@@ -52,6 +53,14 @@ static const int early_calls[] = {
 };
 
 #if defined(__SANITIZE_ADDRESS__)
+const char *__asan_default_options(void);
+
+/* LeakSanitizer would start a thread to look at the others, which the sandbox forbids. */
+__attribute__((visibility("default"))) const char *__asan_default_options(void)
+{
+    return "detect_leaks=0";
+}
+
 /* What the sanitizers' runtime needs besides, in builds for tests. */
 static const int sanitizer_calls[] = {
     SYSCALL(sigaltstack), SYSCALL(rt_sigaction), SYSCALL(rt_sigprocmask),
@@ -106,6 +115,9 @@ int sandbox_isolate(int fd)
     if (fd > 3 && close_range(3, (unsigned)fd - 1, 0) < 0)
         return -errno;
     if (close_range((unsigned)fd + 1, ~0U, 0) < 0)
+        return -errno;
+    /* splice(2) has no MSG_NOSIGNAL. */
+    if (signal(SIGPIPE, SIG_IGN) == SIG_ERR)
         return -errno;
     r = set_limit(RLIMIT_NOFILE, FDS_MAX);
     if (r >= 0)
@@ -167,6 +179,9 @@ int sandbox_lock(void)
         r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_GET_SEALS));
     if (r >= 0)
         r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(lseek), 0);
+    /* And a pipe to be one. */
+    if (r >= 0)
+        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_GETPIPE_SZ));
     return r < 0 ? r : seccomp_load(filter);
 }
 

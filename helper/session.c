@@ -154,6 +154,17 @@ static void on_qemu(struct session *session, const struct message_qemu *m, int f
     channel_set_qemu(channel, fd_steal(&owned));
 }
 
+/* Where the broker gives a pipe, the channel's bytes are spliced: plain, in to QEMU. */
+static void on_pipe(struct session *session, const struct message_pipe *m, int fd)
+{
+    _cleanup_fd_ int owned = fd;
+    struct channel *channel = channel_find(session, m->channel);
+    int size = fcntl(fd, F_GETPIPE_SZ);
+
+    if (channel && size > 0 && session->security == SECURITY_PLAIN)
+        flow_use_pipe(&channel->in, fd_steal(&owned), (size_t)size);
+}
+
 static void on_peer_failed(struct session *session, const struct message_peer_failed *m)
 {
     session_end(session, m->error, true, "%s", m->text);
@@ -186,6 +197,9 @@ static void on_message(struct link *link, const union message *m, int fd, void *
         break;
     case MESSAGE_QEMU:
         on_qemu(session, &m->qemu, fd_steal(&owned));
+        break;
+    case MESSAGE_PIPE:
+        on_pipe(session, &m->pipe, fd_steal(&owned));
         break;
     case MESSAGE_QEMU_FAILED:
         on_qemu_failed(session, &m->qemu_failed);

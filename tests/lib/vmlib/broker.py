@@ -53,7 +53,7 @@ class Bus:
         self._log = open(workdir / f"{name}.log", "wb")
         self.process = subprocess.Popen(
             ["dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address={self.address}"],
-            stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL)
+            stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL, start_new_session=True)
         wait_until(self.socket.exists, "the bus's socket", 10)
 
     def connect(self) -> DBusConnection:
@@ -63,6 +63,7 @@ class Bus:
     def close(self) -> None:
         self.process.terminate()
         self.process.wait(10)
+        self.socket.unlink(missing_ok=True)  # dbus-daemon leaves it
         self._log.close()
 
     def __enter__(self) -> "Bus":
@@ -181,7 +182,8 @@ class Broker:
         if self.listen:
             command.append(f"--listen={self.listen}")
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            start_new_session=True)
         self.client = Client(self.bus)
         wait_until(self._ready, f"vmferryd {self.name} is ready\n{self.log()}", 20)
 

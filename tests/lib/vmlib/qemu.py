@@ -92,7 +92,8 @@ class Qemu:
         try:
             with theirs, self._stderr_path.open("wb") as stderr:
                 self._process = subprocess.Popen(
-                    self.command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
+                    self.command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
+                    start_new_session=True,  # Ctrl-C is for us, who then end it
                 )
         except BaseException:
             ours.close()

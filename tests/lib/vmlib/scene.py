@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""One broker on which bad things happen, and what has to be unharmed by them.
+
+The broker is both ends of one good migration, the bystander, for as long as the scene lasts: it moves bytes
+before and after, and must end as done, with every byte right. What else there is in the end must be what
+there was in the beginning: helpers, the broker's FDs, sockets and directories.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from .broker import ERROR, Broker, Migration, wait_until
+from .fake_qemu import FakeListener, FakeQemu
+
+HALF = 256 << 10
+PLAIN_OPTION = {"security": ("s", "plain")}
+
+
+class Bystander:
+    """A good migration of a broker to itself."""
+
+    def __init__(self, broker: Broker, vm: str = "bystander", security: str = "plain") -> None:
+        self.incoming = broker.prepare(vm, {"security": ("s", security), "expire-usec": ("t", 600_000_000)})
+        with FakeQemu.listen(self.incoming.socket()) as listener:
+            self.outgoing = broker.outgoing(self.incoming.ticket or "", vm)
+            self.source = FakeQemu.connect(self.outgoing.socket())
+            self._move(0, listener)
+
+    def _move(self, at: int, listener: FakeListener | None = None) -> None:
+        there = self.source.send_pattern(1, HALF, at)
+        if listener:
+            self.destination = listener.accept()
+        back = self.destination.send_pattern(2, HALF, at)
+        self.destination.recv_pattern(1, HALF, at)
+        self.source.recv_pattern(2, HALF, at)
+        there.result(20)
+        back.result(20)
+
+    def finish(self) -> None:
+        """It is unharmed: goes on, ends, and both say so."""
+        self._move(HALF)
+        self.source.shut_wr()
+        assert self.destination.recv_until_eof() == b""
+        self.destination.shut_wr()
+        assert self.source.recv_until_eof() == b""
+        for migration, other in ((self.incoming, self.outgoing), (self.outgoing, self.incoming)):
+            assert migration.wait(20) == "done"
+            assert migration.get("BytesSent") == other.get("BytesReceived") == 2 * HALF
+
+    def close(self) -> None:
+        self.source.close()
+        self.destination.close()
+
+
+class Victim:
+    """A migration that is to fail, and its QEMU."""
+
+    def __init__(self, scene: "Scene", migration: Migration) -> None:
+        self.scene = scene
+        self.migration = migration
+        self.ticket = migration.ticket or ""
+
+    def expect(self, error: str, *words: str, result: str = "failed", timeout: float = 20) -> str:
+        """It is over with this error; the message names it, its VM and all of `words`. Returns the message."""
+        found = self.migration.wait_finished(timeout)
+        message = str(found["ErrorMessage"])
+        assert (found["Result"], found["ErrorName"]) == (result, ERROR + error), (found, self.scene.broker.log())
+        for word in (self.migration.id, found["Vm"], *words):
+            assert word in message, f"{word!r} is not in {message!r}"
+        return message
+
+    def unharmed(self) -> None:
+        """It waits still."""
+        assert self.migration.get("State") == "waiting", self.migration.get_all()
+
+
+class Scene:
+    """A `with` checks at its end that all is as before and that the bystander is well."""
+
+    def __init__(self, workdir: Path, bystander: bool = True, **broker: Any) -> None:
+        self._stack = ExitStack()
+        self.workdir = workdir
+        self.broker = Broker(workdir, "h", **broker)
+        self._stack.callback(self.broker.close)
+        self.bystander: Bystander | None = None
+        try:
+            if bystander:
+                self.bystander = Bystander(self.broker)
+                self._stack.callback(self.bystander.close)
+            self.before = self.what_is()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def what_is(self) -> tuple[list[str], list[int], list[str]]:
+        """The kinds of the broker's FDs, its helpers, what is in its directory."""
+        fds = sorted(fd.split(":")[0] for fd in self.broker.fds())
+        root = self.broker.runtime_dir
+        files = sorted(str(p.relative_to(root)) for p in root.rglob("*") if len(p.relative_to(root).parts) > 1)
+        return fds, sorted(self.broker.helpers()), files
+
+    def assert_clean(self, timeout: float = 12) -> None:
+        """All is as it was. A helper that lingers to tell its peer, or a rejected visitor, takes a few seconds."""
+        end = time.monotonic() + timeout
+        while self.what_is() != self.before and time.monotonic() < end:
+            time.sleep(0.02)
+        assert self.what_is() == self.before, self.broker.log()
+
+    def incoming(self, vm: str = "victim", **options: Any) -> Victim:
+        """A prepared migration in `plain`, with its ticket."""
+        return Victim(self, self.broker.prepare(vm, {**PLAIN_OPTION, **options}))
+
+    def outgoing(self, ticket: str, vm: str = "victim", **options: Any) -> Victim:
+        return Victim(self, self.broker.outgoing(ticket, vm, options))
+
+    def own(self, thing: Any) -> Any:
+        """Closes it at the end."""
+        self._stack.callback(thing.close)
+        return thing
+
+    def listen(self, victim: Victim, backlog: int = 8) -> FakeListener:
+        """The destination QEMU of it."""
+        return self.own(FakeQemu.listen(victim.migration.socket(), backlog))
+
+    def qemu(self, victim: Victim) -> FakeQemu:
+        """The source QEMU of it, connected."""
+        return self.own(FakeQemu.connect(victim.migration.socket()))
+
+    def __enter__(self) -> "Scene":
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            if kind is None:
+                self.assert_clean()
+                if self.bystander:
+                    self.bystander.finish()
+                    wait_until(lambda: not self.broker.helpers(), "no helper is left", 10)
+        finally:
+            self._stack.close()
