@@ -6,26 +6,20 @@
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "log.h"
 #include "port.h"
 
-enum {
-    STOP_TIMEOUT = 3000000 /* µs that a helper has to end as it was told */,
-    DIAL_TIMEOUT = 10000000 /* µs */
-};
+enum { STOP_TIMEOUT = 3000000 /* µs that a helper has to end as it was told */ };
 
-static uint64_t now_realtime(void)
+uint64_t migration_now(void)
 {
     struct timespec ts;
 
@@ -45,30 +39,6 @@ static void set_state(struct migration *migration, enum message_state state)
         migration->manager->n_running--;
         migration->manager->n_finished++;
     }
-}
-
-/* From here on the numbers are ours: the helper's page goes with the helper. */
-static void copy_stats(struct migration *migration)
-{
-    struct stats *copy;
-
-    if (!migration->stats || migration->stats_copied)
-        return;
-    copy = calloc(1, sizeof(*copy));
-    if (copy)
-        *copy = *migration->stats;
-    munmap(migration->stats, sizeof(*migration->stats));
-    migration->stats = copy;
-    migration->stats_copied = true;
-    fd_closep(&migration->stats_fd);
-}
-
-static void peer_dial_free(struct peer_dial *dial)
-{
-    TAILQ_REMOVE(&dial->migration->dials, dial, entry);
-    dial->migration->n_dials--;
-    dial_free(dial->dial);
-    free(dial);
 }
 
 static void drop_ticket(struct migration *migration)
@@ -102,9 +72,7 @@ void migration_free(struct migration *migration)
 {
     release(migration);
     migration->helper = helper_link_free(migration->helper);
-    copy_stats(migration);
-    free(migration->stats);
-    fd_closep(&migration->stats_fd);
+    stats_page_clear(&migration->page);
     TAILQ_REMOVE(&migration->manager->migrations, migration, entry);
     if (migration->state == STATE_FINISHED)
         migration->manager->n_finished--;
@@ -142,24 +110,25 @@ static void set_timer(struct migration *migration, uint64_t usec, sd_event_time_
 static void finish(struct migration *migration, enum vf_error error, const char *text)
 {
     char *message = NULL;
+    const struct stats *stats;
 
     if (migration->state == STATE_FINISHED)
         return;
     migration->error = error;
     migration->result = vf_error_to_result(error);
-    migration->finished = now_realtime();
+    migration->finished = migration_now();
     if (error != VF_ERROR_NONE &&
         asprintf(&message, "Migration %s of VM '%s': %s", migration->id_text, migration->vm, text) >= 0)
         migration->message = message;
-    copy_stats(migration);
+    stats_page_detach(&migration->page);
+    stats = migration->page.stats;
     release(migration);
     migration->helper = helper_link_free(migration->helper);
     set_state(migration, STATE_FINISHED);
     log_event(migration->result == VF_RESULT_FAILED ? LOG_ERR : LOG_INFO, migration->id_text, migration->vm,
               "%s: %s%s%" PRIu64 " bytes sent, %" PRIu64 " received.", vf_result_to_string(migration->result),
-              error != VF_ERROR_NONE ? text : "", error != VF_ERROR_NONE ? " " : "",
-              migration->stats ? migration->stats->sent : 0,
-              migration->stats ? migration->stats->received : 0);
+              error != VF_ERROR_NONE ? text : "", error != VF_ERROR_NONE ? " " : "", stats ? stats->sent : 0,
+              stats ? stats->received : 0);
     set_timer(migration, FINISHED_KEPT, on_forget_time);
     migration_emit_changed(migration, "State", "Result", "ErrorName", "ErrorMessage", "FinishedUsec", NULL);
     migration_reply_result(migration, NULL);
@@ -227,21 +196,6 @@ static int on_idle(sd_event_source *source, uint64_t usec, void *userdata)
     return 0;
 }
 
-static int make_stats(struct migration *migration)
-{
-    void *p;
-
-    migration->stats_fd = memfd_create("vmferry-stats", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (migration->stats_fd < 0 || ftruncate(migration->stats_fd, sizeof(struct stats)) < 0 ||
-        fcntl(migration->stats_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-        return -errno;
-    p = mmap(NULL, sizeof(struct stats), PROT_READ, MAP_SHARED, migration->stats_fd, 0);
-    if (p == MAP_FAILED)
-        return -errno;
-    migration->stats = p;
-    return 0;
-}
-
 static void on_message(struct helper_link *link, const union message *m, int fd, void *userdata);
 static void on_helper_gone(struct helper_link *link, const char *why, void *userdata);
 
@@ -261,59 +215,17 @@ static int start_helper(struct migration *migration, const uint8_t secret[static
 
     memcpy(m.start_relay.secret, secret, MESSAGE_SECRET_SIZE);
     memcpy(m.start_relay.streams, migration->options.streams, sizeof(m.start_relay.streams));
-    r = make_stats(migration);
+    r = stats_page_make(&migration->page);
     if (r >= 0)
         r = helper_link_fork(&migration->manager->helpers, on_message, on_helper_gone, migration,
                              &migration->helper);
     if (r >= 0)
-        r = helper_link_send(migration->helper, MESSAGE_START_RELAY, &m, migration->stats_fd);
+        r = helper_link_send(migration->helper, MESSAGE_START_RELAY, &m, migration->page.fd);
     explicit_bzero(&m, sizeof(m));
     if (r < 0)
         return error_set(error, VF_ERROR_HELPER_FAILED, "Cannot start %s: %s. See --helper=.", config->helper,
                          strerror(-r));
     return 0;
-}
-
-/* The paths of its sockets: those that the caller gave, or in a directory of its own. */
-static int make_paths(struct migration *migration, sd_bus_error *error)
-{
-    const char *runtime_dir = migration->manager->config->runtime_dir;
-    bool needs_directory = false;
-    int r;
-
-    for (uint32_t i = 0; i < migration->options.n_streams; i++) {
-        const char *given = migration->options.sockets[i], *stream = migration->options.streams[i];
-        char path[PATH_MAX];
-
-        if (given)
-            snprintf(path, sizeof(path), "%s", given);
-        else
-            snprintf(path, sizeof(path), "%s/%s/%s/%s.sock", runtime_dir, migration_role_text(migration),
-                     migration->id_text, stream);
-        if (strlen(path) >= QEMU_SOCKET_PATH_MAX)
-            return error_set(
-                error, VF_ERROR_PATH_TOO_LONG,
-                "The socket path '%s' of the stream '%s' has %zu bytes; UNIX sockets allow %d. Give a "
-                "shorter one in 'sockets'.",
-                path, stream, strlen(path), QEMU_SOCKET_PATH_MAX - 1);
-        strcpy(migration->streams[i].path, path);
-        needs_directory = needs_directory || !given;
-    }
-    if (!needs_directory)
-        return 0;
-    if (asprintf(&migration->directory, "%s/%s/%s", runtime_dir, migration_role_text(migration),
-                 migration->id_text) < 0) {
-        migration->directory = NULL;
-        return -ENOMEM;
-    }
-    r = qemu_socket_make_directory(migration->directory, &migration->owner);
-    if (r < 0) {
-        r = error_set(error, VF_ERROR_SOCKET_UNAVAILABLE, "Cannot make the directory %s for uid %u: %s.",
-                      migration->directory, migration->owner.uid, strerror(-r));
-        free(migration->directory);
-        migration->directory = NULL;
-    }
-    return r;
 }
 
 static int migration_new(struct manager *manager, enum message_role role, uint64_t id, const char *vm,
@@ -334,8 +246,8 @@ static int migration_new(struct manager *manager, enum message_role role, uint64
     if (options->has_owner)
         migration->owner = (struct socket_owner){
             .uid = options->owner_uid, .gid = options->owner_gid, .group = options->has_group};
-    migration->started = now_realtime();
-    migration->stats_fd = -1;
+    migration->started = migration_now();
+    migration->page.fd = -1;
     migration->options = *options;
     *options = (struct options){0};
     TAILQ_INIT(&migration->dials);
@@ -365,32 +277,6 @@ static int new_id(struct manager *manager, uint64_t *ret)
     return 0;
 }
 
-/* What the ticket says; its text stays with the migration until a peer has come. */
-static int make_ticket(struct migration *migration, uint8_t secret[static MESSAGE_SECRET_SIZE],
-                       sd_bus_error *error)
-{
-    struct options *options = &migration->options;
-    struct ticket ticket = {.id = migration->id, .security = migration->security};
-    int r;
-
-    if (options->n_endpoints == 0)
-        options->n_endpoints =
-            (uint32_t)port_endpoints(migration->manager->port, options->endpoints, TICKET_ENDPOINTS_MAX);
-    if (options->n_endpoints == 0)
-        return error_set(error, VF_ERROR_SOCKET_UNAVAILABLE,
-                         "This host has no address that a peer could dial. Give one in 'endpoints'.");
-    ticket.expiry = migration->started + options->expire;
-    ticket.n_endpoints = options->n_endpoints;
-    memcpy(ticket.endpoints, options->endpoints, sizeof(ticket.endpoints));
-    if (gnutls_rnd(GNUTLS_RND_KEY, ticket.secret, sizeof(ticket.secret)) < 0)
-        return -EIO;
-    migration->ticket = malloc(TICKET_TEXT_MAX);
-    r = migration->ticket ? ticket_encode(&ticket, migration->ticket) : -ENOMEM;
-    memcpy(secret, ticket.secret, MESSAGE_SECRET_SIZE);
-    ticket_clear(&ticket);
-    return r;
-}
-
 int migration_prepare(struct manager *manager, const char *vm, struct options *options, uid_t uid,
                       struct migration **ret, sd_bus_error *error)
 {
@@ -404,12 +290,12 @@ int migration_prepare(struct manager *manager, const char *vm, struct options *o
     if (r < 0)
         return r;
     migration->security = migration->options.security;
-    r = make_paths(migration, error);
+    r = streams_make_paths(migration, error);
     if (r >= 0)
         r = port_acquire(manager->port, error);
     if (r >= 0) {
         migration->expects_peers = true;
-        r = make_ticket(migration, secret, error);
+        r = ticket_issue(migration, secret, error);
     }
     if (r >= 0)
         r = start_helper(migration, secret, error);
@@ -426,70 +312,23 @@ int migration_prepare(struct manager *manager, const char *vm, struct options *o
     return 0;
 }
 
-/* Holds the ticket against this host, the clock and the options. */
-static int check_ticket(struct manager *manager, const struct ticket *ticket, const struct options *options,
-                        sd_bus_error *error)
-{
-    uint64_t now = now_realtime();
-
-    if (options->has_security && options->security != ticket->security)
-        return error_set(
-            error, VF_ERROR_SECURITY_MISMATCH,
-            "The ticket is for '%s', the option 'security' says '%s'. Prepare the migration with the "
-            "security that you want.",
-            ticket->security == SECURITY_PLAIN ? "plain" : "tls",
-            options->security == SECURITY_PLAIN ? "plain" : "tls");
-    if (manager_find(manager, ROLE_OUTGOING, ticket->id))
-        return error_set(error, VF_ERROR_TICKET_USED,
-                         "The ticket of migration %016" PRIx64
-                         " has been used on this host already. Call "
-                         "PrepareIncoming for a new one.",
-                         ticket->id);
-    if (ticket->expiry <= now)
-        return error_set(error, VF_ERROR_TICKET_EXPIRED,
-                         "The ticket of migration %016" PRIx64 " expired %" PRIu64
-                         " s ago by this host's clock. Call "
-                         "PrepareIncoming for a new one, with a larger 'expire-usec' if need be.",
-                         ticket->id, (now - ticket->expiry) / 1000000);
-    return 0;
-}
-
-static int read_ticket(const char *text, struct ticket *ret, sd_bus_error *error)
-{
-    switch (ticket_decode(text, ret)) {
-    case TICKET_OK:
-        return 0;
-    case TICKET_VERSION:
-        return error_set(
-            error, VF_ERROR_PROTOCOL_MISMATCH,
-            "The ticket is of another version (this vmferry reads 'vmferry1:'). Upgrade the older side.");
-    default:
-        return error_set(
-            error, VF_ERROR_INVALID_TICKET,
-            "That is no whole, unchanged ticket. Pass exactly the text that PrepareIncoming gave, from "
-            "'vmferry1:' to its end.");
-    }
-}
-
 int migration_start(struct manager *manager, const char *vm, const char *text, struct options *options,
                     uid_t uid, struct migration **ret, sd_bus_error *error)
 {
     struct ticket ticket;
     struct migration *migration = NULL;
-    int r = read_ticket(text, &ticket, error);
+    int r = ticket_accept(manager, text, options, &ticket, error);
 
     if (r < 0)
         return r;
-    r = check_ticket(manager, &ticket, options, error);
-    if (r >= 0)
-        r = migration_new(manager, ROLE_OUTGOING, ticket.id, vm, options, uid, &migration);
+    r = migration_new(manager, ROLE_OUTGOING, ticket.id, vm, options, uid, &migration);
     if (r >= 0) {
         migration->security = ticket.security;
         if (migration->options.n_endpoints == 0) {
             migration->options.n_endpoints = ticket.n_endpoints;
             memcpy(migration->options.endpoints, ticket.endpoints, sizeof(ticket.endpoints));
         }
-        r = make_paths(migration, error);
+        r = streams_make_paths(migration, error);
     }
     for (uint32_t i = 0; r >= 0 && i < migration->options.n_streams; i++)
         r = stream_listen(&migration->streams[i], error);
@@ -526,64 +365,6 @@ int migration_tie(struct migration *migration, sd_bus_message *m)
 }
 
 /* ---- Connecting: what the helper asks for ---- */
-
-static void peer_failed(struct migration *migration, uint32_t serial, enum vf_error error, const char *why)
-{
-    union message m = {.peer_failed = {.serial = serial, .error = error}};
-
-    message_text_set(m.peer_failed.text, sizeof(m.peer_failed.text), why);
-    helper_link_send(migration->helper, MESSAGE_PEER_FAILED, &m, -1);
-}
-
-static void on_dialled(struct dial *unused, int fd, const char *why, void *userdata)
-{
-    struct peer_dial *dial = userdata;
-    struct migration *migration = dial->migration;
-    union message m = {.peer = {.serial = dial->serial, .kind = dial->kind}};
-    char text[MESSAGE_TEXT_MAX];
-
-    (void)unused;
-    if (fd >= 0) {
-        helper_link_send(migration->helper, MESSAGE_PEER, &m, fd);
-        fd_closep(&fd);
-    } else {
-        snprintf(text, sizeof(text),
-                 "Cannot reach the peer (%s). Is its port open, and has its ticket not expired?", why);
-        peer_failed(migration, dial->serial, VF_ERROR_PEER_UNREACHABLE, text);
-    }
-    peer_dial_free(dial);
-}
-
-static void on_need_peer(struct migration *migration, const struct message_need_peer *m)
-{
-    struct options *options = &migration->options;
-    struct peer_dial *dial;
-    int r;
-
-    /* It asks for one a channel and one for control; a helper that asks for more has lost its mind. */
-    if (migration->role != ROLE_OUTGOING || (m->kind != PEER_CONTROL && m->kind != PEER_CHANNEL) ||
-        migration->n_dials > migration->manager->config->max_channels) {
-        helper_link_kill(migration->helper);
-        return;
-    }
-    dial = calloc(1, sizeof(*dial));
-    if (!dial) {
-        peer_failed(migration, m->serial, VF_ERROR_HELPER_FAILED,
-                    "There is no memory for another connection.");
-        return;
-    }
-    dial->migration = migration;
-    dial->serial = m->serial;
-    dial->kind = m->kind;
-    TAILQ_INSERT_TAIL(&migration->dials, dial, entry);
-    migration->n_dials++;
-    r = dial_new(migration->manager->event, (const char(*)[ADDRESS_TEXT_MAX])options->endpoints,
-                 options->n_endpoints, DIAL_TIMEOUT, on_dialled, dial, &dial->dial);
-    if (r < 0) {
-        peer_failed(migration, m->serial, VF_ERROR_PEER_UNREACHABLE, strerror(-r));
-        peer_dial_free(dial);
-    }
-}
 
 void migration_peer_arrived(struct migration *migration, enum peer_kind kind, int fd)
 {
@@ -682,7 +463,7 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
     fd_closep(&fd); /* a relay hands us none; the table sees to it */
     switch (m->header.type) {
     case MESSAGE_NEED_PEER:
-        on_need_peer(migration, &m->need_peer);
+        peer_dial_start(migration, &m->need_peer);
         break;
     case MESSAGE_NEED_QEMU:
         on_need_qemu(migration, &m->need_qemu);

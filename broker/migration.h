@@ -13,12 +13,12 @@
 
 #include "common/error.h"
 #include "common/message.h"
-#include "common/stats.h"
 #include "dial.h"
 #include "helper-link.h"
 #include "manager.h"
 #include "options.h"
 #include "qemu-socket.h"
+#include "stats-page.h"
 #include "ticket.h"
 
 #define MIGRATION_PATH_MAX 64
@@ -76,9 +76,7 @@ struct migration {
     struct stream streams[MESSAGE_STREAMS_MAX];
     struct helper_link *helper; /* owned */
     bool expects_peers;         /* holds the peer port */
-    int stats_fd;               /* owned */
-    struct stats *stats;        /* mapped; replaced by a copy of our own at the end */
-    bool stats_copied;
+    struct stats_page page;     /* the helper's counters */
     TAILQ_HEAD(, peer_dial) dials;
     uint32_t n_dials;
     enum vf_error ending;   /* it was told to end by this; its helper has yet to confirm */
@@ -122,7 +120,31 @@ void migration_forget(struct migration *migration);
  * end. */
 void migration_free(struct migration *migration);
 
+/* µs since 1970, CLOCK_REALTIME. */
+uint64_t migration_now(void);
+
+/* ---- ticketing.c: for migration.c ---- */
+
+/* Makes the ticket of an incoming migration, and its secret. ≥ 0, or negative with error set. */
+int ticket_issue(struct migration *migration, uint8_t secret[static MESSAGE_SECRET_SIZE],
+                 sd_bus_error *error);
+
+/* Reads a ticket and holds it against this host, the clock and the options. ≥ 0, or negative with error set.
+ */
+int ticket_accept(struct manager *manager, const char *text, const struct options *options,
+                  struct ticket *ret, sd_bus_error *error);
+
+/* ---- peer-dial.c: for migration.c ---- */
+
+/* Dials the peer for the helper, which gets the connection or the reason why there is none. */
+void peer_dial_start(struct migration *migration, const struct message_need_peer *m);
+void peer_dial_free(struct peer_dial *dial);
+
 /* ---- stream.c: for migration.c ---- */
+
+/* The paths of its sockets, with a directory of its own where the caller gave none. ≥ 0, or negative with
+ * error set. */
+int streams_make_paths(struct migration *migration, sd_bus_error *error);
 
 /* Outgoing: listens. ≥ 0, or negative with error set. */
 int stream_listen(struct stream *stream, sd_bus_error *error);

@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -283,4 +285,46 @@ void stream_close(struct stream *stream)
     fd_closep(&stream->listener);
     while (stream->n_supplied > 0)
         fd_closep(&stream->supplied[--stream->n_supplied]);
+}
+
+/* The paths of its sockets: those that the caller gave, or in a directory of its own. */
+int streams_make_paths(struct migration *migration, sd_bus_error *error)
+{
+    const char *runtime_dir = migration->manager->config->runtime_dir;
+    bool needs_directory = false;
+    int r;
+
+    for (uint32_t i = 0; i < migration->options.n_streams; i++) {
+        const char *given = migration->options.sockets[i], *stream = migration->options.streams[i];
+        char path[PATH_MAX];
+
+        if (given)
+            snprintf(path, sizeof(path), "%s", given);
+        else
+            snprintf(path, sizeof(path), "%s/%s/%s/%s.sock", runtime_dir, migration_role_text(migration),
+                     migration->id_text, stream);
+        if (strlen(path) >= QEMU_SOCKET_PATH_MAX)
+            return error_set(
+                error, VF_ERROR_PATH_TOO_LONG,
+                "The socket path '%s' of the stream '%s' has %zu bytes; UNIX sockets allow %d. Give a "
+                "shorter one in 'sockets'.",
+                path, stream, strlen(path), QEMU_SOCKET_PATH_MAX - 1);
+        strcpy(migration->streams[i].path, path);
+        needs_directory = needs_directory || !given;
+    }
+    if (!needs_directory)
+        return 0;
+    if (asprintf(&migration->directory, "%s/%s/%s", runtime_dir, migration_role_text(migration),
+                 migration->id_text) < 0) {
+        migration->directory = NULL;
+        return -ENOMEM;
+    }
+    r = qemu_socket_make_directory(migration->directory, &migration->owner);
+    if (r < 0) {
+        r = error_set(error, VF_ERROR_SOCKET_UNAVAILABLE, "Cannot make the directory %s for uid %u: %s.",
+                      migration->directory, migration->owner.uid, strerror(-r));
+        free(migration->directory);
+        migration->directory = NULL;
+    }
+    return r;
 }

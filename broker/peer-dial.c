@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "migration.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+
+enum { DIAL_TIMEOUT = 10000000 /* µs */ };
+
+void peer_dial_free(struct peer_dial *dial)
+{
+    TAILQ_REMOVE(&dial->migration->dials, dial, entry);
+    dial->migration->n_dials--;
+    dial_free(dial->dial);
+    free(dial);
+}
+
+static void peer_failed(struct migration *migration, uint32_t serial, enum vf_error error, const char *why)
+{
+    union message m = {.peer_failed = {.serial = serial, .error = error}};
+
+    message_text_set(m.peer_failed.text, sizeof(m.peer_failed.text), why);
+    helper_link_send(migration->helper, MESSAGE_PEER_FAILED, &m, -1);
+}
+
+static void on_dialled(struct dial *unused, int fd, const char *why, void *userdata)
+{
+    struct peer_dial *dial = userdata;
+    struct migration *migration = dial->migration;
+    union message m = {.peer = {.serial = dial->serial, .kind = dial->kind}};
+    char text[MESSAGE_TEXT_MAX];
+
+    (void)unused;
+    if (fd >= 0) {
+        helper_link_send(migration->helper, MESSAGE_PEER, &m, fd);
+        fd_closep(&fd);
+    } else {
+        snprintf(text, sizeof(text),
+                 "Cannot reach the peer (%s). Is its port open, and has its ticket not expired?", why);
+        peer_failed(migration, dial->serial, VF_ERROR_PEER_UNREACHABLE, text);
+    }
+    peer_dial_free(dial);
+}
+
+void peer_dial_start(struct migration *migration, const struct message_need_peer *m)
+{
+    struct options *options = &migration->options;
+    struct peer_dial *dial;
+    int r;
+
+    /* It asks for one a channel and one for control; a helper that asks for more has lost its mind. */
+    if (migration->role != ROLE_OUTGOING || (m->kind != PEER_CONTROL && m->kind != PEER_CHANNEL) ||
+        migration->n_dials > migration->manager->config->max_channels) {
+        helper_link_kill(migration->helper);
+        return;
+    }
+    dial = calloc(1, sizeof(*dial));
+    if (!dial) {
+        peer_failed(migration, m->serial, VF_ERROR_HELPER_FAILED,
+                    "There is no memory for another connection.");
+        return;
+    }
+    dial->migration = migration;
+    dial->serial = m->serial;
+    dial->kind = m->kind;
+    TAILQ_INSERT_TAIL(&migration->dials, dial, entry);
+    migration->n_dials++;
+    r = dial_new(migration->manager->event, (const char(*)[ADDRESS_TEXT_MAX])options->endpoints,
+                 options->n_endpoints, DIAL_TIMEOUT, on_dialled, dial, &dial->dial);
+    if (r < 0) {
+        peer_failed(migration, m->serial, VF_ERROR_PEER_UNREACHABLE, strerror(-r));
+        peer_dial_free(dial);
+    }
+}

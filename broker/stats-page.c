@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "stats-page.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+
+int stats_page_make(struct stats_page *page)
+{
+    void *p;
+
+    page->fd = memfd_create("vmferry-stats", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (page->fd < 0 || ftruncate(page->fd, sizeof(struct stats)) < 0 ||
+        fcntl(page->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+        return -errno;
+    p = mmap(NULL, sizeof(struct stats), PROT_READ, MAP_SHARED, page->fd, 0);
+    if (p == MAP_FAILED)
+        return -errno;
+    page->stats = p;
+    return 0;
+}
+
+void stats_page_detach(struct stats_page *page)
+{
+    struct stats *copy;
+
+    if (!page->stats || page->detached)
+        return;
+    copy = calloc(1, sizeof(*copy));
+    if (copy)
+        *copy = *page->stats;
+    munmap(page->stats, sizeof(*page->stats));
+    page->stats = copy;
+    page->detached = true;
+    fd_closep(&page->fd);
+}
+
+void stats_page_clear(struct stats_page *page)
+{
+    stats_page_detach(page);
+    free(page->stats);
+    page->stats = NULL;
+    fd_closep(&page->fd);
+}

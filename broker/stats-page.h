@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The broker's side of the counters that a helper writes (common/stats.h). */
+
+#include <stdbool.h>
+
+#include "common/stats.h"
+
+struct stats_page {
+    int fd;              /* owned; −1: none (any more) */
+    struct stats *stats; /* to be read with STATS_READ(); NULL: none */
+    bool detached;       /* stats is a copy of our own */
+};
+
+/* Makes the page, sealed to its size. 0 or a negative errno. */
+int stats_page_make(struct stats_page *page);
+
+/* From here on the numbers stand still and are ours: the page goes with its helper. */
+void stats_page_detach(struct stats_page *page);
+
+void stats_page_clear(struct stats_page *page);
