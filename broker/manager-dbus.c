@@ -12,7 +12,8 @@
 
 enum { VM_MAX = 255 };
 
-static const char *const features[] = {"tls", "plain", "streams", "bandwidth-limit", "open-stream"};
+static const char *const features[] = {
+    "tls", "plain", "streams", "bandwidth-limit", "open-stream", "add-stream", "add-peer-connection"};
 
 static int check_vm(const char *vm, sd_bus_error *error)
 {

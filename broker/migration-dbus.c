@@ -104,28 +104,79 @@ static int call_wait(struct manager *manager, sd_bus_message *m, uid_t uid, sd_b
     return 1;
 }
 
+static int check_running(const struct migration *migration, sd_bus_error *error)
+{
+    if (migration->state != STATE_FINISHED)
+        return 0;
+    return error_set(error, VF_ERROR_NO_SUCH_MIGRATION, "Migration %s of VM '%s' is finished.",
+                     migration->id_text, migration->vm);
+}
+
+/* The index of a running migration's stream. */
+static int find_stream(const struct migration *migration, const char *name, uint32_t *ret,
+                       sd_bus_error *error)
+{
+    int stream = options_stream(&migration->options, name);
+
+    if (stream < 0)
+        return error_set(error, VF_ERROR_NO_SUCH_STREAM,
+                         "Migration %s of VM '%s' has no stream '%s'. See 'streams'.", migration->id_text,
+                         migration->vm, name);
+    *ret = (uint32_t)stream;
+    return check_running(migration, error);
+}
+
 static int call_open_stream(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
 {
     struct migration *migration = find_owned(manager, m, uid, error);
     _cleanup_fd_ int fd = -1;
     const char *name;
-    int r, stream;
+    uint32_t stream;
+    int r;
 
     if (!migration)
         return -EACCES;
     r = sd_bus_message_read(m, "s", &name);
-    if (r < 0)
-        return r;
-    stream = options_stream(&migration->options, name);
-    if (stream < 0)
-        return error_set(error, VF_ERROR_NO_SUCH_STREAM,
-                         "Migration %s of VM '%s' has no stream '%s'. See 'streams'.", migration->id_text,
-                         migration->vm, name);
-    if (migration->state == STATE_FINISHED)
-        return error_set(error, VF_ERROR_NO_SUCH_MIGRATION, "Migration %s of VM '%s' is finished.",
-                         migration->id_text, migration->vm);
-    r = migration_open_stream(migration, (uint32_t)stream, &fd, error);
+    if (r >= 0)
+        r = find_stream(migration, name, &stream, error);
+    if (r >= 0)
+        r = migration_open_stream(migration, stream, &fd, error);
     return r < 0 ? r : sd_bus_reply_method_return(m, "h", fd);
+}
+
+static int call_add_stream(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
+{
+    struct migration *migration = find_owned(manager, m, uid, error);
+    const char *name;
+    uint32_t stream;
+    int fd, r;
+
+    if (!migration)
+        return -EACCES;
+    r = sd_bus_message_read(m, "s", &name);
+    if (r >= 0)
+        r = find_stream(migration, name, &stream, error);
+    if (r >= 0)
+        r = sd_bus_message_read(m, "h", &fd);
+    if (r >= 0)
+        r = migration_add_stream(migration, stream, fd, error);
+    return r < 0 ? r : sd_bus_reply_method_return(m, NULL);
+}
+
+static int call_add_peer_connection(struct manager *manager, sd_bus_message *m, uid_t uid,
+                                    sd_bus_error *error)
+{
+    struct migration *migration = find_owned(manager, m, uid, error);
+    int fd, r;
+
+    if (!migration)
+        return -EACCES;
+    r = check_running(migration, error);
+    if (r >= 0)
+        r = sd_bus_message_read(m, "h", &fd);
+    if (r >= 0)
+        r = migration_add_peer(migration, fd, error);
+    return r < 0 ? r : sd_bus_reply_method_return(m, NULL);
 }
 
 static int on_method(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -134,10 +185,9 @@ static int on_method(sd_bus_message *m, void *userdata, sd_bus_error *error)
         const char *member;
         call_t call;
     } calls[] = {
-        {"Cancel", call_cancel},
-        {"Wait", call_wait},
-        {"Forget", call_forget},
-        {"OpenStream", call_open_stream},
+        {"Cancel", call_cancel},        {"Wait", call_wait},
+        {"Forget", call_forget},        {"OpenStream", call_open_stream},
+        {"AddStream", call_add_stream}, {"AddPeerConnection", call_add_peer_connection},
     };
     struct migration *migration = userdata;
 
@@ -155,9 +205,9 @@ static int call_set_limit(struct manager *manager, sd_bus_message *m, uid_t uid,
 
     if (!migration)
         return -EACCES;
-    if (migration->state == STATE_FINISHED)
-        return error_set(error, VF_ERROR_NO_SUCH_MIGRATION, "Migration %s of VM '%s' is finished.",
-                         migration->id_text, migration->vm);
+    r = check_running(migration, error);
+    if (r < 0)
+        return r;
     r = sd_bus_message_skip(m, "ss");
     if (r >= 0)
         r = sd_bus_message_read(m, "v", "t", &limit);
@@ -199,6 +249,10 @@ static const sd_bus_vtable vtable[] = {
                             SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_METHOD("Forget", "", "", on_method, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_METHOD_WITH_ARGS("OpenStream", SD_BUS_ARGS("s", stream), SD_BUS_RESULT("h", socket), on_method,
+                            SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_ARGS("AddStream", SD_BUS_ARGS("s", stream, "h", socket), SD_BUS_NO_RESULT, on_method,
+                            SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_ARGS("AddPeerConnection", SD_BUS_ARGS("h", socket), SD_BUS_NO_RESULT, on_method,
                             SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_PROPERTY("Id", "s", migration_get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
     SD_BUS_PROPERTY("Vm", "s", migration_get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),

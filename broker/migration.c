@@ -52,6 +52,7 @@ static void drop_ticket(struct migration *migration)
 /* All that it has open in the outside world. */
 static void release(struct migration *migration)
 {
+    supplied_clear(&migration->supplied);
     while (!TAILQ_EMPTY(&migration->dials))
         peer_dial_free(TAILQ_FIRST(&migration->dials));
     for (uint32_t i = 0; i < migration->options.n_streams; i++)
@@ -291,12 +292,12 @@ int migration_prepare(struct manager *manager, const char *vm, struct options *o
         return r;
     migration->security = migration->options.security;
     r = streams_make_paths(migration, error);
-    if (r >= 0)
+    if (r >= 0 && !migration->options.no_endpoints) {
         r = port_acquire(manager->port, error);
-    if (r >= 0) {
-        migration->expects_peers = true;
-        r = ticket_issue(migration, secret, error);
+        migration->expects_peers = r >= 0;
     }
+    if (r >= 0)
+        r = ticket_issue(migration, secret, error);
     if (r >= 0)
         r = start_helper(migration, secret, error);
     explicit_bzero(secret, sizeof(secret));
@@ -341,8 +342,9 @@ int migration_start(struct manager *manager, const char *vm, const char *text, s
         return r;
     }
     set_timer(migration, migration->options.expire, on_expired);
-    log_event(LOG_INFO, migration->id_text, migration->vm, "Started: dials %s.",
-              migration->options.endpoints[0]);
+    log_event(LOG_INFO, migration->id_text, migration->vm, "Started: %s%s.",
+              migration->options.n_endpoints > 0 ? "dials " : "waits for AddPeerConnection",
+              migration->options.n_endpoints > 0 ? migration->options.endpoints[0] : "");
     migration_emit_new(migration);
     *ret = migration;
     return 0;
@@ -398,10 +400,37 @@ int migration_open_stream(struct migration *migration, uint32_t stream, int *ret
     /* Only our end: the flag belongs to the end, and QEMU sets its own as it wants. */
     if (fcntl(ours, F_SETFL, O_NONBLOCK) < 0)
         return -errno;
-    r = stream_supply(&migration->streams[stream], fd_steal(&ours), error);
+    r = stream_supply(&migration->streams[stream], fd_steal(&ours), true, error);
     if (r < 0)
         return r;
     *ret = fd_steal(&theirs);
+    return 0;
+}
+
+int migration_add_stream(struct migration *migration, uint32_t stream, int fd, sd_bus_error *error)
+{
+    int taken, r = supplied_take(&migration->supplied, migration->manager->bus, fd, true, &taken, error);
+
+    return r < 0 ? r : stream_supply(&migration->streams[stream], taken, false, error);
+}
+
+int migration_add_peer(struct migration *migration, int fd, sd_bus_error *error)
+{
+    int taken, r = supplied_take(&migration->supplied, migration->manager->bus, fd, false, &taken, error);
+
+    if (r < 0)
+        return r;
+    endpoint_tune(taken);
+    if (migration->role == ROLE_INCOMING) {
+        migration_peer_arrived(migration, PEER_ANY, taken);
+        return 0;
+    }
+    r = supplied_put_peer(&migration->supplied, taken);
+    if (r < 0)
+        return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
+                         "%d peer connections of migration %s wait for a channel already.",
+                         SUPPLIED_PEERS_MAX, migration->id_text);
+    peer_dial_supply(migration);
     return 0;
 }
 

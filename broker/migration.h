@@ -19,11 +19,12 @@
 #include "options.h"
 #include "qemu-socket.h"
 #include "stats-page.h"
+#include "supplied.h"
 #include "ticket.h"
 
 #define MIGRATION_PATH_MAX 64
 #define WAITERS_MAX        64 /* Wait() calls on one migration at once */
-#define SUPPLIED_MAX       16 /* sockets that OpenStream made and no channel has taken yet, a stream */
+#define SUPPLIED_MAX       64 /* sockets by OpenStream and AddStream that no channel has taken yet, a stream */
 
 /* One named socket of QEMU's. */
 struct stream {
@@ -39,7 +40,10 @@ struct stream {
     uint64_t deadline; /* µs */
     uint64_t pause;    /* µs until the next try */
     sd_event_source *retry;
-    int supplied[SUPPLIED_MAX]; /* owned */
+    struct {
+        int fd;    /* owned */
+        bool ours; /* nobody else holds it, so that its flags stay as they are */
+    } supplied[SUPPLIED_MAX];
     size_t n_supplied;
 };
 
@@ -49,7 +53,7 @@ struct peer_dial {
     struct migration *migration;
     uint32_t serial;
     enum peer_kind kind;
-    struct dial *dial; /* owned */
+    struct dial *dial; /* owned; NULL: waits for AddPeerConnection */
 };
 
 struct migration {
@@ -77,6 +81,7 @@ struct migration {
     struct helper_link *helper; /* owned */
     bool expects_peers;         /* holds the peer port */
     struct stats_page page;     /* the helper's counters */
+    struct supplied supplied;
     TAILQ_HEAD(, peer_dial) dials;
     uint32_t n_dials;
     enum vf_error ending;   /* it was told to end by this; its helper has yet to confirm */
@@ -113,6 +118,12 @@ void migration_set_limit(struct migration *migration, uint64_t bytes_per_second)
 /* A socketpair for a stream; ret is the caller's. ≥ 0, or negative with error set. */
 int migration_open_stream(struct migration *migration, uint32_t stream, int *ret, sd_bus_error *error);
 
+/* AddStream: a caller's connection to QEMU; borrows fd. ≥ 0, or negative with error set. */
+int migration_add_stream(struct migration *migration, uint32_t stream, int fd, sd_bus_error *error);
+
+/* AddPeerConnection: a caller's connection to the peer; borrows fd. ≥ 0, or negative with error set. */
+int migration_add_peer(struct migration *migration, int fd, sd_bus_error *error);
+
 /* A finished one is forgotten: the object is gone. */
 void migration_forget(struct migration *migration);
 
@@ -140,6 +151,9 @@ int ticket_accept(struct manager *manager, const char *text, const struct option
 void peer_dial_start(struct migration *migration, const struct message_need_peer *m);
 void peer_dial_free(struct peer_dial *dial);
 
+/* Hands the peer connections that managers brought to those that wait for one. */
+void peer_dial_supply(struct migration *migration);
+
 /* ---- stream.c: for migration.c ---- */
 
 /* The paths of its sockets, with a directory of its own where the caller gave none. ≥ 0, or negative with
@@ -153,8 +167,8 @@ int stream_listen(struct stream *stream, sd_bus_error *error);
  * helper. */
 void stream_connect(struct stream *stream, uint32_t channel);
 
-/* A connection to QEMU that we have already; takes fd. */
-int stream_supply(struct stream *stream, int fd, sd_bus_error *error);
+/* A connection to QEMU that is there already; takes fd. ours: nobody else holds it. */
+int stream_supply(struct stream *stream, int fd, bool ours, sd_bus_error *error);
 
 void stream_close(struct stream *stream);
 

@@ -98,7 +98,7 @@ static int read_sockets(sd_bus_message *m, struct options *options, sd_bus_error
                              "Option 'sockets' names the stream '%s', which is not among 'streams'.", stream);
         if (options->sockets[i])
             return invalid(error, "Option 'sockets' names the stream '%s' twice.", stream);
-        if (path[0] != '/')
+        if (path[0] != '/' && path[0] != '\0')
             return invalid(error, "Option 'sockets': the path '%s' is not absolute.", path);
         options->sockets[i] = strdup(path);
         if (!options->sockets[i])
@@ -213,8 +213,7 @@ static int read_endpoints(sd_bus_message *m, struct options *options, sd_bus_err
 
     if (r < 0)
         return r;
-    if (options->n_endpoints == 0)
-        return invalid(error, "Option 'endpoints' is empty. Leave it out for this host's own addresses.");
+    options->no_endpoints = options->n_endpoints == 0;
     return check_endpoints(options, "endpoints", error);
 }
 

@@ -13,7 +13,7 @@
 struct options {
     uint32_t n_streams;
     char streams[MESSAGE_STREAMS_MAX][MESSAGE_STREAM_MAX];
-    char *sockets[MESSAGE_STREAMS_MAX]; /* owned; by stream; NULL: the default path */
+    char *sockets[MESSAGE_STREAMS_MAX]; /* owned; by stream; NULL: the default path; "": none */
     uid_t owner_uid;                    /* of the sockets */
     gid_t owner_gid;
     bool has_owner;
@@ -22,6 +22,7 @@ struct options {
     enum message_security security;
     uint32_t n_endpoints; /* incoming: what the ticket says; outgoing: what is dialled instead of that */
     char endpoints[TICKET_ENDPOINTS_MAX][ADDRESS_TEXT_MAX];
+    bool no_endpoints;        /* incoming: managers bring all peer connections, and no port is opened */
     uint64_t expire;          /* µs */
     uint64_t bandwidth_limit; /* bytes/s; 0 = none */
     uint64_t expected_bytes;  /* 0 = not known */

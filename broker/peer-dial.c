@@ -47,9 +47,7 @@ static void on_dialled(struct dial *unused, int fd, const char *why, void *userd
 
 void peer_dial_start(struct migration *migration, const struct message_need_peer *m)
 {
-    struct options *options = &migration->options;
     struct peer_dial *dial;
-    int r;
 
     /* It asks for one a channel and one for control; a helper that asks for more has lost its mind. */
     if (migration->role != ROLE_OUTGOING || (m->kind != PEER_CONTROL && m->kind != PEER_CHANNEL) ||
@@ -68,10 +66,41 @@ void peer_dial_start(struct migration *migration, const struct message_need_peer
     dial->kind = m->kind;
     TAILQ_INSERT_TAIL(&migration->dials, dial, entry);
     migration->n_dials++;
+    peer_dial_supply(migration);
+}
+
+/* Connections that managers brought go first; then, where there is an endpoint, it is dialled. */
+static void dial_endpoints(struct peer_dial *dial)
+{
+    struct migration *migration = dial->migration;
+    struct options *options = &migration->options;
+    int r;
+
+    if (options->n_endpoints == 0)
+        return; /* AddPeerConnection will bring it, or the state's timer ends the wait */
     r = dial_new(migration->manager->event, (const char(*)[ADDRESS_TEXT_MAX])options->endpoints,
                  options->n_endpoints, DIAL_TIMEOUT, on_dialled, dial, &dial->dial);
     if (r < 0) {
-        peer_failed(migration, m->serial, VF_ERROR_PEER_UNREACHABLE, strerror(-r));
+        peer_failed(migration, dial->serial, VF_ERROR_PEER_UNREACHABLE, strerror(-r));
         peer_dial_free(dial);
+    }
+}
+
+void peer_dial_supply(struct migration *migration)
+{
+    struct peer_dial *dial, *next;
+
+    for (dial = TAILQ_FIRST(&migration->dials); dial; dial = next) {
+        union message m = {.peer = {.serial = dial->serial, .kind = dial->kind}};
+        int fd = dial->dial ? -1 : supplied_get_peer(&migration->supplied);
+
+        next = TAILQ_NEXT(dial, entry);
+        if (fd >= 0) {
+            helper_link_send(migration->helper, MESSAGE_PEER, &m, fd);
+            fd_closep(&fd);
+            peer_dial_free(dial);
+        } else if (!dial->dial) {
+            dial_endpoints(dial);
+        }
     }
 }

@@ -212,27 +212,3 @@ int qemu_socket_peer_uid(int fd, uid_t *ret)
     *ret = cred.uid;
     return 0;
 }
-
-const char *socket_check(int fd, bool unix_only)
-{
-    struct sockaddr_storage address;
-    socklen_t size = sizeof(int);
-    int v = 0, flags = fcntl(fd, F_GETFL);
-
-    if (flags < 0 || (flags & O_PATH))
-        return "a descriptor that nothing can be done with (O_PATH)";
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &v, &size) < 0)
-        return errno == ENOTSOCK ? "no socket" : "a socket that cannot be used";
-    if (v != SOCK_STREAM)
-        return "not a stream socket";
-    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &v, &size) < 0 || v != 0)
-        return "a listening socket";
-    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &v, &size) < 0)
-        return "a socket that cannot be used";
-    if (v != AF_UNIX && (unix_only || (v != AF_INET && v != AF_INET6 && v != AF_VSOCK)))
-        return unix_only ? "not a UNIX socket" : "not a UNIX, TCP or vsock socket";
-    size = sizeof(address);
-    if (getpeername(fd, (struct sockaddr *)&address, &size) < 0)
-        return "not connected, or its other end is closed";
-    return NULL;
-}

@@ -42,7 +42,3 @@ int qemu_socket_connect(const char *path);
 
 /* The uid of the process at the other end (of the listener, where we connected). 0 or a negative errno. */
 int qemu_socket_peer_uid(int fd, uid_t *ret);
-
-/* Whether fd is a connected stream socket that may be a channel's or a peer's end; NULL, or what it is
- * instead. */
-const char *socket_check(int fd, bool unix_only);

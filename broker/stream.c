@@ -84,6 +84,9 @@ int stream_listen(struct stream *stream, sd_bus_error *error)
     struct migration *migration = stream->migration;
     int r;
 
+    if (stream->path[0] == '\0')
+        return 0; /* its sockets come by OpenStream and AddStream */
+
     stream->listener = qemu_socket_listen(stream->path, &migration->owner);
     if (stream->listener < 0) {
         r = stream->listener;
@@ -139,11 +142,12 @@ static void give_pipe(struct stream *stream)
         helper_link_send(stream->migration->helper, MESSAGE_PIPE, &m, fd);
 }
 
-static void connected(struct stream *stream, int fd)
+static void connected(struct stream *stream, int fd, bool ours)
 {
     union message m = {.qemu = {.channel = stream->channel, .stream = stream->index}};
 
-    give_pipe(stream);
+    if (ours) /* splice(2) goes by O_NONBLOCK, which another holder could change */
+        give_pipe(stream);
     stream->dialling = false;
     helper_link_send(stream->migration->helper, MESSAGE_QEMU, &m, fd);
 }
@@ -169,9 +173,18 @@ static bool try_connect(struct stream *stream, uint64_t now)
     int r;
 
     if (stream->n_supplied > 0) {
-        fd = stream->supplied[0];
+        bool ours = stream->supplied[0].ours;
+
+        fd = stream->supplied[0].fd;
         memmove(stream->supplied, stream->supplied + 1, --stream->n_supplied * sizeof(stream->supplied[0]));
-        connected(stream, fd);
+        connected(stream, fd, ours);
+        return true;
+    }
+    if (stream->path[0] == '\0') {
+        if (now < stream->deadline)
+            return false;
+        failed(stream, VF_ERROR_SOCKET_UNAVAILABLE,
+               "it has no path, and nobody gave its socket by OpenStream or AddStream in time.");
         return true;
     }
     r = fd = qemu_socket_connect(stream->path);
@@ -183,7 +196,7 @@ static bool try_connect(struct stream *stream, uint64_t now)
         return true;
     }
     if (fd >= 0) {
-        connected(stream, fd);
+        connected(stream, fd, true);
         return true;
     }
     switch (r) {
@@ -249,9 +262,9 @@ void stream_connect(struct stream *stream, uint32_t channel)
     sd_event_source_set_enabled(stream->retry, SD_EVENT_ONESHOT);
 }
 
-/* ---- Both: a socket that we made ---- */
+/* ---- Both: a socket that is there already ---- */
 
-int stream_supply(struct stream *stream, int fd, sd_bus_error *error)
+int stream_supply(struct stream *stream, int fd, bool ours, sd_bus_error *error)
 {
     struct migration *migration = stream->migration;
     union message m = {.qemu = {.channel = MESSAGE_CHANNEL_NEW, .stream = stream->index}};
@@ -269,7 +282,8 @@ int stream_supply(struct stream *stream, int fd, sd_bus_error *error)
         return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
                          "%d sockets of the stream '%s' wait for the source's connections already.",
                          SUPPLIED_MAX, stream_name(stream));
-    stream->supplied[stream->n_supplied++] = fd_steal(&owned);
+    stream->supplied[stream->n_supplied].ours = ours;
+    stream->supplied[stream->n_supplied++].fd = fd_steal(&owned);
     if (stream->dialling && try_connect(stream, 0) && stream->retry)
         sd_event_source_set_enabled(stream->retry, SD_EVENT_OFF);
     return 0;
@@ -284,7 +298,7 @@ void stream_close(struct stream *stream)
         qemu_socket_unlink(stream->path);
     fd_closep(&stream->listener);
     while (stream->n_supplied > 0)
-        fd_closep(&stream->supplied[--stream->n_supplied]);
+        fd_closep(&stream->supplied[--stream->n_supplied].fd);
 }
 
 /* The paths of its sockets: those that the caller gave, or in a directory of its own. */

@@ -103,8 +103,7 @@ static bool parse_body(const uint8_t *body, size_t size, struct ticket *ret)
         return false;
     size -= MAC;
 
-    if (body[0] > SECURITY_PLAIN || body[1] == 0 || body[1] > TICKET_ENDPOINTS_MAX || body[2] != 0 ||
-        body[3] != 0)
+    if (body[0] > SECURITY_PLAIN || body[1] > TICKET_ENDPOINTS_MAX || body[2] != 0 || body[3] != 0)
         return false;
     ret->security = body[0];
     ret->n_endpoints = body[1];

@@ -25,7 +25,7 @@ struct ticket {
     uint64_t expiry; /* µs, CLOCK_REALTIME of the destination */
     enum message_security security;
     uint8_t secret[MESSAGE_SECRET_SIZE];
-    uint32_t n_endpoints; /* 1…TICKET_ENDPOINTS_MAX */
+    uint32_t n_endpoints; /* 0…TICKET_ENDPOINTS_MAX; 0: managers bring the peer connections */
     char endpoints[TICKET_ENDPOINTS_MAX][ADDRESS_TEXT_MAX];
 };
 

@@ -17,10 +17,10 @@ int ticket_issue(struct migration *migration, uint8_t secret[static MESSAGE_SECR
     struct ticket ticket = {.id = migration->id, .security = migration->security};
     int r;
 
-    if (options->n_endpoints == 0)
+    if (options->n_endpoints == 0 && !options->no_endpoints)
         options->n_endpoints =
             (uint32_t)port_endpoints(migration->manager->port, options->endpoints, TICKET_ENDPOINTS_MAX);
-    if (options->n_endpoints == 0)
+    if (options->n_endpoints == 0 && !options->no_endpoints)
         return error_set(error, VF_ERROR_SOCKET_UNAVAILABLE,
                          "This host has no address that a peer could dial. Give one in 'endpoints'.");
     ticket.expiry = migration->started + options->expire;

@@ -67,6 +67,7 @@ enum message_security {
 
 /* The kinds of peer connections; also the preamble's field of that name. */
 enum peer_kind {
+    PEER_ANY = 0, /* only to a relay: the preamble is still to be read */
     PEER_CONTROL = 1,
     PEER_CHANNEL = 2,
 };

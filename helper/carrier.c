@@ -57,6 +57,15 @@ struct carrier *carrier_free(struct carrier *carrier)
     return NULL;
 }
 
+int carrier_release(struct carrier *carrier)
+{
+    int fd = fd_steal(&carrier->fd);
+
+    sd_event_source_disable_unref(carrier->source);
+    carrier->ops->free(carrier);
+    return fd;
+}
+
 static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
     struct carrier *carrier = userdata;

@@ -73,6 +73,9 @@ int carrier_tls_new(int fd, bool connecting, const struct preamble *preamble,
 /* Closes all. Safe on NULL, and in the carrier's own ready(). Returns NULL. */
 struct carrier *carrier_free(struct carrier *carrier);
 
+/* Frees all but the socket and returns that; what the carrier holds must be used up. */
+int carrier_release(struct carrier *carrier);
+
 /* Calls ready() from this loop from now on; nothing is waited for before carrier_watch(). 0 or a negative
  * errno. */
 int carrier_attach(struct carrier *carrier, sd_event *event, carrier_ready_t ready, void *userdata);

@@ -204,12 +204,45 @@ static int on_proved(struct peer *peer)
     return on_channel_hello(peer);
 }
 
+static void on_peer_ready(struct carrier *carrier, uint32_t revents, void *userdata);
+static int peer_attach(struct peer *peer, int fd);
+
+/* The preamble of a connection that did not come through the gate. */
+static int on_greeting(struct peer *peer)
+{
+    uint8_t buf[PREAMBLE_SIZE];
+    struct preamble preamble;
+    ssize_t n = carrier_recv(peer->carrier, &peer->in, PREAMBLE_SIZE - (size_t)peer->in.end);
+    int fd;
+
+    if (n <= 0)
+        return n == 0 ? -ECONNRESET : (int)n;
+    if (ring_copy(&peer->in, buf, sizeof(buf)) < sizeof(buf))
+        return -EAGAIN;
+    if (preamble_decode(buf, &preamble) != VERDICT_OK || preamble.id != peer->session->id)
+        return -EPROTO;
+    if (preamble.kind == PEER_CHANNEL && !peer->session->control.greeted)
+        return -EPROTO;
+    ring_clear(&peer->in);
+    ring_clear(&peer->out);
+    peer->kind = preamble.kind;
+    peer->stage = PEER_PROOF;
+    fd = carrier_release(peer->carrier);
+    peer->carrier = NULL;
+    return peer_attach(peer, fd);
+}
+
 /* Goes as far as it goes now: 0 or -EAGAIN while all is well, else what is wrong. The peer may be gone after
  * it. */
 static int peer_step(struct peer *peer)
 {
     int r;
 
+    if (peer->stage == PEER_GREETING) {
+        r = on_greeting(peer);
+        if (r < 0)
+            return r;
+    }
     switch (peer->stage) {
     case PEER_PREAMBLE:
         r = send_preamble(peer);
@@ -225,6 +258,7 @@ static int peer_step(struct peer *peer)
         if (r < 0 && r != -EAGAIN)
             return r;
         return on_channel_hello(peer);
+    case PEER_GREETING:
     case PEER_PARKED:
     case PEER_LINGER:
     case PEER_UNUSED:
@@ -308,10 +342,31 @@ static int make_carrier(struct session *session, struct peer *peer, int fd)
     struct preamble preamble = {.kind = peer->kind, .id = session->id};
     const uint8_t *key = peer->kind == PEER_CONTROL ? session->control_key : session->channel_key;
 
+    if (peer->stage == PEER_GREETING)
+        return carrier_plain_new(fd, false, NULL, NULL, &peer->carrier);
     if (session->security == SECURITY_PLAIN)
         return carrier_plain_new(fd, peer->connecting, &preamble, key, &peer->carrier);
     return carrier_tls_new(fd, peer->connecting, &preamble, key,
                            peer->kind == PEER_CONTROL ? CONTROL_BUFFER : CHANNEL_BUFFER, &peer->carrier);
+}
+
+/* Gives the peer its carrier and its rings; takes fd. */
+static int peer_attach(struct peer *peer, int fd)
+{
+    struct session *session = peer->session;
+    _cleanup_fd_ int owned = fd;
+    int r = make_carrier(session, peer, fd);
+
+    if (r < 0)
+        return r;
+    owned = -1;
+    r = carrier_attach(peer->carrier, session->event, on_peer_ready, peer);
+    if (r >= 0)
+        r = ring_init(&peer->in, &session->pool,
+                      peer->stage == PEER_GREETING ? PREAMBLE_SIZE : CHANNEL_HELLO_SIZE);
+    if (r >= 0)
+        r = ring_init(&peer->out, &session->pool, FRAME_MAX);
+    return r;
 }
 
 void peer_start(struct session *session, enum peer_kind kind, bool connecting, uint32_t serial, int fd)
@@ -327,7 +382,9 @@ void peer_start(struct session *session, enum peer_kind kind, bool connecting, u
         return;
     *peer = (struct peer){
         .session = session,
-        .stage = connecting ? PEER_PREAMBLE : PEER_PROOF,
+        .stage = connecting         ? PEER_PREAMBLE
+                 : kind == PEER_ANY ? PEER_GREETING
+                                    : PEER_PROOF,
         .kind = kind,
         .connecting = connecting,
         .serial = serial,
@@ -336,16 +393,7 @@ void peer_start(struct session *session, enum peer_kind kind, bool connecting, u
     for (size_t i = 0; connecting && kind == PEER_CHANNEL && i < STATS_CHANNELS_MAX; i++)
         if (session->channels[i].stage == CHANNEL_OPENING && session->channels[i].serial == serial)
             peer->channel = session->channels[i].number;
-
-    r = make_carrier(session, peer, fd);
-    if (r >= 0) {
-        owned = -1;
-        r = carrier_attach(peer->carrier, session->event, on_peer_ready, peer);
-    }
-    if (r >= 0)
-        r = ring_init(&peer->in, &session->pool, CHANNEL_HELLO_SIZE);
-    if (r >= 0)
-        r = ring_init(&peer->out, &session->pool, FRAME_MAX);
+    r = peer_attach(peer, fd_steal(&owned));
     if (r < 0)
         peer_failed(peer, r);
     else

@@ -188,7 +188,7 @@ static void on_message(struct link *link, const union message *m, int fd, void *
         return;
     switch (m->header.type) {
     case MESSAGE_PEER:
-        if (m->peer.kind == PEER_CONTROL || m->peer.kind == PEER_CHANNEL)
+        if (m->peer.kind <= PEER_CHANNEL && (m->peer.kind != PEER_ANY || session->role == ROLE_INCOMING))
             peer_start(session, m->peer.kind, session->role == ROLE_OUTGOING, m->peer.serial,
                        fd_steal(&owned));
         break;

@@ -38,6 +38,7 @@ struct session;
 enum peer_stage {
     PEER_UNUSED,
     PEER_PREAMBLE, /* connecting: the preamble goes out */
+    PEER_GREETING, /* accepting, from a manager: the preamble comes in; the gate reads all others */
     PEER_PROOF,    /* the handshake of its security */
     PEER_HELLO,    /* channel: the channel hellos cross */
     PEER_PARKED,   /* channel: proved, but its OPEN is still on the way on the control connection */

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "supplied.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "common/cleanup.h"
+#include "errors.h"
+
+/* NULL for a connected stream socket of a fitting domain, or what it is instead. */
+static const char *check(int fd, bool unix_only)
+{
+    struct sockaddr_storage address;
+    socklen_t size = sizeof(int);
+    int v = 0, flags = fcntl(fd, F_GETFL);
+
+    if (flags < 0 || (flags & O_PATH))
+        return "a descriptor that nothing can be done with (O_PATH)";
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &v, &size) < 0)
+        return errno == ENOTSOCK ? "no socket" : "a socket that cannot be used";
+    if (v != SOCK_STREAM)
+        return "not a stream socket";
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &v, &size) < 0 || v != 0)
+        return "a listening socket";
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &v, &size) < 0)
+        return "a socket that cannot be used";
+    if (v != AF_UNIX && (unix_only || (v != AF_INET && v != AF_INET6 && v != AF_VSOCK)))
+        return unix_only ? "not a UNIX socket" : "not a UNIX, TCP or vsock socket";
+    size = sizeof(address);
+    if (getpeername(fd, (struct sockaddr *)&address, &size) < 0)
+        return "not connected, or its other end is closed";
+    return NULL;
+}
+
+/* Whether the two are connected to the same socket: a caller's own connection to the bus is as ours. */
+static bool same_peer(int a, int b)
+{
+    struct sockaddr_storage of_a = {0}, of_b = {0};
+    socklen_t size_a = sizeof(of_a), size_b = sizeof(of_b);
+
+    return getpeername(a, (struct sockaddr *)&of_a, &size_a) >= 0 &&
+           getpeername(b, (struct sockaddr *)&of_b, &size_b) >= 0 && size_a == size_b &&
+           size_a > sizeof(sa_family_t) && memcmp(&of_a, &of_b, size_a) == 0;
+}
+
+/* Remembers the socket; -EEXIST when it was given before, -ENOBUFS when there were too many. */
+static int remember(struct supplied *supplied, int fd)
+{
+    uint64_t *seen;
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    for (size_t i = 0; i < supplied->n_seen; i++)
+        if (supplied->seen[i] == st.st_ino)
+            return -EEXIST;
+    if (supplied->n_seen == SUPPLIED_SEEN_MAX)
+        return -ENOBUFS;
+    seen = realloc(supplied->seen, (supplied->n_seen + 1) * sizeof(*seen));
+    if (!seen)
+        return -ENOMEM;
+    seen[supplied->n_seen++] = st.st_ino;
+    supplied->seen = seen;
+    return 0;
+}
+
+int supplied_take(struct supplied *supplied, sd_bus *bus, int fd, bool unix_only, int *ret,
+                  sd_bus_error *error)
+{
+    const char *what = check(fd, unix_only);
+    _cleanup_fd_ int copy = -1;
+    int r, flags;
+
+    if (!what && same_peer(fd, sd_bus_get_fd(bus)))
+        what = "a connection to the bus";
+    if (what)
+        return sd_bus_error_setf(error, SD_BUS_ERROR_INVALID_ARGS,
+                                 "The descriptor is %s. Pass a connected stream socket%s.", what,
+                                 unix_only ? " of the UNIX domain" : "");
+    r = remember(supplied, fd);
+    if (r == -EEXIST)
+        return sd_bus_error_set(error, SD_BUS_ERROR_INVALID_ARGS,
+                                "That socket was given before. Pass each only once.");
+    if (r == -ENOBUFS)
+        return error_set(error, VF_ERROR_LIMIT_EXCEEDED, "One migration can be given %d sockets.",
+                         SUPPLIED_SEEN_MAX);
+    if (r < 0)
+        return r;
+    copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    flags = copy >= 0 ? fcntl(copy, F_GETFL) : -1;
+    if (flags < 0 || fcntl(copy, F_SETFL, flags | O_NONBLOCK) < 0)
+        return -errno;
+    *ret = fd_steal(&copy);
+    return 0;
+}
+
+int supplied_put_peer(struct supplied *supplied, int fd)
+{
+    _cleanup_fd_ int owned = fd;
+
+    if (supplied->n_peers == SUPPLIED_PEERS_MAX)
+        return -ENOBUFS;
+    supplied->peers[supplied->n_peers++] = fd_steal(&owned);
+    return 0;
+}
+
+int supplied_get_peer(struct supplied *supplied)
+{
+    int fd;
+
+    if (supplied->n_peers == 0)
+        return -1;
+    fd = supplied->peers[0];
+    memmove(supplied->peers, supplied->peers + 1, --supplied->n_peers * sizeof(supplied->peers[0]));
+    return fd;
+}
+
+void supplied_clear(struct supplied *supplied)
+{
+    while (supplied->n_peers > 0)
+        fd_closep(&supplied->peers[--supplied->n_peers]);
+    free(supplied->seen);
+    supplied->seen = NULL;
+    supplied->n_seen = 0;
+}

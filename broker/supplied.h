@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Sockets that callers hand over by AddStream and AddPeerConnection: what they may be, and the peers' queue.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <systemd/sd-bus.h>
+
+#define SUPPLIED_PEERS_MAX 64   /* that no channel has taken yet */
+#define SUPPLIED_SEEN_MAX  1024 /* that one migration may be given in all */
+
+struct supplied {
+    int peers[SUPPLIED_PEERS_MAX]; /* owned */
+    size_t n_peers;
+    uint64_t *seen; /* owned; the inodes of all that were given, for none may come twice */
+    size_t n_seen;
+};
+
+/*
+ * Takes over a socket from a message: a copy of fd (borrowed) that is close-on-exec and non-blocking, if it
+ * is a connected stream socket of a fitting domain, not the bus's own, and was not given before. ≥ 0 with
+ * *ret the caller's, or negative with error set: InvalidArgs says what it is instead.
+ */
+int supplied_take(struct supplied *supplied, sd_bus *bus, int fd, bool unix_only, int *ret,
+                  sd_bus_error *error);
+
+/* Puts a peer connection into the queue; takes fd. −ENOBUFS when that is full. */
+int supplied_put_peer(struct supplied *supplied, int fd);
+
+/* The oldest in the queue, the caller's; −1 when it is empty. */
+int supplied_get_peer(struct supplied *supplied);
+
+void supplied_clear(struct supplied *supplied);
