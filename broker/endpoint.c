@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <ifaddrs.h>
 #include <linux/vm_sockets.h>
 #include <net/if.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -203,8 +205,10 @@ int endpoint_listen(const struct endpoint *endpoint)
     if (a.any.sa_family == AF_INET6)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, endpoint->any ? &off : &on, sizeof(on));
     if (bind(fd, &a.any, size) < 0) {
-        if (errno != EADDRINUSE || !remove_stale(endpoint) || bind(fd, &a.any, size) < 0)
+        if (errno != EADDRINUSE)
             return -errno;
+        if (!remove_stale(endpoint) || bind(fd, &a.any, size) < 0)
+            return -EADDRINUSE;
     }
     if (listen(fd, BACKLOG) < 0)
         return -errno;
@@ -244,6 +248,14 @@ static bool is_reachable(const struct ifaddrs *ifa, int family, bool loopback)
     return !IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr); /* means nothing on another host */
 }
 
+/* This host's address in vsock(7). */
+static bool own_cid(unsigned *ret)
+{
+    _cleanup_fd_ int fd = open("/dev/vsock", O_RDONLY | O_CLOEXEC);
+
+    return fd >= 0 && ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, ret) >= 0 && *ret != VMADDR_CID_ANY;
+}
+
 size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max)
 {
     union any_address a = {0};
@@ -256,6 +268,8 @@ size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max
         return 0;
     any = (a.any.sa_family == AF_INET && a.in.sin_addr.s_addr == INADDR_ANY) ||
           (a.any.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a.in6.sin6_addr));
+    if (a.any.sa_family == AF_VSOCK && a.vm.svm_cid == VMADDR_CID_ANY && !own_cid(&a.vm.svm_cid))
+        return 0;
     if (!any) {
         address_format(&a.storage, size, ret[0]);
         return 1;

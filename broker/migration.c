@@ -371,7 +371,7 @@ int migration_tie(struct migration *migration, sd_bus_message *m)
 void migration_peer_arrived(struct migration *migration, enum peer_kind kind, int fd)
 {
     _cleanup_fd_ int owned = fd;
-    union message m = {.peer = {.serial = 0, .kind = kind}};
+    union message m = {.peer = {.serial = 0, .kind = kind, .shared = kind == PEER_ANY}};
 
     /* A helper that does not keep up with a flood of connections loses the newest of them, and nothing else.
      */

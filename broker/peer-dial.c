@@ -91,7 +91,7 @@ void peer_dial_supply(struct migration *migration)
     struct peer_dial *dial, *next;
 
     for (dial = TAILQ_FIRST(&migration->dials); dial; dial = next) {
-        union message m = {.peer = {.serial = dial->serial, .kind = dial->kind}};
+        union message m = {.peer = {.serial = dial->serial, .kind = dial->kind, .shared = true}};
         int fd = dial->dial ? -1 : supplied_get_peer(&migration->supplied);
 
         next = TAILQ_NEXT(dial, entry);

@@ -144,9 +144,9 @@ static void give_pipe(struct stream *stream)
 
 static void connected(struct stream *stream, int fd, bool ours)
 {
-    union message m = {.qemu = {.channel = stream->channel, .stream = stream->index}};
+    union message m = {.qemu = {.channel = stream->channel, .stream = stream->index, .shared = !ours}};
 
-    if (ours) /* splice(2) goes by O_NONBLOCK, which another holder could change */
+    if (ours)
         give_pipe(stream);
     stream->dialling = false;
     helper_link_send(stream->migration->helper, MESSAGE_QEMU, &m, fd);
@@ -267,7 +267,7 @@ void stream_connect(struct stream *stream, uint32_t channel)
 int stream_supply(struct stream *stream, int fd, bool ours, sd_bus_error *error)
 {
     struct migration *migration = stream->migration;
-    union message m = {.qemu = {.channel = MESSAGE_CHANNEL_NEW, .stream = stream->index}};
+    union message m = {.qemu = {.channel = MESSAGE_CHANNEL_NEW, .stream = stream->index, .shared = !ours}};
     _cleanup_fd_ int owned = fd;
     int r;
 

@@ -118,6 +118,8 @@ struct message_peer {
     struct message_header header;
     uint32_t serial; /* of the NEED_PEER that this answers; 0 = it came in through the gate or a manager */
     uint32_t kind;   /* enum peer_kind */
+    uint32_t shared; /* somebody else holds the socket too, and may change its flags */
+    uint32_t reserved;
 };
 
 struct message_peer_failed {
@@ -131,6 +133,8 @@ struct message_qemu {
     struct message_header header;
     uint32_t channel; /* of the NEED_QEMU that this answers, or MESSAGE_CHANNEL_NEW */
     uint32_t stream;  /* index */
+    uint32_t shared;  /* as in message_peer */
+    uint32_t reserved;
 };
 
 struct message_qemu_failed {

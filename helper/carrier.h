@@ -50,6 +50,7 @@ struct carrier {
     carrier_ready_t ready;
     void *userdata;
     bool readable;   /* a read is worth a try: set by the poll, cleared by the read that emptied the socket */
+    bool shared;     /* others may flip its O_NONBLOCK: not for splice(2), which has no MSG_DONTWAIT */
     bool connecting; /* this side made the peer connection */
     bool heard;      /* something has come in the handshake */
     uint32_t rejected; /* enum vf_error of the rejection that came instead of it */

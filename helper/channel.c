@@ -104,7 +104,7 @@ static void channel_failed(struct channel *channel, int r)
                 "Channel %" PRIu32 " could not be set up: %s.", channel->number, strerror(-r));
 }
 
-void channel_set_qemu(struct channel *channel, int fd)
+void channel_set_qemu(struct channel *channel, int fd, bool shared)
 {
     _cleanup_fd_ int owned = fd;
     int r;
@@ -113,6 +113,7 @@ void channel_set_qemu(struct channel *channel, int fd)
     r = carrier_plain_new(fd, false, NULL, NULL, &channel->qemu);
     if (r >= 0) {
         owned = -1;
+        channel->qemu->shared = shared;
         r = carrier_attach(channel->qemu, channel->session->event, on_channel_ready, channel);
     }
     if (r < 0) {

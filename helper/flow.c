@@ -31,6 +31,8 @@ static void take_pipe(struct flow *flow)
 {
     if (flow->pipe < 0 || flow->ring.begin != flow->ring.end)
         return;
+    if (!flow->from || !flow->to || flow->from->shared || flow->to->shared)
+        return;
     ring_use_pipe(&flow->ring, flow->pipe, flow->pipe_size);
     flow->pipe = -1;
 }

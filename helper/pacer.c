@@ -3,12 +3,25 @@
 
 enum { BURST_USEC = 50000, QUANTUM_USEC = 5000, SECOND_USEC = 1000000 };
 
+#define TOKENS_MAX ((int64_t)1 << 40) /* far more than a read takes, far less than overflows */
+
 static int64_t worth(const struct pacer *pacer, uint64_t usec)
 {
     /* In two parts, so that a large rate does not overflow; usec is at most a burst. */
     uint64_t bytes = pacer->rate / SECOND_USEC * usec + pacer->rate % SECOND_USEC * usec / SECOND_USEC;
 
-    return bytes < (uint64_t)1 << 40 ? (int64_t)bytes : (int64_t)1 << 40;
+    return bytes < TOKENS_MAX ? (int64_t)bytes : TOKENS_MAX;
+}
+
+/* Grants whole bytes and keeps the fraction: none is lost, however often it is asked. past is under a second.
+ */
+static void fill(struct pacer *pacer, uint64_t past)
+{
+    __extension__ unsigned __int128 credit = (unsigned __int128)pacer->rate * past + pacer->fraction;
+    __extension__ unsigned __int128 bytes = credit / SECOND_USEC;
+
+    pacer->fraction = (uint32_t)(credit % SECOND_USEC);
+    pacer->tokens += bytes < TOKENS_MAX ? (int64_t)bytes : TOKENS_MAX;
 }
 
 void pacer_set(struct pacer *pacer, uint64_t rate, uint64_t now)
@@ -29,11 +42,10 @@ size_t pacer_allows(struct pacer *pacer, uint64_t now)
 
         if (past >= SECOND_USEC) {
             pacer->tokens = most;
-            pacer->at = now;
-        } else if (worth(pacer, past) > 0) { /* else a slow limit would lose what it is owed to rounding */
-            pacer->tokens += worth(pacer, past);
-            pacer->at = now;
+        } else {
+            fill(pacer, past);
         }
+        pacer->at = now;
         if (pacer->tokens > most)
             pacer->tokens = most;
     }

@@ -11,9 +11,10 @@
 #include <stdint.h>
 
 struct pacer {
-    uint64_t rate;  /* bytes/s; 0 = no limit */
-    uint64_t at;    /* when it was last filled */
-    int64_t tokens; /* bytes */
+    uint64_t rate;     /* bytes/s; 0 = no limit */
+    uint64_t at;       /* when it was last filled */
+    int64_t tokens;    /* bytes */
+    uint32_t fraction; /* of a byte, in millionths */
 };
 
 void pacer_set(struct pacer *pacer, uint64_t rate, uint64_t now);

@@ -360,6 +360,7 @@ static int peer_attach(struct peer *peer, int fd)
     if (r < 0)
         return r;
     owned = -1;
+    peer->carrier->shared = peer->shared;
     r = carrier_attach(peer->carrier, session->event, on_peer_ready, peer);
     if (r >= 0)
         r = ring_init(&peer->in, &session->pool,
@@ -369,8 +370,10 @@ static int peer_attach(struct peer *peer, int fd)
     return r;
 }
 
-void peer_start(struct session *session, enum peer_kind kind, bool connecting, uint32_t serial, int fd)
+void peer_start(struct session *session, const struct message_peer *m, int fd)
 {
+    const bool connecting = session->role == ROLE_OUTGOING;
+    const enum peer_kind kind = m->kind;
     _cleanup_fd_ int owned = fd;
     struct peer *peer;
     int r;
@@ -387,11 +390,12 @@ void peer_start(struct session *session, enum peer_kind kind, bool connecting, u
                                     : PEER_PROOF,
         .kind = kind,
         .connecting = connecting,
-        .serial = serial,
+        .shared = m->shared != 0,
+        .serial = m->serial,
         .since = session_now(session),
     };
     for (size_t i = 0; connecting && kind == PEER_CHANNEL && i < STATS_CHANNELS_MAX; i++)
-        if (session->channels[i].stage == CHANNEL_OPENING && session->channels[i].serial == serial)
+        if (session->channels[i].stage == CHANNEL_OPENING && session->channels[i].serial == m->serial)
             peer->channel = session->channels[i].number;
     r = peer_attach(peer, fd_steal(&owned));
     if (r < 0)

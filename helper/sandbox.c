@@ -4,18 +4,31 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <linux/close_range.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/stats.h"
 #include "gate.h"
 #include "session.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature) /* clang's way to say it */
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
 
 enum {
     NOBODY = 65534
@@ -52,7 +65,7 @@ static const int early_calls[] = {
     SYSCALL(seccomp),
 };
 
-#if defined(__SANITIZE_ADDRESS__)
+#if SANITIZED
 const char *__asan_default_options(void);
 
 /* LeakSanitizer would start a thread to look at the others, which the sandbox forbids. */
@@ -80,7 +93,7 @@ struct call_group {
 
 static const struct call_group groups[] = {
     GROUP(relay_calls),     GROUP(event_calls), GROUP(process_calls), GROUP(early_calls),
-#if defined(__SANITIZE_ADDRESS__)
+#if SANITIZED
     GROUP(sanitizer_calls),
 #endif
 };
@@ -97,10 +110,28 @@ static int set_limit(__rlimit_resource_t resource, rlim_t value)
     return setrlimit(resource, &limit) < 0 ? -errno : 0;
 }
 
+/* Whatever was permitted, inherited or ambient, capabilities(7); and no way back to them. */
+static int drop_capabilities(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
+
+    /* Refused by an old kernel only where there is nothing to drop. */
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    return syscall(SYS_capset, &header, none) < 0 ? -errno : 0;
+}
+
 static int drop_root(void)
 {
-    if (getuid() != 0 && geteuid() != 0)
+    uid_t real, effective, saved;
+
+    if (getresuid(&real, &effective, &saved) < 0)
+        return -errno;
+    if (real != 0 && effective != 0 && saved != 0)
         return 0;
+    /* The saved uid alone being root takes its effective uid to do it. */
+    if (effective != 0 && seteuid(0) < 0)
+        return -errno;
     if (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
         setresuid(NOBODY, NOBODY, NOBODY) < 0)
         return -errno;
@@ -126,6 +157,8 @@ int sandbox_isolate(int fd)
         r = set_limit(RLIMIT_MEMLOCK, 0);
     if (r >= 0)
         r = drop_root();
+    if (r >= 0)
+        r = drop_capabilities();
     if (r < 0)
         return r;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)

@@ -151,7 +151,7 @@ static void on_qemu(struct session *session, const struct message_qemu *m, int f
         }
         session->next_channel++;
     }
-    channel_set_qemu(channel, fd_steal(&owned));
+    channel_set_qemu(channel, fd_steal(&owned), m->shared != 0);
 }
 
 /* Where the broker gives a pipe, the channel's bytes are spliced: plain, in to QEMU. */
@@ -189,8 +189,7 @@ static void on_message(struct link *link, const union message *m, int fd, void *
     switch (m->header.type) {
     case MESSAGE_PEER:
         if (m->peer.kind <= PEER_CHANNEL && (m->peer.kind != PEER_ANY || session->role == ROLE_INCOMING))
-            peer_start(session, m->peer.kind, session->role == ROLE_OUTGOING, m->peer.serial,
-                       fd_steal(&owned));
+            peer_start(session, &m->peer, fd_steal(&owned));
         break;
     case MESSAGE_PEER_FAILED:
         on_peer_failed(session, &m->peer_failed);
@@ -234,13 +233,13 @@ static void on_gone(struct link *link, void *userdata)
 static int map_stats(int fd, struct stats **ret)
 {
     _cleanup_fd_ int owned = fd;
-    int seals = fcntl(fd, F_GET_SEALS);
+    int seals = fcntl(owned, F_GET_SEALS);
     void *p;
 
     /* Sealed against shrinking: nobody can make a write to it a SIGBUS. */
-    if (seals < 0 || !(seals & F_SEAL_SHRINK) || lseek(fd, 0, SEEK_END) < (off_t)sizeof(struct stats))
+    if (seals < 0 || !(seals & F_SEAL_SHRINK) || lseek(owned, 0, SEEK_END) < (off_t)sizeof(struct stats))
         return -EBADMSG;
-    p = mmap(NULL, sizeof(struct stats), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    p = mmap(NULL, sizeof(struct stats), PROT_READ | PROT_WRITE, MAP_SHARED, owned, 0);
     if (p == MAP_FAILED)
         return -errno;
     *ret = p;

@@ -50,6 +50,7 @@ struct peer {
     enum peer_stage stage;
     enum peer_kind kind;
     bool connecting;
+    bool shared;
     bool hello_sent;
     uint32_t serial; /* connecting: of the NEED_PEER */
     uint32_t channel;
@@ -154,7 +155,7 @@ bool session_complete(const struct session *session);
 /* ---- peer.c ---- */
 
 /* A peer connection from the broker; takes fd. */
-void peer_start(struct session *session, enum peer_kind kind, bool connecting, uint32_t serial, int fd);
+void peer_start(struct session *session, const struct message_peer *m, int fd);
 
 /* The OPEN of this channel is there: adopts the peer connection that came before it. */
 void peer_unpark(struct session *session, struct channel *channel);
@@ -182,7 +183,7 @@ struct channel *channel_find(struct session *session, uint32_t number);
 struct channel *channel_new(struct session *session, uint32_t number, uint32_t stream);
 
 /* Takes fd. */
-void channel_set_qemu(struct channel *channel, int fd);
+void channel_set_qemu(struct channel *channel, int fd, bool shared);
 
 /* Takes carrier, on which the channel hellos have crossed. */
 void channel_set_carrier(struct channel *channel, struct carrier *carrier);
