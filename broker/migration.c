@@ -108,19 +108,28 @@ static void set_timer(struct migration *migration, uint64_t usec, sd_event_time_
         log_event(LOG_ERR, migration->id_text, migration->vm, "Failed to set a timer: %s", strerror(-r));
 }
 
-static void finish(struct migration *migration, enum vf_error error, const char *text)
+/* What ErrorName and ErrorMessage say: why it ended, or why it is interrupted. */
+static void set_message(struct migration *migration, enum vf_error error, const char *text)
 {
     char *message = NULL;
+
+    migration->error = error;
+    free(migration->message);
+    migration->message = NULL;
+    if (error != VF_ERROR_NONE &&
+        asprintf(&message, "Migration %s of VM '%s': %s", migration->id_text, migration->vm, text) >= 0)
+        migration->message = message;
+}
+
+static void finish(struct migration *migration, enum vf_error error, const char *text)
+{
     const struct stats *stats;
 
     if (migration->state == STATE_FINISHED)
         return;
-    migration->error = error;
+    set_message(migration, error, text);
     migration->result = vf_error_to_result(error);
     migration->finished = migration_now();
-    if (error != VF_ERROR_NONE &&
-        asprintf(&message, "Migration %s of VM '%s': %s", migration->id_text, migration->vm, text) >= 0)
-        migration->message = message;
     stats_page_detach(&migration->page);
     stats = migration->page.stats;
     release(migration);
@@ -439,7 +448,7 @@ int migration_add_peer(struct migration *migration, int fd, sd_bus_error *error)
 static void on_state(struct migration *migration, const struct message_state_changed *m)
 {
     if ((m->state != STATE_CONNECTED && m->state != STATE_ACTIVE && m->state != STATE_INTERRUPTED) ||
-        !message_text_ok(m->peer, sizeof(m->peer))) {
+        !message_text_ok(m->peer, sizeof(m->peer)) || !message_text_ok(m->text, sizeof(m->text))) {
         helper_link_kill(migration->helper);
         return;
     }
@@ -451,6 +460,9 @@ static void on_state(struct migration *migration, const struct message_state_cha
         drop_ticket(migration);
         log_event(LOG_INFO, migration->id_text, migration->vm, "Connected to %s.", migration->peer);
     }
+    set_message(migration, m->state == STATE_INTERRUPTED ? VF_ERROR_INTERRUPTED : VF_ERROR_NONE, m->text);
+    if (m->state == STATE_INTERRUPTED)
+        log_event(LOG_WARNING, migration->id_text, migration->vm, "Interrupted: %s", m->text);
     set_state(migration, m->state);
     if (migration->ending == VF_ERROR_NONE) {
         if (m->state == STATE_CONNECTED)
@@ -458,7 +470,7 @@ static void on_state(struct migration *migration, const struct message_state_cha
         else
             migration->timer = sd_event_source_disable_unref(migration->timer);
     }
-    migration_emit_changed(migration, "State", NULL);
+    migration_emit_changed(migration, "State", "ErrorName", "ErrorMessage", NULL);
 }
 
 void migration_set_limit(struct migration *migration, uint64_t bytes_per_second)

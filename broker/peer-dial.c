@@ -50,7 +50,7 @@ void peer_dial_start(struct migration *migration, const struct message_need_peer
     struct peer_dial *dial;
 
     /* It asks for one a channel and one for control; a helper that asks for more has lost its mind. */
-    if (migration->role != ROLE_OUTGOING || (m->kind != PEER_CONTROL && m->kind != PEER_CHANNEL) ||
+    if (migration->role != ROLE_OUTGOING || m->kind == PEER_ANY || m->kind > PEER_RESUME ||
         migration->n_dials > migration->manager->config->max_channels) {
         helper_link_kill(migration->helper);
         return;

@@ -63,8 +63,7 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
     struct port *port = userdata;
     _cleanup_fd_ int owned = fd;
 
-    if (m->header.type == MESSAGE_ARRIVED &&
-        (m->arrived.kind == PEER_CONTROL || m->arrived.kind == PEER_CHANNEL))
+    if (m->header.type == MESSAGE_ARRIVED && m->arrived.kind != PEER_ANY && m->arrived.kind <= PEER_RESUME)
         on_arrived(port, &m->arrived, fd_steal(&owned));
     else if (m->header.type == MESSAGE_LOG && message_text_ok(m->log.text, sizeof(m->log.text)))
         log_event(LOG_WARNING, NULL, NULL, "gate: %s", m->log.text);

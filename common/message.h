@@ -70,6 +70,7 @@ enum peer_kind {
     PEER_ANY = 0, /* only to a relay: the preamble is still to be read */
     PEER_CONTROL = 1,
     PEER_CHANNEL = 2,
+    PEER_RESUME = 3, /* the control connection of a migration that lost its last one */
 };
 
 enum message_state {
@@ -190,6 +191,7 @@ struct message_state_changed {
     uint32_t state; /* enum message_state: connected, active or interrupted */
     uint32_t reserved;
     char peer[MESSAGE_ADDRESS_MAX]; /* the control connection's other end */
+    char text[MESSAGE_TEXT_MAX];    /* interrupted: why */
 };
 
 struct message_result {

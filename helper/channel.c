@@ -129,9 +129,9 @@ void channel_set_qemu(struct channel *channel, int fd, bool shared)
     } else if (channel->session->control.greeted) {
         channel_announce(channel);
     }
-    if (!channel->session->over)
+    if (!session_halted(channel->session))
         channel_update(channel);
-    if (!channel->session->over && channel->session->role == ROLE_INCOMING)
+    if (!session_halted(channel->session) && channel->session->role == ROLE_INCOMING)
         channel_dial(channel->session, channel->stream);
 }
 
@@ -178,7 +178,7 @@ void channel_announce(struct channel *channel)
     control_send(session, &open);
     m.need_peer.serial = channel->serial;
     m.need_peer.kind = PEER_CHANNEL;
-    if (!session->over && !link_send(session->link, MESSAGE_NEED_PEER, &m, -1))
+    if (!session_halted(session) && !link_send(session->link, MESSAGE_NEED_PEER, &m, -1))
         session_end(session, VF_ERROR_HELPER_FAILED, true,
                     "The broker is gone, so that no connection can be made for a new channel.");
 }
@@ -237,10 +237,10 @@ static void channel_lost(struct channel *channel, const struct flow *flow, enum 
                     "that was sent to it. Its log says why.",
                     stream, channel->number);
     else
-        session_end(channel->session, VF_ERROR_INTERRUPTED, true,
-                    "The peer connection of the stream '%s' (channel %" PRIu32 ") was lost after %" PRIu64
-                    " bytes out and %" PRIu64 " in.",
-                    stream, channel->number, channel->out.ring.cursor, channel->in.ring.end);
+        session_interrupt(channel->session,
+                          "The peer connection of the stream '%s' (channel %" PRIu32
+                          ") was lost after %" PRIu64 " bytes out and %" PRIu64 " in.",
+                          stream, channel->number, channel->out.ring.cursor, channel->in.ring.end);
 }
 
 /* Says what the ledger has come to. */
@@ -259,7 +259,7 @@ static void channel_tell(struct channel *channel)
         channel_ack(channel);
     else if (in->ring.begin != in->told)
         control_ack_later(session);
-    if (flow_ended(in) && flow_ended(out) && !channel->close_sent && !session->over) {
+    if (flow_ended(in) && flow_ended(out) && !channel->close_sent && !session_halted(session)) {
         struct frame close = {.type = FRAME_CLOSE, .channel = channel->number};
 
         channel->close_sent = true;
@@ -325,7 +325,7 @@ void channel_update(struct channel *channel)
     struct session *session = channel->session;
     struct flow *flows[] = {&channel->in, &channel->out}; /* in first: page requests and answers to them */
 
-    if (session->over || (channel->stage != CHANNEL_OPENING && channel->stage != CHANNEL_OPEN))
+    if (session_halted(session) || (channel->stage != CHANNEL_OPENING && channel->stage != CHANNEL_OPEN))
         return;
     for (size_t i = 0; i < 2; i++) {
         enum flow_verdict verdict = flow_pump(flows[i], session_now(session));
@@ -341,7 +341,7 @@ void channel_update(struct channel *channel)
     }
     publish(channel, channel->stage == CHANNEL_OPEN ? STATS_CHANNEL_OPEN : STATS_CHANNEL_OPENING);
     channel_tell(channel);
-    if (session->over)
+    if (session_halted(session))
         return;
     if (channel->close_sent && channel->close_received) {
         if (channel->stream == 0)
@@ -358,7 +358,7 @@ void channel_update(struct channel *channel)
 
 void channel_update_all(struct session *session)
 {
-    for (size_t i = 0; i < STATS_CHANNELS_MAX && !session->over; i++)
+    for (size_t i = 0; i < STATS_CHANNELS_MAX && !session_halted(session); i++)
         if (session->channels[i].stage == CHANNEL_OPENING || session->channels[i].stage == CHANNEL_OPEN)
             channel_update(&session->channels[i]);
 }

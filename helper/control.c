@@ -21,6 +21,7 @@ void control_clear(struct session *session)
     control->carrier = carrier_free(control->carrier);
     ring_clear(&control->in);
     ring_clear(&control->out);
+    control->greeted = false;
 }
 
 static void control_watch(struct control *control)
@@ -37,9 +38,11 @@ static void control_lost(struct session *session, const char *why)
     /* All that the peer could still have said is known: both ledgers were proved channel by channel. */
     if (session_complete(session))
         session_end(session, VF_ERROR_NONE, false, "%s", "");
-    else
+    else if (session->state == STATE_WAITING)
         session_end(session, VF_ERROR_INTERRUPTED, false,
-                    "The connection to the peer was lost (%s) before the migration was done.", why);
+                    "The connection to the peer was lost (%s) before the migration could begin.", why);
+    else
+        session_interrupt(session, "The connection to the peer was lost (%s).", why);
 }
 
 static void control_flush(struct session *session)
@@ -62,11 +65,10 @@ void control_send(struct session *session, const struct frame *frame)
     struct control *control = &session->control;
     uint8_t buf[FRAME_MAX];
 
-    if (!control->carrier)
+    if (!control->carrier || session_halted(session))
         return;
     if (ring_append(&control->out, buf, frame_encode(frame, buf)) < 0) {
-        session_end(session, VF_ERROR_INTERRUPTED, false,
-                    "The peer does not read its control connection any more.");
+        session_interrupt(session, "The peer does not read its control connection any more.");
         return;
     }
     control_flush(session);
@@ -122,10 +124,11 @@ static void on_hello(struct session *session, const struct frame *frame)
     control->greeted = true;
     if (session->role == ROLE_INCOMING)
         send_hello(session);
-    if (session->over)
+    if (session_halted(session))
         return;
-    session_set_state(session, STATE_CONNECTED);
-    for (size_t i = 0; i < STATS_CHANNELS_MAX && !session->over; i++)
+    if (session->state == STATE_WAITING)
+        session_set_state(session, STATE_CONNECTED);
+    for (size_t i = 0; i < STATS_CHANNELS_MAX && !session_halted(session); i++)
         if (session->channels[i].stage == CHANNEL_OPENING)
             channel_announce(&session->channels[i]);
 }
@@ -139,13 +142,14 @@ static void on_open(struct session *session, const struct frame *frame)
 
     if (frame->stream < session->control.n_streams)
         stream = stream_find(session, session->control.streams[frame->stream]);
-    if (stream < 0 || frame->channel != session->next_channel) {
+    if (stream < 0 || frame->channel < session->next_channel) {
         session_end(session, VF_ERROR_PROTOCOL_MISMATCH, true,
                     "The peer opened channel %" PRIu32 " on stream %" PRIu32 ", which cannot be.",
                     frame->channel, frame->stream);
         return;
     }
-    session->next_channel++;
+    session->next_channel =
+        frame->channel + 1; /* what lies between was lost on the way with its connection */
     channel = channel_new(session, frame->channel, (uint32_t)stream);
     if (!channel) {
         refused.refusal.error = VF_ERROR_LIMIT_EXCEEDED;
@@ -276,7 +280,7 @@ static void parse_frames(struct session *session)
 {
     struct ring *in = &session->control.in;
 
-    while (!session->over) {
+    while (!session_halted(session)) {
         uint8_t buf[FRAME_MAX];
         struct frame frame;
         const char *why;
@@ -312,8 +316,8 @@ static void on_control_ready(struct carrier *carrier, uint32_t revents, void *us
             control->silence = 0;
             parse_frames(session);
         }
-    } while (n > 0 && !session->over && carrier->ops->holds_input(carrier));
-    if (session->over)
+    } while (n > 0 && !session_halted(session) && carrier->ops->holds_input(carrier));
+    if (session_halted(session))
         return;
     if (n == 0 || (n < 0 && n != -EAGAIN))
         control_lost(session, n == 0 ? "the peer closed it" : strerror((int)-n));
@@ -327,7 +331,7 @@ void control_adopt(struct session *session, struct carrier *carrier)
     uint8_t exported[KEY_SIZE];
     int r;
 
-    control->carrier = carrier;
+    *control = (struct control){.carrier = carrier};
     r = carrier_attach(carrier, session->event, on_control_ready, session);
     if (r >= 0)
         r = ring_init(&control->in, &session->pool, CONTROL_RING);
@@ -339,15 +343,20 @@ void control_adopt(struct session *session, struct carrier *carrier)
         r = carrier->ops->export_key(carrier, exported);
     if (r >= 0)
         r = key_derive(exported, session->id, "vmferry channel v1", session->channel_key);
+    if (r >= 0)
+        r = key_derive(exported, session->id, "vmferry resume v1", session->resume_key);
     explicit_bzero(exported, sizeof(exported));
     if (r < 0) {
         session_end(session, VF_ERROR_HELPER_FAILED, true, "The control connection could not be set up: %s.",
                     strerror(-r));
         return;
     }
+    if (session->adopted)
+        STATS_WRITE(session->stats->reconnects, STATS_READ(session->stats->reconnects) + 1);
+    session->adopted = true;
     if (session->role == ROLE_OUTGOING)
         send_hello(session);
-    if (!session->over)
+    if (!session_halted(session))
         on_control_ready(carrier, 0,
                          session); /* what came with the handshake's last bytes waits for nobody's poll */
 }
@@ -388,7 +397,7 @@ static int on_ack_timer(sd_event_source *source, uint64_t usec, void *userdata)
 
     (void)source;
     (void)usec;
-    for (size_t i = 0; i < STATS_CHANNELS_MAX && !session->over; i++)
+    for (size_t i = 0; i < STATS_CHANNELS_MAX && !session_halted(session); i++)
         if (session->channels[i].stage == CHANNEL_OPEN || session->channels[i].stage == CHANNEL_OPENING)
             channel_ack(&session->channels[i]);
     return 0;

@@ -30,9 +30,25 @@ void peer_clear(struct peer *peer)
 static void connecting_failed(struct peer *peer, int r)
 {
     struct session *session = peer->session;
+    uint32_t error;
     const char *what = peer->kind == PEER_CONTROL ? "the control connection" : "a channel's connection";
-    uint32_t error = peer->carrier ? peer->carrier->rejected : 0;
 
+    /* Only a word of the peer's is final: all else may be the network, which comes back. */
+    if (peer->kind == PEER_CHANNEL) {
+        session_interrupt(session, "A channel's connection to the peer failed (%s).", strerror(-r));
+        return;
+    }
+    if (peer->kind == PEER_RESUME && r != -ECONNREFUSED && r != -EKEYREJECTED) {
+        session_redial(session);
+        return;
+    }
+    if (peer->kind == PEER_RESUME) {
+        session_end(session, VF_ERROR_INTERRUPTED, false,
+                    "%s Meanwhile the peer has given this migration up.", session->why);
+        return;
+    }
+
+    error = peer->carrier ? peer->carrier->rejected : 0;
     if (r == -ECONNREFUSED && error == VF_ERROR_TICKET_USED)
         session_end(
             session, error, true,
@@ -59,8 +75,8 @@ static void connecting_failed(struct peer *peer, int r)
                     "The peer accepted %s but did not answer within %d s. Is a vmferryd listening there?",
                     what, SESSION_PEER_DEADLINE / 1000000);
     else
-        session_end(session, peer->kind == PEER_CONTROL ? VF_ERROR_PEER_REJECTED : VF_ERROR_INTERRUPTED, true,
-                    "The peer closed %s during the handshake (%s).", what, strerror(-r));
+        session_end(session, VF_ERROR_PEER_REJECTED, true, "The peer closed %s during the handshake (%s).",
+                    what, strerror(-r));
 }
 
 static void peer_failed(struct peer *peer, int r)
@@ -187,12 +203,21 @@ static int on_proved(struct peer *peer)
     struct carrier *carrier = peer->carrier;
     int r;
 
-    if (peer->kind == PEER_CONTROL) {
-        if (session->control.carrier)
-            return refuse_control(peer);
+    if (peer->kind == PEER_CONTROL && session->adopted)
+        return refuse_control(peer);
+    if (peer->kind != PEER_CHANNEL) {
         peer->carrier = NULL;
         peer_clear(peer);
-        control_adopt(session, carrier);
+        /* The source has lost what this side may still take for alive: it alone holds the key that proves
+         * this. */
+        if (session->control.carrier) {
+            session_interrupt(session, "The peer has lost the connection and made a new one.");
+            session_clean_up(session);
+        }
+        if (!session->over)
+            control_adopt(session, carrier);
+        else
+            carrier_free(carrier);
         return 0;
     }
     peer->stage = PEER_HELLO;
@@ -206,6 +231,14 @@ static int on_proved(struct peer *peer)
 
 static void on_peer_ready(struct carrier *carrier, uint32_t revents, void *userdata);
 static int peer_attach(struct peer *peer, int fd);
+
+/* Whether there is a key yet that a connection of this kind could hold. */
+static bool kind_fits(const struct session *session, enum peer_kind kind)
+{
+    if (kind == PEER_CHANNEL)
+        return session->control.greeted;
+    return kind != PEER_RESUME || session->adopted;
+}
 
 /* The preamble of a connection that did not come through the gate. */
 static int on_greeting(struct peer *peer)
@@ -221,7 +254,7 @@ static int on_greeting(struct peer *peer)
         return -EAGAIN;
     if (preamble_decode(buf, &preamble) != VERDICT_OK || preamble.id != peer->session->id)
         return -EPROTO;
-    if (preamble.kind == PEER_CHANNEL && !peer->session->control.greeted)
+    if (!kind_fits(peer->session, preamble.kind))
         return -EPROTO;
     ring_clear(&peer->in);
     ring_clear(&peer->out);
@@ -303,7 +336,7 @@ static void peer_drive(struct peer *peer)
 {
     int r = peer->stage == PEER_LINGER ? linger(peer) : peer_step(peer);
 
-    if (peer->session->over || peer->stage == PEER_UNUSED)
+    if (session_halted(peer->session) || peer->stage == PEER_UNUSED)
         return;
     if (r < 0 && r != -EAGAIN)
         peer_failed(peer, r);
@@ -340,14 +373,19 @@ static struct peer *peer_slot(struct session *session)
 static int make_carrier(struct session *session, struct peer *peer, int fd)
 {
     struct preamble preamble = {.kind = peer->kind, .id = session->id};
-    const uint8_t *key = peer->kind == PEER_CONTROL ? session->control_key : session->channel_key;
+    const uint8_t *keys[] = {
+        [PEER_CONTROL] = session->control_key,
+        [PEER_CHANNEL] = session->channel_key,
+        [PEER_RESUME] = session->resume_key,
+    };
+    const uint8_t *key = keys[peer->kind];
 
     if (peer->stage == PEER_GREETING)
         return carrier_plain_new(fd, false, NULL, NULL, &peer->carrier);
     if (session->security == SECURITY_PLAIN)
         return carrier_plain_new(fd, peer->connecting, &preamble, key, &peer->carrier);
     return carrier_tls_new(fd, peer->connecting, &preamble, key,
-                           peer->kind == PEER_CONTROL ? CONTROL_BUFFER : CHANNEL_BUFFER, &peer->carrier);
+                           peer->kind == PEER_CHANNEL ? CHANNEL_BUFFER : CONTROL_BUFFER, &peer->carrier);
 }
 
 /* Gives the peer its carrier and its rings; takes fd. */
@@ -370,33 +408,45 @@ static int peer_attach(struct peer *peer, int fd)
     return r;
 }
 
+/* Source: the channel that asked for this connection; NULL when it has ended meanwhile. */
+static const struct channel *asked_for(const struct session *session, uint32_t serial)
+{
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        if (session->channels[i].stage == CHANNEL_OPENING && session->channels[i].serial == serial)
+            return &session->channels[i];
+    return NULL;
+}
+
 void peer_start(struct session *session, const struct message_peer *m, int fd)
 {
     const bool connecting = session->role == ROLE_OUTGOING;
-    const enum peer_kind kind = m->kind;
+    const struct channel *channel = NULL;
     _cleanup_fd_ int owned = fd;
     struct peer *peer;
     int r;
 
-    if (kind == PEER_CHANNEL && !session->control.greeted && !connecting)
-        return; /* there is no key yet that it could hold */
+    if (connecting && m->kind == PEER_CHANNEL) {
+        channel = asked_for(session, m->serial);
+        if (!channel)
+            return;
+    }
+    if (!connecting && !kind_fits(session, m->kind))
+        return;
     peer = peer_slot(session);
     if (!peer)
         return;
     *peer = (struct peer){
         .session = session,
-        .stage = connecting         ? PEER_PREAMBLE
-                 : kind == PEER_ANY ? PEER_GREETING
-                                    : PEER_PROOF,
-        .kind = kind,
+        .stage = connecting            ? PEER_PREAMBLE
+                 : m->kind == PEER_ANY ? PEER_GREETING
+                                       : PEER_PROOF,
+        .kind = m->kind,
         .connecting = connecting,
         .shared = m->shared != 0,
         .serial = m->serial,
+        .channel = channel ? channel->number : 0,
         .since = session_now(session),
     };
-    for (size_t i = 0; connecting && kind == PEER_CHANNEL && i < STATS_CHANNELS_MAX; i++)
-        if (session->channels[i].stage == CHANNEL_OPENING && session->channels[i].serial == m->serial)
-            peer->channel = session->channels[i].number;
     r = peer_attach(peer, fd_steal(&owned));
     if (r < 0)
         peer_failed(peer, r);

@@ -77,7 +77,8 @@ enum verdict preamble_decode(const uint8_t buf[static PREAMBLE_SIZE], struct pre
         return VERDICT_BAD;
     if (get16(buf + 8) != PROTOCOL_VERSION)
         return VERDICT_VERSION;
-    if ((kind != PEER_CONTROL && kind != PEER_CHANNEL) || !all_zero(buf + 12, 4) || !all_zero(buf + 24, 8))
+    if ((kind != PEER_CONTROL && kind != PEER_CHANNEL && kind != PEER_RESUME) || !all_zero(buf + 12, 4) ||
+        !all_zero(buf + 24, 8))
         return VERDICT_BAD;
     *ret = (struct preamble){.kind = kind, .id = get64(buf + 16)};
     return VERDICT_OK;

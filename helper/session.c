@@ -28,13 +28,84 @@ void session_set_state(struct session *session, enum message_state state)
 {
     union message m = {0};
 
-    if (session->over || state <= session->state)
+    if (session->over || state == session->state)
         return;
     session->state = state;
     m.state_changed.state = state;
     if (session->control.carrier)
         address_of_peer(session->control.carrier->fd, m.state_changed.peer);
+    if (state == STATE_INTERRUPTED)
+        message_text_set(m.state_changed.text, sizeof(m.state_changed.text), session->why);
     link_send(session->link, MESSAGE_STATE, &m, -1);
+}
+
+/* Asks the broker for the next control connection. */
+static int on_redial(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct session *session = userdata;
+    union message m = {0};
+
+    (void)source;
+    (void)usec;
+    if (session->over || session->control.carrier)
+        return 0;
+    session->resume_serial = m.need_peer.serial = ++session->next_serial;
+    m.need_peer.kind = PEER_RESUME;
+    if (!link_send(session->link, MESSAGE_NEED_PEER, &m, -1))
+        session_end(session, VF_ERROR_INTERRUPTED, false, "%s The broker is gone, too.", session->why);
+    return 0;
+}
+
+void session_redial(struct session *session)
+{
+    uint64_t wait = session->redial, jitter = session_now(session) % 1000 * wait / 2000;
+
+    if (session->over || session->role != ROLE_OUTGOING)
+        return;
+    session->resume_serial = 0;
+    session->redial = wait * 2 < SESSION_REDIAL_MAX ? wait * 2 : SESSION_REDIAL_MAX;
+    session->redial_timer = sd_event_source_disable_unref(session->redial_timer);
+    if (sd_event_add_time_relative(session->event, &session->redial_timer, CLOCK_MONOTONIC,
+                                   wait * 3 / 4 + jitter, 0, on_redial, session) < 0)
+        session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
+}
+
+void session_clean_up(struct session *session)
+{
+    if (session->over || !session->broken)
+        return;
+    session->cleanup = sd_event_source_disable_unref(session->cleanup);
+    session->main_closed = false; /* what is lost now has to come again before this can be done */
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        channel_close(&session->channels[i]);
+    for (size_t i = 0; i < SESSION_PEERS_MAX; i++)
+        peer_clear(&session->peers[i]);
+    control_clear(session);
+    session->broken = false;
+    session_set_state(session, STATE_INTERRUPTED);
+    session->redial = SESSION_REDIAL_FIRST;
+    session_redial(session);
+}
+
+static int on_clean_up(sd_event_source *source, void *userdata)
+{
+    (void)source;
+    session_clean_up(userdata);
+    return 0;
+}
+
+void session_interrupt(struct session *session, const char *format, ...)
+{
+    va_list args;
+
+    if (session_halted(session))
+        return;
+    va_start(args, format);
+    vsnprintf(session->why, sizeof(session->why), format, args);
+    va_end(args);
+    session->broken = true;
+    if (sd_event_add_defer(session->event, &session->cleanup, on_clean_up, session) < 0)
+        session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
 }
 
 bool session_complete(const struct session *session)
@@ -95,6 +166,16 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
         control_linger(session);
 }
 
+static void control_silent(struct session *session)
+{
+    const int seconds = SESSION_SILENCE_MAX * SESSION_TICK / 1000000;
+
+    if (session->state != STATE_WAITING)
+        session_interrupt(session, "The peer has not been heard of for %d s.", seconds);
+    else
+        session_end(session, VF_ERROR_INTERRUPTED, false, "The peer did not greet within %d s.", seconds);
+}
+
 /* Once a second: is the peer there, how fast is it, who has not proved himself in time. */
 static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
 {
@@ -111,11 +192,9 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
     if (session->over)
         return 0;
     if (control->carrier && ++control->silence > SESSION_SILENCE_MAX) {
-        session_end(session, VF_ERROR_INTERRUPTED, false, "The peer has not been heard of for %d s.",
-                    SESSION_SILENCE_MAX * SESSION_TICK / 1000000);
-        return 0;
+        control_silent(session);
     }
-    if (control->greeted && control->pinged == 0) {
+    if (control->greeted && control->pinged == 0 && !session_halted(session)) {
         struct frame ping = {.type = FRAME_PING, .cookie = now};
 
         control->pinged = now;
@@ -167,7 +246,13 @@ static void on_pipe(struct session *session, const struct message_pipe *m, int f
 
 static void on_peer_failed(struct session *session, const struct message_peer_failed *m)
 {
-    session_end(session, m->error, true, "%s", m->text);
+    /* Before the first control connection it is final; later the network may come back. */
+    if (!session->adopted)
+        session_end(session, m->error, true, "%s", m->text);
+    else if (m->serial == session->resume_serial)
+        session_redial(session);
+    else
+        session_interrupt(session, "%s", m->text);
 }
 
 static void on_qemu_failed(struct session *session, const struct message_qemu_failed *m)
@@ -188,7 +273,7 @@ static void on_message(struct link *link, const union message *m, int fd, void *
         return;
     switch (m->header.type) {
     case MESSAGE_PEER:
-        if (m->peer.kind <= PEER_CHANNEL && (m->peer.kind != PEER_ANY || session->role == ROLE_INCOMING))
+        if (m->peer.kind <= PEER_RESUME && (m->peer.kind != PEER_ANY || session->role == ROLE_INCOMING))
             peer_start(session, &m->peer, fd_steal(&owned));
         break;
     case MESSAGE_PEER_FAILED:
@@ -310,6 +395,7 @@ struct session *session_free(struct session *session)
 {
     if (!session)
         return NULL;
+    session->main_closed = false; /* what is lost now has to come again before this can be done */
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
         channel_close(&session->channels[i]);
     for (size_t i = 0; i < SESSION_PEERS_MAX; i++)
@@ -320,10 +406,13 @@ struct session *session_free(struct session *session)
     sd_event_source_disable_unref(session->ack_timer);
     sd_event_source_disable_unref(session->pace_timer);
     sd_event_source_disable_unref(session->linger);
+    sd_event_source_disable_unref(session->cleanup);
+    sd_event_source_disable_unref(session->redial_timer);
     if (session->stats)
         munmap(session->stats, sizeof(*session->stats));
     explicit_bzero(session->control_key, sizeof(session->control_key));
     explicit_bzero(session->channel_key, sizeof(session->channel_key));
+    explicit_bzero(session->resume_key, sizeof(session->resume_key));
     free(session);
     return NULL;
 }

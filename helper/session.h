@@ -28,10 +28,12 @@
 #define SESSION_PEERS_MAX     64       /* peer connections that have not proved themselves, at once */
 #define SESSION_PEER_DEADLINE 10000000 /* µs in which one must */
 #define SESSION_TICK          1000000  /* µs between pings, and over which the rate is taken */
-#define SESSION_SILENCE_MAX   15       /* ticks without a word on the control connection: it is lost */
+#define SESSION_SILENCE_MAX   10       /* ticks without a word on the control connection: it is lost */
 #define SESSION_ACK_DELAY     10000    /* µs that an acknowledgement may wait for more to acknowledge */
 #define SESSION_GRACE         100000  /* µs after which a silent channel is connected to QEMU all the same */
 #define SESSION_LINGER        2000000 /* µs that the last frame has to reach the peer */
+#define SESSION_REDIAL_FIRST  200000  /* µs until the peer is dialled again after a loss, doubled up to */
+#define SESSION_REDIAL_MAX    5000000 /* this, give or take a quarter */
 
 struct session;
 
@@ -112,9 +114,16 @@ struct session {
     uint32_t max_channels;
     uint32_t n_streams;
     char streams[MESSAGE_STREAMS_MAX][MESSAGE_STREAM_MAX];
-    uint8_t control_key[KEY_SIZE]; /* serves one control connection */
-    uint8_t channel_key[KEY_SIZE]; /* derived from that one's session */
-    struct stats *stats;           /* mapped; shared with the broker */
+    uint8_t control_key[KEY_SIZE]; /* of the ticket: serves one control connection */
+    uint8_t channel_key[KEY_SIZE]; /* derived from the current control connection's session */
+    uint8_t
+        resume_key[KEY_SIZE];   /* likewise: for the control connection that follows when that one is lost */
+    bool adopted;               /* there has been a control connection */
+    bool broken;                /* it is lost; session_interrupt() will clean up from the loop */
+    char why[MESSAGE_TEXT_MAX]; /* it was lost */
+    uint32_t resume_serial;     /* source: of the NEED_PEER for the next one; 0: none is on its way */
+    uint64_t redial;            /* µs until the next try */
+    struct stats *stats;        /* mapped; shared with the broker */
     struct ring_pool pool;
     struct pacer pacer;
     struct control control;
@@ -127,7 +136,7 @@ struct session {
     bool over;               /* the result stands; only the last frame may still be on its way */
     uint64_t sent, received; /* bytes, all channels */
     uint64_t rated;          /* sent + received at the last tick */
-    sd_event_source *tick, *ack_timer, *pace_timer, *linger;
+    sd_event_source *tick, *ack_timer, *pace_timer, *linger, *cleanup, *redial_timer;
 };
 
 /* ---- session.c ---- */
@@ -148,6 +157,27 @@ void session_set_state(struct session *session, enum message_state state);
  */
 void session_end(struct session *session, enum vf_error error, bool tell_peer, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+
+/* The result stands, or the connection to the peer is lost: nothing is to be read, sent or waited for now. */
+static inline bool session_halted(const struct session *session)
+{
+    return session->over || session->broken;
+}
+
+/*
+ * The connection to the peer is lost. The local QEMUs lose theirs, for there is no resuming: a pre-copy
+ * fails, a post-copy is paused. But the migration goes on waiting, with its listeners: the source dials
+ * again, and QEMU's next connections (migrate-recover, migrate resume) are new channels of it. Takes effect
+ * from the event loop.
+ */
+void session_interrupt(struct session *session, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* The same at once, for a handler of neither the control connection nor a channel. */
+void session_clean_up(struct session *session);
+
+/* Source: the connection that was to follow could not be had; tries again later. */
+void session_redial(struct session *session);
 
 /* Every channel has ended on both sides, and the first stream had one. */
 bool session_complete(const struct session *session);

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Two network namespaces with a veth between them: two hosts' network, which can be cut."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Any
+
+
+def ip(*args: str) -> None:
+    subprocess.run(["ip", *args], check=True, capture_output=True, text=True)
+
+
+class Network:
+    """Namespaces `a` and `b`, with the addresses 10.77.0.1 and 10.77.0.2. Needs root; removes all at close()."""
+
+    address_a = "10.77.0.1"
+    address_b = "10.77.0.2"
+    _count = 0
+
+    def __init__(self) -> None:
+        Network._count += 1
+        tag = f"vf{os.getpid()}-{Network._count}"
+        self.a, self.b = f"{tag}a", f"{tag}b"
+        self._link = "veth0"  # by this name in both namespaces
+        try:
+            for name in (self.a, self.b):
+                ip("netns", "add", name)
+            ip("-n", self.a, "link", "add", self._link, "type", "veth", "peer", "name", self._link, "netns", self.b)
+            for name, address in ((self.a, self.address_a), (self.b, self.address_b)):
+                ip("-n", name, "address", "add", f"{address}/24", "dev", self._link)
+                ip("-n", name, "link", "set", "lo", "up")
+                ip("-n", name, "link", "set", self._link, "up")
+        except subprocess.CalledProcessError as error:
+            self.close()
+            raise RuntimeError(error.stderr) from error
+
+    def cut(self) -> None:
+        """Nothing gets through any more, and nobody is told."""
+        ip("-n", self.a, "link", "set", self._link, "down")
+
+    def mend(self) -> None:
+        ip("-n", self.a, "link", "set", self._link, "up")
+
+    def close(self) -> None:
+        for name in (self.a, self.b):
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+    def __enter__(self) -> "Network":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
