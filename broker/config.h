@@ -15,6 +15,8 @@
 #define DEFAULT_MAX_PER_USER   64
 #define DEFAULT_MAX_CHANNELS   256
 #define DEFAULT_QEMU_TIMEOUT   30000000 /* µs */
+#define DEFAULT_RESUME         60000000 /* µs */
+#define DEFAULT_WINDOW_MIB     4
 #define DEFAULT_EXPIRE         60000000 /* µs */
 #define DEFAULT_GATE_PENDING   512
 #define DEFAULT_GATE_DEADLINE  5000      /* ms */
@@ -41,5 +43,6 @@ struct config {
     uint32_t max_migrations;
     uint32_t max_per_user;
     uint32_t max_channels;
+    uint64_t window;       /* bytes */
     uint64_t qemu_timeout; /* µs until a destination QEMU must accept */
 };

@@ -25,16 +25,18 @@ static void help(void)
         "  --listen=ENDPOINT             listen for peers here; may be given up to %d times (default %s)\n"
         "                                tcp:ADDRESS:PORT, tcp:*:PORT, unix:/PATH or vsock:CID:PORT\n"
         "  --runtime-dir=PATH            make the sockets below it (default /run/vmferry, or\n"
-        "                                $XDG_RUNTIME_DIR/vmferry with --user)\n"
+        "                                $XDG_RUNTIME_DIR/vmferry with --user or --address)\n"
         "  --max-migrations=N            that run at once (default %d)\n"
         "  --max-migrations-per-user=N   of them, of one user other than root (default %d)\n"
         "  --max-channels=N              of one migration, 1 to %d (default %d)\n"
+        "  --window=MIB                  kept of a channel until the peer acknowledges it, 1 to 1024 (default %d);\n"
+        "                                at least bandwidth × round trip\n"
         "  --qemu-timeout=SECONDS        for the destination QEMU to listen (default %d)\n"
         "  -v, --verbose                 log more\n"
         "  -h, --help                    show this text\n"
         "  -V, --version                 show the version\n",
         VMFERRY_HELPER_PATH, CONFIG_LISTEN_MAX, DEFAULT_LISTEN, DEFAULT_MAX_MIGRATIONS, DEFAULT_MAX_PER_USER,
-        DEFAULT_MAX_CHANNELS, DEFAULT_MAX_CHANNELS, DEFAULT_QEMU_TIMEOUT / 1000000);
+        DEFAULT_MAX_CHANNELS, DEFAULT_MAX_CHANNELS, DEFAULT_WINDOW_MIB, DEFAULT_QEMU_TIMEOUT / 1000000);
 }
 
 /* A number of min…max, or a message and false. */
@@ -89,6 +91,7 @@ enum {
     OPTION_MAX_MIGRATIONS,
     OPTION_MAX_PER_USER,
     OPTION_MAX_CHANNELS,
+    OPTION_WINDOW,
     OPTION_QEMU_TIMEOUT,
 };
 
@@ -101,6 +104,7 @@ static const struct option options[] = {
     {"max-migrations", required_argument, NULL, OPTION_MAX_MIGRATIONS},
     {"max-migrations-per-user", required_argument, NULL, OPTION_MAX_PER_USER},
     {"max-channels", required_argument, NULL, OPTION_MAX_CHANNELS},
+    {"window", required_argument, NULL, OPTION_WINDOW},
     {"qemu-timeout", required_argument, NULL, OPTION_QEMU_TIMEOUT},
     {"verbose", no_argument, NULL, 'v'},
     {"help", no_argument, NULL, 'h'},
@@ -111,7 +115,7 @@ static const struct option options[] = {
 /* One option; false after a message. */
 static bool read_option(struct config *config, int c, int *log_level)
 {
-    uint32_t seconds;
+    uint32_t number;
 
     switch (c) {
     case OPTION_USER:
@@ -133,10 +137,15 @@ static bool read_option(struct config *config, int c, int *log_level)
         return read_number("max-migrations-per-user", optarg, 1, 10000, &config->max_per_user);
     case OPTION_MAX_CHANNELS:
         return read_number("max-channels", optarg, 1, DEFAULT_MAX_CHANNELS, &config->max_channels);
-    case OPTION_QEMU_TIMEOUT:
-        if (!read_number("qemu-timeout", optarg, 1, 86400, &seconds))
+    case OPTION_WINDOW:
+        if (!read_number("window", optarg, 1, 1024, &number))
             return false;
-        config->qemu_timeout = (uint64_t)seconds * 1000000;
+        config->window = (uint64_t)number * 1024 * 1024;
+        return true;
+    case OPTION_QEMU_TIMEOUT:
+        if (!read_number("qemu-timeout", optarg, 1, 86400, &number))
+            return false;
+        config->qemu_timeout = (uint64_t)number * 1000000;
         return true;
     case 'v':
         *log_level = LOG_DEBUG;
@@ -209,6 +218,7 @@ int main(int argc, char **argv)
         .max_migrations = DEFAULT_MAX_MIGRATIONS,
         .max_per_user = DEFAULT_MAX_PER_USER,
         .max_channels = DEFAULT_MAX_CHANNELS,
+        .window = (uint64_t)DEFAULT_WINDOW_MIB * 1024 * 1024,
         .qemu_timeout = DEFAULT_QEMU_TIMEOUT,
     };
     struct manager *manager;
@@ -226,5 +236,5 @@ int main(int argc, char **argv)
         return EXIT_FAILURE;
     r = manager_run(manager);
     manager_free(manager);
-    return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    return r != 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -43,7 +43,7 @@ int manager_new(const struct config *config, struct manager **ret);
 /* The helpers of active migrations go on without us. */
 struct manager *manager_free(struct manager *manager);
 
-/* Until SIGTERM or SIGINT, or the bus ends. 0 or a negative errno. */
+/* Until SIGTERM or SIGINT: 0. Until the bus ends: above 0. Or a negative errno. */
 int manager_run(struct manager *manager);
 
 /* NULL when there is none. */

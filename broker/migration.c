@@ -216,6 +216,8 @@ static int start_helper(struct migration *migration, const uint8_t secret[static
     union message m = {.start_relay = {
                            .id = migration->id,
                            .bandwidth_limit = migration->options.bandwidth_limit,
+                           .resume_timeout = migration->options.resume_timeout,
+                           .window = config->window,
                            .role = migration->role,
                            .security = migration->security,
                            .max_channels = config->max_channels,

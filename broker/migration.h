@@ -53,7 +53,8 @@ struct peer_dial {
     struct migration *migration;
     uint32_t serial;
     enum peer_kind kind;
-    struct dial *dial; /* owned; NULL: waits for AddPeerConnection */
+    struct dial *dial;      /* owned; NULL: waits for AddPeerConnection */
+    sd_event_source *timer; /* bounds that wait */
 };
 
 struct migration {

@@ -243,15 +243,12 @@ static int read_expire(sd_bus_message *m, struct options *options, sd_bus_error 
 
 static int read_resume_timeout(sd_bus_message *m, struct options *options, sd_bus_error *error)
 {
-    uint64_t v;
-    int r = sd_bus_message_read(m, "t", &v);
+    int r = sd_bus_message_read(m, "t", &options->resume_timeout);
 
-    (void)options;
-    if (r >= 0 && v != 0)
+    if (r >= 0 && options->resume_timeout > EXPIRE_MAX)
         return invalid(error,
-                       "Option 'resume-timeout-usec' is %" PRIu64
-                       "; this version cannot resume, so it can only be 0.",
-                       v);
+                       "Option 'resume-timeout-usec' is %" PRIu64 "; it can be 0 (never resume) to %llu.",
+                       options->resume_timeout, EXPIRE_MAX);
     return r;
 }
 
@@ -369,7 +366,8 @@ int options_read(sd_bus_message *m, enum message_role role, struct options *ret,
 {
     int r;
 
-    *ret = (struct options){.n_streams = 1, .streams = {"migrate"}, .expire = DEFAULT_EXPIRE};
+    *ret = (struct options){
+        .n_streams = 1, .streams = {"migrate"}, .expire = DEFAULT_EXPIRE, .resume_timeout = DEFAULT_RESUME};
     r = read_pass(m, role, false, ret, error);
     if (r < 0)
         return r;

@@ -24,6 +24,7 @@ struct options {
     char endpoints[TICKET_ENDPOINTS_MAX][ADDRESS_TEXT_MAX];
     bool no_endpoints;        /* incoming: managers bring all peer connections, and no port is opened */
     uint64_t expire;          /* µs */
+    uint64_t resume_timeout;  /* µs; 0 = never resume */
     uint64_t bandwidth_limit; /* bytes/s; 0 = none */
     uint64_t expected_bytes;  /* 0 = not known */
     char *client_id;          /* owned; NULL: none */

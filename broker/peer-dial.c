@@ -15,6 +15,7 @@ void peer_dial_free(struct peer_dial *dial)
     TAILQ_REMOVE(&dial->migration->dials, dial, entry);
     dial->migration->n_dials--;
     dial_free(dial->dial);
+    sd_event_source_disable_unref(dial->timer);
     free(dial);
 }
 
@@ -69,6 +70,29 @@ void peer_dial_start(struct migration *migration, const struct message_need_peer
     peer_dial_supply(migration);
 }
 
+static int on_wait_end(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct peer_dial *dial = userdata;
+
+    (void)source;
+    (void)usec;
+    peer_failed(dial->migration, dial->serial, VF_ERROR_PEER_UNREACHABLE,
+                "Nobody brought a connection to the peer by AddPeerConnection in time (expire-usec).");
+    peer_dial_free(dial);
+    return 0;
+}
+
+static void wait_for_manager(struct peer_dial *dial)
+{
+    struct migration *migration = dial->migration;
+
+    if (dial->timer)
+        return;
+    if (sd_event_add_time_relative(migration->manager->event, &dial->timer, CLOCK_MONOTONIC,
+                                   migration->options.expire, 0, on_wait_end, dial) < 0)
+        peer_failed(migration, dial->serial, VF_ERROR_PEER_UNREACHABLE, "There is no memory to wait for it.");
+}
+
 /* Connections that managers brought go first; then, where there is an endpoint, it is dialled. */
 static void dial_endpoints(struct peer_dial *dial)
 {
@@ -76,8 +100,10 @@ static void dial_endpoints(struct peer_dial *dial)
     struct options *options = &migration->options;
     int r;
 
-    if (options->n_endpoints == 0)
-        return; /* AddPeerConnection will bring it, or the state's timer ends the wait */
+    if (options->n_endpoints == 0) {
+        wait_for_manager(dial);
+        return;
+    }
     r = dial_new(migration->manager->event, (const char(*)[ADDRESS_TEXT_MAX])options->endpoints,
                  options->n_endpoints, DIAL_TIMEOUT, on_dialled, dial, &dial->dial);
     if (r < 0) {

@@ -202,13 +202,31 @@ int qemu_socket_connect(const char *path)
     return fd_steal(&fd);
 }
 
-int qemu_socket_peer_uid(int fd, uid_t *ret)
+/* Whether the process at the other end is in the group, by its own or a supplementary one, socket(7). */
+static bool peer_in_group(int fd, gid_t own, gid_t wanted)
 {
-    struct ucred cred;
+    gid_t groups[256];
+    socklen_t size = sizeof(groups);
+
+    if (own == wanted)
+        return true;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) < 0)
+        return false;
+    for (size_t i = 0; i < size / sizeof(groups[0]); i++)
+        if (groups[i] == wanted)
+            return true;
+    return false;
+}
+
+bool qemu_socket_peer_is(int fd, const struct socket_owner *owner, uid_t *ret_uid)
+{
+    struct ucred cred = {.uid = (uid_t)-1};
     socklen_t size = sizeof(cred);
 
+    *ret_uid = (uid_t)-1;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
-        return -errno;
-    *ret = cred.uid;
-    return 0;
+        return false;
+    *ret_uid = cred.uid;
+    return cred.uid == owner->uid || cred.uid == 0 ||
+           (owner->group && peer_in_group(fd, cred.gid, owner->gid));
 }

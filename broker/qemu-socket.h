@@ -40,5 +40,9 @@ void qemu_socket_unlink(const char *path);
 /* A connection to QEMU's socket; non-blocking. -ENOTSOCK when that is no socket; other negative errnos. */
 int qemu_socket_connect(const char *path);
 
-/* The uid of the process at the other end (of the listener, where we connected). 0 or a negative errno. */
-int qemu_socket_peer_uid(int fd, uid_t *ret);
+/*
+ * Whether the process at the other end (of the listener, where we connected) is one whose connection this can
+ * be: the owner's, root's or, where that may use the sockets, the group's. Its uid is in *ret_uid, for a
+ * message.
+ */
+bool qemu_socket_peer_is(int fd, const struct socket_owner *owner, uid_t *ret_uid);

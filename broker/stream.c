@@ -26,12 +26,6 @@ static const char *stream_name(const struct stream *stream)
     return stream->migration->options.streams[stream->index];
 }
 
-/* Whether the process at the other end is one whose connection this can be: the sockets' owner, or root. */
-static bool peer_is_owner(const struct stream *stream, int fd, uid_t *ret)
-{
-    return qemu_socket_peer_uid(fd, ret) >= 0 && (*ret == stream->migration->owner.uid || *ret == 0);
-}
-
 /* ---- Outgoing: QEMU connects ---- */
 
 static int on_accept_again(sd_event_source *source, uint64_t usec, void *userdata)
@@ -68,7 +62,7 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
             pause_accepting(stream);
         return 0;
     }
-    if (!peer_is_owner(stream, fd, &uid)) {
+    if (!qemu_socket_peer_is(fd, &stream->migration->owner, &uid)) {
         log_event(LOG_WARNING, migration->id_text, migration->vm,
                   "A connection to %s by uid %u was closed: it belongs to uid %u (socket-owner).",
                   stream->path, uid, migration->owner.uid);
@@ -188,7 +182,7 @@ static bool try_connect(struct stream *stream, uint64_t now)
         return true;
     }
     r = fd = qemu_socket_connect(stream->path);
-    if (fd >= 0 && !peer_is_owner(stream, fd, &uid)) {
+    if (fd >= 0 && !qemu_socket_peer_is(fd, &stream->migration->owner, &uid)) {
         snprintf(why, sizeof(why),
                  "the process that listens there runs as uid %u, not as uid %u (socket-owner).", uid,
                  stream->migration->owner.uid);

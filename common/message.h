@@ -22,6 +22,8 @@
 #define MESSAGE_STREAMS_MAX 16  /* streams of one migration */
 #define MESSAGE_STREAM_MAX  32  /* bytes of a stream's name, its NUL included */
 #define MESSAGE_SECRET_SIZE 32
+#define WINDOW_MIN          ((uint64_t)64 * 1024)
+#define WINDOW_MAX          ((uint64_t)1024 * 1024 * 1024)
 #define MESSAGE_CHANNEL_NEW UINT32_MAX /* a QEMU connection whose channel the helper numbers */
 
 enum message_type {
@@ -91,6 +93,8 @@ struct message_start_relay {
     struct message_header header;
     uint64_t id;
     uint64_t bandwidth_limit; /* bytes/s, 0 = none */
+    uint64_t resume_timeout;  /* µs for which channels survive a loss of the network; 0 = none does */
+    uint64_t window;          /* bytes of a flow out of QEMU that may be without an acknowledgement */
     uint32_t role;            /* enum message_role */
     uint32_t security;        /* enum message_security */
     uint32_t max_channels;    /* 1…STATS_CHANNELS_MAX */

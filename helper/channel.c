@@ -2,6 +2,7 @@
 #include "session.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <syslog.h>
@@ -55,7 +56,7 @@ struct channel *channel_new(struct session *session, uint32_t number, uint32_t s
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
         struct channel *slot = &session->channels[i];
 
-        if (slot->stage == CHANNEL_OPENING || slot->stage == CHANNEL_OPEN)
+        if (channel_lives(slot))
             open++;
         else if (!channel || (channel->stage == CHANNEL_CLOSED && slot->stage == CHANNEL_UNUSED))
             channel = slot;
@@ -64,8 +65,8 @@ struct channel *channel_new(struct session *session, uint32_t number, uint32_t s
         return NULL;
     *channel =
         (struct channel){.session = session, .stage = CHANNEL_OPENING, .number = number, .stream = stream};
-    if (flow_init(&channel->out, FLOW_OUT, &session->pool) < 0 ||
-        flow_init(&channel->in, FLOW_IN, &session->pool) < 0) {
+    if (flow_init(&channel->out, FLOW_OUT, &session->pool, session->window) < 0 ||
+        flow_init(&channel->in, FLOW_IN, &session->pool, FLOW_BUFFER) < 0) {
         flow_clear(&channel->out);
         channel->stage = CHANNEL_UNUSED;
         return NULL;
@@ -79,7 +80,7 @@ void channel_close(struct channel *channel)
 {
     bool ended = channel->close_sent && channel->close_received;
 
-    if (channel->stage != CHANNEL_OPENING && channel->stage != CHANNEL_OPEN)
+    if (!channel_lives(channel))
         return;
     publish(channel, STATS_CHANNEL_OPEN); /* the last numbers, before the rings go */
     channel->stage = CHANNEL_CLOSED;
@@ -89,6 +90,18 @@ void channel_close(struct channel *channel)
     channel->carrier = carrier_free(channel->carrier);
     flow_clear(&channel->out);
     flow_clear(&channel->in);
+}
+
+void channel_quit(struct channel *channel)
+{
+    if (!channel_lives(channel))
+        return;
+    publish(channel, STATS_CHANNEL_OPEN);
+    publish(channel, STATS_CHANNEL_LOST);
+    channel->qemu = carrier_free(channel->qemu);
+    channel->out.from = channel->in.to = NULL;
+    if (channel->carrier)
+        carrier_watch(channel->carrier, 0);
 }
 
 static void on_channel_ready(struct carrier *carrier, uint32_t revents, void *userdata)
@@ -120,7 +133,8 @@ void channel_set_qemu(struct channel *channel, int fd, bool shared)
         channel_failed(channel, r);
         return;
     }
-    channel->out.from = channel->qemu;
+    if (channel->carrier)
+        channel->out.from = channel->qemu; /* else: nothing is taken that the peer may refuse */
     channel->in.to = channel->qemu;
     if (channel->session->role == ROLE_INCOMING) {
         struct frame opened = {.type = FRAME_OPENED, .channel = channel->number};
@@ -133,6 +147,16 @@ void channel_set_qemu(struct channel *channel, int fd, bool shared)
         channel_update(channel);
     if (!session_halted(channel->session) && channel->session->role == ROLE_INCOMING)
         channel_dial(channel->session, channel->stream);
+}
+
+static void send_ack(struct channel *channel)
+{
+    struct frame ack = {.type = FRAME_ACK, .channel = channel->number};
+
+    if (!channel->session->control.greeted)
+        return;
+    ack.offset = channel->in.told = channel->in.ring.begin;
+    control_send(channel->session, &ack);
 }
 
 static int on_grace(sd_event_source *source, uint64_t usec, void *userdata)
@@ -153,15 +177,20 @@ void channel_set_carrier(struct channel *channel, struct carrier *carrier)
 
     channel->carrier = carrier;
     r = carrier_attach(carrier, session->event, on_channel_ready, channel);
-    if (r >= 0 && session->role == ROLE_INCOMING)
+    if (r >= 0 && session->role == ROLE_INCOMING && !channel->graced && !channel->grace)
         r = sd_event_add_time_relative(session->event, &channel->grace, CLOCK_MONOTONIC, SESSION_GRACE, 1000,
                                        on_grace, channel);
     if (r < 0) {
         channel_failed(channel, r);
         return;
     }
+    channel->out.from = channel->qemu;
     channel->out.to = carrier;
     channel->in.from = carrier;
+    if (channel->stage == CHANNEL_OPEN)
+        session_set_state(session, STATE_ACTIVE);
+    if (channel->in.ring.begin != 0)
+        send_ack(channel); /* the last one may have been lost */
     channel_update(channel);
 }
 
@@ -213,12 +242,8 @@ void channel_dial(struct session *session, uint32_t stream)
 
 void channel_ack(struct channel *channel)
 {
-    struct frame ack = {.type = FRAME_ACK, .channel = channel->number};
-
-    if (channel->in.told == channel->in.ring.begin)
-        return;
-    ack.offset = channel->in.told = channel->in.ring.begin;
-    control_send(channel->session, &ack);
+    if (channel->in.told != channel->in.ring.begin)
+        send_ack(channel);
 }
 
 /* What a broken connection means for the migration. */
@@ -243,12 +268,51 @@ static void channel_lost(struct channel *channel, const struct flow *flow, enum 
                           stream, channel->number, channel->out.ring.cursor, channel->in.ring.end);
 }
 
+static void channel_watch(struct channel *channel);
+
+bool channel_ended(const struct channel *channel)
+{
+    return flow_ended(&channel->in) && flow_ended(&channel->out);
+}
+
+void channel_detach(struct channel *channel)
+{
+    channel->carrier = carrier_free(channel->carrier);
+    channel->out.to = channel->in.from = NULL;
+    channel->announced = channel->close_sent = false;
+    channel->close_again = channel->close_received;
+    flow_resume(&channel->in, 0);
+    channel_watch(channel);
+}
+
+void channel_announce_all(struct session *session)
+{
+    for (size_t i = 0; i < STATS_CHANNELS_MAX && !session_halted(session); i++) {
+        struct channel *channel = &session->channels[i];
+        struct frame frame = {.type = FRAME_CLOSE, .channel = channel->number};
+
+        if (channel_lives(channel)) {
+            channel_announce(channel);
+        } else if (channel->stage == CHANNEL_CLOSED && session->adopted_again) {
+            if (!channel->close_sent) {
+                frame.type = FRAME_REFUSED;
+                frame.refusal.error = VF_ERROR_INTERRUPTED;
+                snprintf(frame.refusal.text, sizeof(frame.refusal.text),
+                         "The source has given this channel up.");
+            }
+            control_send(session, &frame);
+        }
+    }
+}
+
 /* Says what the ledger has come to. */
 static void channel_tell(struct channel *channel)
 {
     struct session *session = channel->session;
     struct flow *out = &channel->out, *in = &channel->in;
 
+    if (!session->control.greeted)
+        return; /* all is said again when there is a control connection */
     if (out->ending && !out->fin_sent && ring_unsent(&out->ring) == 0 && channel->carrier) {
         struct frame fin = {.type = FRAME_FIN, .channel = channel->number, .offset = out->total};
 
@@ -259,7 +323,7 @@ static void channel_tell(struct channel *channel)
         channel_ack(channel);
     else if (in->ring.begin != in->told)
         control_ack_later(session);
-    if (flow_ended(in) && flow_ended(out) && !channel->close_sent && !session_halted(session)) {
+    if (channel_ended(channel) && !channel->close_sent && !session_halted(session)) {
         struct frame close = {.type = FRAME_CLOSE, .channel = channel->number};
 
         channel->close_sent = true;
@@ -286,7 +350,7 @@ static void channel_watch(struct channel *channel)
 }
 
 /* The source ends the migration when nothing is left of it. */
-static void end_if_complete(struct session *session)
+void channel_end_if_complete(struct session *session)
 {
     struct frame close = {.type = FRAME_CLOSE, .channel = FRAME_CHANNEL_ALL};
 
@@ -325,7 +389,7 @@ void channel_update(struct channel *channel)
     struct session *session = channel->session;
     struct flow *flows[] = {&channel->in, &channel->out}; /* in first: page requests and answers to them */
 
-    if (session_halted(session) || (channel->stage != CHANNEL_OPENING && channel->stage != CHANNEL_OPEN))
+    if (session_halted(session) || !channel_lives(channel))
         return;
     for (size_t i = 0; i < 2; i++) {
         enum flow_verdict verdict = flow_pump(flows[i], session_now(session));
@@ -344,10 +408,10 @@ void channel_update(struct channel *channel)
     if (session_halted(session))
         return;
     if (channel->close_sent && channel->close_received) {
-        if (channel->stream == 0)
+        if (channel->stream == session->main_stream)
             session->main_closed = true;
         channel_close(channel);
-        end_if_complete(session);
+        channel_end_if_complete(session);
         return;
     }
     if (channel->stage == CHANNEL_OPENING && session->role == ROLE_INCOMING)
@@ -359,6 +423,6 @@ void channel_update(struct channel *channel)
 void channel_update_all(struct session *session)
 {
     for (size_t i = 0; i < STATS_CHANNELS_MAX && !session_halted(session); i++)
-        if (session->channels[i].stage == CHANNEL_OPENING || session->channels[i].stage == CHANNEL_OPEN)
+        if (channel_lives(&session->channels[i]))
             channel_update(&session->channels[i]);
 }

@@ -36,7 +36,7 @@ static void control_watch(struct control *control)
 static void control_lost(struct session *session, const char *why)
 {
     /* All that the peer could still have said is known: both ledgers were proved channel by channel. */
-    if (session_complete(session))
+    if (session_complete(session) && session->resume_timeout == 0)
         session_end(session, VF_ERROR_NONE, false, "%s", "");
     else if (session->state == STATE_WAITING)
         session_end(session, VF_ERROR_INTERRUPTED, false,
@@ -116,6 +116,7 @@ static void on_hello(struct session *session, const struct frame *frame)
                     frame->hello.streams[i]);
                 return;
             }
+        session->main_stream = (uint32_t)stream_find(session, frame->hello.streams[0]);
         control->n_streams = frame->hello.n_streams;
         memcpy(control->streams, frame->hello.streams, sizeof(control->streams));
     } else if (frame->hello.max_channels < session->max_channels) {
@@ -126,11 +127,28 @@ static void on_hello(struct session *session, const struct frame *frame)
         send_hello(session);
     if (session_halted(session))
         return;
-    if (session->state == STATE_WAITING)
+    session->resume_timer = sd_event_source_disable_unref(session->resume_timer);
+    if (session->state == STATE_WAITING ||
+        (session->state == STATE_INTERRUPTED && session->next_channel == 0))
         session_set_state(session, STATE_CONNECTED);
-    for (size_t i = 0; i < STATS_CHANNELS_MAX && !session_halted(session); i++)
-        if (session->channels[i].stage == CHANNEL_OPENING)
-            channel_announce(&session->channels[i]);
+    if (session->role == ROLE_OUTGOING) {
+        channel_announce_all(session);
+        channel_end_if_complete(session);
+    }
+}
+
+/* The source asks for a channel again that is no more here: says whether it had ended well. */
+static void say_of_ended(struct session *session, uint32_t number)
+{
+    struct frame frame = {.type = FRAME_REFUSED, .channel = number};
+
+    frame.refusal.error = VF_ERROR_INTERRUPTED;
+    strcpy(frame.refusal.text, "The destination has given this channel up.");
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        if (session->channels[i].stage == CHANNEL_CLOSED && session->channels[i].number == number &&
+            session->channels[i].close_sent && session->channels[i].close_received)
+            frame.type = FRAME_CLOSE;
+    control_send(session, &frame);
 }
 
 /* Answers OPEN; numbers are the source's and count up from 0. */
@@ -142,6 +160,17 @@ static void on_open(struct session *session, const struct frame *frame)
 
     if (frame->stream < session->control.n_streams)
         stream = stream_find(session, session->control.streams[frame->stream]);
+    channel = channel_find(session, frame->channel);
+    if (stream >= 0 && channel && channel->stream == (uint32_t)stream && !channel->carrier &&
+        session->adopted_again) {
+        peer_unpark(session, channel);
+        channel_update(channel);
+        return;
+    }
+    if (stream >= 0 && !channel && frame->channel < session->next_channel && session->adopted_again) {
+        say_of_ended(session, frame->channel);
+        return;
+    }
     if (stream < 0 || frame->channel < session->next_channel) {
         session_end(session, VF_ERROR_PROTOCOL_MISMATCH, true,
                     "The peer opened channel %" PRIu32 " on stream %" PRIu32 ", which cannot be.",
@@ -197,9 +226,9 @@ static void on_channel_frame(struct session *session, const struct frame *frame)
     case FRAME_OPENED:
         break; /* for a person with a trace; the flows do not wait for it */
     case FRAME_REFUSED:
-        link_log(session->link, LOG_WARNING, "The destination refused channel %" PRIu32 ": %s",
-                 channel->number, frame->refusal.text);
-        if (frame->refusal.error == VF_ERROR_LIMIT_EXCEEDED)
+        link_log(session->link, LOG_WARNING, "The peer refused channel %" PRIu32 ": %s", channel->number,
+                 frame->refusal.text);
+        if (frame->refusal.error == VF_ERROR_LIMIT_EXCEEDED || frame->refusal.error == VF_ERROR_INTERRUPTED)
             channel_close(channel);
         else
             session_end(session, frame->refusal.error, false, "%s", frame->refusal.text);
@@ -211,9 +240,10 @@ static void on_channel_frame(struct session *session, const struct frame *frame)
         why = flow_on_fin(&channel->in, frame->offset);
         break;
     case FRAME_CLOSE:
-        if (channel->close_received || !flow_ended(&channel->out) || !flow_ended(&channel->in))
+        if ((channel->close_received && !channel->close_again) || !channel_ended(channel))
             why = "a CLOSE of a channel that has not ended";
         channel->close_received = true;
+        channel->close_again = false;
         break;
     default:
         break;
@@ -353,6 +383,7 @@ void control_adopt(struct session *session, struct carrier *carrier)
     }
     if (session->adopted)
         STATS_WRITE(session->stats->reconnects, STATS_READ(session->stats->reconnects) + 1);
+    session->adopted_again = session->adopted;
     session->adopted = true;
     if (session->role == ROLE_OUTGOING)
         send_hello(session);

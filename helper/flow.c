@@ -6,10 +6,10 @@
 
 #include "common/cleanup.h"
 
-int flow_init(struct flow *flow, enum flow_kind kind, struct ring_pool *pool)
+int flow_init(struct flow *flow, enum flow_kind kind, struct ring_pool *pool, size_t capacity)
 {
     *flow = (struct flow){.kind = kind, .pipe = -1};
-    return ring_init(&flow->ring, pool, kind == FLOW_OUT ? FLOW_WINDOW : FLOW_BUFFER);
+    return ring_init(&flow->ring, pool, capacity);
 }
 
 void flow_clear(struct flow *flow)
@@ -176,11 +176,30 @@ const char *flow_on_ack(struct flow *flow, uint64_t delivered)
 
 const char *flow_on_fin(struct flow *flow, uint64_t total)
 {
+    if (flow->ending && flow->fin_again && total == flow->total) {
+        flow->fin_again = false;
+        return NULL;
+    }
     if (flow->ending)
         return "a second FIN for a channel";
     if (total < flow->ring.end)
         return "a FIN at less than was sent";
     flow->ending = true;
     flow->total = total;
+    return NULL;
+}
+
+const char *flow_resume(struct flow *flow, uint64_t received)
+{
+    if (flow->kind == FLOW_IN) {
+        flow->fin_again = flow->ending;
+        return NULL;
+    }
+    if (received < flow->ring.begin)
+        return "an offset before what was acknowledged";
+    if (received > flow->ring.cursor)
+        return "an offset beyond what was sent";
+    ring_rewind(&flow->ring, received);
+    flow->fin_sent = false;
     return NULL;
 }

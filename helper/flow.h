@@ -17,7 +17,6 @@
 #include "carrier.h"
 #include "pacer.h"
 
-#define FLOW_WINDOW   ((size_t)4 * 1024 * 1024) /* bytes out of QEMU without an acknowledgement, at most */
 #define FLOW_BUFFER   ((size_t)1 * 1024 * 1024) /* bytes on the way in to QEMU, at most */
 #define FLOW_ACK_STEP ((uint64_t)1024 * 1024)   /* delivered bytes that are acknowledged at once */
 #define FLOW_BUDGET   ((size_t)2 * 1024 * 1024) /* bytes that one pump moves before others have their turn */
@@ -36,6 +35,7 @@ struct flow {
     uint64_t total; /* bytes; meaningful once ending */
     bool ending;    /* total is known */
     bool fin_sent;  /* out: the peer was told the total */
+    bool fin_again; /* in: the peer may say the total once more, since the connection was lost */
     bool shut;      /* in: QEMU was told that no more comes */
     uint64_t told;  /* in: the last acknowledgement that was sent */
     int pipe;       /* in: owned; for the ring as soon as it is empty; −1: none */
@@ -50,7 +50,7 @@ enum flow_verdict {
     FLOW_NO_MEMORY,
 };
 
-int flow_init(struct flow *flow, enum flow_kind kind, struct ring_pool *pool);
+int flow_init(struct flow *flow, enum flow_kind kind, struct ring_pool *pool, size_t capacity);
 void flow_clear(struct flow *flow);
 
 /* In: bytes are spliced through this pipe as soon as both ends are there and not shared; takes it. Both must
@@ -71,6 +71,12 @@ bool flow_ended(const struct flow *flow);
 
 /* Out: the peer has delivered so many bytes. */
 const char *flow_on_ack(struct flow *flow, uint64_t delivered);
+
+/*
+ * A new peer connection takes the place of one that was lost. Out: goes on from what the peer has received.
+ * What the peer was told, and what it said, may have been lost, or comes twice.
+ */
+const char *flow_resume(struct flow *flow, uint64_t received);
 
 /* In: the peer's QEMU ended after so many bytes. */
 const char *flow_on_fin(struct flow *flow, uint64_t total);

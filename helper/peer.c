@@ -134,19 +134,21 @@ static int refuse_control(struct peer *peer)
 
 static int send_channel_hello(struct peer *peer)
 {
-    struct channel_hello hello = {.channel = peer->channel};
+    const struct channel *channel = channel_find(peer->session, peer->channel);
+    struct channel_hello hello = {.channel = peer->channel, .received = channel ? channel->in.ring.end : 0};
     uint8_t buf[CHANNEL_HELLO_SIZE];
     ssize_t n;
     int r;
 
-    /* Resuming will say here how much was received; a channel that begins has nothing yet. */
     channel_hello_encode(&hello, buf);
     r = ring_append(&peer->out, buf, sizeof(buf));
     if (r < 0)
         return r;
     peer->hello_sent = true;
     n = carrier_send(peer->carrier, &peer->out);
-    return n < 0 && n != -EAGAIN ? (int)n : 0;
+    if (n < 0 && n != -EAGAIN)
+        return (int)n;
+    return ring_unsent(&peer->out) > 0 ? -EIO : 0; /* the first bytes of a connection always have room */
 }
 
 /* Gives the proved connection to its channel; the peer's slot is free again. */
@@ -173,21 +175,23 @@ static int on_channel_hello(struct peer *peer)
         return n == 0 ? -ECONNRESET : (int)n;
     if (ring_copy(&peer->in, buf, sizeof(buf)) < sizeof(buf))
         return -EAGAIN;
-    if (channel_hello_decode(buf, &hello) != VERDICT_OK || hello.received != 0)
+    if (channel_hello_decode(buf, &hello) != VERDICT_OK)
         return -EPROTO;
 
-    if (peer->connecting) {
-        if (hello.channel != peer->channel)
-            return -EPROTO;
-    } else {
-        peer->channel = hello.channel;
+    if (peer->connecting && hello.channel != peer->channel)
+        return -EPROTO;
+    /* One that is alive, or an offset that cannot be, is refused before anything changes. */
+    channel = channel_find(peer->session, hello.channel);
+    if (channel && channel->carrier)
+        return -EEXIST;
+    if (channel ? flow_resume(&channel->out, hello.received) != NULL : hello.received != 0)
+        return -EPROTO;
+    peer->channel = hello.channel;
+    if (!peer->connecting && channel) {
         r = send_channel_hello(peer);
         if (r < 0)
             return r;
     }
-    channel = channel_find(peer->session, peer->channel);
-    if (channel && channel->carrier)
-        return -EEXIST;
     if (channel)
         give_to_channel(peer, channel);
     else if (peer->connecting)
@@ -259,6 +263,7 @@ static int on_greeting(struct peer *peer)
     ring_clear(&peer->in);
     ring_clear(&peer->out);
     peer->kind = preamble.kind;
+    peer->since = session_now(peer->session);
     peer->stage = PEER_PROOF;
     fd = carrier_release(peer->carrier);
     peer->carrier = NULL;
@@ -362,7 +367,7 @@ static struct peer *peer_slot(struct session *session)
 
         if (peer->stage == PEER_UNUSED)
             return peer;
-        if (!peer->connecting && (!oldest || peer->since < oldest->since))
+        if (!peer->connecting && peer->stage != PEER_GREETING && (!oldest || peer->since < oldest->since))
             oldest = peer;
     }
     if (oldest)
@@ -412,7 +417,8 @@ static int peer_attach(struct peer *peer, int fd)
 static const struct channel *asked_for(const struct session *session, uint32_t serial)
 {
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        if (session->channels[i].stage == CHANNEL_OPENING && session->channels[i].serial == serial)
+        if (channel_lives(&session->channels[i]) && !session->channels[i].carrier &&
+            session->channels[i].serial == serial)
             return &session->channels[i];
     return NULL;
 }
@@ -456,10 +462,17 @@ void peer_start(struct session *session, const struct message_peer *m, int fd)
 
 void peer_unpark(struct session *session, struct channel *channel)
 {
+    int r;
+
     for (size_t i = 0; i < SESSION_PEERS_MAX; i++) {
         struct peer *peer = &session->peers[i];
 
-        if (peer->stage == PEER_PARKED && peer->channel == channel->number) {
+        if (peer->stage != PEER_PARKED || peer->channel != channel->number)
+            continue;
+        r = send_channel_hello(peer);
+        if (r < 0) {
+            peer_failed(peer, r);
+        } else {
             give_to_channel(peer, channel);
             return;
         }
@@ -468,6 +481,8 @@ void peer_unpark(struct session *session, struct channel *channel)
 
 void peer_expire(struct peer *peer, uint64_t now)
 {
-    if (peer->stage != PEER_UNUSED && now - peer->since > SESSION_PEER_DEADLINE)
+    /* One that a manager brought waits for the source to use it. */
+    if (peer->stage != PEER_UNUSED && peer->stage != PEER_GREETING &&
+        now - peer->since > SESSION_PEER_DEADLINE)
         peer_failed(peer, -ETIMEDOUT);
 }

@@ -321,7 +321,7 @@ const char *frame_not_permitted(enum frame_type type, enum message_role from, bo
     enum { BEFORE = 1, AFTER = 2, SOURCE = 4, DESTINATION = 8, BOTH = SOURCE | DESTINATION };
     static const uint8_t permitted[FRAME_MAX_TYPE_] = {
         [FRAME_HELLO] = BEFORE | BOTH,        [FRAME_OPEN] = AFTER | SOURCE,
-        [FRAME_OPENED] = AFTER | DESTINATION, [FRAME_REFUSED] = AFTER | DESTINATION,
+        [FRAME_OPENED] = AFTER | DESTINATION, [FRAME_REFUSED] = AFTER | BOTH,
         [FRAME_ACK] = AFTER | BOTH,           [FRAME_FIN] = AFTER | BOTH,
         [FRAME_CLOSE] = AFTER | BOTH,         [FRAME_ABORT] = BEFORE | AFTER | BOTH,
         [FRAME_PING] = AFTER | BOTH,          [FRAME_PONG] = AFTER | BOTH,

@@ -3,7 +3,7 @@
 
 /*
  * The peer protocol's records: bytes in, records and verdicts out. Pure: no I/O, no allocation, no state but
- * what the caller holds. docs/protocol.md is the description; all integers are little-endian.
+ * what the caller holds. docs/vmferry-protocol.7.rst is the description; all integers are little-endian.
  */
 
 #include <stdbool.h>
@@ -74,7 +74,7 @@ enum frame_type {
     FRAME_HELLO = 1,
     FRAME_OPEN = 2,    /* source: this channel is a connection on that stream */
     FRAME_OPENED = 3,  /* destination: its QEMU is connected */
-    FRAME_REFUSED = 4, /* destination: it will not be, and why */
+    FRAME_REFUSED = 4, /* there will be no such channel (any more), and why */
     FRAME_ACK = 5,     /* so many bytes of the channel are delivered to my QEMU */
     FRAME_FIN = 6,     /* my QEMU ended its direction of the channel after so many bytes */
     FRAME_CLOSE = 7,   /* both directions are ended and proved at my side */

@@ -36,6 +36,12 @@ void ring_pool_clear(struct ring_pool *pool)
         free(pool_take(pool));
 }
 
+void ring_pool_trim(struct ring_pool *pool)
+{
+    for (size_t n = (pool->n_free + 1) / 2; n > 0; n--)
+        free(pool_take(pool));
+}
+
 int ring_init(struct ring *ring, struct ring_pool *pool, size_t capacity)
 {
     size_t n_slots = (capacity + RING_BLOCK - 1) / RING_BLOCK + 1;
@@ -147,6 +153,12 @@ void ring_release(struct ring *ring, uint64_t offset)
         *slot = NULL;
     }
     ring->begin = offset;
+}
+
+void ring_rewind(struct ring *ring, uint64_t offset)
+{
+    assert(offset >= ring->begin && offset <= ring->cursor && ring->pipe < 0);
+    ring->cursor = offset;
 }
 
 int ring_append(struct ring *ring, const void *data, size_t size)

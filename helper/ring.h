@@ -34,6 +34,9 @@ struct ring_pool {
 
 void ring_pool_clear(struct ring_pool *pool);
 
+/* Gives half of the free blocks back to malloc(3): for who calls it now and then. */
+void ring_pool_trim(struct ring_pool *pool);
+
 struct ring {
     struct ring_pool *pool; /* borrowed; outlives the ring */
     uint64_t begin;
@@ -84,6 +87,10 @@ void ring_advance(struct ring *ring, size_t n);
 
 /* All before offset may be forgotten; offset must lie in begin…cursor. */
 void ring_release(struct ring *ring, uint64_t offset);
+
+/* Goes back to offset, which must lie in begin…cursor: what is between is to be sent again. Not with a pipe.
+ */
+void ring_rewind(struct ring *ring, uint64_t offset);
 
 /* Copies data in; 0, -ENOBUFS when it does not fit as a whole, or -ENOMEM. */
 int ring_append(struct ring *ring, const void *data, size_t size);

@@ -47,7 +47,7 @@ static int on_redial(sd_event_source *source, uint64_t usec, void *userdata)
 
     (void)source;
     (void)usec;
-    if (session->over || session->control.carrier)
+    if (session->over || session->control.carrier || session->role != ROLE_OUTGOING)
         return 0;
     session->resume_serial = m.need_peer.serial = ++session->next_serial;
     m.need_peer.kind = PEER_RESUME;
@@ -70,21 +70,52 @@ void session_redial(struct session *session)
         session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
 }
 
+/* The network does not come back in time. What is proved is done; what is not, its QEMUs have to learn. */
+static void give_channels_up(struct session *session)
+{
+    if (session_complete(session)) {
+        session_end(session, VF_ERROR_NONE, false, "%s", "");
+        return;
+    }
+    session->main_closed = false; /* what is lost now has to come again before this can be done */
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        channel_close(&session->channels[i]);
+}
+
+static int on_resume_timeout(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct session *session = userdata;
+
+    (void)source;
+    (void)usec;
+    link_log(session->link, LOG_WARNING,
+             "The network did not come back in time: QEMU's connections are given up.");
+    give_channels_up(session);
+    return 0;
+}
+
 void session_clean_up(struct session *session)
 {
     if (session->over || !session->broken)
         return;
     session->cleanup = sd_event_source_disable_unref(session->cleanup);
-    session->main_closed = false; /* what is lost now has to come again before this can be done */
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        channel_close(&session->channels[i]);
+        if (channel_lives(&session->channels[i]))
+            channel_detach(&session->channels[i]);
     for (size_t i = 0; i < SESSION_PEERS_MAX; i++)
         peer_clear(&session->peers[i]);
     control_clear(session);
     session->broken = false;
     session_set_state(session, STATE_INTERRUPTED);
+    if (session->resume_timeout == 0)
+        give_channels_up(session);
+    else if (!session->resume_timer &&
+             sd_event_add_time_relative(session->event, &session->resume_timer, CLOCK_MONOTONIC,
+                                        session->resume_timeout, 0, on_resume_timeout, session) < 0)
+        give_channels_up(session);
     session->redial = SESSION_REDIAL_FIRST;
-    session_redial(session);
+    if (!session->over)
+        on_redial(NULL, 0, session);
 }
 
 static int on_clean_up(sd_event_source *source, void *userdata)
@@ -110,12 +141,18 @@ void session_interrupt(struct session *session, const char *format, ...)
 
 bool session_complete(const struct session *session)
 {
-    if (!session->main_closed)
-        return false;
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        if (session->channels[i].stage == CHANNEL_OPENING || session->channels[i].stage == CHANNEL_OPEN)
+    bool main_ended = session->main_closed;
+
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
+        const struct channel *channel = &session->channels[i];
+
+        if (!channel_lives(channel))
+            continue;
+        if (!channel_ended(channel))
             return false;
-    return true;
+        main_ended = main_ended || channel->stream == session->main_stream;
+    }
+    return main_ended;
 }
 
 static int on_linger_end(sd_event_source *source, uint64_t usec, void *userdata)
@@ -151,7 +188,7 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
     session->state = STATE_FINISHED;
     session->tick = sd_event_source_disable_unref(session->tick);
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        channel_close(&session->channels[i]);
+        channel_quit(&session->channels[i]);
     for (size_t i = 0; i < SESSION_PEERS_MAX; i++)
         session->peers[i].carrier = carrier_free(session->peers[i].carrier);
 
@@ -166,9 +203,14 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
         control_linger(session);
 }
 
+static unsigned silence_max(const struct session *session)
+{
+    return session->resume_timeout > 0 ? SESSION_SILENCE_RESUME : SESSION_SILENCE_MAX;
+}
+
 static void control_silent(struct session *session)
 {
-    const int seconds = SESSION_SILENCE_MAX * SESSION_TICK / 1000000;
+    const int seconds = (int)silence_max(session) * SESSION_TICK / 1000000;
 
     if (session->state != STATE_WAITING)
         session_interrupt(session, "The peer has not been heard of for %d s.", seconds);
@@ -187,11 +229,12 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
     STATS_WRITE(session->stats->rate, moved - session->rated);
     STATS_WRITE(session->stats->rate_at_usec, now);
     session->rated = moved;
+    ring_pool_trim(&session->pool); /* what was not used for a while goes back */
     for (size_t i = 0; i < SESSION_PEERS_MAX && !session->over; i++)
         peer_expire(&session->peers[i], now);
     if (session->over)
         return 0;
-    if (control->carrier && ++control->silence > SESSION_SILENCE_MAX) {
+    if (control->carrier && ++control->silence > silence_max(session)) {
         control_silent(session);
     }
     if (control->greeted && control->pinged == 0 && !session_halted(session)) {
@@ -219,6 +262,8 @@ static void on_qemu(struct session *session, const struct message_qemu *m, int f
         channel = channel_find(session, m->channel);
         if (!channel || channel->dial != DIAL_ASKED)
             return; /* it has ended meanwhile */
+    } else if (session->control.close_sent) {
+        return; /* the migration is done */
     } else {
         channel = channel_new(session, session->next_channel, m->stream);
         if (!channel) {
@@ -335,7 +380,7 @@ static int check_start(const struct message_start_relay *start)
 {
     if (start->role > ROLE_OUTGOING || start->security > SECURITY_PLAIN || start->n_streams == 0 ||
         start->n_streams > MESSAGE_STREAMS_MAX || start->max_channels == 0 ||
-        start->max_channels > STATS_CHANNELS_MAX)
+        start->max_channels > STATS_CHANNELS_MAX || start->window < WINDOW_MIN || start->window > WINDOW_MAX)
         return -EBADMSG;
     for (uint32_t i = 0; i < start->n_streams; i++)
         if (!memchr(start->streams[i], 0, MESSAGE_STREAM_MAX) || !stream_name_ok(start->streams[i]))
@@ -362,6 +407,8 @@ int session_new(sd_event *event, struct link *link, const struct message_start_r
     session->role = start->role;
     session->security = start->security;
     session->max_channels = start->max_channels;
+    session->resume_timeout = start->resume_timeout;
+    session->window = (size_t)start->window;
     session->n_streams = start->n_streams;
     memcpy(session->streams, start->streams, sizeof(session->streams));
     session->pool.max_free = POOL_BLOCKS;
@@ -408,6 +455,7 @@ struct session *session_free(struct session *session)
     sd_event_source_disable_unref(session->linger);
     sd_event_source_disable_unref(session->cleanup);
     sd_event_source_disable_unref(session->redial_timer);
+    sd_event_source_disable_unref(session->resume_timer);
     if (session->stats)
         munmap(session->stats, sizeof(*session->stats));
     explicit_bzero(session->control_key, sizeof(session->control_key));

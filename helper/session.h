@@ -28,12 +28,15 @@
 #define SESSION_PEERS_MAX     64       /* peer connections that have not proved themselves, at once */
 #define SESSION_PEER_DEADLINE 10000000 /* µs in which one must */
 #define SESSION_TICK          1000000  /* µs between pings, and over which the rate is taken */
-#define SESSION_SILENCE_MAX   10       /* ticks without a word on the control connection: it is lost */
-#define SESSION_ACK_DELAY     10000    /* µs that an acknowledgement may wait for more to acknowledge */
-#define SESSION_GRACE         100000  /* µs after which a silent channel is connected to QEMU all the same */
-#define SESSION_LINGER        2000000 /* µs that the last frame has to reach the peer */
-#define SESSION_REDIAL_FIRST  200000  /* µs until the peer is dialled again after a loss, doubled up to */
-#define SESSION_REDIAL_MAX    5000000 /* this, give or take a quarter */
+#define SESSION_SILENCE_RESUME                                                                               \
+    4                              /* the same where channels survive it, so that a false alarm costs little \
+                                    */
+#define SESSION_SILENCE_MAX  10    /* ticks without a word on the control connection: it is lost */
+#define SESSION_ACK_DELAY    10000 /* µs that an acknowledgement may wait for more to acknowledge */
+#define SESSION_GRACE        100000  /* µs after which a silent channel is connected to QEMU all the same */
+#define SESSION_LINGER       2000000 /* µs that the last frame has to reach the peer */
+#define SESSION_REDIAL_FIRST 200000  /* µs until the peer is dialled again after a loss, doubled up to */
+#define SESSION_REDIAL_MAX   5000000 /* this, give or take a quarter */
 
 struct session;
 
@@ -85,6 +88,7 @@ struct channel {
     bool graced;             /* destination: it has been silent for long enough */
     bool close_sent;         /* both flows are proved at this side */
     bool close_received;     /* and at the other */
+    bool close_again;        /* the other may say so once more, since the connection was lost */
     uint32_t serial;         /* source: of the NEED_PEER */
     struct carrier *qemu;    /* owned */
     struct carrier *carrier; /* owned: the peer connection */
@@ -119,10 +123,13 @@ struct session {
     uint8_t
         resume_key[KEY_SIZE];   /* likewise: for the control connection that follows when that one is lost */
     bool adopted;               /* there has been a control connection */
+    bool adopted_again;         /* and the current one is not the first */
     bool broken;                /* it is lost; session_interrupt() will clean up from the loop */
     char why[MESSAGE_TEXT_MAX]; /* it was lost */
     uint32_t resume_serial;     /* source: of the NEED_PEER for the next one; 0: none is on its way */
     uint64_t redial;            /* µs until the next try */
+    uint64_t resume_timeout;    /* µs */
+    size_t window;              /* bytes */
     struct stats *stats;        /* mapped; shared with the broker */
     struct ring_pool pool;
     struct pacer pacer;
@@ -132,11 +139,12 @@ struct session {
     uint32_t next_channel;
     uint32_t next_serial;
     uint32_t n_refused;      /* peer connections that failed to prove themselves, for the log */
-    bool main_closed;        /* a channel of the first stream has ended well */
+    uint32_t main_stream;    /* the source's first */
+    bool main_closed;        /* a channel of that has ended well */
     bool over;               /* the result stands; only the last frame may still be on its way */
     uint64_t sent, received; /* bytes, all channels */
     uint64_t rated;          /* sent + received at the last tick */
-    sd_event_source *tick, *ack_timer, *pace_timer, *linger, *cleanup, *redial_timer;
+    sd_event_source *tick, *ack_timer, *pace_timer, *linger, *cleanup, *redial_timer, *resume_timer;
 };
 
 /* ---- session.c ---- */
@@ -165,10 +173,11 @@ static inline bool session_halted(const struct session *session)
 }
 
 /*
- * The connection to the peer is lost. The local QEMUs lose theirs, for there is no resuming: a pre-copy
- * fails, a post-copy is paused. But the migration goes on waiting, with its listeners: the source dials
- * again, and QEMU's next connections (migrate-recover, migrate resume) are new channels of it. Takes effect
- * from the event loop.
+ * The connection to the peer is lost. The source dials again; the channels keep QEMU's connections and go on
+ * where they were, if that succeeds before the resume time-out. After it the local QEMUs lose their
+ * connections: a pre-copy fails, a post-copy is paused. But the migration goes on waiting, with its
+ * listeners, and QEMU's next connections (migrate-recover, migrate resume) are new channels of it. Takes
+ * effect from the event loop.
  */
 void session_interrupt(struct session *session, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -218,6 +227,11 @@ void channel_set_qemu(struct channel *channel, int fd, bool shared);
 /* Takes carrier, on which the channel hellos have crossed. */
 void channel_set_carrier(struct channel *channel, struct carrier *carrier);
 
+static inline bool channel_lives(const struct channel *channel)
+{
+    return channel->stage == CHANNEL_OPENING || channel->stage == CHANNEL_OPEN;
+}
+
 /* Source: tells the peer of the channel and asks for a peer connection, once there is a control connection.
  */
 void channel_announce(struct channel *channel);
@@ -231,6 +245,21 @@ void channel_update_all(struct session *session);
 
 /* Sends the acknowledgement that is due, if any. */
 void channel_ack(struct channel *channel);
+
+/* Both flows have ended and are proved by this side's ledger. */
+bool channel_ended(const struct channel *channel);
+
+/* The peer connection is lost; what QEMU has sent is kept, and its connection too. */
+void channel_detach(struct channel *channel);
+
+/* Source, after a loss: says of every channel what it is, for the peer may have missed it. */
+void channel_announce_all(struct session *session);
+
+/* Source: ends the migration when nothing is left of it. */
+void channel_end_if_complete(struct session *session);
+
+/* The migration has ended: QEMU loses its connection at once, the peer only after it was told why. */
+void channel_quit(struct channel *channel);
 
 /* Closes its connections; lost where it had not ended. */
 void channel_close(struct channel *channel);

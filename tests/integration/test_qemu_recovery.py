@@ -21,10 +21,12 @@ def test_postcopy_recovers_twice(workdir: Path, needs_qemu: None, needs_postcopy
           Broker(workdir, "a", netns=network.a) as a,
           Broker(workdir, "b", netns=network.b, listen=f"tcp:{network.address_b}:0") as b,
           Pair(workdir, mib=256, parameters={"max-postcopy-bandwidth": SLOW}) as pair):
-        incoming = b.prepare(options={"security": ("s", security)})
+        resume = {"resume-timeout-usec": ("t", 500_000)}  # short: the cut is for good
+        incoming = b.prepare(options={"security": ("s", security), **resume})
         assert incoming.ticket
-        outgoing = a.outgoing(incoming.ticket)
+        outgoing = a.outgoing(incoming.ticket, options=resume)
         source, destination = f"unix:{outgoing.socket()}", f"unix:{incoming.socket()}"
+        pair.source.wait_sweeps(1)  # a VM of zeros would be over before the cut
         pair.enable_postcopy()
         pair.listen(destination)
         pair.begin(source)

@@ -11,6 +11,8 @@
 /*
  * One helper's channel between two sockets of the test: `qemu` is QEMU's end, `peer` the other helper's.
  */
+enum { WINDOW = 4 * 1024 * 1024 };
+
 struct rig {
     int qemu, peer;
     struct carrier *to_qemu, *to_peer;
@@ -23,8 +25,8 @@ static void rig_init_on(struct rig *rig, const int qemu[static 2], const int pee
     *rig = (struct rig){.qemu = qemu[0], .peer = peer[0], .pool = {.max_free = 4}};
     assert_int_equal(carrier_plain_new(qemu[1], false, NULL, NULL, &rig->to_qemu), 0);
     assert_int_equal(carrier_plain_new(peer[1], false, NULL, NULL, &rig->to_peer), 0);
-    assert_int_equal(flow_init(&rig->out, FLOW_OUT, &rig->pool), 0);
-    assert_int_equal(flow_init(&rig->in, FLOW_IN, &rig->pool), 0);
+    assert_int_equal(flow_init(&rig->out, FLOW_OUT, &rig->pool, WINDOW), 0);
+    assert_int_equal(flow_init(&rig->in, FLOW_IN, &rig->pool, FLOW_BUFFER), 0);
     rig->out.from = rig->in.to = rig->to_qemu;
     rig->out.to = rig->in.from = rig->to_peer;
 }
@@ -293,10 +295,10 @@ TEST(test_back_pressure_out)
         sent += n;
         idle = n > 0 ? 0 : idle + 1;
         assert_int_equal(pump(&rig.out, 0), FLOW_OK);
-        assert_true(rig.out.ring.end - rig.out.ring.begin <= FLOW_WINDOW);
+        assert_true(rig.out.ring.end - rig.out.ring.begin <= WINDOW);
     }
-    assert_int_equal(rig.out.ring.end, FLOW_WINDOW);
-    assert_true(sent > FLOW_WINDOW && sent < FLOW_WINDOW + 1000000);
+    assert_int_equal(rig.out.ring.end, WINDOW);
+    assert_true(sent > WINDOW && sent < WINDOW + 1000000);
     assert_false(flow_wants_input(&rig.out));
     assert_true(flow_wants_output(&rig.out));
 
@@ -306,7 +308,7 @@ TEST(test_back_pressure_out)
         got += (uint64_t)n;
         assert_int_equal(pump(&rig.out, 0), FLOW_OK);
     }
-    assert_int_equal(got, FLOW_WINDOW);
+    assert_int_equal(got, WINDOW);
     assert_false(flow_wants_input(&rig.out));
     assert_false(flow_wants_output(&rig.out));
 
