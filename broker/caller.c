@@ -3,11 +3,12 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/cleanup.h"
 #include "manager.h"
 
-enum { CALLS_MAX = 1024 };
+enum { CALLS_MAX = 1024, CALLS_PER_SENDER = 64 };
 
 struct call {
     TAILQ_ENTRY(call) entry;
@@ -50,8 +51,14 @@ static int on_uid(sd_bus_message *reply, void *userdata, sd_bus_error *unused)
 int caller_resolve(struct manager *manager, sd_bus_message *m, call_t run, sd_bus_error *error)
 {
     struct call *call;
+    unsigned of_sender = 0;
     int r;
 
+    TAILQ_FOREACH(call, &manager->calls, entry)
+    of_sender += strcmp(sd_bus_message_get_sender(call->m), sd_bus_message_get_sender(m)) == 0;
+    if (of_sender >= CALLS_PER_SENDER)
+        return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
+                         "%d of your calls are waiting already. Wait for their answers.", CALLS_PER_SENDER);
     if (manager->n_calls >= CALLS_MAX)
         return error_set(error, VF_ERROR_LIMIT_EXCEEDED, "%d calls are waiting already. Try again.",
                          CALLS_MAX);

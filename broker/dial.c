@@ -10,7 +10,7 @@
 #include "common/cleanup.h"
 #include "ticket.h"
 
-enum { STAGGER = 250000 /* µs, RFC 8305, 5 */, WHY_MAX = 256 };
+enum { STAGGER = 250000 /* µs, RFC 8305, 5 */, AGAIN = 20000 /* µs */, WHY_MAX = 256 };
 
 struct attempt {
     struct dial *dial;
@@ -103,6 +103,11 @@ static void attempt_start(struct attempt *attempt)
         return;
     }
     fd = endpoint_connect(&endpoint);
+    if (fd == -EAGAIN) { /* a UNIX listener's backlog is full: the same again, until the time is up */
+        attempt->dial->next--;
+        sd_event_source_set_time_relative(attempt->dial->stagger, AGAIN);
+        return;
+    }
     if (fd < 0) {
         attempt_failed(attempt, strerror(-fd));
         return;

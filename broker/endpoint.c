@@ -157,7 +157,6 @@ const char *endpoint_parse(const char *text, struct endpoint *ret)
 void endpoint_tune(int fd)
 {
     const int on = 1, idle = 10, interval = 5, count = 3;
-    const unsigned give_up = 20000; /* ms: data without an acknowledgement of the peer's kernel, tcp(7) */
 
     /* Errors are not looked at: a socket that is not TCP has no such options, and needs none. */
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -165,6 +164,12 @@ void endpoint_tune(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+}
+
+void endpoint_tune_control(int fd)
+{
+    const unsigned give_up = 20000; /* ms */
+
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &give_up, sizeof(give_up));
 }
 

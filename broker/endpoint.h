@@ -31,9 +31,15 @@ int endpoint_listen(const struct endpoint *endpoint);
 /* A socket that connects or is connected; or a negative errno. Wait for EPOLLOUT, then read SO_ERROR. */
 int endpoint_connect(const struct endpoint *endpoint);
 
-/* Options of a peer connection that is connected or connects: no delay, keep-alive, when a silent peer is
- * given up. */
+/* Options of a peer connection: no delay, keep-alive. */
 void endpoint_tune(int fd);
+
+/*
+ * And when data that is not acknowledged makes a connection lost. Only for control connections, which are
+ * always read: the time counts also where the other side's window is closed (tcp(7)), as a channel's is while
+ * QEMU does not read.
+ */
+void endpoint_tune_control(int fd);
 
 /*
  * How peers can reach a listener: its address, or where it listens on all of them, those that this host has

@@ -4,6 +4,22 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "common/message.h"
+
+enum { TEXT_MAX = 1024 };
+
+static int set(sd_bus_error *ret, const char *name, const char *format, va_list args)
+    __attribute__((format(printf, 3, 0)));
+
+static int set(sd_bus_error *ret, const char *name, const char *format, va_list args)
+{
+    char text[TEXT_MAX], printable[TEXT_MAX];
+
+    vsnprintf(text, sizeof(text), format, args);
+    message_text_set(printable, sizeof(printable), text);
+    return sd_bus_error_set(ret, name, printable);
+}
+
 int error_set(sd_bus_error *ret, enum vf_error error, const char *format, ...)
 {
     char name[64];
@@ -12,7 +28,18 @@ int error_set(sd_bus_error *ret, enum vf_error error, const char *format, ...)
 
     snprintf(name, sizeof(name), ERROR_PREFIX "%s", vf_error_to_string(error));
     va_start(args, format);
-    r = sd_bus_error_setfv(ret, name, format, args);
+    r = set(ret, name, format, args);
+    va_end(args);
+    return r;
+}
+
+int error_invalid(sd_bus_error *ret, const char *format, ...)
+{
+    va_list args;
+    int r;
+
+    va_start(args, format);
+    r = set(ret, SD_BUS_ERROR_INVALID_ARGS, format, args);
     va_end(args);
     return r;
 }

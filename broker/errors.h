@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Our errors as D-Bus errors. */
+/*
+ * Errors for the bus. Whatever a text was made of (a caller's words, cut where they were too long), what
+ * leaves here is printable UTF-8: sd-bus sends nothing else, and a call without an answer is the worst one.
+ */
 
 #include <systemd/sd-bus.h>
 
@@ -10,3 +13,6 @@
 /* Sets an error of ours and returns its (negative) errno, as sd_bus_error_setf(3). */
 int error_set(sd_bus_error *ret, enum vf_error error, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* The same for org.freedesktop.DBus.Error.InvalidArgs. */
+int error_invalid(sd_bus_error *ret, const char *format, ...) __attribute__((format(printf, 2, 3)));

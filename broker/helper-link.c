@@ -65,7 +65,7 @@ static void gone(struct helper_link *link)
         link->on_gone(link, link->why, link->userdata);
 }
 
-void helper_link_kill(struct helper_link *link)
+static void kill_process(struct helper_link *link)
 {
     if (!link->exited)
         sd_event_source_send_child_signal(link->child, SIGKILL, NULL, 0);
@@ -81,7 +81,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
         return 0;
     if (link->fd >= 0)
         snprintf(link->why, sizeof(link->why), "did not start within %d s", START_TIMEOUT / 1000000);
-    helper_link_kill(link);
+    kill_process(link);
     return 0;
 }
 
@@ -99,6 +99,14 @@ static void close_socket(struct helper_link *link)
         arm_timer(link, EXIT_TIMEOUT);
 }
 
+void helper_link_kill(struct helper_link *link, const char *why)
+{
+    if (link->why[0] == '\0')
+        snprintf(link->why, sizeof(link->why), "%s", why);
+    kill_process(link);
+    close_socket(link);
+}
+
 /* One message; false when there is none now, or never will be. */
 static bool read_one(struct helper_link *link)
 {
@@ -110,11 +118,13 @@ static bool read_one(struct helper_link *link)
     r = message_recv(link->fd, TO_BROKER, link->phase, &m, &fd);
     if (r == -EAGAIN)
         return false;
+    if (r == -ECONNRESET)
+        r = 0; /* it has gone with messages of ours unread; its exit says why */
     if (r <= 0) {
         if (r < 0) {
             snprintf(link->why, sizeof(link->why), "sent a message that is not permitted (%s)",
                      message_name(m.header.type));
-            helper_link_kill(link);
+            kill_process(link);
         }
         close_socket(link);
         return false;

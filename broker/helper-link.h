@@ -47,5 +47,6 @@ struct helper_link *helper_link_free(struct helper_link *link);
 /* Borrows fd (−1 for none). A negative errno where it cannot be sent. */
 int helper_link_send(struct helper_link *link, enum message_type type, union message *m, int fd);
 
-/* SIGKILL: for a helper that does not do what it was told. on_gone() follows. */
-void helper_link_kill(struct helper_link *link);
+/* SIGKILL, for a helper that is not to be trusted any more: nothing that it said is read. on_gone() follows
+ * with why. */
+void helper_link_kill(struct helper_link *link, const char *why);

@@ -31,6 +31,14 @@ void log_open(int max_priority)
     priority_max = max_priority;
 }
 
+bool log_sample(uint32_t *count)
+{
+    if (*count == UINT32_MAX)
+        return false;
+    ++*count;
+    return (*count & (*count - 1)) == 0;
+}
+
 void log_event(int priority, const char *id, const char *vm, const char *format, ...)
 {
     char text[1024];

@@ -6,11 +6,19 @@
  * and the VM in VMFERRY_VM=; else to stderr, with the id in front. Never a secret, never a ticket.
  */
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <syslog.h>
 
 /* id and vm may be NULL. */
 void log_event(int priority, const char *id, const char *vm, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+
+/*
+ * Whether an event that others can bring about at will is to be logged: the 1st, 2nd, 4th, 8th … of them, so
+ * that a flood of them does not become one of lines.
+ */
+bool log_sample(uint32_t *count);
 
 /* To be called first; lines above this priority (syslog(3)) are dropped. */
 void log_open(int max_priority);

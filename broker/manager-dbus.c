@@ -20,13 +20,11 @@ static int check_vm(const char *vm, sd_bus_error *error)
     size_t n = strlen(vm);
 
     if (n == 0)
-        return sd_bus_error_set(error, SD_BUS_ERROR_INVALID_ARGS, "The VM's name is empty.");
+        return error_invalid(error, "The VM's name is empty.");
     if (n > VM_MAX)
-        return sd_bus_error_setf(error, SD_BUS_ERROR_INVALID_ARGS,
-                                 "The VM's name has %zu bytes; %d are allowed.", n, VM_MAX);
+        return error_invalid(error, "The VM's name has %zu bytes; %d are allowed.", n, VM_MAX);
     if (!message_text_ok(vm, n + 1))
-        return sd_bus_error_set(error, SD_BUS_ERROR_INVALID_ARGS,
-                                "The VM's name holds control characters or is not UTF-8.");
+        return error_invalid(error, "The VM's name holds control characters or is not UTF-8.");
     return 0;
 }
 
@@ -65,9 +63,8 @@ static int reply_again(sd_bus_message *m, const struct migration *migration, con
                        sd_bus_error *error)
 {
     if (strcmp(migration->vm, vm) != 0)
-        return sd_bus_error_setf(error, SD_BUS_ERROR_INVALID_ARGS,
-                                 "The client-id '%s' is that of migration %s, which is of VM '%s'.",
-                                 migration->options.client_id, migration->id_text, migration->vm);
+        return error_invalid(error, "The client-id '%s' is that of migration %s, which is of VM '%s'.",
+                             migration->options.client_id, migration->id_text, migration->vm);
     if (migration->role == ROLE_INCOMING && !migration->ticket)
         return error_set(error, VF_ERROR_TICKET_USED,
                          "Migration %s of VM '%s' (client-id '%s') is %s: its ticket has served already.",
@@ -182,8 +179,7 @@ static int on_get_migration(sd_bus_message *m, void *userdata, sd_bus_error *err
     if (r < 0)
         return r;
     if (strcmp(role, "incoming") != 0 && strcmp(role, "outgoing") != 0)
-        return sd_bus_error_setf(error, SD_BUS_ERROR_INVALID_ARGS,
-                                 "The role is '%s'; it can be 'incoming' or 'outgoing'.", role);
+        return error_invalid(error, "The role is '%s'; it can be 'incoming' or 'outgoing'.", role);
     TAILQ_FOREACH(migration, &manager->migrations, entry)
     if (strcmp(migration->id_text, id) == 0 && strcmp(migration_role_text(migration), role) == 0)
         return sd_bus_reply_method_return(m, "o", migration->path);

@@ -86,6 +86,23 @@ static int take_runtime_dir(struct manager *manager)
     return 0;
 }
 
+/* Clients that go: one match for all, for sd_bus_track(3) would ask the bus and wait. */
+static int on_name_owner_changed(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    struct manager *manager = userdata;
+    struct migration *migration, *next;
+    const char *name, *old, *new;
+
+    (void)error;
+    if (sd_bus_message_read(m, "sss", &name, &old, &new) < 0 || name[0] != ':' || new[0] != '\0')
+        return 0;
+    for (migration = TAILQ_FIRST(&manager->migrations); migration; migration = next) {
+        next = TAILQ_NEXT(migration, entry);
+        migration_client_gone(migration, name);
+    }
+    return 0;
+}
+
 static int open_bus(struct manager *manager)
 {
     const struct config *config = manager->config;
@@ -108,6 +125,9 @@ static int open_bus(struct manager *manager)
         r = sd_bus_set_exit_on_disconnect(manager->bus, true);
     if (r >= 0)
         r = sd_bus_attach_event(manager->bus, manager->event, SD_EVENT_PRIORITY_NORMAL);
+    if (r >= 0)
+        r = sd_bus_match_signal(manager->bus, NULL, "org.freedesktop.DBus", "/org/freedesktop/DBus",
+                                "org.freedesktop.DBus", "NameOwnerChanged", on_name_owner_changed, manager);
     if (r >= 0)
         r = manager_export(manager);
     if (r < 0) {

@@ -88,11 +88,10 @@ static int call_forget(struct manager *manager, sd_bus_message *m, uid_t uid, sd
 
 static int call_wait(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
 {
-    struct migration *migration = find_for(manager, m, error);
+    struct migration *migration = find_owned(manager, m, uid, error);
 
-    (void)uid;
     if (!migration)
-        return -ENOENT;
+        return -EACCES;
     if (migration->state == STATE_FINISHED) {
         migration_reply_result(migration, m);
         return 1;
@@ -212,8 +211,7 @@ static int call_set_limit(struct manager *manager, sd_bus_message *m, uid_t uid,
     if (r >= 0)
         r = sd_bus_message_read(m, "v", "t", &limit);
     if (r < 0)
-        return sd_bus_error_set(error, SD_BUS_ERROR_INVALID_ARGS,
-                                "BandwidthLimit is of type 't' (bytes/s, 0 = none).");
+        return error_invalid(error, "BandwidthLimit is of type 't' (bytes/s, 0 = none).");
     migration_set_limit(migration, limit);
     return sd_bus_reply_method_return(m, NULL);
 }

@@ -65,7 +65,8 @@ static void release(struct migration *migration)
         port_release(migration->manager->port);
     migration->expects_peers = false;
     migration->timer = sd_event_source_disable_unref(migration->timer);
-    migration->track = sd_bus_track_unref(migration->track);
+    free(migration->tied_to);
+    migration->tied_to = NULL;
     drop_ticket(migration);
 }
 
@@ -361,20 +362,30 @@ int migration_start(struct manager *manager, const char *vm, const char *text, s
     return 0;
 }
 
-static int on_caller_gone(sd_bus_track *track, void *userdata)
-{
-    struct migration *migration = userdata;
-
-    (void)track;
-    migration_stop(migration, VF_ERROR_CANCELLED, "Its caller has gone (tie-to-caller).");
-    return 0;
-}
-
 int migration_tie(struct migration *migration, sd_bus_message *m)
 {
-    int r = sd_bus_track_new(migration->manager->bus, &migration->track, on_caller_gone, migration);
+    migration->tied_to = strdup(sd_bus_message_get_sender(m));
+    return migration->tied_to ? 0 : -ENOMEM;
+}
 
-    return r < 0 ? r : sd_bus_track_add_sender(migration->track, m);
+void migration_client_gone(struct migration *migration, const char *name)
+{
+    for (size_t i = 0; i < migration->n_waiters;) {
+        if (strcmp(sd_bus_message_get_sender(migration->waiters[i]), name) != 0) {
+            i++;
+            continue;
+        }
+        sd_bus_message_unref(migration->waiters[i]);
+        migration->waiters[i] = migration->waiters[--migration->n_waiters];
+    }
+    if (migration->tied_to && strcmp(migration->tied_to, name) == 0)
+        migration_stop(migration, VF_ERROR_CANCELLED, "Its caller has gone (tie-to-caller).");
+}
+
+void migration_answer(struct migration *migration, enum message_type type, union message *m, int fd)
+{
+    if (migration->helper && helper_link_send(migration->helper, type, m, fd) < 0)
+        helper_link_kill(migration->helper, "did not take what it had asked for");
 }
 
 /* ---- Connecting: what the helper asks for ---- */
@@ -382,7 +393,7 @@ int migration_tie(struct migration *migration, sd_bus_message *m)
 void migration_peer_arrived(struct migration *migration, enum peer_kind kind, int fd)
 {
     _cleanup_fd_ int owned = fd;
-    union message m = {.peer = {.serial = 0, .kind = kind, .shared = kind == PEER_ANY}};
+    union message m = {.peer = {.serial = 0, .kind = kind}};
 
     /* A helper that does not keep up with a flood of connections loses the newest of them, and nothing else.
      */
@@ -394,7 +405,7 @@ static void on_need_qemu(struct migration *migration, const struct message_need_
 {
     if (migration->role != ROLE_INCOMING || m->stream >= migration->options.n_streams ||
         migration->streams[m->stream].dialling) {
-        helper_link_kill(migration->helper);
+        helper_link_kill(migration->helper, "asked for a QEMU that it cannot have");
         return;
     }
     stream_connect(&migration->streams[m->stream], m->channel);
@@ -433,7 +444,12 @@ int migration_add_peer(struct migration *migration, int fd, sd_bus_error *error)
         return r;
     endpoint_tune(taken);
     if (migration->role == ROLE_INCOMING) {
-        migration_peer_arrived(migration, PEER_ANY, taken);
+        union message m = {.peer = {.kind = PEER_ANY, .shared = true}};
+        _cleanup_fd_ int owned = taken;
+
+        if (helper_link_send(migration->helper, MESSAGE_PEER, &m, taken) < 0)
+            return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
+                             "Migration %s does not keep up with its peer connections.", migration->id_text);
         return 0;
     }
     r = supplied_put_peer(&migration->supplied, taken);
@@ -449,9 +465,17 @@ int migration_add_peer(struct migration *migration, int fd, sd_bus_error *error)
 
 static void on_state(struct migration *migration, const struct message_state_changed *m)
 {
-    if ((m->state != STATE_CONNECTED && m->state != STATE_ACTIVE && m->state != STATE_INTERRUPTED) ||
+    /* Which states a helper can bring about from which. */
+    static const unsigned follows[STATE_MAX_] = {
+        [STATE_WAITING] = 1U << STATE_CONNECTED,
+        [STATE_CONNECTED] = 1U << STATE_ACTIVE | 1U << STATE_INTERRUPTED,
+        [STATE_ACTIVE] = 1U << STATE_INTERRUPTED,
+        [STATE_INTERRUPTED] = 1U << STATE_CONNECTED | 1U << STATE_ACTIVE,
+    };
+
+    if (m->state >= STATE_MAX_ || !(follows[migration->state] & (1U << m->state)) ||
         !message_text_ok(m->peer, sizeof(m->peer)) || !message_text_ok(m->text, sizeof(m->text))) {
-        helper_link_kill(migration->helper);
+        helper_link_kill(migration->helper, "claimed a state that cannot follow");
         return;
     }
     if (strcmp(migration->peer, m->peer) != 0) {
@@ -493,7 +517,7 @@ static void on_result(struct migration *migration, const struct message_result *
 
     if (!vf_error_to_string(m->error) || !result || m->result != (uint32_t)vf_error_to_result(m->error) ||
         !message_text_ok(m->text, sizeof(m->text))) {
-        helper_link_kill(migration->helper);
+        helper_link_kill(migration->helper, "reported a result that cannot be");
         return;
     }
     finish(migration, m->error, m->text);
@@ -518,13 +542,13 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
         on_result(migration, &m->result);
         break;
     case MESSAGE_LOG:
-        if (message_text_ok(m->log.text, sizeof(m->log.text)))
+        if (message_text_ok(m->log.text, sizeof(m->log.text)) && log_sample(&migration->n_helper_logs))
             log_event(m->log.priority < LOG_ERR || m->log.priority > LOG_DEBUG ? LOG_ERR
                                                                                : (int)m->log.priority,
                       migration->id_text, migration->vm, "helper: %s", m->log.text);
         break;
     default:
-        helper_link_kill(link);
+        helper_link_kill(link, "sent a message that a relay may not send");
     }
 }
 

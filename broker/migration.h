@@ -81,14 +81,16 @@ struct migration {
     struct stream streams[MESSAGE_STREAMS_MAX];
     struct helper_link *helper; /* owned */
     bool expects_peers;         /* holds the peer port */
-    struct stats_page page;     /* the helper's counters */
+    uint32_t n_helper_logs;
+    uint32_t n_strangers;   /* connections of others to its sockets */
+    struct stats_page page; /* the helper's counters */
     struct supplied supplied;
     TAILQ_HEAD(, peer_dial) dials;
     uint32_t n_dials;
     enum vf_error ending;   /* it was told to end by this; its helper has yet to confirm */
     char *ending_text;      /* owned */
     sd_event_source *timer; /* what bounds the state it is in */
-    sd_bus_track *track;    /* tie-to-caller */
+    char *tied_to;          /* owned; tie-to-caller: its name on the bus; NULL: not tied */
     sd_bus_message *waiters[WAITERS_MAX];
     size_t n_waiters;
 };
@@ -113,6 +115,12 @@ void migration_stop(struct migration *migration, enum vf_error error, const char
 
 /* The caller goes, it goes (tie-to-caller). ≥ 0 or a negative errno. */
 int migration_tie(struct migration *migration, sd_bus_message *m);
+
+/* A client has gone from the bus: it waits no more, and what is tied to it ends. */
+void migration_client_gone(struct migration *migration, const char *name);
+
+/* What the helper asked for; one that cannot take it would wait for ever, and is ended. Borrows fd. */
+void migration_answer(struct migration *migration, enum message_type type, union message *m, int fd);
 
 void migration_set_limit(struct migration *migration, uint64_t bytes_per_second);
 

@@ -5,7 +5,6 @@
 #include <grp.h>
 #include <inttypes.h>
 #include <pwd.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,19 +20,6 @@ struct option_rule {
     unsigned roles;
     int (*read)(sd_bus_message *m, struct options *options, sd_bus_error *error);
 };
-
-static int invalid(sd_bus_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static int invalid(sd_bus_error *error, const char *format, ...)
-{
-    va_list args;
-    int r;
-
-    va_start(args, format);
-    r = sd_bus_error_setfv(error, SD_BUS_ERROR_INVALID_ARGS, format, args);
-    va_end(args);
-    return r;
-}
 
 int options_stream(const struct options *options, const char *name)
 {
@@ -55,9 +41,12 @@ static int read_texts(sd_bus_message *m, char *table, size_t size, uint32_t max,
         if (r <= 0)
             break;
         if (*ret_n == max)
-            return invalid(error, "Option '%s' has more than %" PRIu32 " entries.", key, max);
+            return error_invalid(error, "Option '%s' has more than %" PRIu32 " entries.", key, max);
         if (strlen(text) >= size)
-            return invalid(error, "Option '%s': '%.40s…' is longer than %zu bytes.", key, text, size - 1);
+            return error_invalid(error, "Option '%s': '%.40s…' is longer than %zu bytes.", key, text,
+                                 size - 1);
+        if (!message_text_ok(text, strlen(text) + 1))
+            return error_invalid(error, "Option '%s': '%s' holds what is not printable.", key, text);
         strcpy(table + *ret_n * size, text);
     }
     return r < 0 ? r : sd_bus_message_exit_container(m);
@@ -71,15 +60,15 @@ static int read_streams(sd_bus_message *m, struct options *options, sd_bus_error
     if (r < 0)
         return r;
     if (options->n_streams == 0)
-        return invalid(error, "Option 'streams' is empty. Leave it out for the one stream 'migrate'.");
+        return error_invalid(error, "Option 'streams' is empty. Leave it out for the one stream 'migrate'.");
     for (uint32_t i = 0; i < options->n_streams; i++) {
         if (!stream_name_ok(options->streams[i]))
-            return invalid(
+            return error_invalid(
                 error, "Option 'streams': '%s' is no name of a stream (a-z, 0-9 and '-', a letter first).",
                 options->streams[i]);
         for (uint32_t j = 0; j < i; j++)
             if (strcmp(options->streams[i], options->streams[j]) == 0)
-                return invalid(error, "Option 'streams' names '%s' twice.", options->streams[i]);
+                return error_invalid(error, "Option 'streams' names '%s' twice.", options->streams[i]);
     }
     return 0;
 }
@@ -97,9 +86,11 @@ static int read_sockets(sd_bus_message *m, struct options *options, sd_bus_error
             return error_set(error, VF_ERROR_NO_SUCH_STREAM,
                              "Option 'sockets' names the stream '%s', which is not among 'streams'.", stream);
         if (options->sockets[i])
-            return invalid(error, "Option 'sockets' names the stream '%s' twice.", stream);
+            return error_invalid(error, "Option 'sockets' names the stream '%s' twice.", stream);
         if (path[0] != '/' && path[0] != '\0')
-            return invalid(error, "Option 'sockets': the path '%s' is not absolute.", path);
+            return error_invalid(error, "Option 'sockets': the path '%s' is not absolute.", path);
+        if (!message_text_ok(path, strlen(path) + 1))
+            return error_invalid(error, "Option 'sockets': the path '%s' holds what is not printable.", path);
         options->sockets[i] = strdup(path);
         if (!options->sockets[i])
             return -ENOMEM;
@@ -161,14 +152,14 @@ static int read_owner(sd_bus_message *m, struct options *options, sd_bus_error *
         return r;
     n = strcspn(text, ":");
     if (n == 0 || n >= sizeof(user))
-        return invalid(error, "Option 'socket-owner': '%s' is not USER or USER:GROUP.", text);
+        return error_invalid(error, "Option 'socket-owner': '%s' is not USER or USER:GROUP.", text);
     memcpy(user, text, n);
     user[n] = '\0';
     if (!find_user(user, &options->owner_uid, &options->owner_gid))
-        return invalid(error, "Option 'socket-owner': there is no user '%s'.", user);
+        return error_invalid(error, "Option 'socket-owner': there is no user '%s'.", user);
     if (text[n] == ':') {
         if (!find_group(text + n + 1, &options->owner_gid))
-            return invalid(error, "Option 'socket-owner': there is no group '%s'.", text + n + 1);
+            return error_invalid(error, "Option 'socket-owner': there is no group '%s'.", text + n + 1);
         options->has_group = true;
     }
     options->has_owner = true;
@@ -187,7 +178,7 @@ static int read_security(sd_bus_message *m, struct options *options, sd_bus_erro
     else if (strcmp(text, "plain") == 0)
         options->security = SECURITY_PLAIN;
     else
-        return invalid(error, "Option 'security' is '%s'; it can be 'tls' or 'plain'.", text);
+        return error_invalid(error, "Option 'security' is '%s'; it can be 'tls' or 'plain'.", text);
     options->has_security = true;
     return 0;
 }
@@ -201,7 +192,7 @@ static int check_endpoints(struct options *options, const char *key, sd_bus_erro
         if (!why && endpoint.any)
             why = "it names no host";
         if (why)
-            return invalid(error, "Option '%s': '%s': %s.", key, options->endpoints[i], why);
+            return error_invalid(error, "Option '%s': '%s': %s.", key, options->endpoints[i], why);
     }
     return 0;
 }
@@ -225,7 +216,9 @@ static int read_endpoint(sd_bus_message *m, struct options *options, sd_bus_erro
     if (r < 0)
         return r;
     if (strlen(text) >= ADDRESS_TEXT_MAX)
-        return invalid(error, "Option 'endpoint' is longer than %d bytes.", ADDRESS_TEXT_MAX - 1);
+        return error_invalid(error, "Option 'endpoint' is longer than %d bytes.", ADDRESS_TEXT_MAX - 1);
+    if (!message_text_ok(text, strlen(text) + 1))
+        return error_invalid(error, "Option 'endpoint': '%s' holds what is not printable.", text);
     strcpy(options->endpoints[0], text);
     options->n_endpoints = 1;
     return check_endpoints(options, "endpoint", error);
@@ -236,8 +229,8 @@ static int read_expire(sd_bus_message *m, struct options *options, sd_bus_error 
     int r = sd_bus_message_read(m, "t", &options->expire);
 
     if (r >= 0 && (options->expire < EXPIRE_MIN || options->expire > EXPIRE_MAX))
-        return invalid(error, "Option 'expire-usec' is %" PRIu64 "; it can be %d to %llu.", options->expire,
-                       EXPIRE_MIN, EXPIRE_MAX);
+        return error_invalid(error, "Option 'expire-usec' is %" PRIu64 "; it can be %d to %llu.",
+                             options->expire, EXPIRE_MIN, EXPIRE_MAX);
     return r;
 }
 
@@ -246,9 +239,9 @@ static int read_resume_timeout(sd_bus_message *m, struct options *options, sd_bu
     int r = sd_bus_message_read(m, "t", &options->resume_timeout);
 
     if (r >= 0 && options->resume_timeout > EXPIRE_MAX)
-        return invalid(error,
-                       "Option 'resume-timeout-usec' is %" PRIu64 "; it can be 0 (never resume) to %llu.",
-                       options->resume_timeout, EXPIRE_MAX);
+        return error_invalid(
+            error, "Option 'resume-timeout-usec' is %" PRIu64 "; it can be 0 (never resume) to %llu.",
+            options->resume_timeout, EXPIRE_MAX);
     return r;
 }
 
@@ -271,8 +264,10 @@ static int read_client_id(sd_bus_message *m, struct options *options, sd_bus_err
 
     if (r < 0)
         return r;
+    if (!message_text_ok(text, strlen(text) + 1))
+        return error_invalid(error, "Option 'client-id' holds what is not printable.");
     if (text[0] == '\0' || strlen(text) > CLIENT_ID_MAX)
-        return invalid(error, "Option 'client-id' is empty or longer than %d bytes.", CLIENT_ID_MAX);
+        return error_invalid(error, "Option 'client-id' is empty or longer than %d bytes.", CLIENT_ID_MAX);
     options->client_id = strdup(text);
     return options->client_id ? 0 : -ENOMEM;
 }
@@ -311,13 +306,13 @@ static int rule_find(const char *key, enum message_role role, const struct optio
         if (strcmp(rules[i].key, key) != 0)
             continue;
         if (!(rules[i].roles & (1U << role)))
-            return invalid(error, "Option '%s' belongs to %s.", key,
-                           role == ROLE_INCOMING ? "StartOutgoing" : "PrepareIncoming");
+            return error_invalid(error, "Option '%s' belongs to %s.", key,
+                                 role == ROLE_INCOMING ? "StartOutgoing" : "PrepareIncoming");
         *ret = &rules[i];
         return 0;
     }
-    return invalid(error, "There is no option '%s'. Those of this method stand in org.vmferry.Broker1(5).",
-                   key);
+    return error_invalid(
+        error, "There is no option '%s'. Those of this method stand in org.vmferry.Broker1(5).", key);
 }
 
 /* One pass over the a{sv}: reads 'sockets' (second pass) or all else (first), and says what cannot be. */
@@ -338,14 +333,14 @@ static int read_pass(sd_bus_message *m, enum message_role role, bool second, str
         if (r < 0)
             return r;
         if (seen & (1U << (rule - rules)))
-            return invalid(error, "Option '%s' is given twice.", key);
+            return error_invalid(error, "Option '%s' is given twice.", key);
         seen |= 1U << (rule - rules);
         r = sd_bus_message_peek_type(m, NULL, &type);
         if (r < 0)
             return r;
         if (strcmp(type, rule->type) != 0)
-            return invalid(error, "Option '%s' is of type '%s', but must be of type '%s'.", key, type,
-                           rule->type);
+            return error_invalid(error, "Option '%s' is of type '%s', but must be of type '%s'.", key, type,
+                                 rule->type);
         now = (rule->read == read_sockets) == second;
         if (now) {
             r = sd_bus_message_enter_container(m, 'v', rule->type);

@@ -24,7 +24,7 @@ static void peer_failed(struct migration *migration, uint32_t serial, enum vf_er
     union message m = {.peer_failed = {.serial = serial, .error = error}};
 
     message_text_set(m.peer_failed.text, sizeof(m.peer_failed.text), why);
-    helper_link_send(migration->helper, MESSAGE_PEER_FAILED, &m, -1);
+    migration_answer(migration, MESSAGE_PEER_FAILED, &m, -1);
 }
 
 static void on_dialled(struct dial *unused, int fd, const char *why, void *userdata)
@@ -36,7 +36,9 @@ static void on_dialled(struct dial *unused, int fd, const char *why, void *userd
 
     (void)unused;
     if (fd >= 0) {
-        helper_link_send(migration->helper, MESSAGE_PEER, &m, fd);
+        if (dial->kind != PEER_CHANNEL)
+            endpoint_tune_control(fd);
+        migration_answer(migration, MESSAGE_PEER, &m, fd);
         fd_closep(&fd);
     } else {
         snprintf(text, sizeof(text),
@@ -50,10 +52,10 @@ void peer_dial_start(struct migration *migration, const struct message_need_peer
 {
     struct peer_dial *dial;
 
-    /* It asks for one a channel and one for control; a helper that asks for more has lost its mind. */
+    /* It asks for one a channel, some of which may have ended meanwhile, and one for control. */
     if (migration->role != ROLE_OUTGOING || m->kind == PEER_ANY || m->kind > PEER_RESUME ||
-        migration->n_dials > migration->manager->config->max_channels) {
-        helper_link_kill(migration->helper);
+        migration->n_dials > 2 * migration->manager->config->max_channels + 2) {
+        helper_link_kill(migration->helper, "asked for connections that it cannot need");
         return;
     }
     dial = calloc(1, sizeof(*dial));
@@ -122,7 +124,9 @@ void peer_dial_supply(struct migration *migration)
 
         next = TAILQ_NEXT(dial, entry);
         if (fd >= 0) {
-            helper_link_send(migration->helper, MESSAGE_PEER, &m, fd);
+            if (dial->kind != PEER_CHANNEL)
+                endpoint_tune_control(fd);
+            migration_answer(migration, MESSAGE_PEER, &m, fd);
             fd_closep(&fd);
             peer_dial_free(dial);
         } else if (!dial->dial) {

@@ -2,10 +2,12 @@
 #include "port.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -14,12 +16,15 @@
 #include "helper-link.h"
 #include "log.h"
 #include "migration.h"
+#include "supplied.h"
 
 enum { RESTART_PAUSE = 200000 /* µs before a gate that died is replaced */ };
 
 struct port {
     struct manager *manager; /* borrowed */
     unsigned users;
+    uint32_t n_unexpected; /* peers for which there is no migration, for the log */
+    uint32_t n_logged;
     int listeners[CONFIG_LISTEN_MAX]; /* owned; −1: closed */
     struct helper_link *gate;
     sd_event_source *restart;
@@ -41,18 +46,26 @@ static void on_arrived(struct port *port, const struct message_arrived *m, int f
     struct migration *migration = manager_find(port->manager, ROLE_INCOMING, m->id);
     char peer[ADDRESS_TEXT_MAX];
 
+    /* The gate is what the whole network can talk to: what it hands up is looked at as a caller's. */
+    if (socket_check(fd, false) || fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) < 0)
+        return;
     address_of_peer(fd, peer);
     if (migration && migration->state != STATE_FINISHED) {
         endpoint_tune(fd);
+        if (m->kind != PEER_CHANNEL)
+            endpoint_tune_control(fd);
         migration_peer_arrived(migration, m->kind, fd_steal(&owned));
         return;
     }
     if (!migration) {
-        log_event(LOG_NOTICE, NULL, NULL,
-                  "%s asked for migration %016" PRIx64 ", which is not expected here.", peer, m->id);
+        if (log_sample(&port->n_unexpected))
+            log_event(LOG_NOTICE, NULL, NULL,
+                      "%s asked for migration %016" PRIx64 ", which is not expected here.", peer, m->id);
         reject(port, fd, VF_ERROR_NO_SUCH_MIGRATION);
     } else {
-        log_event(LOG_NOTICE, migration->id_text, migration->vm, "%s asked for it, but it has ended.", peer);
+        if (log_sample(&port->n_unexpected))
+            log_event(LOG_NOTICE, migration->id_text, migration->vm, "%s asked for it, but it has ended.",
+                      peer);
         reject(port, fd,
                migration->result == VF_RESULT_TIMED_OUT ? VF_ERROR_TICKET_EXPIRED : VF_ERROR_TICKET_USED);
     }
@@ -65,10 +78,11 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
 
     if (m->header.type == MESSAGE_ARRIVED && m->arrived.kind != PEER_ANY && m->arrived.kind <= PEER_RESUME)
         on_arrived(port, &m->arrived, fd_steal(&owned));
-    else if (m->header.type == MESSAGE_LOG && message_text_ok(m->log.text, sizeof(m->log.text)))
-        log_event(LOG_WARNING, NULL, NULL, "gate: %s", m->log.text);
-    else
-        helper_link_kill(link);
+    else if (m->header.type == MESSAGE_LOG && message_text_ok(m->log.text, sizeof(m->log.text))) {
+        if (log_sample(&port->n_logged))
+            log_event(LOG_WARNING, NULL, NULL, "gate: %s", m->log.text);
+    } else
+        helper_link_kill(link, "sent a message that a gate may not send");
 }
 
 static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
@@ -136,8 +150,11 @@ static void close_port(struct port *port)
     port->gate = helper_link_free(port->gate);
     sd_event_source_set_enabled(port->restart, SD_EVENT_OFF);
     for (size_t i = 0; i < CONFIG_LISTEN_MAX; i++) {
-        if (port->listeners[i] >= 0)
+        if (port->listeners[i] >= 0) {
             unlink_path(port->listeners[i]);
+            shutdown(port->listeners[i],
+                     SHUT_RDWR); /* the gate has it too, for another moment: the port is free now */
+        }
         fd_closep(&port->listeners[i]);
     }
 }

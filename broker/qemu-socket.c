@@ -189,6 +189,8 @@ int qemu_socket_connect(const char *path)
         return file;
     if (fstat(file, &st) < 0)
         return -errno;
+    if (S_ISLNK(st.st_mode))
+        return -ELOOP;
     if (!S_ISSOCK(st.st_mode))
         return -ENOTSOCK;
     r = address_at(file, NULL, &address);

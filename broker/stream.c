@@ -63,9 +63,10 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
         return 0;
     }
     if (!qemu_socket_peer_is(fd, &stream->migration->owner, &uid)) {
-        log_event(LOG_WARNING, migration->id_text, migration->vm,
-                  "A connection to %s by uid %u was closed: it belongs to uid %u (socket-owner).",
-                  stream->path, uid, migration->owner.uid);
+        if (log_sample(&migration->n_strangers))
+            log_event(LOG_WARNING, migration->id_text, migration->vm,
+                      "A connection to %s by uid %u was closed: it belongs to uid %u (socket-owner).",
+                      stream->path, uid, migration->owner.uid);
         return 0;
     }
     /* What cannot be passed on is closed, and QEMU learns it by that. */
@@ -143,7 +144,7 @@ static void connected(struct stream *stream, int fd, bool ours)
     if (ours)
         give_pipe(stream);
     stream->dialling = false;
-    helper_link_send(stream->migration->helper, MESSAGE_QEMU, &m, fd);
+    migration_answer(stream->migration, MESSAGE_QEMU, &m, fd);
 }
 
 static void failed(struct stream *stream, enum vf_error error, const char *why)
@@ -155,7 +156,7 @@ static void failed(struct stream *stream, enum vf_error error, const char *why)
     snprintf(text, sizeof(text), "Cannot connect to the destination QEMU's socket %s (stream '%s'): %s",
              stream->path, stream_name(stream), why);
     message_text_set(m.qemu_failed.text, sizeof(m.qemu_failed.text), text);
-    helper_link_send(stream->migration->helper, MESSAGE_QEMU_FAILED, &m, -1);
+    migration_answer(stream->migration, MESSAGE_QEMU_FAILED, &m, -1);
 }
 
 /* One try: true when that settled it. */

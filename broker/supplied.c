@@ -11,8 +11,7 @@
 #include "common/cleanup.h"
 #include "errors.h"
 
-/* NULL for a connected stream socket of a fitting domain, or what it is instead. */
-static const char *check(int fd, bool unix_only)
+const char *socket_check(int fd, bool unix_only)
 {
     struct sockaddr_storage address;
     socklen_t size = sizeof(int);
@@ -71,20 +70,18 @@ static int remember(struct supplied *supplied, int fd)
 int supplied_take(struct supplied *supplied, sd_bus *bus, int fd, bool unix_only, int *ret,
                   sd_bus_error *error)
 {
-    const char *what = check(fd, unix_only);
+    const char *what = socket_check(fd, unix_only);
     _cleanup_fd_ int copy = -1;
     int r, flags;
 
     if (!what && same_peer(fd, sd_bus_get_fd(bus)))
         what = "a connection to the bus";
     if (what)
-        return sd_bus_error_setf(error, SD_BUS_ERROR_INVALID_ARGS,
-                                 "The descriptor is %s. Pass a connected stream socket%s.", what,
-                                 unix_only ? " of the UNIX domain" : "");
+        return error_invalid(error, "The descriptor is %s. Pass a connected stream socket%s.", what,
+                             unix_only ? " of the UNIX domain" : "");
     r = remember(supplied, fd);
     if (r == -EEXIST)
-        return sd_bus_error_set(error, SD_BUS_ERROR_INVALID_ARGS,
-                                "That socket was given before. Pass each only once.");
+        return error_invalid(error, "That socket was given before. Pass each only once.");
     if (r == -ENOBUFS)
         return error_set(error, VF_ERROR_LIMIT_EXCEEDED, "One migration can be given %d sockets.",
                          SUPPLIED_SEEN_MAX);

@@ -19,6 +19,9 @@ struct supplied {
     size_t n_seen;
 };
 
+/* NULL for a connected stream socket of a fitting domain, or what it is instead. */
+const char *socket_check(int fd, bool unix_only);
+
 /*
  * Takes over a socket from a message: a copy of fd (borrowed) that is close-on-exec and non-blocking, if it
  * is a connected stream socket of a fitting domain, not the bus's own, and was not given before. ≥ 0 with

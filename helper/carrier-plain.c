@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/cleanup.h"
 
@@ -166,6 +167,7 @@ static void plain_free(struct carrier *carrier)
     if (plain->proof)
         proof_clear(plain->proof);
     free(plain->proof);
+    explicit_bzero(plain->exported, sizeof(plain->exported));
     free(plain);
 }
 

@@ -72,6 +72,7 @@ struct channel *channel_new(struct session *session, uint32_t number, uint32_t s
         return NULL;
     }
     channel->out.pacer = &session->pacer;
+    session->lost_streams &= ~(1U << stream);
     publish(channel, STATS_CHANNEL_OPENING);
     return channel;
 }
@@ -85,6 +86,8 @@ void channel_close(struct channel *channel)
     publish(channel, STATS_CHANNEL_OPEN); /* the last numbers, before the rings go */
     channel->stage = CHANNEL_CLOSED;
     publish(channel, ended ? STATS_CHANNEL_CLOSED : STATS_CHANNEL_LOST);
+    if (!ended && channel->out.ring.end + channel->in.ring.end > 0)
+        channel->session->lost_streams |= 1U << channel->stream;
     channel->grace = sd_event_source_disable_unref(channel->grace);
     channel->qemu = carrier_free(channel->qemu);
     channel->carrier = carrier_free(channel->carrier);
@@ -318,6 +321,8 @@ static void channel_tell(struct channel *channel)
 
         out->fin_sent = true;
         control_send(session, &fin);
+        if (session_halted(session))
+            return;
     }
     if (in->ring.begin - in->told >= FLOW_ACK_STEP || (flow_ended(in) && in->told != in->total))
         channel_ack(channel);
@@ -362,9 +367,13 @@ void channel_end_if_complete(struct session *session)
 
 static int on_pace(sd_event_source *source, uint64_t usec, void *userdata)
 {
+    struct session *session = userdata;
+
     (void)source;
     (void)usec;
-    channel_update_all(userdata);
+    /* First of all, so that each channel sees that there is something to be had again. */
+    pacer_allows(&session->pacer, session_now(session));
+    channel_update_all(session);
     return 0;
 }
 
@@ -372,6 +381,7 @@ static int on_pace(sd_event_source *source, uint64_t usec, void *userdata)
 static void pace(struct session *session)
 {
     uint64_t wait = pacer_wait_usec(&session->pacer);
+    int enabled = SD_EVENT_OFF;
 
     if (wait == 0)
         return;
@@ -380,8 +390,11 @@ static void pace(struct session *session)
                                    session);
         return;
     }
-    sd_event_source_set_time_relative(session->pace_timer, wait);
-    sd_event_source_set_enabled(session->pace_timer, SD_EVENT_ONESHOT);
+    sd_event_source_get_enabled(session->pace_timer, &enabled);
+    if (enabled == SD_EVENT_OFF) {
+        sd_event_source_set_time_relative(session->pace_timer, wait);
+        sd_event_source_set_enabled(session->pace_timer, SD_EVENT_ONESHOT);
+    }
 }
 
 void channel_update(struct channel *channel)

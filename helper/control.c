@@ -173,7 +173,7 @@ static void on_open(struct session *session, const struct frame *frame)
     }
     if (stream < 0 || frame->channel < session->next_channel) {
         session_end(session, VF_ERROR_PROTOCOL_MISMATCH, true,
-                    "The peer opened channel %" PRIu32 " on stream %" PRIu32 ", which cannot be.",
+                    "The peer opened channel %" PRIu32 " on stream %" PRIu32 ", which cannot be. " ADVICE,
                     frame->channel, frame->stream);
         return;
     }
@@ -192,8 +192,8 @@ static void on_open(struct session *session, const struct frame *frame)
 
 static void lie(struct session *session, const struct frame *frame, const char *what)
 {
-    session_end(session, VF_ERROR_PROTOCOL_MISMATCH, true, "The peer sent %s (channel %" PRIu32 ").", what,
-                frame->channel);
+    session_end(session, VF_ERROR_PROTOCOL_MISMATCH, true, "The peer sent %s (channel %" PRIu32 "). " ADVICE,
+                what, frame->channel);
 }
 
 static void on_close_all(struct session *session, const struct frame *frame)
@@ -226,6 +226,10 @@ static void on_channel_frame(struct session *session, const struct frame *frame)
     case FRAME_OPENED:
         break; /* for a person with a trace; the flows do not wait for it */
     case FRAME_REFUSED:
+        if (channel->carrier) {
+            lie(session, frame, "a refusal of a channel that is open");
+            return;
+        }
         link_log(session->link, LOG_WARNING, "The peer refused channel %" PRIu32 ": %s", channel->number,
                  frame->refusal.text);
         if (frame->refusal.error == VF_ERROR_LIMIT_EXCEEDED || frame->refusal.error == VF_ERROR_INTERRUPTED)
@@ -320,7 +324,7 @@ static void parse_frames(struct session *session)
         if (verdict == VERDICT_MORE)
             return;
         if (verdict != VERDICT_OK) {
-            session_end(session, VF_ERROR_PROTOCOL_MISMATCH, true, "The peer sent %s.", why);
+            session_end(session, VF_ERROR_PROTOCOL_MISMATCH, true, "The peer sent %s. " ADVICE, why);
             return;
         }
         ring_advance(in, used);

@@ -19,6 +19,7 @@ enum {
     LISTENERS_MAX = 32,
     ACCEPT_BATCH = 64,     /* connections that one wake-up accepts before others have their turn */
     DRAIN_MAX = 64 * 1024, /* bytes of a rejected peer that are read, so that it can read the rejection */
+    RETRY_PAUSE = 10000,   /* µs until the broker is tried again */
     FULL_PAUSE = 100000,   /* µs without accepting when the process is out of FDs */
 };
 
@@ -35,6 +36,7 @@ struct visitor {
     uint8_t buf[PREAMBLE_SIZE];
     size_t n_buf;
     bool rejected;
+    bool waiting; /* its preamble is good, but the broker has yet to take it */
     size_t drained;
 };
 
@@ -52,6 +54,7 @@ struct gate {
     } listeners[LISTENERS_MAX];
     size_t n_listeners;
     sd_event_source *pause;
+    sd_event_source *retry;
 };
 
 static uint64_t gate_now(const struct gate *gate)
@@ -126,9 +129,15 @@ static void visitor_decide(struct visitor *visitor)
     case VERDICT_OK:
         m.arrived.id = preamble.id;
         m.arrived.kind = preamble.kind;
-        /* A broker that does not keep up drops the newest; those that it has are safe. */
-        link_send(gate->link, MESSAGE_ARRIVED, &m, visitor->fd);
-        visitor_free(visitor);
+        if (link_send(gate->link, MESSAGE_ARRIVED, &m, visitor->fd)) {
+            visitor_free(visitor);
+            break;
+        }
+        /* The broker does not keep up; again in a moment, for as long as the deadline allows. */
+        visitor->waiting = true;
+        sd_event_source_set_enabled(visitor->source, SD_EVENT_OFF);
+        sd_event_source_set_time_relative(gate->retry, RETRY_PAUSE);
+        sd_event_source_set_enabled(gate->retry, SD_EVENT_ONESHOT);
         break;
     case VERDICT_VERSION:
         visitor_reject(visitor, VF_ERROR_PROTOCOL_MISMATCH);
@@ -136,6 +145,23 @@ static void visitor_decide(struct visitor *visitor)
     default:
         visitor_free(visitor);
     }
+}
+
+static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct gate *gate = userdata;
+    struct visitor *visitor, *next;
+
+    (void)source;
+    (void)usec;
+    for (visitor = TAILQ_FIRST(&gate->visitors); visitor; visitor = next) {
+        next = TAILQ_NEXT(visitor, entry);
+        if (visitor->waiting) {
+            visitor->waiting = false;
+            visitor_decide(visitor);
+        }
+    }
+    return 0;
 }
 
 static int on_visitor(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -292,6 +318,10 @@ int gate_new(sd_event *event, struct link *link, const struct message_start_gate
         r = sd_event_add_time(event, &gate->pause, CLOCK_MONOTONIC, 0, 1000, on_pause_end, gate);
     if (r >= 0)
         r = sd_event_source_set_enabled(gate->pause, SD_EVENT_OFF);
+    if (r >= 0)
+        r = sd_event_add_time(event, &gate->retry, CLOCK_MONOTONIC, 0, 1000, on_retry, gate);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(gate->retry, SD_EVENT_OFF);
     if (r < 0) {
         gate_free(gate);
         return r;
@@ -313,6 +343,7 @@ struct gate *gate_free(struct gate *gate)
     }
     sd_event_source_disable_unref(gate->timer);
     sd_event_source_disable_unref(gate->pause);
+    sd_event_source_disable_unref(gate->retry);
     free(gate);
     return NULL;
 }

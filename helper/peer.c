@@ -34,6 +34,11 @@ static void connecting_failed(struct peer *peer, int r)
     const char *what = peer->kind == PEER_CONTROL ? "the control connection" : "a channel's connection";
 
     /* Only a word of the peer's is final: all else may be the network, which comes back. */
+    if (r == -EBADMSG) {
+        session_end(session, VF_ERROR_PROTOCOL_MISMATCH, true,
+                    "The peer greeted channel %u with what cannot be. " ADVICE, peer->channel);
+        return;
+    }
     if (peer->kind == PEER_CHANNEL) {
         session_interrupt(session, "A channel's connection to the peer failed (%s).", strerror(-r));
         return;
@@ -176,16 +181,16 @@ static int on_channel_hello(struct peer *peer)
     if (ring_copy(&peer->in, buf, sizeof(buf)) < sizeof(buf))
         return -EAGAIN;
     if (channel_hello_decode(buf, &hello) != VERDICT_OK)
-        return -EPROTO;
+        return -EBADMSG;
 
     if (peer->connecting && hello.channel != peer->channel)
-        return -EPROTO;
+        return -EBADMSG;
     /* One that is alive, or an offset that cannot be, is refused before anything changes. */
     channel = channel_find(peer->session, hello.channel);
     if (channel && channel->carrier)
         return -EEXIST;
     if (channel ? flow_resume(&channel->out, hello.received) != NULL : hello.received != 0)
-        return -EPROTO;
+        return -EBADMSG;
     peer->channel = hello.channel;
     if (!peer->connecting && channel) {
         r = send_channel_hello(peer);
@@ -356,8 +361,7 @@ static void on_peer_ready(struct carrier *carrier, uint32_t revents, void *userd
     peer_drive(userdata);
 }
 
-/* A free slot; where none is, that of the oldest connection from outside. NULL where all are this side's own.
- */
+/* A free slot; where none is, that of the oldest connection that has proved nothing. NULL without one. */
 static struct peer *peer_slot(struct session *session)
 {
     struct peer *oldest = NULL;
@@ -367,7 +371,8 @@ static struct peer *peer_slot(struct session *session)
 
         if (peer->stage == PEER_UNUSED)
             return peer;
-        if (!peer->connecting && peer->stage != PEER_GREETING && (!oldest || peer->since < oldest->since))
+        if (!peer->connecting && (peer->stage == PEER_PROOF || peer->stage == PEER_LINGER) &&
+            (!oldest || peer->since < oldest->since))
             oldest = peer;
     }
     if (oldest)
@@ -439,6 +444,9 @@ void peer_start(struct session *session, const struct message_peer *m, int fd)
     if (!connecting && !kind_fits(session, m->kind))
         return;
     peer = peer_slot(session);
+    if (!peer && connecting)
+        session_end(session, VF_ERROR_LIMIT_EXCEEDED, true,
+                    "More than %d connections to the peer are being made.", SESSION_PEERS_MAX);
     if (!peer)
         return;
     *peer = (struct peer){

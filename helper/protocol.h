@@ -14,6 +14,9 @@
 
 #define PROTOCOL_VERSION 1
 
+/* What to do about a peer that breaks the protocol; the end of a message. */
+#define ADVICE "Is it a vmferry, of a version that goes with this one? Then report it as a bug."
+
 /* What a parser says of bytes. */
 enum verdict {
     VERDICT_OK,

@@ -143,6 +143,9 @@ bool session_complete(const struct session *session)
 {
     bool main_ended = session->main_closed;
 
+    if (session->lost_streams != 0)
+        return false;
+
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
         const struct channel *channel = &session->channels[i];
 

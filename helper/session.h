@@ -25,7 +25,8 @@
 #include "proof.h"
 #include "protocol.h"
 
-#define SESSION_PEERS_MAX     64       /* peer connections that have not proved themselves, at once */
+#define SESSION_PEERS_MAX \
+    (STATS_CHANNELS_MAX + 64)          /* peer connections on their way to be channels, at once */
 #define SESSION_PEER_DEADLINE 10000000 /* µs in which one must */
 #define SESSION_TICK          1000000  /* µs between pings, and over which the rate is taken */
 #define SESSION_SILENCE_RESUME                                                                               \
@@ -140,6 +141,7 @@ struct session {
     uint32_t next_serial;
     uint32_t n_refused;      /* peer connections that failed to prove themselves, for the log */
     uint32_t main_stream;    /* the source's first */
+    uint32_t lost_streams;   /* bits: a channel was lost, and none has come in its place */
     bool main_closed;        /* a channel of that has ended well */
     bool over;               /* the result stands; only the last frame may still be on its way */
     uint64_t sent, received; /* bytes, all channels */
