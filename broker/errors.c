@@ -3,20 +3,29 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "common/cleanup.h"
 #include "common/message.h"
-
-enum { TEXT_MAX = 1024 };
 
 static int set(sd_bus_error *ret, const char *name, const char *format, va_list args)
     __attribute__((format(printf, 3, 0)));
 
 static int set(sd_bus_error *ret, const char *name, const char *format, va_list args)
 {
-    char text[TEXT_MAX], printable[TEXT_MAX];
+    _cleanup_free_ char *text = NULL, *printable = NULL;
 
-    vsnprintf(text, sizeof(text), format, args);
-    message_text_set(printable, sizeof(printable), text);
+    if (vasprintf(&text, format, args) < 0) {
+        text = NULL;
+        return sd_bus_error_set_const(ret, SD_BUS_ERROR_NO_MEMORY,
+                                      "There is no memory for the error's text.");
+    }
+    printable = malloc(strlen(text) + 1);
+    if (!printable)
+        return sd_bus_error_set_const(ret, SD_BUS_ERROR_NO_MEMORY,
+                                      "There is no memory for the error's text.");
+    message_text_set(printable, strlen(text) + 1, text);
     return sd_bus_error_set(ret, name, printable);
 }
 

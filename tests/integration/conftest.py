@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from vmlib.fixtures import *  # noqa: E402, F401, F403
 from vmlib.hosts import Hosts  # noqa: E402
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """test_qemu_*.py are of the mark qemu; those of the mark long only run with $VMFERRY_LONG."""
+    for item in items:
+        if item.path.name.startswith("test_qemu_"):
+            item.add_marker(pytest.mark.qemu)
+    if not os.environ.get("VMFERRY_LONG"):
+        late = [item for item in items if item.get_closest_marker("long")]
+        if late:
+            config.hook.pytest_deselected(items=late)
+            items[:] = [item for item in items if item not in late]
 
 
 @pytest.hookimpl(hookwrapper=True)

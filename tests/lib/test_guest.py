@@ -14,7 +14,7 @@ from vmlib.relay import FlowEnd, Relay
 
 MIB = 64
 
-pytestmark = pytest.mark.usefixtures("needs_qemu")
+pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("needs_qemu")]
 
 
 def test_precopy(workdir: Path) -> None:

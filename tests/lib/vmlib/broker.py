@@ -8,6 +8,7 @@ Everything that is started here is ended here, by its own pid.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -54,7 +55,12 @@ class Bus:
         self.process = subprocess.Popen(
             ["dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address={self.address}"],
             stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL, start_new_session=True)
-        wait_until(self.socket.exists, "the bus's socket", 10)
+        wait_until(self._listens, "the bus's socket", 10)
+
+    def _listens(self) -> bool:
+        """Between bind(2) and listen(2) its socket is there and refuses all the same."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
 
     def connect(self) -> DBusConnection:
         """A connection to it; the caller closes it."""
@@ -173,7 +179,21 @@ class Broker:
         self.args = args
         self.prefix = (("ip", "netns", "exec", netns) if netns else ()) + wrapper
         self.client: Client = None  # type: ignore[assignment]
-        self.start()
+        self.process: subprocess.Popen[bytes] = None  # type: ignore[assignment]
+        try:
+            self.start()
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        """After a start that failed: nothing of it stays."""
+        if self.client:
+            self.client.close()
+        if self.process:
+            self.process.kill()
+            self.process.wait(20)
+        self.bus.close()
 
     def start(self) -> None:
         """(Again) after stop() or kill()."""

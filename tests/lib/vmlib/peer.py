@@ -22,8 +22,9 @@ import struct
 import time
 from typing import Any
 
-from .wire import (ABORT, ACK, ALL, CHANNEL, CLOSE, CONTROL, ERRORS, FIN, HELLO, OPEN, PING, PONG, Frame, Ticket, connect,
-                   derive, frame, hello_payload, preamble, prove_accepting, prove_connecting, recv_exact, wait_eof)
+from .wire import (ABORT, ACK, ALL, CHANNEL, CLOSE, CONTROL, ERRORS, FIN, HELLO, OPEN, PING, PONG, Frame, Ticket,
+                   connect, derive, frame, hello_payload, preamble, prove_accepting, prove_connecting, recv_exact,
+                   wait_eof)
 
 
 class PlainPeer:
@@ -172,3 +173,14 @@ class PlainListener:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def persistent(ticket: Ticket) -> PlainPeer:
+    """In a flood a connection may be dropped for a newer one: then another is tried, for 2 s."""
+    end = time.monotonic() + 2
+    while True:
+        try:
+            return PlainPeer.source(ticket)
+        except (EOFError, ConnectionError):
+            assert time.monotonic() < end, "no connection gets through"
+            time.sleep(0.05)

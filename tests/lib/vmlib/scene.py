@@ -15,6 +15,8 @@ from typing import Any
 
 from .broker import ERROR, Broker, Migration, wait_until
 from .fake_qemu import FakeListener, FakeQemu
+from .peer import persistent
+from .wire import CLOSE, Ticket
 
 HALF = 256 << 10
 PLAIN_OPTION = {"security": ("s", "plain")}
@@ -129,6 +131,19 @@ class Scene:
     def qemu(self, victim: Victim) -> FakeQemu:
         """The source QEMU of it, connected."""
         return self.own(FakeQemu.connect(victim.migration.socket()))
+
+    def migrate(self, victim: Victim) -> None:
+        """The right source of a prepared migration comes after all, and everything goes well."""
+        with self.listen(victim) as listener, persistent(Ticket.decode(victim.ticket)) as peer:
+            channel = self.own(peer.open(0))
+            channel.sendall(b"memory")
+            peer.fin(0, 6)
+            with listener.accept() as qemu:
+                assert qemu.recv_until_eof() == b"memory"
+            peer.expect(CLOSE, 0)
+            peer.close_channel(0)
+            peer.close_channel()
+            assert victim.migration.wait(20) == "done"
 
     def __enter__(self) -> "Scene":
         return self
