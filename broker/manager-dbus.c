@@ -13,7 +13,8 @@
 enum { VM_MAX = 255 };
 
 static const char *const features[] = {
-    "tls", "plain", "streams", "bandwidth-limit", "open-stream", "add-stream", "add-peer-connection"};
+    "tls",   "plain", "streams", "bandwidth-limit", "open-stream", "add-stream", "add-peer-connection",
+    "resume"};
 
 static int check_vm(const char *vm, sd_bus_error *error)
 {

@@ -130,7 +130,7 @@ static int call_open_stream(struct manager *manager, sd_bus_message *m, uid_t ui
     struct migration *migration = find_owned(manager, m, uid, error);
     _cleanup_fd_ int fd = -1;
     const char *name;
-    uint32_t stream;
+    uint32_t stream = 0;
     int r;
 
     if (!migration)
@@ -147,7 +147,7 @@ static int call_add_stream(struct manager *manager, sd_bus_message *m, uid_t uid
 {
     struct migration *migration = find_owned(manager, m, uid, error);
     const char *name;
-    uint32_t stream;
+    uint32_t stream = 0;
     int fd, r;
 
     if (!migration)

@@ -50,7 +50,7 @@ static void drop_ticket(struct migration *migration)
 }
 
 /* All that it has open in the outside world. */
-static void release(struct migration *migration)
+static void release(struct migration *migration, bool forgotten)
 {
     supplied_clear(&migration->supplied);
     while (!TAILQ_EMPTY(&migration->dials))
@@ -61,9 +61,12 @@ static void release(struct migration *migration)
         qemu_socket_remove_directory(migration->directory);
     free(migration->directory);
     migration->directory = NULL;
-    if (migration->expects_peers)
+    /* A source that was cut off comes back one day, and is to hear that it is over: until that is forgotten.
+     */
+    if (migration->expects_peers && !(migration->state == STATE_INTERRUPTED && !forgotten)) {
         port_release(migration->manager->port);
-    migration->expects_peers = false;
+        migration->expects_peers = false;
+    }
     migration->timer = sd_event_source_disable_unref(migration->timer);
     free(migration->tied_to);
     migration->tied_to = NULL;
@@ -72,7 +75,7 @@ static void release(struct migration *migration)
 
 void migration_free(struct migration *migration)
 {
-    release(migration);
+    release(migration, true);
     migration->helper = helper_link_free(migration->helper);
     stats_page_clear(&migration->page);
     TAILQ_REMOVE(&migration->manager->migrations, migration, entry);
@@ -133,7 +136,7 @@ static void finish(struct migration *migration, enum vf_error error, const char 
     migration->finished = migration_now();
     stats_page_detach(&migration->page);
     stats = migration->page.stats;
-    release(migration);
+    release(migration, false);
     migration->helper = helper_link_free(migration->helper);
     set_state(migration, STATE_FINISHED);
     log_event(migration->result == VF_RESULT_FAILED ? LOG_ERR : LOG_INFO, migration->id_text, migration->vm,

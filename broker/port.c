@@ -40,6 +40,14 @@ static void reject(struct port *port, int fd, enum vf_error error)
         helper_link_send(port->gate, MESSAGE_REJECT, &m, fd);
 }
 
+/* What a peer is told of a migration that has ended. */
+static enum vf_error rejection_of(const struct migration *migration, uint32_t kind)
+{
+    if (migration->error == VF_ERROR_CANCELLED && kind == PEER_RESUME)
+        return VF_ERROR_CANCELLED;
+    return migration->result == VF_RESULT_TIMED_OUT ? VF_ERROR_TICKET_EXPIRED : VF_ERROR_TICKET_USED;
+}
+
 static void on_arrived(struct port *port, const struct message_arrived *m, int fd)
 {
     _cleanup_fd_ int owned = fd;
@@ -66,8 +74,7 @@ static void on_arrived(struct port *port, const struct message_arrived *m, int f
         if (log_sample(&port->n_unexpected))
             log_event(LOG_NOTICE, migration->id_text, migration->vm, "%s asked for it, but it has ended.",
                       peer);
-        reject(port, fd,
-               migration->result == VF_RESULT_TIMED_OUT ? VF_ERROR_TICKET_EXPIRED : VF_ERROR_TICKET_USED);
+        reject(port, fd, rejection_of(migration, m->kind));
     }
 }
 

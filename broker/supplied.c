@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,6 +14,7 @@
 
 const char *socket_check(int fd, bool unix_only)
 {
+    struct pollfd p = {.fd = fd, .events = POLLRDHUP};
     struct sockaddr_storage address;
     socklen_t size = sizeof(int);
     int v = 0, flags = fcntl(fd, F_GETFL);
@@ -29,6 +31,8 @@ const char *socket_check(int fd, bool unix_only)
         return "a socket that cannot be used";
     if (v != AF_UNIX && (unix_only || (v != AF_INET && v != AF_INET6 && v != AF_VSOCK)))
         return unix_only ? "not a UNIX socket" : "not a UNIX, TCP or vsock socket";
+    if (poll(&p, 1, 0) < 0 || (p.revents & (POLLRDHUP | POLLHUP | POLLERR)))
+        return "not connected, or its other end is closed";
     size = sizeof(address);
     if (getpeername(fd, (struct sockaddr *)&address, &size) < 0)
         return "not connected, or its other end is closed";

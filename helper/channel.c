@@ -284,6 +284,7 @@ void channel_detach(struct channel *channel)
     channel->out.to = channel->in.from = NULL;
     channel->announced = channel->close_sent = false;
     channel->close_again = channel->close_received;
+    channel->open_again = true;
     flow_resume(&channel->in, 0);
     channel_watch(channel);
 }
@@ -365,6 +366,15 @@ void channel_end_if_complete(struct session *session)
     control_send(session, &close);
 }
 
+void channel_share_out(struct session *session)
+{
+    uint32_t n = 0;
+
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        n += channel_lives(&session->channels[i]);
+    pacer_share(&session->pacer, session_now(session), n);
+}
+
 static int on_pace(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct session *session = userdata;
@@ -372,7 +382,7 @@ static int on_pace(sd_event_source *source, uint64_t usec, void *userdata)
     (void)source;
     (void)usec;
     /* First of all, so that each channel sees that there is something to be had again. */
-    pacer_allows(&session->pacer, session_now(session));
+    channel_share_out(session);
     channel_update_all(session);
     return 0;
 }
@@ -384,7 +394,7 @@ static void pace(struct session *session)
     int enabled = SD_EVENT_OFF;
 
     if (wait == 0)
-        return;
+        wait = SESSION_ROUND; /* there is something in the bucket, but this channel has had its share */
     if (!session->pace_timer) {
         sd_event_add_time_relative(session->event, &session->pace_timer, CLOCK_MONOTONIC, wait, 1, on_pace,
                                    session);
@@ -421,8 +431,9 @@ void channel_update(struct channel *channel)
     if (session_halted(session))
         return;
     if (channel->close_sent && channel->close_received) {
-        if (channel->stream == session->main_stream)
-            session->main_closed = true;
+        if (channel->stream == session->main_stream && channel->out.total + channel->in.total > 0)
+            session->main_closed =
+                true; /* one that carried nothing was somebody who looked whether we listen */
         channel_close(channel);
         channel_end_if_complete(session);
         return;
@@ -430,7 +441,8 @@ void channel_update(struct channel *channel)
     if (channel->stage == CHANNEL_OPENING && session->role == ROLE_INCOMING)
         channel_dial(session, channel->stream);
     channel_watch(channel);
-    pace(session);
+    if (flow_is_paced(&channel->out))
+        pace(session);
 }
 
 void channel_update_all(struct session *session)

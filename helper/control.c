@@ -161,9 +161,10 @@ static void on_open(struct session *session, const struct frame *frame)
     if (frame->stream < session->control.n_streams)
         stream = stream_find(session, session->control.streams[frame->stream]);
     channel = channel_find(session, frame->channel);
-    if (stream >= 0 && channel && channel->stream == (uint32_t)stream && !channel->carrier &&
-        session->adopted_again) {
-        peer_unpark(session, channel);
+    if (stream >= 0 && channel && channel->stream == (uint32_t)stream && channel->open_again) {
+        channel->open_again = false;
+        if (!channel->carrier) /* else it has overtaken this */
+            peer_unpark(session, channel);
         channel_update(channel);
         return;
     }
@@ -218,7 +219,9 @@ static void on_channel_frame(struct session *session, const struct frame *frame)
 
     if (!channel) {
         /* It may just have closed here, or been refused; only one that never was is a lie. */
-        if (frame->channel >= session->next_channel)
+        if (frame->channel >= session->next_channel && frame->type == FRAME_REFUSED && session->adopted_again)
+            session->next_channel = frame->channel + 1; /* given up before its OPEN came through */
+        else if (frame->channel >= session->next_channel)
             lie(session, frame, "a frame for a channel that never was");
         return;
     }
@@ -377,7 +380,9 @@ void control_adopt(struct session *session, struct carrier *carrier)
         r = carrier->ops->export_key(carrier, exported);
     if (r >= 0)
         r = key_derive(exported, session->id, "vmferry channel v1", session->channel_key);
-    if (r >= 0)
+    /* Once: whether the last connection was adopted at the other side, too, is what nobody knows when it is
+     * lost. */
+    if (r >= 0 && !session->adopted)
         r = key_derive(exported, session->id, "vmferry resume v1", session->resume_key);
     explicit_bzero(exported, sizeof(exported));
     if (r < 0) {

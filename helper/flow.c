@@ -47,11 +47,27 @@ static size_t flow_room(const struct flow *flow)
     return room;
 }
 
+/* There is an end to read from, and room. */
+static bool flow_could_read(const struct flow *flow)
+{
+    return flow->from && flow_room(flow) > 0 && !(flow->kind == FLOW_OUT && flow->ending);
+}
+
+/* What the pacer lets it take, of what the bucket holds. */
+static uint64_t flow_share(const struct flow *flow)
+{
+    return flow->round == flow->pacer->round ? flow->share : flow->pacer->share;
+}
+
+bool flow_is_paced(const struct flow *flow)
+{
+    return flow_could_read(flow) && flow->pacer && flow->pacer->rate != 0 &&
+           (!pacer_open(flow->pacer) || flow_share(flow) == 0);
+}
+
 bool flow_wants_input(const struct flow *flow)
 {
-    if (!flow->from || flow_room(flow) == 0 || (flow->kind == FLOW_OUT && flow->ending))
-        return false;
-    return !flow->pacer || pacer_open(flow->pacer);
+    return flow_could_read(flow) && !flow_is_paced(flow);
 }
 
 bool flow_wants_output(const struct flow *flow)
@@ -77,15 +93,18 @@ static enum flow_verdict on_eof(struct flow *flow)
 /* How much to ask for now: nothing where there is no room, no allowance, or nothing to be had. */
 static size_t flow_demand(struct flow *flow, uint64_t now)
 {
-    size_t max = flow_room(flow), allowed;
+    size_t max, allowed;
 
-    if (!flow->from || (flow->kind == FLOW_OUT && flow->ending))
+    if (!flow_could_read(flow))
         return 0;
+    max = flow_room(flow);
     if (!flow->from->readable && !flow->from->ops->holds_input(flow->from))
         return 0;
     if (flow->pacer) {
         allowed = pacer_allows(flow->pacer, now);
         max = allowed < max ? allowed : max;
+        if (flow->pacer->rate != 0 && flow_share(flow) < max)
+            max = (size_t)flow_share(flow);
     }
     return max;
 }
@@ -109,8 +128,13 @@ static enum flow_verdict pump_in(struct flow *flow, uint64_t now, ssize_t *ret_m
         flow->from->readable = flow->ring.pipe_full;
     else if (flow->ring.pipe < 0 && (size_t)*ret_moved < max && (size_t)*ret_moved < CARRIER_BATCH / 2)
         flow->from->readable = false;
-    if (flow->pacer && *ret_moved > 0)
+    if (flow->pacer && *ret_moved > 0) {
+        uint64_t share = flow_share(flow);
+
         pacer_take(flow->pacer, (size_t)*ret_moved);
+        flow->round = flow->pacer->round;
+        flow->share = share - ((uint64_t)*ret_moved < share ? (uint64_t)*ret_moved : share);
+    }
     return FLOW_OK;
 }
 

@@ -31,6 +31,8 @@ struct flow {
     struct carrier *from; /* borrowed; NULL while it is not there */
     struct carrier *to;   /* borrowed; NULL while it is not there */
     struct pacer *pacer;  /* borrowed; NULL: as fast as it goes */
+    uint64_t round;       /* of the pacer's, that share is of */
+    uint64_t share;       /* bytes that it may still take in this round */
     struct ring ring;
     uint64_t total; /* bytes; meaningful once ending */
     bool ending;    /* total is known */
@@ -63,6 +65,9 @@ enum flow_verdict flow_pump(struct flow *flow, uint64_t now);
 /* What to wait for; false also where an end is missing. */
 bool flow_wants_input(const struct flow *flow);
 bool flow_wants_output(const struct flow *flow);
+
+/* It would take more if the pacer let it: somebody has to wake it. */
+bool flow_is_paced(const struct flow *flow);
 
 /* All of it is acknowledged (delivered, and QEMU was told). */
 bool flow_ended(const struct flow *flow);

@@ -26,7 +26,7 @@ static void fill(struct pacer *pacer, uint64_t past)
 
 void pacer_set(struct pacer *pacer, uint64_t rate, uint64_t now)
 {
-    *pacer = (struct pacer){.rate = rate, .at = now};
+    *pacer = (struct pacer){.rate = rate, .at = now, .round = 1, .share = UINT64_MAX};
 }
 
 size_t pacer_allows(struct pacer *pacer, uint64_t now)
@@ -50,6 +50,14 @@ size_t pacer_allows(struct pacer *pacer, uint64_t now)
             pacer->tokens = most;
     }
     return pacer->tokens > 0 ? (size_t)pacer->tokens : 0;
+}
+
+void pacer_share(struct pacer *pacer, uint64_t now, uint32_t n_flows)
+{
+    size_t all = pacer_allows(pacer, now);
+
+    pacer->round++;
+    pacer->share = n_flows > 1 ? all / n_flows + 1 : all;
 }
 
 void pacer_take(struct pacer *pacer, size_t n)

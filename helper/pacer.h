@@ -14,10 +14,15 @@ struct pacer {
     uint64_t rate;     /* bytes/s; 0 = no limit */
     uint64_t at;       /* when it was last filled */
     int64_t tokens;    /* bytes */
+    uint64_t round;    /* counts the refills */
+    uint64_t share;    /* bytes that one of the flows may take until the next one */
     uint32_t fraction; /* of a byte, in millionths */
 };
 
 void pacer_set(struct pacer *pacer, uint64_t rate, uint64_t now);
+
+/* A new round: every one of so many flows may take its share again. For the timer that wakes them all. */
+void pacer_share(struct pacer *pacer, uint64_t now, uint32_t n_flows);
 
 /* Fills the bucket and says how many bytes may be taken now. */
 size_t pacer_allows(struct pacer *pacer, uint64_t now);

@@ -47,6 +47,15 @@ static void connecting_failed(struct peer *peer, int r)
         session_redial(session);
         return;
     }
+    if (peer->kind == PEER_RESUME && r == -ECONNREFUSED && peer->carrier->rejected == VF_ERROR_CANCELLED) {
+        session_end(session, VF_ERROR_CANCELLED, false,
+                    "Cancelled at the destination, while the network was away.");
+        return;
+    }
+    if (peer->kind == PEER_RESUME && session_complete(session)) {
+        session_end(session, VF_ERROR_NONE, false, "%s", ""); /* the peer had proved it first, and has gone */
+        return;
+    }
     if (peer->kind == PEER_RESUME) {
         session_end(session, VF_ERROR_INTERRUPTED, false,
                     "%s Meanwhile the peer has given this migration up.", session->why);
@@ -246,7 +255,7 @@ static bool kind_fits(const struct session *session, enum peer_kind kind)
 {
     if (kind == PEER_CHANNEL)
         return session->control.greeted;
-    return kind != PEER_RESUME || session->adopted;
+    return kind != PEER_RESUME || session->state != STATE_WAITING;
 }
 
 /* The preamble of a connection that did not come through the gate. */

@@ -70,6 +70,16 @@ void session_redial(struct session *session)
         session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
 }
 
+static int on_recovery_timeout(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct session *session = userdata;
+
+    (void)source;
+    (void)usec;
+    session_end(session, VF_ERROR_INTERRUPTED, false, "%s It was not recovered within a day.", session->why);
+    return 0;
+}
+
 /* The network does not come back in time. What is proved is done; what is not, its QEMUs have to learn. */
 static void give_channels_up(struct session *session)
 {
@@ -80,6 +90,12 @@ static void give_channels_up(struct session *session)
     session->main_closed = false; /* what is lost now has to come again before this can be done */
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
         channel_close(&session->channels[i]);
+    session->resume_timer = sd_event_source_disable_unref(session->resume_timer);
+    /* Nobody can bring new channels where there is nothing to recover, or no broker to bring them. */
+    if (session->next_channel == 0 || session->link->fd < 0 ||
+        sd_event_add_time_relative(session->event, &session->resume_timer, CLOCK_MONOTONIC, SESSION_RECOVERY,
+                                   0, on_recovery_timeout, session) < 0)
+        session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
 }
 
 static int on_resume_timeout(sd_event_source *source, uint64_t usec, void *userdata)
@@ -153,7 +169,8 @@ bool session_complete(const struct session *session)
             continue;
         if (!channel_ended(channel))
             return false;
-        main_ended = main_ended || channel->stream == session->main_stream;
+        main_ended = main_ended ||
+                     (channel->stream == session->main_stream && channel->out.total + channel->in.total > 0);
     }
     return main_ended;
 }
@@ -271,7 +288,8 @@ static void on_qemu(struct session *session, const struct message_qemu *m, int f
         channel = channel_new(session, session->next_channel, m->stream);
         if (!channel) {
             link_log(session->link, LOG_WARNING,
-                     "A connection of QEMU's on the stream '%s' was closed: %u channels are the limit "
+                     "LimitExceeded: a connection of QEMU's on the stream '%s' was closed: %u channels are "
+                     "the limit "
                      "(max-channels).",
                      session->streams[m->stream], session->max_channels);
             return;
@@ -338,6 +356,7 @@ static void on_message(struct link *link, const union message *m, int fd, void *
         break;
     case MESSAGE_LIMIT:
         pacer_set(&session->pacer, m->limit.bandwidth_limit, session_now(session));
+        channel_share_out(session);
         channel_update_all(session);
         break;
     case MESSAGE_END:

@@ -34,8 +34,10 @@
                                     */
 #define SESSION_SILENCE_MAX  10    /* ticks without a word on the control connection: it is lost */
 #define SESSION_ACK_DELAY    10000 /* µs that an acknowledgement may wait for more to acknowledge */
+#define SESSION_ROUND        5000 /* µs of a round in which each channel has its share of the bandwidth limit */
 #define SESSION_GRACE        100000  /* µs after which a silent channel is connected to QEMU all the same */
 #define SESSION_LINGER       2000000 /* µs that the last frame has to reach the peer */
+#define SESSION_RECOVERY     86400000000ULL /* µs that a paused post-copy has to be recovered: a day */
 #define SESSION_REDIAL_FIRST 200000  /* µs until the peer is dialled again after a loss, doubled up to */
 #define SESSION_REDIAL_MAX   5000000 /* this, give or take a quarter */
 
@@ -89,6 +91,7 @@ struct channel {
     bool graced;             /* destination: it has been silent for long enough */
     bool close_sent;         /* both flows are proved at this side */
     bool close_received;     /* and at the other */
+    bool open_again;         /* destination: the source may name it once more, likewise */
     bool close_again;        /* the other may say so once more, since the connection was lost */
     uint32_t serial;         /* source: of the NEED_PEER */
     struct carrier *qemu;    /* owned */
@@ -244,6 +247,9 @@ void channel_dial(struct session *session, uint32_t stream);
 /* Moves what can be moved, says what is to be said, waits for what is to be waited for. After any event. */
 void channel_update(struct channel *channel);
 void channel_update_all(struct session *session);
+
+/* Begins a new round of the bandwidth limit. */
+void channel_share_out(struct session *session);
 
 /* Sends the acknowledgement that is due, if any. */
 void channel_ack(struct channel *channel);

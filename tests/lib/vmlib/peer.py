@@ -17,14 +17,15 @@ and the parts (preamble(), prove_connecting(), …) one by one.
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import time
 from typing import Any
 
-from .wire import (ABORT, ACK, ALL, CHANNEL, CLOSE, CONTROL, ERRORS, FIN, HELLO, OPEN, PING, PONG, Frame, Ticket,
-                   connect, derive, frame, hello_payload, preamble, prove_accepting, prove_connecting, recv_exact,
-                   wait_eof)
+from .wire import (ABORT, ACK, ALL, CHANNEL, CLOSE, CONTROL, ERRORS, FIN, HELLO, OPEN, PING, PONG, RESUME, Frame,
+                   Ticket, connect, derive, frame, hello_payload, preamble, prove_accepting, prove_connecting,
+                   recv_exact, wait_eof)
 
 
 class PlainPeer:
@@ -33,7 +34,9 @@ class PlainPeer:
     def __init__(self, sock: socket.socket, ticket: Ticket, exported: bytes) -> None:
         self.sock = sock
         self.ticket = ticket
+        self.exported = exported
         self.channel_key = derive(exported, ticket.id, "vmferry channel v1")
+        self.resume_key = derive(exported, ticket.id, "vmferry resume v1")
         self.pongs = True
 
     @classmethod
@@ -44,6 +47,21 @@ class PlainPeer:
             sock.sendall(preamble(ticket.id))
             key = derive(ticket.secret, ticket.id, "vmferry control plain v1")
             peer = cls(sock, ticket, prove_connecting(sock, key, ticket.id, CONTROL))
+            if greet:
+                peer.greet(**hello)
+        except BaseException:
+            sock.close()
+            raise
+        return peer
+
+    def resume(self, greet: bool = True, key: bytes | None = None, **hello: Any) -> "PlainPeer":
+        """As the source, after the loss of this one: the control connection that follows it."""
+        sock = connect(self.ticket.endpoints[0])
+        try:
+            sock.sendall(preamble(self.ticket.id, RESUME))
+            exported = prove_connecting(sock, key or self.resume_key, self.ticket.id, RESUME)
+            peer = PlainPeer(sock, self.ticket, exported)
+            peer.resume_key = self.resume_key  # it stays that of the first
             if greet:
                 peer.greet(**hello)
         except BaseException:
@@ -90,19 +108,34 @@ class PlainPeer:
                 return got
             assert got.type != ABORT, f"ABORT: {ERRORS[got.number]}: {got.text}"
 
-    def open(self, number: int, stream: int = 0) -> socket.socket:
+    def stay(self, seconds: float) -> None:
+        """Answers PINGs for so long."""
+        end = time.monotonic() + seconds
+        while select.select([self.sock], [], [], max(0.0, end - time.monotonic()))[0]:
+            got = self.recv()
+            if got.type == PING:
+                self.send(PONG, got.payload)
+            assert got.type != ABORT, f"ABORT: {ERRORS[got.number]}: {got.text}"
+
+    def open(self, number: int, stream: int = 0, offset: int = 0, theirs: int = 0) -> socket.socket:
         """As the source: OPEN, and the channel's connection."""
         self.send(OPEN, struct.pack("<I", stream), number)
-        return self.connect_channel(number)
+        return self.connect_channel(number, offset, theirs=theirs)
 
-    def connect_channel(self, number: int, offset: int = 0, key: bytes | None = None) -> socket.socket:
-        """The channel's connection alone; EOFError, or a reset, where the other side refuses it."""
+    def connect_channel(self, number: int, offset: int = 0, key: bytes | None = None, theirs: int = 0,
+                        answered: bool = True) -> socket.socket:
+        """The channel's connection alone; EOFError, or a reset, where the other side refuses it.
+
+        We have received `offset` bytes, and the other side `theirs`. It answers only once it has taken our OPEN:
+        without `answered` nobody waits for that.
+        """
         sock = connect(self.ticket.endpoints[0])
         try:
             sock.sendall(preamble(self.ticket.id, CHANNEL))
             prove_connecting(sock, key or self.channel_key, self.ticket.id, CHANNEL)
             sock.sendall(struct.pack("<IIQ", number, 0, offset))
-            assert recv_exact(sock, 16) == struct.pack("<IIQ", number, 0, 0)
+            if answered:
+                assert struct.unpack("<IIQ", recv_exact(sock, 16)) == (number, 0, theirs)
         except BaseException:
             sock.close()
             raise
@@ -136,13 +169,18 @@ class PlainListener:
         sock.settimeout(20)
         return sock
 
-    def accept(self, greet: bool = True, **hello: Any) -> PlainPeer:
-        """The source's control connection."""
+    def accept(self, greet: bool = True, before: PlainPeer | None = None, **hello: Any) -> PlainPeer:
+        """The source's control connection; the one that follows `before`, where that was lost."""
+        kind = RESUME if before else CONTROL
         sock = self.accept_raw()
         try:
-            assert recv_exact(sock, 32) == preamble(self.ticket.id)
+            assert recv_exact(sock, 32) == preamble(self.ticket.id, kind)
             key = derive(self.ticket.secret, self.ticket.id, "vmferry control plain v1")
-            peer = PlainPeer(sock, self.ticket, prove_accepting(sock, key, self.ticket.id, CONTROL))
+            if before:
+                key = before.resume_key
+            peer = PlainPeer(sock, self.ticket, prove_accepting(sock, key, self.ticket.id, kind))
+            if before:
+                peer.resume_key = before.resume_key
             if greet:
                 peer.greet(**hello)
         except BaseException:
@@ -151,19 +189,22 @@ class PlainListener:
         return peer
 
     def accept_channel(self, peer: PlainPeer, offset: int = 0, number: int | None = None,
-                       key: bytes | None = None) -> tuple[int, socket.socket]:
-        """The next channel connection, and which channel it is; `offset` and `number` are what we say."""
+                       key: bytes | None = None, theirs: int = 0) -> tuple[int, socket.socket]:
+        """The next channel connection, and which channel it is; `offset` and `number` are what we say.
+
+        The source has received `theirs` bytes.
+        """
         sock = self.accept_raw()
         try:
             assert recv_exact(sock, 32) == preamble(self.ticket.id, CHANNEL)
             prove_accepting(sock, key or peer.channel_key, self.ticket.id, CHANNEL)
-            theirs, zero, received = struct.unpack("<IIQ", recv_exact(sock, 16))
-            assert zero == 0 and received == 0
-            sock.sendall(struct.pack("<IIQ", theirs if number is None else number, 0, offset))
+            channel, zero, received = struct.unpack("<IIQ", recv_exact(sock, 16))
+            assert (zero, received) == (0, theirs)
+            sock.sendall(struct.pack("<IIQ", channel if number is None else number, 0, offset))
         except BaseException:
             sock.close()
             raise
-        return theirs, sock
+        return channel, sock
 
     def close(self) -> None:
         self.sock.close()

@@ -8,6 +8,7 @@ there was in the beginning: helpers, the broker's FDs, sockets and directories.
 
 from __future__ import annotations
 
+import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from .wire import CLOSE, Ticket
 
 HALF = 256 << 10
 PLAIN_OPTION = {"security": ("s", "plain")}
+NO_RESUME: dict[str, Any] = {"resume-timeout-usec": ("t", 0)}
 
 
 class Bystander:
@@ -75,6 +77,25 @@ class Victim:
             assert word in message, f"{word!r} is not in {message!r}"
         return message
 
+    def interrupted(self, *words: str, timeout: float = 20) -> str:
+        """Its peer is lost: it says so and all of `words`, and is not over. Returns the message."""
+        self.migration.wait_state("interrupted", timeout)
+        found = self.migration.get_all()
+        message = str(found["ErrorMessage"])
+        assert (found["Result"], found["ErrorName"]) == ("", ERROR + "Interrupted"), (found, self.scene.broker.log())
+        for word in (self.migration.id, found["Vm"], *words):
+            assert word in message, f"{word!r} is not in {message!r}"
+        return message
+
+    def given_up(self, *words: str, timeout: float = 20) -> None:
+        """interrupted(), for as long as nobody cancels it."""
+        self.interrupted(*words, timeout=timeout)
+        time.sleep(0.3)  # it does not become done, or failed, by itself
+        self.interrupted(*words)
+        self.migration.cancel()
+        self.expect("Cancelled", result="cancelled")
+        self.scene.cut_off.append(self.migration)
+
     def unharmed(self) -> None:
         """It waits still."""
         assert self.migration.get("State") == "waiting", self.migration.get_all()
@@ -89,6 +110,7 @@ class Scene:
         self.broker = Broker(workdir, "h", **broker)
         self._stack.callback(self.broker.close)
         self.bystander: Bystander | None = None
+        self.cut_off: list[Migration] = []  # their sources may come back: the port is open until they are forgotten
         try:
             if bystander:
                 self.bystander = Bystander(self.broker)
@@ -110,7 +132,7 @@ class Scene:
         end = time.monotonic() + timeout
         while self.what_is() != self.before and time.monotonic() < end:
             time.sleep(0.02)
-        assert self.what_is() == self.before, self.broker.log()
+        assert self.what_is() == self.before, f"{self.before}\n{self.what_is()}\n{self.broker.log()}"
 
     def incoming(self, vm: str = "victim", **options: Any) -> Victim:
         """A prepared migration in `plain`, with its ticket."""
@@ -132,6 +154,15 @@ class Scene:
         """The source QEMU of it, connected."""
         return self.own(FakeQemu.connect(victim.migration.socket()))
 
+    def deaf(self) -> tuple[socket.socket, str]:
+        """A listener whose backlog is full, and its endpoint: who dials it waits, until it is closed."""
+        server = self.own(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(2):
+            filler = self.own(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        return server, f"tcp:127.0.0.1:{server.getsockname()[1]}"
+
     def migrate(self, victim: Victim) -> None:
         """The right source of a prepared migration comes after all, and everything goes well."""
         with self.listen(victim) as listener, persistent(Ticket.decode(victim.ticket)) as peer:
@@ -152,6 +183,8 @@ class Scene:
         try:
             if kind is None:
                 self.assert_clean()
+                for migration in self.cut_off:
+                    migration.call("Forget")
                 if self.bystander:
                     self.bystander.finish()
                     wait_until(lambda: not self.broker.helpers(), "no helper is left", 10)

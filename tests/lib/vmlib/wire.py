@@ -15,7 +15,7 @@ from typing import Any
 
 VERSION = 1
 TLS, PLAIN = 0, 1
-CONTROL, CHANNEL = 1, 2
+CONTROL, CHANNEL, RESUME = 1, 2, 3
 HELLO, OPEN, OPENED, REFUSED, ACK, FIN, CLOSE, ABORT, PING, PONG = range(1, 11)
 ALL = 0xFFFFFFFF
 ERRORS = ("", "NoSuchMigration", "VmBusy", "InvalidTicket", "TicketExpired", "TicketUsed", "PeerUnreachable",

@@ -1,0 +1,472 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The docs say what the code does: names, types, numbers and defaults are held against sources and programs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from vmlib.broker import BROKER, MIGRATION, ROOT, build_dir
+
+DOCS = ROOT / "docs"
+PAGES = sorted(path.name for path in DOCS.glob("*.rst"))
+RST2MAN = shutil.which("rst2man") or shutil.which("rst2man.py")
+
+
+def flat(text: str) -> str:
+    """With single blanks, so that line breaks do not matter."""
+    return re.sub(r"\s+", " ", text)
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def source(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def sources(directory: str) -> str:
+    """All of a directory: where in it something stands is of no account here."""
+    return "\n".join(path.read_text() for path in sorted((ROOT / directory).glob("*.c")))
+
+
+def section(text: str, title: str) -> str:
+    """What stands below a heading, up to the next one of its kind or of a higher one."""
+    end = r"(?=^[^\n]+\n(?:={3,}|\1{3,})\n|\Z)"
+    found = re.search(rf"^{re.escape(title)}\n([=-])\1{{2,}}\n(.*?){end}", text, re.M | re.S)
+    assert found, f"there is no section '{title}'"
+    return found[2]
+
+
+def terms(text: str) -> dict[str, str]:
+    """Of a definition list whose terms are ``literals``: what is in the first line, and the definition."""
+    found: dict[str, str] = {}
+    for match in re.finditer(r"^(``[^\n]*)\n((?:  [^\n]*\n|\n)+)", text, re.M):
+        assert match[1] not in found, f"{match[1]} stands there twice"
+        found[match[1]] = flat(match[2]).strip()
+    return found
+
+
+def define(name: str, *headers: str) -> int:
+    """A number that a header #defines; macros in it are followed."""
+    for header in headers:
+        found = re.search(rf"^#define {name}\s+(.*?)(?:/\*.*)?$", source(header).replace("\\\n", " "), re.M)
+        if found:
+            text = re.sub(r"\(\(\w+\)(\d+)", r"(\1", found[1]).replace("(uint64_t)", "").replace("(size_t)", "")
+            text = re.sub(r"\b(\d+)(?:ULL|UL|U)\b", r"\1", text)
+            text = re.sub(r"\b[A-Z][A-Z_]+\b", lambda match: str(define(match[0], *headers)), text)
+            assert re.fullmatch(r"[\d\s()*+]+", text), f"{name} is '{text}'"
+            return int(eval(text))  # digits and operators only
+    raise AssertionError(f"{name} is in none of {headers}")
+
+
+# ---- The pages as such ----
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.skipif(RST2MAN is None, reason="no rst2man")
+def test_page_compiles(name: str, tmp_path: Path) -> None:
+    assert RST2MAN
+    out = tmp_path / name.removesuffix(".rst")
+    utf8 = ("--input-encoding=utf-8", "--output-encoding=utf-8")
+    done = subprocess.run([RST2MAN, "--strict", *utf8, str(DOCS / name), str(out)], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    title, number = name.removesuffix(".rst").rsplit(".", 1)
+    assert re.search(rf'^\.TH "?{re.escape(title)}"? "?{number}"?', out.read_text(), re.M | re.I), "another section"
+
+
+def test_meson_builds_each_page() -> None:
+    build = (DOCS / "meson.build").read_text()
+    assert sorted(f"{name}.rst" for name in re.findall(r"'([\w.-]+\.\d)'", build)) == PAGES
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_that_are_named_are_there(name: str) -> None:
+    ours = {tuple(page.removesuffix(".rst").rsplit(".", 1)) for page in PAGES}
+    for title, number in re.findall(r"\*\*([\w.-]+)\*\*\\?\s*\((\d)\)", page(name)):
+        if "vmferry" in title:
+            assert (title, number) in ours, f"{title}({number}) is named"
+
+
+@pytest.mark.parametrize("name", ["threat-model.md"])
+def test_files_that_are_named_are_there(name: str) -> None:
+    named = set(re.findall(r"`((?:broker|common|helper|dbus|docs)/[\w./-]+)`", page(name)))
+    assert named and not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_nothing_is_promised() -> None:
+    """The pages speak of this version."""
+    for name in PAGES:
+        for word in ("vmferryctl", "polkit"):
+            assert word not in page(name), f"{name} speaks of {word}"
+
+
+# ---- vmferryd(8) ----
+
+
+def options_of_help(program: str) -> dict[str, tuple[str, str]]:
+    """By option: its argument, and its default as --help says it."""
+    path = build_dir() / program
+    text = subprocess.run([path, "--help"], capture_output=True, text=True, check=True, timeout=20).stdout
+    found = {}
+    for match in re.finditer(r"^ +(?:-\w, )?(--[\w-]+)(?:=(\w+))? +(.*(?:\n {20,}.*)*)", text, re.M):
+        default = re.search(r"\(default ([^\s,)]+)", match[3])
+        found[match[1]] = (match[2] or "", default[1] if default else "")
+    assert found
+    return found
+
+
+def options_of_page(name: str, title: str) -> dict[str, tuple[str, str]]:
+    found = {}
+    for match in re.finditer(r"^(?:-\w, )?(--[\w-]+)(?:=(\w+))?\n((?:  .*\n|\n)+)", section(page(name), title), re.M):
+        default = re.search(r"Default: ``([^`]+)``", flat(match[3]))
+        found[match[1]] = (match[2] or "", default[1] if default else "")
+    return found
+
+
+def test_vmferryd_options() -> None:
+    there, said = options_of_help("broker/vmferryd"), options_of_page("vmferryd.8.rst", "OPTIONS")
+    assert {key: value[0] for key, value in there.items()} == {key: value[0] for key, value in said.items()}
+    for key, (_, default) in there.items():
+        if key != "--helper":  # the page says where the default is told: it hangs on the prefix
+            assert said[key][1] == default, f"the default of {key}"
+
+
+def test_vmferryd_defaults_are_those_of_the_header() -> None:
+    said = options_of_page("vmferryd.8.rst", "OPTIONS")
+    header = source("broker/config.h")
+    listen = re.search(r'^#define DEFAULT_LISTEN\s+"(.*)"', header, re.M)
+    assert listen and said["--listen"][1] == listen[1]
+    assert int(said["--max-migrations"][1]) == define("DEFAULT_MAX_MIGRATIONS", "broker/config.h")
+    assert int(said["--max-migrations-per-user"][1]) == define("DEFAULT_MAX_PER_USER", "broker/config.h")
+    assert int(said["--max-channels"][1]) == define("DEFAULT_MAX_CHANNELS", "broker/config.h")
+    assert int(said["--window"][1]) == define("DEFAULT_WINDOW_MIB", "broker/config.h")
+    assert int(said["--qemu-timeout"][1]) * 1000000 == define("DEFAULT_QEMU_TIMEOUT", "broker/config.h")
+    text = flat(section(page("vmferryd.8.rst"), "OPTIONS"))
+    assert f"May be given up to {define('CONFIG_LISTEN_MAX', 'broker/config.h')} times" in text
+    low, high = (define(f"WINDOW_{end}", "common/message.h") for end in ("MIN", "MAX"))
+    range_ = re.search(r'read_number\("window", optarg, (\d+), (\d+),', source("broker/main.c"))
+    assert range_ and f"{range_[1]} to {range_[2]} MiB" in text
+    assert low <= int(range_[1]) << 20 and int(range_[2]) << 20 <= high, "what the broker allows, the helper takes"
+    port = define("ENDPOINT_PORT", "broker/endpoint.h")
+    assert f"A port that is left out is {port}." in flat(page("vmferryd.8.rst"))
+
+
+def test_helper_options() -> None:
+    there, said = options_of_help("helper/vmferry-helper"), options_of_page("vmferry-helper.8.rst", "INVOCATION")
+    assert set(there) == set(said)
+
+
+def test_helper_limits() -> None:
+    headers = ("helper/sandbox.c", "helper/session.h", "helper/gate.h", "common/stats.h")
+    assert f"**RLIMIT_NOFILE** at most {define('FDS_MAX', *headers)}" in flat(page("vmferry-helper.8.rst"))
+    assert f"at most {define('FDS_MAX', *headers)} descriptors" in flat(page("threat-model.md"))
+    pending, deadline = (define(f"DEFAULT_GATE_{name}", "broker/config.h") for name in ("PENDING", "DEADLINE"))
+    text = flat(page("vmferry-helper.8.rst"))
+    assert f"It keeps at most {pending} connections" in text and f"Each has {deadline // 1000} seconds" in text
+
+
+def test_threat_model_numbers() -> None:
+    text = flat(page("threat-model.md"))
+    peers, resume, silence = (define(f"SESSION_{name}", "helper/session.h", "common/stats.h")
+                              for name in ("PEERS_MAX", "SILENCE_RESUME", "SILENCE_MAX"))
+    assert f"A relay keeps {peers} that" in text
+    assert f"{resume} s of silence on the control connection ({silence} s without resuming)" in text
+    calls = dict(re.findall(r"(CALLS_\w+) = (\d+)", source("broker/caller.c")))
+    assert f"At most {calls['CALLS_PER_SENDER']} calls of one bus connection, and {calls['CALLS_MAX']} in all" in text
+    give_up = re.search(r"give_up = (\d+)", source("broker/endpoint.c"))
+    assert give_up and f"TCP gives up after {int(give_up[1]) // 1000} s" in text
+
+
+@pytest.mark.parametrize(("name", "after", "groups"), [
+    ("vmferry-helper.8.rst", "SANDBOX\n=======", ("Moving bytes", "Event loop", "Memory, its end")),
+    ("threat-model.md", "## What the sandbox allows", ("| moving bytes |", "| event loop |", "| process |")),
+])
+def test_system_calls(name: str, after: str, groups: tuple[str, ...]) -> None:
+    """Both lists of what the sandbox allows are that of the code, sanitizers apart."""
+    code = re.sub(r"^#if SANITIZED\n.*?^#endif", "", source("helper/sandbox.c"), flags=re.S | re.M)
+    allowed = set(re.findall(r"\b(?:SYSCALL|SCMP_SYS)\((?!name)(\w+)\)", code))
+    assert len(allowed) > 30
+    text = re.split(r"^Not on the list|^So a helper", page(name).split(after)[1], flags=re.M)[0]
+    assert not [call for call in allowed if not re.search(rf"\b{call}\b", text)], "allowed, but not listed"
+    for group in groups:
+        found = re.search(rf"^{re.escape(group)}([^;\n]*(?:\n {{10,}}[^;\n]*)?)", text, re.M)
+        assert found
+        listed = set(re.findall(r"\w+", found[1]))
+        assert len(listed) > 5 and listed <= allowed, "listed, but not allowed"
+
+
+# ---- org.vmferry.Broker1(5) ----
+
+BROKER_PAGE = "org.vmferry.Broker1.5.rst"
+SECTIONS = {
+    (BROKER, "method"): "Methods of the broker",
+    (BROKER, "property"): "Properties of the broker",
+    (BROKER, "signal"): "Signals of the broker",
+    (MIGRATION, "method"): "Methods of a migration",
+    (MIGRATION, "property"): "Properties of a migration",
+}
+
+
+def members_of_xml(interface: str, kind: str) -> Iterator[str]:
+    """As the page writes them: "GetMigration(s role, s id) → (o migration)"."""
+    node = ElementTree.fromstring(source(f"dbus/{interface}.xml")).find(f"./interface[@name='{interface}']")
+    assert node is not None
+    for member in node.findall(kind):
+        if kind == "property":
+            yield f"{member.get('name')} {member.get('type')}"
+            continue
+        args: dict[str, list[str]] = {"in": [], "out": []}
+        for arg in member.findall("arg"):
+            side = arg.get("direction", "in" if kind == "method" else "out")
+            args["in" if kind == "signal" else side].append(f"{arg.get('type')} {arg.get('name')}")
+        back = f" → ({', '.join(args['out'])})" if args["out"] else ""
+        yield f"{member.get('name')}({', '.join(args['in'])}){back}"
+
+
+@pytest.mark.parametrize(("interface", "kind"), SECTIONS)
+def test_members(interface: str, kind: str) -> None:
+    said = terms(section(page(BROKER_PAGE), SECTIONS[interface, kind]))
+    assert set(said) == {f"``{member}``" for member in members_of_xml(interface, kind)}
+    assert all(said.values())
+
+
+def test_no_other_signals() -> None:
+    assert not list(members_of_xml(MIGRATION, "signal"))
+
+
+def test_properties_that_are_polled() -> None:
+    """The page says which ones have no signal."""
+    node = ElementTree.fromstring(source(f"dbus/{MIGRATION}.xml"))
+    emits: dict[str, list[str]] = {"true": [], "false": [], "const": []}
+    for member in node.iter("property"):
+        note = member.find("annotation")
+        emits[note.get("value", "") if note is not None else "true"].append(member.get("name", ""))
+    text = flat(section(page(BROKER_PAGE), "Properties of a migration"))
+    assert f"*{emits['false'][0]}* to *{emits['false'][-1]}* are polled" in text
+    names = list(terms(section(page(BROKER_PAGE), "Properties of a migration")))
+    last = [re.findall(r"\w+", name)[0] for name in names[-len(emits["false"]):]]
+    assert last == emits["false"]
+    found = re.search(r"no signal tells of changes\. Of ((?:\*\w+\*(?:, | and )?)+) the signal", text)
+    assert found and set(re.findall(r"\*(\w+)\*", found[1])) | {"HelperUnit"} == set(emits["true"])
+
+
+def options_of_code() -> dict[str, tuple[str, str]]:
+    """By key: its type, and which method has it."""
+    roles = {"IN | OUT": "both", "IN": "PrepareIncoming", "OUT": "StartOutgoing"}
+    rows = re.findall(r'^ +\{"([\w-]+)", "([^"]+)", ([A-Z| ]+), read_\w+\},', source("broker/options.c"), re.M)
+    assert len(rows) >= 12
+    return {key: (type_, roles[role]) for key, type_, role in rows}
+
+
+def options_of_broker_page() -> dict[str, tuple[str, str, str]]:
+    found = {}
+    for term, text in terms(section(page(BROKER_PAGE), "OPTIONS")).items():
+        match = re.fullmatch(r"``([\w-]+)`` \(``([^`]+)``, (\w+)\)", term)
+        assert match, term
+        found[match[1]] = (match[2], match[3], text)
+    return found
+
+
+def test_call_options() -> None:
+    said = options_of_broker_page()
+    assert {key: value[:2] for key, value in said.items()} == options_of_code()
+    for key, (_, _, text) in said.items():
+        assert "Default: " in text, f"{key} has no default"
+
+
+def test_call_option_numbers() -> None:
+    said = {key: value[2] for key, value in options_of_broker_page().items()}
+    low, high, expire = (define(name, "broker/config.h") for name in ("EXPIRE_MIN", "EXPIRE_MAX", "DEFAULT_EXPIRE"))
+    assert f"{low} to {high}" in said["expire-usec"] and f"Default: ``{expire}``" in said["expire-usec"]
+    resume = said["resume-timeout-usec"]
+    assert f"up to {high}" in resume and f"Default: ``{define('DEFAULT_RESUME', 'broker/config.h')}``" in resume
+    limits = [define(f"SESSION_SILENCE_{which}", "helper/session.h") for which in ("MAX", "RESUME")]
+    assert "after {} seconds of silence instead of {}".format(*limits) in resume
+    streams, name = (define(macro, "common/message.h") for macro in ("MESSAGE_STREAMS_MAX", "MESSAGE_STREAM_MAX"))
+    assert f"1 to {streams} different names" in said["streams"] and f"up to {name - 2} of" in said["streams"]
+    assert f"up to {define('TICKET_ENDPOINTS_MAX', 'broker/ticket.h')} endpoints" in said["endpoints"]
+    assert f"at most {define('QEMU_SOCKET_PATH_MAX', 'broker/qemu-socket.h') - 1} bytes" in said["sockets"]
+    longest = re.search(r"CLIENT_ID_MAX = (\d+)", source("broker/options.c"))
+    assert longest and f"1 to {longest[1]} bytes" in said["client-id"]
+    default = re.search(r'\.streams = \{"(\w+)"\}', source("broker/options.c"))
+    assert default and f"Default: ``{default[1]}``" in said["streams"]
+
+
+def test_broker_page_numbers() -> None:
+    text = flat(page(BROKER_PAGE))
+    limits = ("FINISHED_KEPT", "FINISHED_MAX", "CONNECTED_IDLE")
+    kept, many, idle = (define(name, "broker/config.h") for name in limits)
+    assert f"stays for {kept // 60_000_000} minutes" in text and f"the newest {many} are kept" in text
+    assert f"Lasts {idle // 60_000_000} minutes at most, unless QEMU connects" in text
+    assert f"At most {define('WAITERS_MAX', 'broker/migration.h')} calls may wait" in text
+    assert f"up to {define('SUPPLIED_MAX', 'broker/migration.h')} may be ready" in text
+    assert f"when {define('STATS_CHANNELS_MAX', 'common/stats.h')} are listed" in text
+    peers, seen = (define(name, "broker/supplied.h") for name in ("SUPPLIED_PEERS_MAX", "SUPPLIED_SEEN_MAX"))
+    assert f"up to {peers} may wait" in text and f"can be given {seen} sockets" in text
+    deadline = define("SESSION_PEER_DEADLINE", "helper/session.h") // 1000000
+    assert f"and then has {deadline} seconds" in text
+    calls = dict(re.findall(r"(CALLS_\w+) = (\d+)", source("broker/caller.c")))
+    assert f"up to {calls['CALLS_PER_SENDER']} such calls may wait" in text
+    assert f"of all together {calls['CALLS_MAX']}" in text
+    silence = [define(f"SESSION_SILENCE_{which}", "helper/session.h") for which in ("RESUME", "MAX")]
+    assert "not heard of for {} seconds ({} without resuming)".format(*silence) in text
+    features = re.search(r"features\[\] = \{([^}]*)\}", sources("broker"))
+    assert features
+    said = terms(section(page(BROKER_PAGE), "Properties of the broker"))["``Features as``"]
+    assert re.findall(r"\*([\w-]+)\*", said) == re.findall(r'"([\w-]+)"', features[1])
+
+
+def error_names() -> list[str]:
+    """In the order of their numbers, from 1 on."""
+    numbers = dict(re.findall(r"^ +VF_ERROR_(\w+) = (\d+),", source("common/error.h"), re.M))
+    names = dict(re.findall(r'\[VF_ERROR_(\w+)\] = "(\w+)"', source("common/error.c")))
+    found = sorted((int(numbers[key]), name) for key, name in names.items())
+    assert [number for number, _ in found] == list(range(1, len(numbers)))
+    return [name for _, name in found]
+
+
+def test_errors() -> None:
+    said = terms(section(page(BROKER_PAGE), "ERRORS"))
+    assert list(said) == [f"``{name}``" for name in error_names()]
+    assert all(said.values())
+
+
+def test_states_and_results() -> None:
+    text = section(page(BROKER_PAGE), "STATES AND RESULTS")
+    states = re.findall(r'\[STATE_\w+\] = "([\w-]+)"', sources("broker"))
+    results = re.findall(r'\[VF_RESULT_\w+\] = "([\w-]+)"', source("common/error.c"))
+    assert states and re.findall(r"^([\w-]+)\n  \S", text, re.M) == states
+    assert results and re.findall(r"^  ([\w-]+)\n    \S", text, re.M) == results
+
+
+# ---- vmferry-protocol(7) ----
+
+PROTOCOL_PAGE = "vmferry-protocol.7.rst"
+LIMITS = {  # row of the table: the macro, and what one of the row's units is in the macro's
+    "Until the preamble is whole": ("DEFAULT_GATE_DEADLINE", "s", 1000),
+    "Connections without a preamble, at once": ("DEFAULT_GATE_PENDING", "", 1),
+    "Until a connection is proved and has its channel": ("SESSION_PEER_DEADLINE", "s", 1000000),
+    "Connections of a migration that are not there, at once": ("SESSION_PEERS_MAX", "", 1),
+    "From one PING to the next": ("SESSION_TICK", "s", 1000000),
+    "Silence on the control connection": ("SESSION_SILENCE_RESUME", "s", 1),
+    "The same where nothing is resumed": ("SESSION_SILENCE_MAX", "s", 1),
+    "Until a lost network loses QEMU its connections": ("DEFAULT_RESUME", "s", 1000000),
+    "From a failed try to resume to the next, at first": ("SESSION_REDIAL_FIRST", "ms", 1000),
+    "The same at last": ("SESSION_REDIAL_MAX", "s", 1000000),
+    "Until a delivered byte is acknowledged": ("SESSION_ACK_DELAY", "ms", 1000),
+    "Delivered bytes that are acknowledged at once": ("FLOW_ACK_STEP", "MiB", 1 << 20),
+    "Bytes of a flow that are not acknowledged": ("DEFAULT_WINDOW_MIB", "MiB", 1),
+    "Bytes of a flow between peer and QEMU": ("FLOW_BUFFER", "MiB", 1 << 20),
+    "Until a silent channel is connected to QEMU": ("SESSION_GRACE", "ms", 1000),
+    "Until the destination QEMU accepts": ("DEFAULT_QEMU_TIMEOUT", "s", 1000000),
+    "For the last frame to reach the peer": ("SESSION_LINGER", "s", 1000000),
+    "Channels at once": ("DEFAULT_MAX_CHANNELS", "", 1),
+}
+
+
+def rows(text: str) -> list[list[str]]:
+    """The rows of all simple tables."""
+    lines = (line for line in text.splitlines() if re.match(r"[^\s=].* {2,}\S", line))
+    return [re.split(r" {2,}", line.strip()) for line in lines]
+
+
+def test_frames() -> None:
+    numbers = re.findall(r"^ +FRAME_(\w+) = (\d+),", source("helper/protocol.h"), re.M)
+    assert len(numbers) == 10
+    table = rows(section(page(PROTOCOL_PAGE), "CONTROL CONNECTION"))
+    said = [row[:2] for row in table if row[0].isupper() and row[1].isdigit()]
+    assert said == [list(pair) for pair in numbers]
+
+
+def test_frames_permitted() -> None:
+    """The table of the page is that of frame_not_permitted()."""
+    table = re.search(r"permitted\[FRAME_MAX_TYPE_\] = \{(.*?)\};", source("helper/protocol.c"), re.S)
+    assert table
+    whom = {"BOTH": "yes", "SOURCE": "from the source", "DESTINATION": "from the destination"}
+    there = {}
+    for name, bits in re.findall(r"\[FRAME_(\w+)\] = ([A-Z| ]+)", table[1]):
+        words = bits.split(" | ")
+        there[name] = tuple(whom[words[-1]] if when in words else "no" for when in ("BEFORE", "AFTER"))
+    said = {}
+    for row in rows(section(page(PROTOCOL_PAGE), "When what is permitted")):
+        for name in row[0].split(", "):
+            said[name] = tuple(row[1:])
+    del said["From a side whose HELLO"]
+    assert said == there
+
+
+def test_error_numbers() -> None:
+    said = [row for row in rows(section(page(PROTOCOL_PAGE), "ERRORS")) if row[0].isdigit()]
+    assert said == [[str(number), name] for number, name in enumerate(error_names(), 1)]
+
+
+def test_keys_and_labels() -> None:
+    """Every label that goes into a key is on the page as it stands."""
+    text = page(PROTOCOL_PAGE)
+    derived = re.findall(r'"(vmferry [\w ]+ v1)"', source("helper/session.c") + source("helper/control.c"))
+    assert len(derived) == 4
+    exporter = re.findall(r'label\[\] = "([\w-]+)"', source("helper/carrier-tls.c"))
+    proofs = set(re.findall(r'mac_of\(proof, "(\w+)"', source("helper/proof.c")))
+    assert exporter and proofs == {"server", "client", "export"}
+    for label in derived + exporter + [f'MAC("{label}")' for label in proofs]:
+        assert label in text, label
+
+
+def test_magics() -> None:
+    for name in ("preamble_magic", "rejection_magic"):
+        found = re.search(rf"{name}\[8\] = \{{(.*?)\}}", source("helper/protocol.c"))
+        assert found
+        values = [re.fullmatch(r"'(\\n|.)'|(\d+)", item.strip()) for item in found[1].split(",")]
+        data = bytes(ord(v[1].replace("\\n", "\n")) if v[1] else int(v[2]) for v in values if v)
+        assert len(data) == 8 and data.hex(" ") in page(PROTOCOL_PAGE)
+
+
+def test_preamble_kinds() -> None:
+    enum = re.search(r"enum peer_kind \{(.*?)\};", source("common/message.h"), re.S)
+    kinds = dict(re.findall(r"PEER_(\w+) = (\d+),", enum[1])) if enum else {}
+    assert kinds == {"ANY": "0", "CONTROL": "1", "CHANNEL": "2", "RESUME": "3"}
+    said = re.search(r"Kind: 1 control connection, 2 channel connection, 3 resume", flat(page(PROTOCOL_PAGE)))
+    assert said and "kind (1, 2 or 3)" in page(PROTOCOL_PAGE)
+
+
+def test_resuming_numbers() -> None:
+    """The prose says what the table says."""
+    text = flat(page(PROTOCOL_PAGE))
+    names = ("PEERS_MAX", "SILENCE_RESUME", "SILENCE_MAX", "REDIAL_FIRST", "REDIAL_MAX")
+    peers, resume, silence, first, last = (define(f"SESSION_{name}", "helper/session.h", "common/stats.h")
+                                           for name in names)
+    assert f"at most {peers} that are not there yet" in text
+    assert f"for {resume} seconds takes it for lost; for {silence} seconds where" in text
+    assert f"at once, then {first // 1000} ms after that" in text and f"up to {last // 1000000} seconds" in text
+    assert f"{define('DEFAULT_RESUME', 'broker/config.h') // 1000000} seconds unless the option says" in text
+    assert f"its window, {define('DEFAULT_WINDOW_MIB', 'broker/config.h')} MiB unless" in text
+
+
+def test_protocol_numbers() -> None:
+    text = flat(page(PROTOCOL_PAGE))
+    version = define("PROTOCOL_VERSION", "helper/protocol.h")
+    assert f"peer protocol of vmferry, version {version}:" in text
+    assert f"in bytes, at most {define('FRAME_PAYLOAD_MAX', 'helper/protocol.h')}." in text
+    assert f"then 0 to {define('FRAME_TEXT_MAX', 'helper/protocol.h')} bytes of printable text" in text
+    for name in ("PREAMBLE_SIZE", "REJECTION_SIZE"):
+        assert define(name, "helper/protocol.h") == 32
+    assert define("CHANNEL_HELLO_SIZE", "helper/protocol.h") == 16
+
+
+def test_limits() -> None:
+    said = {row[0]: row[1] for row in rows(section(page(PROTOCOL_PAGE), "TIMES AND LIMITS")) if len(row) == 2}
+    for what, (macro, unit, factor) in LIMITS.items():
+        value = define(macro, "helper/session.h", "helper/flow.h", "broker/config.h", "common/stats.h")
+        assert said[what] == f"{value // factor} {unit}".strip(), what
+    dial = re.search(r"DIAL_TIMEOUT = (\d+)", sources("broker"))
+    ring = re.search(r"CONTROL_RING = (\d+) \* 1024", source("helper/control.c"))
+    assert dial and said["Until an endpoint is connected to"] == f"{int(dial[1]) // 1000000} s"
+    assert ring and said["Frames that wait to be sent"] == f"{ring[1]} KiB"
+    assert set(said) - set(LIMITS) <= {"What", "Until an endpoint is connected to", "Frames that wait to be sent"}

@@ -1,0 +1,486 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Descriptors from managers: whole migrations with no path and no port, and all that is no fit descriptor."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call
+from vmlib.broker import MIGRATION, NAME, ROOT, BusError, Client, build_dir, wait_until
+from vmlib.fake_qemu import FakeQemu, pattern
+from vmlib.hosts import Hosts, Tunnel, assert_learns, fds
+from vmlib.migration import Pair
+
+EXAMPLES = ROOT / "tests" / "examples"
+NO_PATH = ("a{ss}", {"migrate": ""})
+NO_PORT = ("as", [])
+SECURITIES = pytest.mark.parametrize("security", ["tls", "plain"])
+
+
+def start(hosts: Hosts, security: str = "plain") -> Tunnel:
+    """A migration that opens nothing by itself."""
+    incoming = hosts.prepare(security=security, sockets=NO_PATH, endpoints=NO_PORT)
+    return Tunnel(hosts.start(incoming, sockets=NO_PATH), incoming)
+
+
+def add_peers(tunnel: Tunnel, count: int) -> list[socket.socket]:
+    """Peer connections as a manager brings them; returns its own copies of both ends."""
+    kept = []
+    for _ in range(count):
+        pair = socket.socketpair()
+        kept += pair
+        for end, migration in zip(pair, tunnel.ends):
+            migration.call("AddPeerConnection", "h", end)
+    return kept
+
+
+def add_streams(tunnel: Tunnel) -> tuple[FakeQemu, FakeQemu, list[socket.socket]]:
+    """A connection of both QEMUs by AddStream; and the manager's own copies of what it passed."""
+    qemus, kept = [], []
+    for migration in tunnel.ends:
+        ours, theirs = socket.socketpair()
+        migration.call("AddStream", "sh", "migrate", theirs)
+        qemus.append(FakeQemu(ours))
+        kept.append(theirs)
+    return qemus[0], qemus[1], kept
+
+
+# ---- The example clients ----
+
+
+@pytest.mark.qemu
+@SECURITIES
+def test_python_client_moves_a_real_guest(hosts: Hosts, needs_qemu: None, security: str) -> None:
+    with Pair(hosts.workdir, 32) as pair:
+        pair.source.wait_sweeps()
+        run = subprocess.run(
+            [sys.executable, EXAMPLES / "fd_client.py", hosts.source.bus.address, hosts.destination.bus.address,
+             pair.source.qmp_path, pair.destination.qmp_path, security],
+            capture_output=True, text=True, timeout=60)
+        assert (run.returncode, run.stdout, run.stderr) == (0, "done\ndone\n", "")
+        pair.wait_completed()
+        pair.assert_unharmed()
+    for broker in hosts.brokers:  # nothing but the migration's empty directory was made
+        assert [path for path in broker.runtime_dir.rglob("*") if path.is_socket()] == []
+        assert not any("INET" in what for what in broker.fds())
+
+
+def test_gdbus_client(hosts: Hosts) -> None:
+    """GLib 2.74's gdbus passes descriptors (`h` arguments are numbers of its own), but keeps none that it gets."""
+    size = 3 << 20
+    with ExitStack() as stack:
+        # 3 and 4: what the two brokers get. 5 to 8: two peer connections, both ends of each.
+        pairs = [socket.socketpair() for _ in range(4)]
+        ends = [pairs[0][1], pairs[1][1], *pairs[2], *pairs[3]]
+        for sock in (*pairs[0], *pairs[1], *pairs[2], *pairs[3]):
+            stack.callback(sock.close)
+        source, destination = FakeQemu(pairs[0][0]), FakeQemu(pairs[1][0])
+        # Those which are given must be above those which they become.
+        fds_given = [fcntl.fcntl(sock, fcntl.F_DUPFD, 20) for sock in ends]
+        for fd in fds_given:
+            stack.callback(os.close, fd)
+        numbers = " ".join(f"{to}<&{fd}" for to, fd in zip(range(3, 9), fds_given))
+        client = subprocess.Popen(
+            ["bash", "-c", f'exec "$0" "$@" {numbers}', EXAMPLES / "fd-client.sh", hosts.source.bus.address,
+             hosts.destination.bus.address],
+            pass_fds=fds_given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        sent = source.send_pattern(1, size, shut=True)
+        back = destination.send_pattern(2, 1000, shut=True)
+        assert destination.recv_pattern_until_eof(1) == size
+        assert source.recv_pattern_until_eof(2) == 1000
+        sent.result(10)
+        back.result(10)
+        said, complaint = client.communicate(timeout=30)
+        assert (client.returncode, complaint) == (0, ""), complaint
+        assert said.endswith("('done',)\n('done',)\n"), said
+
+
+def test_c_client(hosts: Hosts) -> None:
+    data = pattern(5, 5 << 20)
+    run = subprocess.run([build_dir() / "tests" / "examples" / "fd-client", hosts.source.bus.address,
+                          hosts.destination.bus.address], input=data, capture_output=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, b"source: done\ndestination: done\n")
+    assert run.stdout == data
+
+
+@SECURITIES
+def test_many_channels_over_peers_that_come_late(hosts: Hosts, security: str) -> None:
+    """Each channel waits for the peer connection that its manager brings; what is given first is used first."""
+    tunnel = start(hosts, security)
+    kept = add_peers(tunnel, 1)
+    for migration in tunnel.ends:
+        migration.wait_state("connected")
+    with ExitStack() as stack:
+        for sock in kept:
+            stack.callback(sock.close)
+        pairs = []
+        for _ in range(5):
+            source, destination, given = add_streams(tunnel)
+            for thing in (source, destination, *given):
+                stack.callback(thing.close)
+            pairs.append((source, destination))
+        for index, (source, _) in enumerate(pairs):
+            source.send(bytes([index]))
+        assert all(channel[4] == "opening" for channel in tunnel.outgoing.get("Channels"))
+        for index, (source, destination) in enumerate(pairs):
+            for sock in add_peers(tunnel, 1):
+                sock.close()
+            assert destination.recv_exact(1) == bytes([index])
+        for source, destination in pairs:
+            destination.shut_wr()
+            assert source.recv_until_eof() == b""
+            source.shut_wr()
+            assert destination.recv_until_eof() == b""
+        tunnel.assert_done()
+
+
+# ---- What is refused ----
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        a = socket.create_connection(server.getsockname())
+        return a, server.accept()[0]
+
+
+def a_file(stack: ExitStack, workdir: Path) -> object:
+    return stack.enter_context(open(workdir / "file", "w+b")).fileno()
+
+
+def a_pipe(stack: ExitStack, workdir: Path) -> object:
+    ends = os.pipe()
+    for end in ends:
+        stack.callback(os.close, end)
+    return ends[0]
+
+
+def a_directory(stack: ExitStack, workdir: Path) -> object:
+    fd = os.open(workdir, os.O_RDONLY | os.O_DIRECTORY)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def an_o_path(stack: ExitStack, workdir: Path) -> object:
+    fd = os.open(workdir, os.O_PATH)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def an_o_path_of_a_socket(stack: ExitStack, workdir: Path) -> object:
+    listener = stack.enter_context(FakeQemu.listen(workdir / "listener"))
+    fd = os.open(listener.path, os.O_PATH)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def a_datagram_socket(stack: ExitStack, workdir: Path) -> object:
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    stack.enter_context(b)
+    return stack.enter_context(a)
+
+
+def a_seqpacket_socket(stack: ExitStack, workdir: Path) -> object:
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    stack.enter_context(b)
+    return stack.enter_context(a)
+
+
+def a_udp_socket(stack: ExitStack, workdir: Path) -> object:
+    sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    sock.connect(("127.0.0.1", 9))
+    return sock
+
+
+def an_unconnected_socket(stack: ExitStack, workdir: Path) -> object:
+    return stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+
+
+def an_unconnected_tcp_socket(stack: ExitStack, workdir: Path) -> object:
+    return stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+
+
+def a_listening_socket(stack: ExitStack, workdir: Path) -> object:
+    sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    sock.bind(b"")  # a name of the kernel's choice, without a file
+    sock.listen()
+    return sock
+
+
+def a_closed_peer(stack: ExitStack, workdir: Path) -> object:
+    a, b = socket.socketpair()
+    b.close()
+    return stack.enter_context(a)
+
+
+def a_closed_tcp_peer(stack: ExitStack, workdir: Path) -> object:
+    a, b = tcp_pair()
+    b.close()
+    time.sleep(0.05)
+    return stack.enter_context(a)
+
+
+def a_tcp_socket(stack: ExitStack, workdir: Path) -> object:
+    a, b = tcp_pair()
+    stack.enter_context(b)
+    return stack.enter_context(a)
+
+
+WRONG = [
+    (a_file, "no socket"),
+    (a_pipe, "no socket"),
+    (a_directory, "no socket"),
+    (an_o_path, "O_PATH"),
+    (an_o_path_of_a_socket, "O_PATH"),
+    (a_datagram_socket, "not a stream socket"),
+    (a_seqpacket_socket, "not a stream socket"),
+    (a_udp_socket, "not a stream socket"),
+    (an_unconnected_socket, "not connected"),
+    (an_unconnected_tcp_socket, "not"),  # for a stream, that it is no UNIX socket comes first
+    (a_listening_socket, "a listening socket"),
+    (a_closed_peer, "other end is closed"),
+    (a_closed_tcp_peer, "not"),
+]
+
+
+class Giver:
+    """One migration of a role that descriptors are given to, with the broker's descriptors before it."""
+
+    def __init__(self, hosts: Hosts, role: str) -> None:
+        tunnel = start(hosts)
+        self.tunnel = tunnel
+        self.migration = tunnel.incoming if role == "incoming" else tunnel.outgoing
+        self.broker = self.migration.broker
+        self.before = fds(self.broker)
+
+    def give(self, member: str, fd: object) -> None:
+        self.migration.call(member, *(("h", fd) if member == "AddPeerConnection" else ("sh", "migrate", fd)))
+
+    def assert_refused(self, member: str, fd: object, word: str, error: str = "org.freedesktop.DBus.Error.InvalidArgs",
+                       ) -> None:
+        with pytest.raises(BusError) as refusal:
+            self.give(member, fd)
+        assert refusal.value.name == error and word in refusal.value.text, refusal.value
+
+    def assert_none_leaked(self) -> None:
+        wait_until(lambda: fds(self.broker) == self.before,
+                   f"before: {self.before}, now: {fds(self.broker)}", 5)
+        assert self.migration.get("State") == "waiting"
+
+    def close(self) -> None:
+        for migration in self.tunnel.ends:
+            migration.cancel()
+            migration.wait_finished()
+
+
+@pytest.fixture(params=["incoming", "outgoing"])
+def giver(hosts: Hosts, request: pytest.FixtureRequest) -> Iterator[Giver]:
+    it = Giver(hosts, request.param)
+    yield it
+    it.close()
+
+
+MEMBERS = pytest.mark.parametrize("member", ["AddStream", "AddPeerConnection"])
+
+
+@MEMBERS
+@pytest.mark.parametrize("make,word", WRONG, ids=lambda value: getattr(value, "__name__", ""))
+def test_wrong(giver: Giver, member: str, make: Callable[[ExitStack, Path], object], word: str) -> None:
+    with ExitStack() as stack:
+        giver.assert_refused(member, make(stack, giver.broker.workdir), word)
+    giver.assert_none_leaked()
+
+
+def test_tcp_is_no_stream(giver: Giver) -> None:
+    with ExitStack() as stack:
+        giver.assert_refused("AddStream", a_tcp_socket(stack, giver.broker.workdir), "not a UNIX socket")
+    giver.assert_none_leaked()
+
+
+@MEMBERS
+def test_the_bus_itself(giver: Giver, member: str) -> None:
+    giver.assert_refused(member, giver.broker.client.connection.sock, "a connection to the bus")
+    giver.assert_none_leaked()
+
+
+@MEMBERS
+def test_the_same_twice(giver: Giver, member: str) -> None:
+    """Also as a copy, and also as the other kind."""
+    a, b = socket.socketpair()
+    with a, b, a.dup() as copy:
+        giver.give(member, a)
+        for again in (a, copy):
+            for other in ("AddStream", "AddPeerConnection"):
+                giver.assert_refused(other, again, "was given before")
+
+
+def test_no_such_stream(giver: Giver) -> None:
+    a, b = socket.socketpair()
+    with a, b:
+        for member, arguments in (("AddStream", ("sh", "disks", a)), ("OpenStream", ("s", "disks"))):
+            with pytest.raises(BusError) as refusal:
+                giver.migration.call(member, *arguments)
+            assert refusal.value.short == "NoSuchStream" and "'disks'" in refusal.value.text
+    giver.assert_none_leaked()
+
+
+@MEMBERS
+def test_finished(hosts: Hosts, member: str) -> None:
+    it = Giver(hosts, "incoming")
+    it.close()
+    wait_until(lambda: not it.broker.helpers(), "its helper has ended")
+    time.sleep(0.1)  # what its broker had of it is closed as well
+    before = fds(it.broker)
+    a, b = socket.socketpair()
+    with a, b:
+        it.assert_refused(member, a, "is finished", "org.vmferry.Error.NoSuchMigration")
+    wait_until(lambda: fds(it.broker) == before, "none leaked")
+
+
+# ---- Floods ----
+
+
+def flood(giver: Giver, member: str, given: list[object]) -> list[str]:
+    """All calls at once, on a connection of their own; the errors' names, "" for none."""
+    client = Client(giver.broker.bus)
+    try:
+        address = DBusAddress(giver.migration.path, bus_name=NAME, interface=MIGRATION)
+        waiting = []
+        for fd in given:
+            signature, body = ("h", (fd,)) if member == "AddPeerConnection" else ("sh", ("migrate", fd))
+            serial = next(client.connection.outgoing_serial)
+            client.connection.send(new_method_call(address, member, signature, body), serial=serial)
+            waiting.append(serial)
+        names: dict[int, str] = {}
+        while len(names) < len(given):
+            reply = client.connection.receive(timeout=30)
+            fields = reply.header.fields
+            if reply.header.message_type in (MessageType.error, MessageType.method_return):
+                names[fields[HeaderFields.reply_serial]] = str(fields.get(HeaderFields.error_name, ""))
+        return [names[serial] for serial in waiting]
+    finally:
+        client.close()
+
+
+@MEMBERS
+def test_flood_of_wrong_ones(giver: Giver, member: str) -> None:
+    with ExitStack() as stack:
+        pipe = a_pipe(stack, giver.broker.workdir)
+        assert flood(giver, member, [pipe] * 300) == ["org.freedesktop.DBus.Error.InvalidArgs"] * 300
+    giver.assert_none_leaked()
+
+
+@MEMBERS
+def test_flood_of_right_ones(giver: Giver, member: str) -> None:
+    """Taken as far as the limits go; the others are refused by name, and none is kept when it is over."""
+    with ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(300)]
+        for a, b in pairs:
+            stack.callback(a.close)
+            stack.enter_context(b)
+        errors = flood(giver, member, [a for a, _ in pairs])
+        assert set(errors) <= {"", "org.vmferry.Error.LimitExceeded"}
+        assert "" in errors and errors == sorted(errors)  # from the limit on, every one
+        for a, _ in pairs:
+            a.close()
+        giver.close()
+        for error, (_, b) in zip(errors, pairs):
+            b.settimeout(10)
+            assert_learns(FakeQemu(b))
+    wait_until(lambda: not giver.broker.helpers(), "its helper has ended")
+    assert len([what for what in fds(giver.broker) if what == "socket:"]) <= len(giver.before)
+
+
+@pytest.mark.parametrize("count", [2, 16, 17, 253, 300])
+def test_more_descriptors_than_a_call_takes(giver: Giver, count: int) -> None:
+    """The broker refuses a message with more than its method takes, the bus one with more than 16 (it cuts its caller
+    off), the kernel one with more than 253."""
+    a, b = socket.socketpair()
+    client = Client(giver.broker.bus)
+    try:
+        with a, b, pytest.raises((BusError, OSError)) as refusal:
+            client.call(giver.migration.path, MIGRATION, "AddPeerConnection", "ah", [a] * count)
+    finally:
+        client.close()
+    if count <= 16:
+        assert isinstance(refusal.value, BusError) and "expecting 'h'" in refusal.value.text, refusal.value
+    giver.assert_none_leaked()
+
+
+# ---- The manager keeps a copy ----
+
+
+@SECURITIES
+def test_o_nonblock_flips_while_bytes_move(hosts: Hosts, security: str) -> None:
+    """The flag belongs to the description, which whoever passed a socket still shares."""
+    size = 24 << 20
+    tunnel = start(hosts, security)
+    kept = add_peers(tunnel, 3)
+    source, destination, given = add_streams(tunnel)
+    second = add_streams(tunnel)
+    kept += given + second[2]
+    over = threading.Event()
+
+    def flip() -> None:
+        while not over.is_set():
+            for sock in kept:
+                fcntl.fcntl(sock, fcntl.F_SETFL, fcntl.fcntl(sock, fcntl.F_GETFL) ^ os.O_NONBLOCK)
+            time.sleep(0.0005)
+
+    flipping = threading.Thread(target=flip)
+    flipping.start()
+    try:
+        there = source.send_pattern(1, size, shut=True)
+        back = destination.send_pattern(2, size, shut=True)
+        received = threading.Thread(target=lambda: source.recv_pattern_until_eof(2))
+        received.start()
+        assert destination.recv_pattern_until_eof(1) == size
+        received.join(30)
+        there.result(10)
+        back.result(10)
+    finally:
+        over.set()
+        flipping.join()
+    second[0].close()
+    second[1].close()
+    assert tunnel.assert_done() == (size, size)
+    for thing in (source, destination, *kept):
+        thing.close()
+
+
+@SECURITIES
+def test_a_blocking_socket_blocks_nobody(hosts: Hosts, security: str) -> None:
+    """With everything set to blocking, one channel that nobody reads does not stop the other, nor the end."""
+    tunnel = start(hosts, security)
+    kept = add_peers(tunnel, 3)
+    first, second = add_streams(tunnel), add_streams(tunnel)
+    kept += first[2] + second[2]
+    first[0].send(b"1")
+    second[0].send(b"2")
+    assert (first[1].recv_exact(1), second[1].recv_exact(1)) == (b"1", b"2")
+    for sock in kept:
+        sock.setblocking(True)
+    for qemu in first[:2]:  # full, in both directions
+        qemu.sock.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            qemu.send(bytes(64 << 20))
+    for qemu, other in (second[:2], second[1::-1]):
+        sent = qemu.send_pattern(3, 4 << 20)
+        other.recv_pattern(3, 4 << 20)
+        sent.result(10)
+    tunnel.outgoing.cancel()
+    for qemu in (*first[:2], *second[:2]):
+        qemu.sock.settimeout(10)
+        assert_learns(qemu)
+    tunnel.assert_failed("cancelled", "Cancelled")
+    for thing in (*first[:2], *second[:2], *kept):
+        thing.close()

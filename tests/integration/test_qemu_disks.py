@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A VM moves with its disk: QEMU's own mirror job over the stream `disks` while the memory goes through `migrate`."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+from vmlib.hosts import Hosts, Tunnel
+from vmlib.migration import CONVERGE, NEVER_CONVERGE, Pair
+from vmlib.qemu import Qemu
+
+pytestmark = pytest.mark.qemu
+
+SIZE = 1 << 30
+MIB = 32
+STREAMS = ("as", ["migrate", "disks"])
+
+
+def make_disk(path: Path, filled: bool) -> None:
+    """Sparse, with some 100 MiB that is random, in pieces all over it."""
+    chance = random.Random(1)
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+        for _ in range(100 if filled else 0):
+            file.seek(chance.randrange(SIZE - (1 << 20)) & ~0xFFF)
+            file.write(chance.randbytes(1 << 20))
+
+
+def add_disk(qemu: Qemu, path: Path) -> None:
+    qemu.execute("blockdev-add", node_name="disk0", driver="raw",
+                 file={"driver": "file", "filename": str(path), "discard": "unmap"})
+    qemu.execute("device_add", driver="virtio-blk-pci", id="disk0", drive="disk0", bus="pci.0", addr="0x8")
+
+
+def write(qemu: Qemu, offset: int, size: int, byte: int) -> None:
+    """As the guest would, were it more than a boot sector."""
+    said = qemu.execute("human-monitor-command", command_line=f'qemu-io disk0 "write -P {byte} {offset} {size}"')
+    assert "error" not in said.lower() and "fail" not in said.lower(), said
+
+
+def export(qemu: Qemu, path: str) -> None:
+    qemu.execute("nbd-server-start", addr={"type": "unix", "data": {"path": path}})
+    qemu.execute("block-export-add", type="nbd", id="disk0", node_name="disk0", writable=True)
+
+
+def mirror(qemu: Qemu, path: str) -> None:
+    server = {"type": "unix", "path": path}
+    qemu.execute("blockdev-add", node_name="target", driver="nbd", export="disk0", server=server)
+    qemu.execute("blockdev-mirror", job_id="mirror", device="disk0", target="target", sync="full")
+
+
+@pytest.mark.parametrize("security", ["tls", "plain"])
+@pytest.mark.parametrize("multifd", [False, True], ids=["one", "multifd"])
+def test_disk_and_memory(hosts: Hosts, needs_qemu: None, security: str, multifd: bool) -> None:
+    incoming = hosts.prepare(security=security, streams=STREAMS)
+    tunnel = Tunnel(hosts.start(incoming, streams=STREAMS), incoming)
+    images = [hosts.workdir / "source.raw", hosts.workdir / "destination.raw"]
+    for image in images:
+        make_disk(image, filled=image == images[0])
+
+    capabilities = {"pause-before-switchover": True, "multifd": multifd}
+    with Pair(hosts.workdir, MIB, capabilities, {"multifd-channels": 2}) as pair:
+        source, destination = pair.source, pair.destination
+        add_disk(source, images[0])
+        add_disk(destination, images[1])
+        source.wait_sweeps()
+
+        # The disk begins, and the memory beside it; the disk is written to all the while.
+        export(destination, incoming.socket("disks"))
+        mirror(source, tunnel.outgoing.socket("disks"))
+        source.set_parameters(NEVER_CONVERGE)
+        pair.listen(f"unix:{incoming.socket()}")
+        pair.begin(f"unix:{tunnel.outgoing.socket()}")
+        for n in range(20):
+            write(source, n * 50_000_000 & ~0xFFF, 1 << 20, n + 1)
+        source.qmp.wait_event("BLOCK_JOB_READY", 120)
+        write(source, 123 << 20, 1 << 20, 0x55)
+
+        # The guest stands still: the mirror is brought up to date and ends, then the rest of the memory goes.
+        source.set_parameters(CONVERGE)
+        source.wait_migration({"pre-switchover"}, 60)
+        source.execute("block-job-cancel", device="mirror")
+        assert source.qmp.wait_event("BLOCK_JOB_COMPLETED", 60)["data"].get("error") is None
+        source.execute("blockdev-del", node_name="target")
+        source.execute("migrate-continue", state="pre-switchover")
+        pair.wait_completed()
+        destination.execute("nbd-server-stop")
+        pair.assert_unharmed()
+
+    tunnel.assert_done()
+    streams = [channel[0] for channel in tunnel.outgoing.get("Channels")]
+    assert streams.count("disks") == 1 and streams.count("migrate") == (3 if multifd else 1)
+    (disk,) = [channel for channel in tunnel.outgoing.get("Channels") if channel[0] == "disks"]
+    assert disk[2] > 90 << 20
+    assert images[1].stat().st_blocks * 512 < SIZE // 2  # it has stayed sparse
+    subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", "raw", *map(str, images)], check=True, timeout=60,
+                   env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, stdout=subprocess.DEVNULL)

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A way to a peer port that remembers what went over it, and can be cut: somebody on the network."""
+
+import socket
+import threading
+
+from .wire import connect
+
+_KEPT = 64 << 10
+
+
+class Proxy:
+    """Relays each connection to `endpoint`. What the connecting sides said first is in `said`, one a connection."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._target = endpoint
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"tcp:127.0.0.1:{self._listener.getsockname()[1]}"
+        self.said: list[bytearray] = []
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def _start(self, target: object, *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near = self._listener.accept()[0]
+            except OSError:
+                return
+            far = connect(self._target, 60)
+            near.settimeout(60)
+            said = bytearray()
+            with self._lock:
+                self._sockets += [near, far]
+                self.said.append(said)
+            self._start(self._flow, near, far, said)
+            self._start(self._flow, far, near, None)
+
+    @staticmethod
+    def _flow(here: socket.socket, there: socket.socket, said: bytearray | None) -> None:
+        try:
+            while data := here.recv(65536):
+                if said is not None and len(said) < _KEPT:
+                    said += data
+                there.sendall(data)
+            there.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def cut(self) -> None:
+        """Ends all connections. New ones go through."""
+        with self._lock:
+            cut, self._sockets = self._sockets, []
+        for sock in cut:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended already
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
+        self.cut()
+        for thread in self._threads:
+            thread.join(10)
+        self._listener.close()
+
+    def __enter__(self) -> "Proxy":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

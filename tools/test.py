@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Builds, tests and counts. Run by tools/test, which installs what this needs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+USAGE = """Usage: tools/test [--long] [PART…]
+
+Checks everything, or the parts that are named:
+
+  format        clang-format finds nothing to change
+  unit          unit tests, and the fuzzers over their corpora, under ASan and UBSan
+  valgrind      the unit tests under valgrind
+  integration   brokers, helpers and stand-ins for QEMU on private buses, under ASan and UBSan
+  qemu          real QEMUs and strace, with the release build
+
+  --long        more rounds, and the tests that take their time
+  -h, --help    show this text
+
+The last line is "N passed, N failed, N skipped"; the exit status is 0 only if nothing failed. Where CI=true is in
+the environment, a test that is skipped counts as failed, unless the machine's kernel is the reason ("kernel: …").
+"""
+
+SANITIZED = ("build-test-asan", ("-Dbuildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Dwerror=true"))
+RELEASE = ("build-test", ("-Dbuildtype=release", "-Dwerror=true"))
+
+VALGRIND = ("valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full",
+            "--errors-for-leak-kinds=definite,indirect", "--child-silent-after-fork=yes")
+PYTEST_LIMIT = 900  # seconds
+
+ENVIRONMENT = {
+    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:abort_on_error=1",
+    "LC_ALL": "C.UTF-8",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
+
+@dataclass
+class Count:
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    bad: list[str] = field(default_factory=list)  # what failed, and what must not be skipped
+
+    def add(self, other: "Count") -> None:
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.bad += other.bad
+
+    def fail(self, what: str) -> None:
+        self.failed += 1
+        self.bad.append(what)
+
+    def skip(self, what: str, why: str) -> None:
+        """In CI everything is there, so that only the kernel can be a reason."""
+        if os.environ.get("CI") == "true" and not why.startswith("kernel:"):
+            self.fail(f"{what} (skipped: {why or 'no reason given'})")
+        else:
+            self.skipped += 1
+
+    def line(self) -> str:
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+def run(command: list[str], environment: dict[str, str] | None = None, quiet: bool = False,
+        limit: float | None = None) -> tuple[int, str]:
+    """Its exit status (-1 where it ran past the limit), and what it said where it is to be quiet."""
+    try:
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **ENVIRONMENT, **(environment or {})}, text=True,
+                              errors="replace", timeout=limit, stdout=subprocess.PIPE if quiet else None,
+                              stderr=subprocess.STDOUT if quiet else None, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        return -1, f"ran longer than {limit} s"
+    return done.returncode, done.stdout or ""
+
+
+class BuildFailed(Exception):
+    pass
+
+
+def build(what: tuple[str, tuple[str, ...]]) -> Path:
+    """Its directory, up to date."""
+    directory, options = ROOT / what[0], list(what[1])
+    fresh = not (directory / "build.ninja").exists()
+    configure = ["meson", "setup", str(directory), str(ROOT)] if fresh else ["meson", "configure", str(directory)]
+    for command in ([*configure, *options], ["ninja", "-C", str(directory)]):
+        status, text = run(command, quiet=True)
+        if status != 0:
+            print(text)
+            raise BuildFailed(" ".join(command))
+    return directory
+
+
+# The parts.
+
+
+def check_format() -> Count:
+    count = Count()
+    status, listed = run(["git", "-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard", "*.c", "*.h"],
+                         quiet=True)
+    files = [name for name in listed.splitlines() if (ROOT / name).exists()]
+    if status != 0 or not files:
+        count.fail(f"the list of C files: {listed.strip()}")
+        return count
+    for name in files:
+        status, text = run(["clang-format", "--dry-run", "-Werror", name], quiet=True)
+        if status == 0:
+            count.passed += 1
+        else:
+            print("\n".join(text.splitlines()[:12]))
+            count.fail(f"{name} is not as clang-format wants it")
+    return count
+
+
+def meson_tests(directory: Path, log: str, names: list[str], wrapper: tuple[str, ...] = ()) -> Count:
+    """Runs tests of a build directory; counts the cases of those that say them (in TAP), else the programs."""
+    arguments = ["--wrapper", " ".join(wrapper), "--timeout-multiplier", "20"] if wrapper else []
+    for old in (directory / "meson-logs").glob(f"{log}*.json"):
+        old.unlink()
+    _, text = run(["meson", "test", "-C", str(directory), "--no-rebuild", "--logbase", log, *arguments, *names],
+                  quiet=True)
+    count = Count()
+    found = list((directory / "meson-logs").glob(f"{log}*.json"))  # with a wrapper, meson adds its name
+    if not found:
+        print(text)
+        count.fail(f"meson test ({log})")
+        return count
+    for line in found[0].read_text().splitlines():
+        entry = json.loads(line)
+        one = count_program(entry)
+        if one.failed:
+            print(f"---- {entry['name']}: {entry['result']}\n{entry.get('stdout') or ''}{entry.get('stderr') or ''}")
+        count.add(one)
+    return count
+
+
+TAP = re.compile(r"(?P<bad>not )?ok\b *(?P<what>.*?)(?: *# *(?P<skip>SKIP)\S* *(?P<why>.*))?$")
+
+
+def count_program(entry: dict[str, Any]) -> Count:
+    """One program of a meson test log. (cmocka 1.1.5 says "not ok" of a case that it skips.)"""
+    count = Count()
+    name = entry["name"].rpartition(" / ")[2]
+    said = (entry.get("stdout") or "").splitlines()
+    cases = [match for match in map(TAP.match, said) if match]
+    for case in cases:
+        what = f"{name}: {case['what'] or case['why']}"
+        if case["skip"]:
+            count.skip(what, case["why"])
+        elif case["bad"]:
+            count.fail(what)
+        else:
+            count.passed += 1
+    plan = next((int(line[3:].split()[0]) for line in said if re.match(r"1\.\.\d", line)), None)
+    if entry["result"] == "SKIP" and not cases:
+        why = [line for line in said + (entry.get("stderr") or "").splitlines() if line.startswith("kernel:")]
+        count.skip(name, why[0] if why else "no reason given")
+    elif entry["result"] != "OK" and not count.failed and (entry["returncode"] != 0 or plan != len(cases)):
+        count.fail(f"{name} ({entry['result']}, exit status {entry['returncode']})")
+    elif plan is None:
+        count.passed += 1
+    return count
+
+
+def tests_of(directory: Path, suites: set[str]) -> list[str]:
+    """The names of the build directory's tests in these suites."""
+    _, text = run(["meson", "introspect", "--tests", str(directory)], quiet=True)
+    return [test["name"] for test in json.loads(text) if {suite.rpartition(":")[2] for suite in test["suite"]} & suites]
+
+
+def check_unit() -> Count:
+    directory = build(SANITIZED)
+    return meson_tests(directory, "unit", tests_of(directory, {"unit", "fuzz"}))
+
+
+def check_valgrind() -> Count:
+    directory = build(RELEASE)
+    count = meson_tests(directory, "valgrind", tests_of(directory, {"unit"}), VALGRIND)
+    # What says that valgrind is no place for it was counted where it ran.
+    return Count(count.passed, len(bad := [what for what in count.bad if "(skipped: " not in what]), 0, bad)
+
+
+def pytest(directory: Path, log: str, marks: str) -> Count:
+    report = directory / f"{log}.xml"
+    report.unlink(missing_ok=True)
+    count = Count()
+    with tempfile.TemporaryDirectory(prefix="vmf-test-") as temporary:
+        status, text = run([sys.executable, "-B", "-m", "pytest", "-q", "--no-header", "--tb=short",
+                            "-p", "no:cacheprovider", f"--basetemp={temporary}/t",
+                            "-n", str(max(2, os.cpu_count() or 2)), "-m", marks, f"--junitxml={report}",
+                            "--durations=5", "tests/lib", "tests/integration"],
+                           {"VMFERRY_BUILD": str(directory)}, limit=PYTEST_LIMIT)
+    if not report.exists():
+        count.fail(f"pytest ({log}): {text or f'exit status {status}'}")
+        return count
+    for case in ElementTree.parse(report).iter("testcase"):
+        what = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+        if case.find("failure") is not None or case.find("error") is not None:
+            count.fail(what)
+        elif (skipped := case.find("skipped")) is not None:
+            count.skip(what, skipped.get("message", ""))
+        else:
+            count.passed += 1
+    if status != 0 and not count.failed:
+        count.fail(f"pytest ({log}): exit status {status}")
+    return count
+
+
+def check_integration() -> Count:
+    return pytest(build(SANITIZED), "integration", "not qemu and not tracing")
+
+
+def check_qemu() -> Count:
+    return pytest(build(RELEASE), "qemu", "qemu or tracing")
+
+
+PARTS: dict[str, Callable[[], Count]] = {
+    "format": check_format,
+    "unit": check_unit,
+    "valgrind": check_valgrind,
+    "integration": check_integration,
+    "qemu": check_qemu,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tools/test", usage=USAGE, add_help=False)
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS])
+    options = parser.parse_args()
+    if options.long:
+        os.environ["VMFERRY_LONG"] = "1"
+    total = Count()
+    for name in options.parts or PARTS:
+        print(f"==== {name}", flush=True)
+        began = time.monotonic()
+        try:
+            count = PARTS[name]()
+        except BuildFailed as error:
+            count = Count()
+            count.fail(f"{name}: the build failed: {error}")
+        print(f"==== {name}: {count.line()} in {time.monotonic() - began:.0f} s\n", flush=True)
+        total.add(count)
+    if total.bad:
+        print("Failed:")
+        for what in total.bad:
+            print(f"  {what}")
+    print(total.line())
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
