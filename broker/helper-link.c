@@ -116,10 +116,12 @@ static bool read_one(struct helper_link *link)
     if (link->fd < 0 || link->freed)
         return false;
     r = message_recv(link->fd, TO_BROKER, link->phase, &m, &fd);
+    if (r == -ECONNRESET) /* it has gone with messages of ours unread; what it said before is still there */
+        r = message_recv(link->fd, TO_BROKER, link->phase, &m, &fd);
     if (r == -EAGAIN)
         return false;
     if (r == -ECONNRESET)
-        r = 0; /* it has gone with messages of ours unread; its exit says why */
+        r = 0; /* its exit says why */
     if (r <= 0) {
         if (r < 0) {
             snprintf(link->why, sizeof(link->why), "sent a message that is not permitted (%s)",

@@ -36,7 +36,7 @@ bool log_sample(uint32_t *count)
     if (*count == UINT32_MAX)
         return false;
     ++*count;
-    return (*count & (*count - 1)) == 0;
+    return *count <= LOG_SAMPLE_ALL || (*count & (*count - 1)) == 0;
 }
 
 void log_event(int priority, const char *id, const char *vm, const char *format, ...)

@@ -15,9 +15,10 @@ void log_event(int priority, const char *id, const char *vm, const char *format,
     __attribute__((format(printf, 4, 5)));
 
 /*
- * Whether an event that others can bring about at will is to be logged: the 1st, 2nd, 4th, 8th … of them, so
- * that a flood of them does not become one of lines.
+ * Whether an event that others can bring about at will is to be logged: the first 16, then the 32nd,
+ * 64th … of them, so that a flood of them does not become one of lines.
  */
+#define LOG_SAMPLE_ALL 16
 bool log_sample(uint32_t *count);
 
 /* To be called first; lines above this priority (syslog(3)) are dropped. */

@@ -137,7 +137,8 @@ static void finish(struct migration *migration, enum vf_error error, const char 
     stats_page_detach(&migration->page);
     stats = migration->page.stats;
     release(migration, false);
-    migration->helper = helper_link_free(migration->helper);
+    if (!migration->farewell)
+        migration->helper = helper_link_free(migration->helper);
     set_state(migration, STATE_FINISHED);
     log_event(migration->result == VF_RESULT_FAILED ? LOG_ERR : LOG_INFO, migration->id_text, migration->vm,
               "%s: %s%s%" PRIu64 " bytes sent, %" PRIu64 " received.", vf_result_to_string(migration->result),
@@ -178,7 +179,10 @@ void migration_stop(struct migration *migration, enum vf_error error, const char
     migration->ending = error;
     migration->ending_text = strdup(text);
     message_text_set(m.end.text, sizeof(m.end.text), text);
-    if (helper_link_send(migration->helper, MESSAGE_END, &m, -1) < 0)
+    /* Cut off, its helper cannot tell the peer before the network is back; that need not keep anybody here
+     * waiting. */
+    migration->farewell = migration->role == ROLE_OUTGOING && migration->state == STATE_INTERRUPTED;
+    if (helper_link_send(migration->helper, MESSAGE_END, &m, -1) < 0 || migration->farewell)
         finish(migration, error, text);
     else
         set_timer(migration, STOP_TIMEOUT, on_stop_timeout);
@@ -531,6 +535,11 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
     struct migration *migration = userdata;
 
     fd_closep(&fd); /* a relay hands us none; the table sees to it */
+    if (migration->state == STATE_FINISHED && m->header.type != MESSAGE_NEED_PEER) {
+        if (m->header.type == MESSAGE_RESULT)
+            migration->helper = helper_link_free(migration->helper); /* the peer knows, or never will */
+        return;
+    }
     switch (m->header.type) {
     case MESSAGE_NEED_PEER:
         peer_dial_start(migration, &m->need_peer);
@@ -561,6 +570,10 @@ static void on_helper_gone(struct helper_link *link, const char *why, void *user
     char text[256];
 
     (void)link;
+    if (migration->state == STATE_FINISHED) {
+        migration->helper = helper_link_free(migration->helper);
+        return;
+    }
     if (migration->ending != VF_ERROR_NONE) {
         finish(migration, migration->ending, migration->ending_text ? migration->ending_text : "");
         return;

@@ -89,6 +89,7 @@ struct migration {
     uint32_t n_dials;
     enum vf_error ending;   /* it was told to end by this; its helper has yet to confirm */
     char *ending_text;      /* owned */
+    bool farewell;          /* finished, but its helper goes on to tell the peer */
     sd_event_source *timer; /* what bounds the state it is in */
     char *tied_to;          /* owned; tie-to-caller: its name on the bus; NULL: not tied */
     sd_bus_message *waiters[WAITERS_MAX];

@@ -123,6 +123,10 @@ static void on_hello(struct session *session, const struct frame *frame)
         session->max_channels = frame->hello.max_channels; /* the lower limit is that of both */
     }
     control->greeted = true;
+    if (session->farewell != VF_ERROR_NONE) {
+        session_end(session, session->farewell, true, "%s", session->why);
+        return;
+    }
     if (session->role == ROLE_INCOMING)
         send_hello(session);
     if (session_halted(session))

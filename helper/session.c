@@ -112,6 +112,8 @@ static int on_resume_timeout(sd_event_source *source, uint64_t usec, void *userd
 
 void session_clean_up(struct session *session)
 {
+    const bool greeted = session->control.greeted;
+
     if (session->over || !session->broken)
         return;
     session->cleanup = sd_event_source_disable_unref(session->cleanup);
@@ -129,9 +131,13 @@ void session_clean_up(struct session *session)
              sd_event_add_time_relative(session->event, &session->resume_timer, CLOCK_MONOTONIC,
                                         session->resume_timeout, 0, on_resume_timeout, session) < 0)
         give_channels_up(session);
-    session->redial = SESSION_REDIAL_FIRST;
-    if (!session->over)
+    /* At once after a loss; a peer that hangs up on each new connection is dialled with pauses. */
+    if (greeted) {
+        session->redial = SESSION_REDIAL_FIRST;
         on_redial(NULL, 0, session);
+    } else {
+        session_redial(session);
+    }
 }
 
 static int on_clean_up(sd_event_source *source, void *userdata)
@@ -329,6 +335,21 @@ static void on_qemu_failed(struct session *session, const struct message_qemu_fa
         session_end(session, m->error, true, "%s", m->text);
 }
 
+/* The broker ends it. A source that is cut off can tell its peer only when the network is back, and goes on
+ * for that. */
+static void on_end(struct session *session, const struct message_end *m)
+{
+    if (session->role != ROLE_OUTGOING || session->state != STATE_INTERRUPTED || session->control.greeted) {
+        session_end(session, m->error, true, "%s", m->text);
+        return;
+    }
+    session->farewell = m->error;
+    message_text_set(session->why, sizeof(session->why), m->text);
+    session->resume_timer = sd_event_source_disable_unref(session->resume_timer);
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        channel_close(&session->channels[i]);
+}
+
 static void on_message(struct link *link, const union message *m, int fd, void *userdata)
 {
     struct session *session = userdata;
@@ -360,7 +381,7 @@ static void on_message(struct link *link, const union message *m, int fd, void *
         channel_update_all(session);
         break;
     case MESSAGE_END:
-        session_end(session, m->end.error, true, "%s", m->end.text);
+        on_end(session, &m->end);
         break;
     default:
         break;

@@ -125,10 +125,11 @@ struct session {
     uint8_t control_key[KEY_SIZE]; /* of the ticket: serves one control connection */
     uint8_t channel_key[KEY_SIZE]; /* derived from the current control connection's session */
     uint8_t
-        resume_key[KEY_SIZE];   /* likewise: for the control connection that follows when that one is lost */
-    bool adopted;               /* there has been a control connection */
-    bool adopted_again;         /* and the current one is not the first */
-    bool broken;                /* it is lost; session_interrupt() will clean up from the loop */
+        resume_key[KEY_SIZE]; /* likewise: for the control connection that follows when that one is lost */
+    bool adopted;             /* there has been a control connection */
+    bool adopted_again;       /* and the current one is not the first */
+    uint32_t farewell; /* source, cut off: enum vf_error; it goes on only to tell the peer that it is over */
+    bool broken;       /* it is lost; session_interrupt() will clean up from the loop */
     char why[MESSAGE_TEXT_MAX]; /* it was lost */
     uint32_t resume_serial;     /* source: of the NEED_PEER for the next one; 0: none is on its way */
     uint64_t redial;            /* µs until the next try */

@@ -501,9 +501,10 @@ def test_cancel_active(hosts: Hosts, security: str, side: str, count: int) -> No
 def test_cancel_interrupted(hosts: Hosts, security: str, side: str, mended: bool) -> None:
     """The other side cannot learn of it before the network is back; then it does. Where it never comes back, each is
     cancelled by itself."""
-    incoming = hosts.prepare(security=security)
+    never = {"resume_timeout_usec": ("t", 0)}
+    incoming = hosts.prepare(security=security, **never)
     with DelayingRelay(0, peer_port(hosts.destination), seed=1, most=0) as relay:
-        outgoing = hosts.start(incoming, endpoint=("s", f"tcp:127.0.0.1:{relay.address}"))
+        outgoing = hosts.start(incoming, **never, endpoint=("s", f"tcp:127.0.0.1:{relay.address}"))
         tunnel = Tunnel(outgoing, incoming)
         pairs = [tunnel.open_channel() for _ in range(2)]
         relay.cut()

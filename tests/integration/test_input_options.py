@@ -105,7 +105,7 @@ RANGES: list[tuple[str, Any, str]] = [
     ("endpoint", "x" * 128, "127"),
     ("expire-usec", 0, "'expire-usec' is 0"), ("expire-usec", 99_999, "99999"),
     ("expire-usec", 86_400_000_001, "86400000001"), ("expire-usec", 2**64 - 1, "18446744073709551615"),
-    ("resume-timeout-usec", 1, "'resume-timeout-usec' is 1"), ("client-id", "", "empty"),
+    ("resume-timeout-usec", 86_400_000_001, "86400000001"), ("client-id", "", "empty"),
     ("client-id", "x" * 129, "128"),
 ]
 
