@@ -230,7 +230,7 @@ def test_more_channels_than_allowed(workdir: Path, limit: str) -> None:
         cast = Cast(scene, **({"channels": 1} if limit == "theirs" else {}))
         with FakeQemu.connect(cast.victim.migration.socket()) as second:
             assert wait_eof(second.sock) == b""
-        assert "max-channels" in scene.broker.log()
+        wait_until(lambda: "max-channels" in scene.broker.log(), "the reason in the log")
         cast.qemu.send(b"go on")
         assert recv_exact(cast.channel, 5) == b"go on"
         cast.victim.migration.cancel()

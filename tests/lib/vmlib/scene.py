@@ -182,9 +182,9 @@ class Scene:
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:
             if kind is None:
-                self.assert_clean()
                 for migration in self.cut_off:
                     migration.call("Forget")
+                self.assert_clean()
                 if self.bystander:
                     self.bystander.finish()
                     wait_until(lambda: not self.broker.helpers(), "no helper is left", 10)
