@@ -8,7 +8,7 @@
 #include "common/cleanup.h"
 #include "manager.h"
 
-enum { CALLS_MAX = 1024, CALLS_PER_SENDER = 64 };
+enum { CALLS_MAX = 1024, CALLS_PER_SENDER = 512 };
 
 struct call {
     TAILQ_ENTRY(call) entry;

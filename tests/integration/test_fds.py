@@ -75,6 +75,7 @@ def test_python_client_moves_a_real_guest(hosts: Hosts, needs_qemu: None, securi
         assert not any("INET" in what for what in broker.fds())
 
 
+@pytest.mark.long
 def test_gdbus_client(hosts: Hosts) -> None:
     """GLib 2.74's gdbus passes descriptors (`h` arguments are numbers of its own), but keeps none that it gets."""
     size = 3 << 20
@@ -105,6 +106,7 @@ def test_gdbus_client(hosts: Hosts) -> None:
         assert said.endswith("('done',)\n('done',)\n"), said
 
 
+@pytest.mark.long
 def test_c_client(hosts: Hosts) -> None:
     data = pattern(5, 5 << 20)
     run = subprocess.run([build_dir() / "tests" / "examples" / "fd-client", hosts.source.bus.address,

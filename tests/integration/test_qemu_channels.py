@@ -112,6 +112,7 @@ def test_same_host_postcopy(workdir: Path, needs_postcopy: None, security: str) 
         tunnel.assert_done()
 
 
+@pytest.mark.long
 @SECURITIES
 @pytest.mark.parametrize("side", ["source", "destination"])
 @pytest.mark.parametrize("capability", [{}, {"multifd": True}], ids=["one", "multifd"])

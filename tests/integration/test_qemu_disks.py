@@ -53,6 +53,7 @@ def mirror(qemu: Qemu, path: str) -> None:
     qemu.execute("blockdev-mirror", job_id="mirror", device="disk0", target="target", sync="full")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("security", ["tls", "plain"])
 @pytest.mark.parametrize("multifd", [False, True], ids=["one", "multifd"])
 def test_disk_and_memory(hosts: Hosts, needs_qemu: None, security: str, multifd: bool) -> None:
