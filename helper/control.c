@@ -340,22 +340,6 @@ static void parse_frames(struct session *session)
     }
 }
 
-void control_last_word(struct session *session)
-{
-    struct control *control = &session->control;
-    ssize_t n;
-
-    if (!control->carrier)
-        return;
-    session->broken = false;
-    do {
-        n = carrier_recv(control->carrier, &control->in, ring_room(&control->in));
-        if (n > 0)
-            parse_frames(session);
-    } while (n > 0 && !session_halted(session));
-    session->broken = true;
-}
-
 static void on_control_ready(struct carrier *carrier, uint32_t revents, void *userdata)
 {
     struct session *session = userdata;

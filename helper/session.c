@@ -117,10 +117,6 @@ void session_clean_up(struct session *session)
     if (session->over || !session->broken)
         return;
     session->cleanup = sd_event_source_disable_unref(session->cleanup);
-    control_last_word(session);
-    session->cleanup = sd_event_source_disable_unref(session->cleanup);
-    if (session->over)
-        return;
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
         if (channel_lives(&session->channels[i]))
             channel_detach(&session->channels[i]);
@@ -144,10 +140,9 @@ void session_clean_up(struct session *session)
     }
 }
 
-static int on_clean_up(sd_event_source *source, uint64_t usec, void *userdata)
+static int on_clean_up(sd_event_source *source, void *userdata)
 {
     (void)source;
-    (void)usec;
     session_clean_up(userdata);
     return 0;
 }
@@ -162,8 +157,7 @@ void session_interrupt(struct session *session, const char *format, ...)
     vsnprintf(session->why, sizeof(session->why), format, args);
     va_end(args);
     session->broken = true;
-    if (sd_event_add_time_relative(session->event, &session->cleanup, CLOCK_MONOTONIC, SESSION_LAST_WORD, 0,
-                                   on_clean_up, session) < 0)
+    if (sd_event_add_defer(session->event, &session->cleanup, on_clean_up, session) < 0)
         session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
 }
 

@@ -36,7 +36,6 @@
 #define SESSION_ACK_DELAY    10000 /* µs that an acknowledgement may wait for more to acknowledge */
 #define SESSION_ROUND        5000 /* µs of a round in which each channel has its share of the bandwidth limit */
 #define SESSION_GRACE        100000  /* µs after which a silent channel is connected to QEMU all the same */
-#define SESSION_LAST_WORD    20000   /* µs that the peer's reason may come after what it had closed */
 #define SESSION_LINGER       2000000 /* µs that the last frame has to reach the peer */
 #define SESSION_RECOVERY     86400000000ULL /* µs that a paused post-copy has to be recovered: a day */
 #define SESSION_REDIAL_FIRST 200000  /* µs until the peer is dialled again after a loss, doubled up to */
@@ -218,9 +217,6 @@ void control_adopt(struct session *session, struct carrier *carrier);
 void control_send(struct session *session, const struct frame *frame);
 void control_ack_later(struct session *session);
 void control_clear(struct session *session);
-
-/* Something else was lost: what the peer has said meanwhile, perhaps why it ended. */
-void control_last_word(struct session *session);
 /* After the end: only what is still to be sent, and the peer's EOF. */
 void control_linger(struct session *session);
 

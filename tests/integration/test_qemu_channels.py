@@ -103,6 +103,7 @@ def test_same_host_multifd(workdir: Path, needs_qemu: None, security: str) -> No
         assert sorted(row[2] for row in broker.list()) == ["incoming", "outgoing"]
 
 
+@pytest.mark.long
 @SECURITIES
 def test_same_host_postcopy(workdir: Path, needs_postcopy: None, security: str) -> None:
     with Broker(workdir, "h") as broker, Pair(workdir, MIB) as pair:

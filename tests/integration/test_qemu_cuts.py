@@ -85,12 +85,14 @@ def postcopy(pair: Pair, source: str, destination: str, cuts: Callable[[], None]
     pair.wait_completed(120)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("channels", [1, 4])
 @pytest.mark.parametrize("security", ["tls", "plain"])
 def test_precopy(workdir: Path, needs_qemu: None, security: str, channels: int) -> None:
     run(workdir, security, channels, 1, precopy)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("security", ["tls", "plain"])
 def test_postcopy(workdir: Path, needs_qemu: None, needs_postcopy: None, security: str) -> None:
     run(workdir, security, 1, 2, postcopy)
