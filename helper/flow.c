@@ -26,12 +26,15 @@ void flow_use_pipe(struct flow *flow, int pipe, size_t size)
     flow->pipe_size = size;
 }
 
-/* What the ring holds goes out from its memory first. */
+/* A pipe is to be used: what the ring holds goes out from its memory first, and nothing is read meanwhile. */
+static bool pipe_waits(const struct flow *flow)
+{
+    return flow->pipe >= 0 && flow->from && flow->to && !flow->from->shared && !flow->to->shared;
+}
+
 static void take_pipe(struct flow *flow)
 {
-    if (flow->pipe < 0 || flow->ring.begin != flow->ring.end)
-        return;
-    if (!flow->from || !flow->to || flow->from->shared || flow->to->shared)
+    if (!pipe_waits(flow) || flow->ring.begin != flow->ring.end)
         return;
     ring_use_pipe(&flow->ring, flow->pipe, flow->pipe_size);
     flow->pipe = -1;
@@ -47,10 +50,11 @@ static size_t flow_room(const struct flow *flow)
     return room;
 }
 
-/* There is an end to read from, and room. */
+/* There is an end to read from, and room, of the kind that is wanted. */
 static bool flow_could_read(const struct flow *flow)
 {
-    return flow->from && flow_room(flow) > 0 && !(flow->kind == FLOW_OUT && flow->ending);
+    return flow->from && flow_room(flow) > 0 && !(flow->kind == FLOW_OUT && flow->ending) &&
+           !pipe_waits(flow);
 }
 
 /* What the pacer lets it take, of what the bucket holds. */

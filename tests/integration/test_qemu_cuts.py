@@ -19,7 +19,7 @@ from vmlib.migration import CONVERGE, NEVER_CONVERGE, Pair
 
 pytestmark = pytest.mark.qemu
 
-CUTS = 100 if os.environ.get("VMFERRY_LONG") else 3
+CUTS = int(os.environ.get("VMFERRY_CUTS", "100" if os.environ.get("VMFERRY_LONG") else "3"))
 
 
 def cut(proxy: FaultyProxy, rng: random.Random) -> None:

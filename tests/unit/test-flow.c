@@ -633,6 +633,35 @@ TEST(test_pipe)
     rig_clear(&rig);
 }
 
+/* A stream that never pauses must not keep the pipe waiting: nothing more is read until the ring is empty. */
+TEST(test_pipe_of_a_busy_stream)
+{
+    struct rig rig;
+    uint64_t sent = 0, got = 0;
+
+    rig_init(&rig);
+    for (int i = 0; i < 100 && flow_wants_input(&rig.in); i++) {
+        sent += put(rig.peer, sent, 100000);
+        assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    }
+    assert_true(ring_unsent(&rig.in.ring) > 0);
+    rig_use_pipe(&rig);
+    assert_int_equal(rig.in.ring.pipe, -1);
+    assert_false(flow_wants_input(&rig.in));
+    for (int i = 0; i < 10000 && rig.in.ring.pipe < 0; i++) {
+        sent += put(rig.peer, sent, 100000); /* there is always more */
+        assert_true(flow_wants_output(&rig.in));
+        got += (uint64_t)get(rig.qemu, got, 50000);
+        assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    }
+    assert_true(rig.in.ring.pipe >= 0);
+    while (got < sent) {
+        got += (uint64_t)get(rig.qemu, got, sent - got);
+        assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    }
+    rig_clear(&rig);
+}
+
 /* A pipe is full by its slots long before its bytes: many small pieces must not make it stand still. */
 TEST(test_pipe_of_small_pieces)
 {
@@ -766,6 +795,7 @@ int main(void)
         CASE(test_paced),
         CASE(test_budget),
         CASE(test_pipe),
+        CASE(test_pipe_of_a_busy_stream),
         CASE(test_pipe_of_small_pieces),
         CASE(test_pipe_losses),
         CASE(test_nonblock_flipped),

@@ -123,6 +123,23 @@ class FaultyProxy:
             raise EOFError
         return moved
 
+    def _half_ended(self, half: _Half) -> None:
+        """This direction is over; the sockets go with the other."""
+        self._halves.remove(half)
+        try:
+            half.sink.shutdown(socket.SHUT_WR)
+        except OSError:  # it has gone already
+            self._connection_ended(half)
+            return
+        if not any(other.source is half.sink for other in self._halves):
+            half.source.close()
+            half.sink.close()
+
+    def _connection_ended(self, half: _Half) -> None:
+        self._halves = [other for other in self._halves if other.source not in (half.source, half.sink)]
+        half.source.close()
+        half.sink.close()
+
     def _turn(self) -> bool:
         now = time.monotonic()
         self._fill_budget(now)
@@ -132,17 +149,10 @@ class FaultyProxy:
             try:
                 busy = self._receive(half, now) or busy
                 busy = self._deliver(half, now) or busy
-            except EOFError:  # this direction is over; the sockets go with the other
-                self._halves.remove(half)
-                half.sink.shutdown(socket.SHUT_WR)
-                if not any(other.source is half.sink for other in self._halves):
-                    half.source.close()
-                    half.sink.close()
+            except EOFError:
+                self._half_ended(half)
             except OSError:
-                for other in [h for h in self._halves if h.sink in (half.source, half.sink)]:
-                    self._halves.remove(other)
-                half.source.close()
-                half.sink.close()
+                self._connection_ended(half)
         return busy
 
     def _run(self) -> None:
