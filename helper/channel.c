@@ -72,6 +72,7 @@ struct channel *channel_new(struct session *session, uint32_t number, uint32_t s
         return NULL;
     }
     channel->out.pacer = &session->pacer;
+    channel->out.forgetful = session->resume_timeout == 0;
     session->lost_streams &= ~(1U << stream);
     publish(channel, STATS_CHANNEL_OPENING);
     return channel;

@@ -81,7 +81,9 @@ bool flow_wants_output(const struct flow *flow)
 
 bool flow_ended(const struct flow *flow)
 {
-    return flow->ending && flow->ring.begin == flow->total && (flow->kind == FLOW_OUT || flow->shut);
+    if (flow->kind == FLOW_OUT)
+        return flow->ending && flow->acked == flow->total;
+    return flow->ending && flow->ring.begin == flow->total && flow->shut;
 }
 
 /* EOF is per direction, and means an end only where QEMU says it; from the peer only FIN does. */
@@ -156,7 +158,7 @@ static enum flow_verdict pump_out(struct flow *flow, ssize_t *ret_moved)
     *ret_moved = carrier_send(flow->to, &flow->ring);
     if (*ret_moved < 0)
         return *ret_moved == -EAGAIN ? FLOW_OK : FLOW_TO_LOST;
-    if (flow->kind == FLOW_IN)
+    if (flow->kind == FLOW_IN || flow->forgetful)
         ring_release(&flow->ring, flow->ring.cursor);
     return FLOW_OK;
 }
@@ -194,11 +196,13 @@ enum flow_verdict flow_pump(struct flow *flow, uint64_t now)
 
 const char *flow_on_ack(struct flow *flow, uint64_t delivered)
 {
-    if (delivered < flow->ring.begin)
+    if (delivered < flow->acked)
         return "an ACK of less than was acknowledged before";
     if (delivered > flow->ring.cursor)
         return "an ACK of more than was sent";
-    ring_release(&flow->ring, delivered);
+    flow->acked = delivered;
+    if (!flow->forgetful)
+        ring_release(&flow->ring, delivered);
     return NULL;
 }
 

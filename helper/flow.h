@@ -3,9 +3,9 @@
 
 /*
  * One direction of one channel. Out of QEMU: what came from it is kept in the ring until the peer
- * acknowledges it. In to QEMU: what came from the peer is gone from the ring as soon as QEMU has it. Its
- * ledger is the ring's offsets: end = taken (or received), cursor = sent, begin = acknowledged (or
- * delivered).
+ * acknowledges it, so that it can be sent again. In to QEMU: what came from the peer is gone from the ring as
+ * soon as QEMU has it. Its ledger: the ring's end = taken (or received), its cursor = sent (or delivered), and
+ * acked.
  *
  * A flow ends at its total: for one out of QEMU that is where QEMU's EOF was, for one in to QEMU what the
  * peer's FIN said. It has ended when all up to there is acknowledged (delivered).
@@ -34,6 +34,8 @@ struct flow {
     uint64_t round;       /* of the pacer's, that share is of */
     uint64_t share;       /* bytes that it may still take in this round */
     struct ring ring;
+    bool forgetful; /* out: nothing is kept, for a migration that is never resumed */
+    uint64_t acked; /* out: bytes that the peer has delivered */
     uint64_t total; /* bytes; meaningful once ending */
     bool ending;    /* total is known */
     bool fin_sent;  /* out: the peer was told the total */

@@ -16,6 +16,7 @@ class Vmferry(Tunnel):
     """UNIX → helper → TCP → helper → UNIX."""
 
     security = "tls"
+    resume: dict[str, tuple[str, int]] = {}  # the default: what is on its way is kept, to be sent again
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,9 +27,9 @@ class Vmferry(Tunnel):
             self.brokers.append(Broker(Path(workdir), name))
         source, destination = self.brokers
         incoming = destination.prepare(
-            options={"security": ("s", self.security), "sockets": ("a{ss}", {"migrate": dst_socket_path})})
+            options={"security": ("s", self.security), "sockets": ("a{ss}", {"migrate": dst_socket_path}), **self.resume})
         assert incoming.ticket
-        outgoing = source.outgoing(incoming.ticket)
+        outgoing = source.outgoing(incoming.ticket, options=dict(self.resume))
         outgoing.wait_state("connected")
         return outgoing.socket()
 
@@ -47,5 +48,15 @@ class VmferryPlain(Vmferry):
     security = "plain"
 
 
+class VmferryPlainNoResume(VmferryPlain):
+    resume = {"resume-timeout-usec": ("t", 0)}
+
+
+class VmferryTlsNoResume(Vmferry):
+    resume = {"resume-timeout-usec": ("t", 0)}
+
+
 register(Spec("vmferry-plain", "plain", VmferryPlain, peer=False))
 register(Spec("vmferry-tls", "tls", Vmferry, peer=False))
+register(Spec("vmferry-plain-no-resume", "plain", VmferryPlainNoResume, peer=False))
+register(Spec("vmferry-tls-no-resume", "tls", VmferryTlsNoResume, peer=False))

@@ -374,6 +374,35 @@ TEST(test_ack_lies)
 }
 
 /* What is held but has not gone out cannot have been delivered. */
+TEST(test_nothing_is_kept)
+{
+    struct rig rig;
+    uint64_t sent = 0, got = 0;
+
+    rig_init(&rig);
+    rig.out.forgetful = true;
+    while (sent < 3 * (uint64_t)WINDOW) { /* no acknowledgement holds it back */
+        sent += put(rig.qemu, sent, 100000);
+        assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+        assert_int_equal(rig.out.ring.begin, rig.out.ring.cursor);
+        got += (uint64_t)get(rig.peer, got, SIZE_MAX);
+    }
+    assert_int_equal(shutdown(rig.qemu, SHUT_WR), 0);
+    while (got < sent) {
+        assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+        got += (uint64_t)get(rig.peer, got, SIZE_MAX);
+    }
+    assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+    assert_false(flow_ended(&rig.out)); /* the ledger is the same */
+    assert_null(flow_on_ack(&rig.out, sent - 1));
+    assert_string_equal(flow_on_ack(&rig.out, sent - 2), "an ACK of less than was acknowledged before");
+    assert_string_equal(flow_on_ack(&rig.out, sent + 1), "an ACK of more than was sent");
+    assert_false(flow_ended(&rig.out));
+    assert_null(flow_on_ack(&rig.out, sent));
+    assert_true(flow_ended(&rig.out));
+    rig_clear(&rig);
+}
+
 TEST(test_ack_of_what_was_not_sent)
 {
     struct rig rig;
@@ -784,6 +813,7 @@ int main(void)
         CASE(test_back_pressure_out),
         CASE(test_back_pressure_in),
         CASE(test_ack_lies),
+        CASE(test_nothing_is_kept),
         CASE(test_ack_of_what_was_not_sent),
         CASE(test_fin_lies),
         CASE(test_eof_of_the_peer),

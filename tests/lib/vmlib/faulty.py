@@ -10,6 +10,8 @@ import time
 from collections import deque
 from typing import Any
 
+from .network import enter
+
 CHUNK = 256 * 1024
 
 
@@ -24,25 +26,28 @@ class _Half:
 
 
 class FaultyProxy:
-    """Listens on loopback and forwards to `target`, a port there. close() ends its thread and all connections.
+    """Listens on loopback and forwards to `target`. close() ends its thread and all connections.
 
+    netns: a namespace of `ip netns` to do so in.
     delay: seconds that each byte takes, one way; rate: bytes/s in each direction, 0 = as fast as it goes.
     """
 
-    def __init__(self, target: int, delay: float = 0.0, rate: int = 0) -> None:
-        self.target, self.delay, self.rate = target, delay, rate
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self._listener.setblocking(False)
-        self.port: int = self._listener.getsockname()[1]
-        self.endpoint = f"tcp:127.0.0.1:{self.port}"
+    def __init__(self, target: tuple[str, int], netns: str | None = None, delay: float = 0.0, rate: int = 0) -> None:
+        self.target, self.netns, self.delay, self.rate = target, netns, delay, rate
         self._halves: list[_Half] = []
         self._lock = threading.Lock()
         self._swallow = {True: False, False: False}  # by direction: towards the target or back
         self._budget = {True: 0.0, False: 0.0}
         self._filled = time.monotonic()
         self._end = False
+        self._listener: socket.socket
+        self._listens = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+        if not self._listens.wait(10):
+            raise RuntimeError("the proxy does not listen")
+        self.port: int = self._listener.getsockname()[1]
+        self.endpoint = f"tcp:127.0.0.1:{self.port}"
 
     def reset(self) -> None:
         """All connections end at once, by RST."""
@@ -74,7 +79,7 @@ class FaultyProxy:
         except BlockingIOError:
             return
         try:
-            far = socket.create_connection(("127.0.0.1", self.target), timeout=5)
+            far = socket.create_connection(self.target, timeout=1)
         except OSError:
             near.close()
             return
@@ -156,6 +161,11 @@ class FaultyProxy:
         return busy
 
     def _run(self) -> None:
+        if self.netns:
+            enter(self.netns)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._listener.setblocking(False)
+        self._listens.set()
         while not self._end:
             with self._lock:
                 busy = self._turn()

@@ -3,9 +3,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 from typing import Any
+
+CLONE_NEWNET = 0x40000000
+
+
+def enter(netns: str) -> None:
+    """Takes the calling thread, and it alone, into a namespace of `ip netns`."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(f"/run/netns/{netns}", "rb") as file:
+        if libc.setns(file.fileno(), CLONE_NEWNET) < 0:
+            raise OSError(ctypes.get_errno(), f"setns to {netns}: {os.strerror(ctypes.get_errno())}")
 
 
 def ip(*args: str) -> None:
@@ -42,6 +53,10 @@ class Network:
 
     def mend(self) -> None:
         ip("-n", self.a, "link", "set", self._link, "up")
+
+    def kill_connections(self) -> None:
+        """Every TCP connection of `a` fails at once, without a word to its other end."""
+        subprocess.run(["ip", "netns", "exec", self.a, "ss", "-tK", "state", "established"], check=True, capture_output=True)
 
     def close(self) -> None:
         for name in (self.a, self.b):
