@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * One migration as the broker sees it. migration.c tells its story in the order of its states; stream.c makes
- * the connections to the local QEMU; migration-dbus.c is its face on the bus.
+ * One migration as the broker sees it. migration-setup.c makes it; migration.c tells its story from then on,
+ * in the order of its states; stream.c makes the connections to the local QEMU; migration-dbus.c is its face
+ * on the bus.
  */
 
 #include <stdbool.h>
@@ -144,7 +145,16 @@ void migration_free(struct migration *migration);
 /* µs since 1970, CLOCK_REALTIME. */
 uint64_t migration_now(void);
 
-/* ---- ticketing.c: for migration.c ---- */
+/* ---- migration.c: for migration-setup.c ---- */
+
+/* Bounds the time until its peer comes. */
+void migration_await_peer(struct migration *migration);
+
+/* What its helper says, and that it is gone. */
+void migration_on_message(struct helper_link *link, const union message *m, int fd, void *userdata);
+void migration_on_helper_gone(struct helper_link *link, const char *why, void *userdata);
+
+/* ---- ticketing.c: for migration-setup.c ---- */
 
 /* Makes the ticket of an incoming migration, and its secret. ≥ 0, or negative with error set. */
 int ticket_issue(struct migration *migration, uint8_t secret[static MESSAGE_SECRET_SIZE],
