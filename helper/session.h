@@ -6,10 +6,11 @@
  * proved themselves yet. Everything of it lives in tables of fixed size inside this struct, so that nothing
  * that an event handler holds can be freed under it; the struct goes when the event loop has ended.
  *
- *     session.c   from START to RESULT: what the broker says, the ends of a migration
- *     peer.c      a peer connection until it has proved itself
- *     control.c   the control connection: frames, acknowledgements, pings
- *     channel.c   one connection of QEMU's and the two flows over it
+ *     session.c        from START to RESULT: what the broker says, the ends of a migration
+ *     interruption.c   a lost connection to the peer: dialling again, and giving up
+ *     peer.c           a peer connection until it has proved itself
+ *     control.c        the control connection: frames, acknowledgements, pings
+ *     channel.c        one connection of QEMU's and the two flows over it
  */
 
 #include <stdbool.h>
@@ -178,6 +179,11 @@ static inline bool session_halted(const struct session *session)
     return session->over || session->broken;
 }
 
+/* Every channel has ended on both sides, and the first stream had one. */
+bool session_complete(const struct session *session);
+
+/* ---- interruption.c ---- */
+
 /*
  * The connection to the peer is lost. The source dials again; the channels keep QEMU's connections and go on
  * where they were, if that succeeds before the resume time-out. After it the local QEMUs lose their
@@ -193,9 +199,6 @@ void session_clean_up(struct session *session);
 
 /* Source: the connection that was to follow could not be had; tries again later. */
 void session_redial(struct session *session);
-
-/* Every channel has ended on both sides, and the first stream had one. */
-bool session_complete(const struct session *session);
 
 /* ---- peer.c ---- */
 
