@@ -26,79 +26,12 @@ void peer_clear(struct peer *peer)
     peer->stage = PEER_UNUSED;
 }
 
-/* What the migration comes to when a connection that this side made fails, and why. */
-static void connecting_failed(struct peer *peer, int r)
-{
-    struct session *session = peer->session;
-    uint32_t error;
-    const char *what = peer->kind == PEER_CONTROL ? "the control connection" : "a channel's connection";
-
-    /* Only a word of the peer's is final: all else may be the network, which comes back. */
-    if (r == -EBADMSG) {
-        session_end(session, VF_ERROR_PROTOCOL_MISMATCH, true,
-                    "The peer greeted channel %u with what cannot be. " ADVICE, peer->channel);
-        return;
-    }
-    if (peer->kind == PEER_CHANNEL) {
-        session_interrupt(session, "A channel's connection to the peer failed (%s).", strerror(-r));
-        return;
-    }
-    if (peer->kind == PEER_RESUME && r != -ECONNREFUSED && r != -EKEYREJECTED) {
-        session_redial(session);
-        return;
-    }
-    if (peer->kind == PEER_RESUME && r == -ECONNREFUSED && peer->carrier->rejected == VF_ERROR_CANCELLED) {
-        session_end(session, VF_ERROR_CANCELLED, false,
-                    "Cancelled at the destination, while the network was away.");
-        return;
-    }
-    if (peer->kind == PEER_RESUME && session_complete(session)) {
-        session_end(session, VF_ERROR_NONE, false, "%s", ""); /* the peer had proved it first, and has gone */
-        return;
-    }
-    if (peer->kind == PEER_RESUME) {
-        session_end(session, VF_ERROR_INTERRUPTED, false,
-                    "%s Meanwhile the peer has given this migration up.", session->why);
-        return;
-    }
-
-    error = peer->carrier ? peer->carrier->rejected : 0;
-    if (r == -ECONNREFUSED && error == VF_ERROR_TICKET_USED)
-        session_end(
-            session, error, true,
-            "The peer says that this ticket has been used already. Call PrepareIncoming for a new one.");
-    else if (r == -ECONNREFUSED && error == VF_ERROR_TICKET_EXPIRED)
-        session_end(session, error, true,
-                    "The peer says that this ticket has expired. Call PrepareIncoming for a new one.");
-    else if (r == -ECONNREFUSED && error == VF_ERROR_PROTOCOL_MISMATCH)
-        session_end(
-            session, error, true,
-            "The peer speaks another version of the protocol (ours is %d). Upgrade the older vmferry.",
-            PROTOCOL_VERSION);
-    else if (r == -ECONNREFUSED)
-        session_end(
-            session, VF_ERROR_PEER_REJECTED, true,
-            "The peer does not expect this migration (any more). Call PrepareIncoming there for a ticket.");
-    else if (r == -EKEYREJECTED)
-        session_end(session, VF_ERROR_PEER_REJECTED, true,
-                    "The peer and this side do not hold the same secret (%s). Use the ticket that the peer's "
-                    "PrepareIncoming gave, unchanged.",
-                    what);
-    else if (r == -ETIMEDOUT)
-        session_end(session, VF_ERROR_PEER_UNREACHABLE, true,
-                    "The peer accepted %s but did not answer within %d s. Is a vmferryd listening there?",
-                    what, SESSION_PEER_DEADLINE / 1000000);
-    else
-        session_end(session, VF_ERROR_PEER_REJECTED, true, "The peer closed %s during the handshake (%s).",
-                    what, strerror(-r));
-}
-
 static void peer_failed(struct peer *peer, int r)
 {
     struct session *session = peer->session;
 
     if (peer->connecting) {
-        connecting_failed(peer, r);
+        peer_connecting_failed(peer, r);
     } else if (peer->stage != PEER_LINGER) {
         session->n_refused++;
         if ((session->n_refused & (session->n_refused - 1)) ==

@@ -9,6 +9,7 @@
  *     session.c        from START to RESULT: what the broker says, the ends of a migration
  *     interruption.c   a lost connection to the peer: dialling again, and giving up
  *     peer.c           a peer connection until it has proved itself
+ *     peer-failure.c   what the migration comes to when one fails at the source
  *     control.c        the control connection: frames, acknowledgements, pings
  *     channel.c        one connection of QEMU's and the two flows over it
  */
@@ -212,6 +213,11 @@ void peer_unpark(struct session *session, struct channel *channel);
 void peer_expire(struct peer *peer, uint64_t now);
 
 void peer_clear(struct peer *peer);
+
+/* ---- peer-failure.c ---- */
+
+/* Source: a connection that it made failed with r, a negative errno. The peer is still to be cleared. */
+void peer_connecting_failed(struct peer *peer, int r);
 
 /* ---- control.c ---- */
 
