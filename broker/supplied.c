@@ -14,6 +14,8 @@
 
 const char *socket_check(int fd, bool unix_only)
 {
+    /* QEMU may have said all that it has to say, and still listen; a peer that has is lost. */
+    const short gone = unix_only ? POLLHUP | POLLERR : POLLRDHUP | POLLHUP | POLLERR;
     struct pollfd p = {.fd = fd, .events = POLLRDHUP};
     struct sockaddr_storage address;
     socklen_t size = sizeof(int);
@@ -31,7 +33,7 @@ const char *socket_check(int fd, bool unix_only)
         return "a socket that cannot be used";
     if (v != AF_UNIX && (unix_only || (v != AF_INET && v != AF_INET6 && v != AF_VSOCK)))
         return unix_only ? "not a UNIX socket" : "not a UNIX, TCP or vsock socket";
-    if (poll(&p, 1, 0) < 0 || (p.revents & (POLLRDHUP | POLLHUP | POLLERR)))
+    if (poll(&p, 1, 0) < 0 || (p.revents & gone))
         return "not connected, or its other end is closed";
     size = sizeof(address);
     if (getpeername(fd, (struct sockaddr *)&address, &size) < 0)

@@ -20,6 +20,10 @@
 
 static const char broker[] = "org.vmferry.Broker1";
 
+/* Every reply: what it points to, and the descriptors in it, live until the end. */
+static sd_bus_message *replies[16];
+static size_t n_replies;
+
 static sd_bus *host(const char *address)
 {
     sd_bus *bus;
@@ -30,7 +34,7 @@ static sd_bus *host(const char *address)
     return bus;
 }
 
-/* Calls, or ends with what the broker has to say. */
+/* Calls, or ends with what the broker has to say. The reply is not the caller's. */
 static sd_bus_message *call(sd_bus *bus, const char *path, const char *interface, const char *member,
                             const char *types, ...)
 {
@@ -44,10 +48,11 @@ static sd_bus_message *call(sd_bus *bus, const char *path, const char *interface
     va_end(args);
     if (r < 0)
         errx(EXIT_FAILURE, "%s: %s", member, error.message);
-    return reply;
+    if (n_replies == sizeof(replies) / sizeof(replies[0]))
+        errx(EXIT_FAILURE, "more calls than expected");
+    return replies[n_replies++] = reply;
 }
 
-/* Reads a reply; what it points to is of the reply, which lives as long as this program. */
 static void read_reply(sd_bus_message *reply, const char *types, void *a, void *b)
 {
     if (sd_bus_message_read(reply, types, a, b) < 0)
@@ -110,5 +115,10 @@ int main(int argc, char **argv)
     fprintf(stderr, "source: %s\n", result);
     read_reply(call(destination, incoming, migration, "Wait", ""), "s", &result, NULL);
     fprintf(stderr, "destination: %s\n", result);
+
+    while (n_replies > 0)
+        sd_bus_message_unref(replies[--n_replies]);
+    sd_bus_flush_close_unref(source);
+    sd_bus_flush_close_unref(destination);
     return EXIT_SUCCESS;
 }

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -75,38 +75,66 @@ def test_python_client_moves_a_real_guest(hosts: Hosts, needs_qemu: None, securi
         assert not any("INET" in what for what in broker.fds())
 
 
-@pytest.mark.long
-def test_gdbus_client(hosts: Hosts) -> None:
-    """GLib 2.74's gdbus passes descriptors (`h` arguments are numbers of its own), but keeps none that it gets."""
-    size = 3 << 20
+@contextmanager
+def gdbus_client(hosts: Hosts) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Runs it beside what is done with the two QEMUs' sockets, which are closed at the end; it must have gone well.
+
+    GLib 2.74's gdbus passes descriptors (`h` arguments are numbers of its own), but keeps none that it gets.
+    """
     with ExitStack() as stack:
         # 3 and 4: what the two brokers get. 5 to 8: two peer connections, both ends of each.
         pairs = [socket.socketpair() for _ in range(4)]
-        ends = [pairs[0][1], pairs[1][1], *pairs[2], *pairs[3]]
-        for sock in (*pairs[0], *pairs[1], *pairs[2], *pairs[3]):
-            stack.callback(sock.close)
-        source, destination = FakeQemu(pairs[0][0]), FakeQemu(pairs[1][0])
+        for pair in pairs:
+            for sock in pair:
+                stack.callback(sock.close)
         # Those which are given must be above those which they become.
-        fds_given = [fcntl.fcntl(sock, fcntl.F_DUPFD, 20) for sock in ends]
-        for fd in fds_given:
-            stack.callback(os.close, fd)
-        numbers = " ".join(f"{to}<&{fd}" for to, fd in zip(range(3, 9), fds_given))
-        client = subprocess.Popen(
-            ["bash", "-c", f'exec "$0" "$@" {numbers}', EXAMPLES / "fd-client.sh", hosts.source.bus.address,
-             hosts.destination.bus.address],
-            pass_fds=fds_given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        given = [fcntl.fcntl(sock, fcntl.F_DUPFD, 20) for sock in (pairs[0][1], pairs[1][1], *pairs[2], *pairs[3])]
+        try:
+            numbers = " ".join(f"{to}<&{fd} {fd}<&-" for to, fd in zip(range(3, 9), given))
+            client = stack.enter_context(subprocess.Popen(
+                ["bash", "-c", f'exec "$0" "$@" {numbers}', EXAMPLES / "fd-client.sh", hosts.source.bus.address,
+                 hosts.destination.bus.address],
+                pass_fds=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        finally:
+            for fd in given:
+                os.close(fd)
+        stack.callback(client.kill)  # where something else went wrong
+        for _, theirs in pairs[:2]:
+            theirs.close()
+        for pair in pairs[2:]:
+            for sock in pair:
+                sock.close()
+        yield pairs[0][0], pairs[1][0]
+        said, complaint = client.communicate(timeout=30)
+        assert (client.returncode, complaint) == (0, ""), complaint
+        assert said.endswith("('done',)\n('done',)\n"), said
+
+
+def test_gdbus_client(hosts: Hosts) -> None:
+    size = 3 << 20
+    with gdbus_client(hosts) as sockets:
+        source, destination = (FakeQemu(sock) for sock in sockets)
         sent = source.send_pattern(1, size, shut=True)
         back = destination.send_pattern(2, 1000, shut=True)
         assert destination.recv_pattern_until_eof(1) == size
         assert source.recv_pattern_until_eof(2) == 1000
         sent.result(10)
         back.result(10)
-        said, complaint = client.communicate(timeout=30)
-        assert (client.returncode, complaint) == (0, ""), complaint
-        assert said.endswith("('done',)\n('done',)\n"), said
 
 
-@pytest.mark.long
+@pytest.mark.qemu
+def test_gdbus_client_moves_a_real_guest(hosts: Hosts, needs_qemu: None) -> None:
+    with Pair(hosts.workdir, 32) as pair:
+        pair.source.wait_sweeps()
+        with gdbus_client(hosts) as sockets:
+            for qemu, sock in zip((pair.source, pair.destination), sockets):
+                qemu.qmp.execute_with_fd("getfd", sock.fileno(), fdname="tunnel")
+                sock.close()
+            pair.precopy("fd:tunnel", "fd:tunnel")
+        pair.assert_unharmed()
+    assert not any("INET" in what for broker in hosts.brokers for what in broker.fds())
+
+
 def test_c_client(hosts: Hosts) -> None:
     data = pattern(5, 5 << 20)
     run = subprocess.run([build_dir() / "tests" / "examples" / "fd-client", hosts.source.bus.address,
@@ -323,6 +351,18 @@ def test_the_same_twice(giver: Giver, member: str) -> None:
         for again in (a, copy):
             for other in ("AddStream", "AddPeerConnection"):
                 giver.assert_refused(other, again, "was given before")
+
+
+@MEMBERS
+def test_half_closed(giver: Giver, member: str) -> None:
+    """A QEMU may have said all that it has to say, and still listens. A peer connection needs both directions."""
+    a, b = socket.socketpair()
+    with a, b:
+        b.shutdown(socket.SHUT_WR)
+        if member == "AddStream":
+            giver.give(member, a)
+        else:
+            giver.assert_refused(member, a, "other end is closed")
 
 
 def test_no_such_stream(giver: Giver) -> None:
