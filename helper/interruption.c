@@ -83,6 +83,9 @@ void session_clean_up(struct session *session)
     if (session->over || !session->broken)
         return;
     session->cleanup = sd_event_source_disable_unref(session->cleanup);
+    control_last_word(session);
+    if (session->over)
+        return;
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
         if (channel_lives(&session->channels[i]))
             channel_detach(&session->channels[i]);

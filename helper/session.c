@@ -93,18 +93,21 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
     session->tick = sd_event_source_disable_unref(session->tick);
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
         channel_quit(&session->channels[i]);
+    /* A channel's that breaks must not reach the peer before the word that says why. */
     for (size_t i = 0; i < SESSION_PEERS_MAX; i++)
-        session->peers[i].carrier = carrier_free(session->peers[i].carrier);
+        if (session->peers[i].carrier)
+            carrier_watch(session->peers[i].carrier, 0);
 
     m.result.result = vf_error_to_result(error);
     m.result.error = error;
     message_text_set(m.result.text, sizeof(m.result.text), text);
-    link_send(session->link, MESSAGE_RESULT, &m, -1);
+    /* The peer first: what the broker closes then must not tell it less. */
     if (sd_event_add_time_relative(session->event, &session->linger, CLOCK_MONOTONIC, SESSION_LINGER, 0,
                                    on_linger_end, session) < 0)
         sd_event_exit(session->event, 0);
     else
         control_linger(session);
+    link_send(session->link, MESSAGE_RESULT, &m, -1);
 }
 
 static unsigned silence_max(const struct session *session)

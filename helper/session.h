@@ -226,6 +226,10 @@ void control_adopt(struct session *session, struct carrier *carrier);
 void control_send(struct session *session, const struct frame *frame);
 void control_ack_later(struct session *session);
 void control_clear(struct session *session);
+
+/* The connection is lost: ends the session if the peer had said why. Nothing else that it said counts. */
+void control_last_word(struct session *session);
+
 /* After the end: only what is still to be sent, and the peer's EOF. */
 void control_linger(struct session *session);
 

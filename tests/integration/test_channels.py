@@ -462,7 +462,6 @@ def test_cancel_connected(hosts: Hosts, security: str, side: str) -> None:
     assert_cancelled(tunnel, side)
 
 
-@pytest.mark.long
 @SIDES
 def test_cancel_connected_while_the_destination_is_dialled(hosts: Hosts, side: str) -> None:
     """The source QEMU is there, the destination's listens nowhere yet."""
