@@ -47,6 +47,13 @@ static void publish(struct channel *channel, enum stats_channel_state state)
         STATS_WRITE(session->stats->n_channels, (uint32_t)slot + 1);
 }
 
+/* The way back carries requests, not memory. */
+static size_t window_of(const struct session *session)
+{
+    return session->role == ROLE_INCOMING && session->window > FLOW_WINDOW_BACK ? FLOW_WINDOW_BACK
+                                                                                : session->window;
+}
+
 struct channel *channel_new(struct session *session, uint32_t number, uint32_t stream)
 {
     struct channel *channel = NULL;
@@ -65,7 +72,7 @@ struct channel *channel_new(struct session *session, uint32_t number, uint32_t s
         return NULL;
     *channel =
         (struct channel){.session = session, .stage = CHANNEL_OPENING, .number = number, .stream = stream};
-    if (flow_init(&channel->out, FLOW_OUT, &session->pool, session->window) < 0 ||
+    if (flow_init(&channel->out, FLOW_OUT, &session->pool, window_of(session)) < 0 ||
         flow_init(&channel->in, FLOW_IN, &session->pool, FLOW_BUFFER) < 0) {
         flow_clear(&channel->out);
         channel->stage = CHANNEL_UNUSED;

@@ -4,8 +4,8 @@
 /*
  * One direction of one channel. Out of QEMU: what came from it is kept in the ring until the peer
  * acknowledges it, so that it can be sent again. In to QEMU: what came from the peer is gone from the ring as
- * soon as QEMU has it. Its ledger: the ring's end = taken (or received), its cursor = sent (or delivered), and
- * acked.
+ * soon as QEMU has it. Its ledger: the ring's end = taken (or received), its cursor = sent (or delivered),
+ * and acked.
  *
  * A flow ends at its total: for one out of QEMU that is where QEMU's EOF was, for one in to QEMU what the
  * peer's FIN said. It has ended when all up to there is acknowledged (delivered).
@@ -17,9 +17,10 @@
 #include "carrier.h"
 #include "pacer.h"
 
-#define FLOW_BUFFER   ((size_t)1 * 1024 * 1024) /* bytes on the way in to QEMU, at most */
-#define FLOW_ACK_STEP ((uint64_t)1024 * 1024)   /* delivered bytes that are acknowledged at once */
-#define FLOW_BUDGET   ((size_t)2 * 1024 * 1024) /* bytes that one pump moves before others have their turn */
+#define FLOW_WINDOW_BACK ((size_t)1 * 1024 * 1024) /* bytes that are kept from the destination, at most */
+#define FLOW_BUFFER      ((size_t)1 * 1024 * 1024) /* bytes on the way in to QEMU, at most */
+#define FLOW_ACK_STEP    ((uint64_t)1024 * 1024)   /* delivered bytes that are acknowledged at once */
+#define FLOW_BUDGET      ((size_t)2 * 1024 * 1024) /* bytes that one pump moves before others have their turn */
 
 enum flow_kind {
     FLOW_OUT, /* QEMU → peer */

@@ -76,6 +76,13 @@ static int on_resume_timeout(sd_event_source *source, uint64_t usec, void *userd
     return 0;
 }
 
+/* The peer may have been faster to notice: what it, or a manager, has brought to go on with is not thrown
+ * away. */
+static bool outlives_loss(const struct peer *peer)
+{
+    return peer->stage == PEER_GREETING || (!peer->connecting && peer->kind == PEER_RESUME);
+}
+
 void session_clean_up(struct session *session)
 {
     const bool greeted = session->control.greeted;
@@ -90,7 +97,8 @@ void session_clean_up(struct session *session)
         if (channel_lives(&session->channels[i]))
             channel_detach(&session->channels[i]);
     for (size_t i = 0; i < SESSION_PEERS_MAX; i++)
-        peer_clear(&session->peers[i]);
+        if (!outlives_loss(&session->peers[i]))
+            peer_clear(&session->peers[i]);
     control_clear(session);
     session->broken = false;
     session_set_state(session, STATE_INTERRUPTED);

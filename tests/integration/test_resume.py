@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from vmlib.broker import Broker
+from vmlib.broker import Broker, Migration, wait_until
 from vmlib.fake_qemu import FakeQemu
-from vmlib.network import Network
+from vmlib.hosts import Hosts
+from vmlib.network import Network, ip
 
 SIZE = 64 << 20
 
@@ -51,3 +53,73 @@ def test_cut_and_mended(workdir: Path, security: str, limit: int) -> None:
         if limit:  # else it may have been over before the first cut
             assert outgoing.get("Reconnects") >= 1 and incoming.get("Reconnects") >= 1
         assert outgoing.get("BytesSent") == incoming.get("BytesReceived") == SIZE
+
+
+@pytest.mark.parametrize("security", ["tls", "plain"])
+def test_source_with_another_address(workdir: Path, security: str) -> None:
+    """As after DHCP, or with a VPN that is up again: the secret is who the peer is, not its address."""
+    other = "10.77.0.77"
+    with (Network() as network,
+          Broker(workdir, "a", netns=network.a) as a,
+          Broker(workdir, "b", netns=network.b, listen=f"tcp:{network.address_b}:0") as b):
+        incoming = b.prepare(options={"security": ("s", security)})
+        assert incoming.ticket
+        outgoing = a.outgoing(incoming.ticket)
+        with FakeQemu.listen(incoming.socket()) as listener, FakeQemu.connect(outgoing.socket()) as source:
+            source.send_pattern(1, 1000).result(10)
+            with listener.accept() as destination:
+                destination.recv_pattern(1, 1000)
+                assert network.address_a in incoming.get("Peer")
+                ip("-n", network.a, "address", "delete", f"{network.address_a}/24", "dev", "veth0")
+                ip("-n", network.a, "address", "add", f"{other}/24", "dev", "veth0")
+                sent = source.send_pattern(1, SIZE, offset=1000, shut=True)
+                back = destination.send_pattern(2, 1000, shut=True)
+                assert destination.recv_pattern_until_eof(1, offset=1000) == SIZE
+                assert source.recv_pattern_until_eof(2) == 1000
+                sent.result(10), back.result(10)
+        assert outgoing.wait() == "done" and incoming.wait() == "done"
+        assert outgoing.get("Reconnects") == 1 and other in incoming.get("Peer")
+
+
+def give_peers(ends: tuple[Migration, Migration], count: int) -> list[socket.socket]:
+    """Peer connections as a manager brings them; returns its copies, by which it can cut them."""
+    kept = []
+    for _ in range(count):
+        pair = socket.socketpair()
+        kept += pair
+        for end, migration in zip(pair, ends):
+            migration.call("AddPeerConnection", "h", end)
+    return kept
+
+
+@pytest.mark.parametrize("security", ["tls", "plain"])
+def test_peer_connections_are_supplied_again(hosts: Hosts, security: str) -> None:
+    """A manager that brings the peer connections sees State change, on both hosts, and brings new ones."""
+    incoming = hosts.prepare(security=security, endpoints=("as", []))
+    outgoing = hosts.start(incoming)
+    ends = (outgoing, incoming)
+    kept = give_peers(ends, 2)
+    with FakeQemu.listen(incoming.socket()) as listener, FakeQemu.connect(outgoing.socket()) as source:
+        source.send_pattern(1, 1000).result(10)
+        with listener.accept() as destination:
+            destination.recv_pattern(1, 1000)
+            for round_ in range(3):
+                for sock in kept:
+                    sock.shutdown(socket.SHUT_RDWR)
+                    sock.close()
+                for migration in ends if round_ != 1 else ends[:1]:  # once before the destination can have noticed
+                    migration.wait_state("interrupted")
+                kept = give_peers(ends, 2)
+                at = 1000 * (round_ + 1)
+                source.send_pattern(1, 1000, offset=at).result(10)
+                destination.recv_pattern(1, 1000, at)
+                for migration in ends:
+                    migration.wait_state("active")
+                    wait_until(lambda m=migration: m.get("Reconnects") == round_ + 1, "the reconnect is counted", 10)
+            source.shut_wr()
+            assert destination.recv_until_eof() == b""
+            destination.shut_wr()
+            assert source.recv_until_eof() == b""
+    assert outgoing.wait() == "done" and incoming.wait() == "done"
+    for sock in kept:
+        sock.close()
