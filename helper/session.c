@@ -193,7 +193,7 @@ static void on_pipe(struct session *session, const struct message_pipe *m, int f
     struct channel *channel = channel_find(session, m->channel);
     int size = fcntl(fd, F_GETPIPE_SZ);
 
-    if (channel && size > 0 && session->security == SECURITY_PLAIN)
+    if (channel && channel->in.ring.pipe < 0 && size > 0 && session->security == SECURITY_PLAIN)
         flow_use_pipe(&channel->in, fd_steal(&owned), (size_t)size);
 }
 
