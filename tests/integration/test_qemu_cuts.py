@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from vmlib.broker import Broker, wait_until
+from vmlib.broker import Broker, Migration, wait_until
 from vmlib.faulty import FaultyProxy
-from vmlib.migration import CONVERGE, NEVER_CONVERGE, Pair
+from vmlib.migration import NEVER_CONVERGE, Pair
 from vmlib.network import Network
 
 pytestmark = pytest.mark.qemu
@@ -25,7 +25,9 @@ LONG = bool(os.environ.get("VMFERRY_LONG"))
 CUTS = 100 if LONG else 3
 ANSWER = 90  # seconds that the next connection may take on a loaded machine
 
-Migrate = Callable[[Pair, str, str, Callable[[], None]], None]
+SLOW = 400 << 10 if LONG else 4 << 20  # bytes/s of a post-copy, so that it outlasts the cuts
+
+Migrate = Callable[[Pair, Migration, Migration, Callable[[], None]], None]
 
 
 class Way:
@@ -98,7 +100,7 @@ def run(workdir: Path, security: str, channels: int, proxied: bool, migrate: Mig
                     done += 1
                 outgoing.wait_state("active", ANSWER)
 
-            migrate(pair, f"unix:{outgoing.socket()}", f"unix:{incoming.socket()}", cuts)
+            migrate(pair, outgoing, incoming, cuts)
             assert outgoing.wait() == "done" and incoming.wait() == "done"
         assert outgoing.get("Reconnects") > 0
         assert (outgoing.get("BytesSent"), outgoing.get("BytesReceived")) == (
@@ -106,24 +108,23 @@ def run(workdir: Path, security: str, channels: int, proxied: bool, migrate: Mig
         pair.assert_unharmed()
 
 
-def precopy(pair: Pair, source: str, destination: str, cuts: Callable[[], None]) -> None:
-    pair.listen(destination)
+def precopy(pair: Pair, outgoing: Migration, incoming: Migration, cuts: Callable[[], None]) -> None:
+    pair.listen(f"unix:{incoming.socket()}")
     pair.source.set_parameters(NEVER_CONVERGE)
-    pair.begin(source)
+    pair.begin(f"unix:{outgoing.socket()}")
     cuts()
-    pair.source.set_parameters(CONVERGE)
-    pair.wait_completed(120)
+    pair.finish_precopy(120)
 
 
-def postcopy(pair: Pair, source: str, destination: str, cuts: Callable[[], None]) -> None:
+def postcopy(pair: Pair, outgoing: Migration, incoming: Migration, cuts: Callable[[], None]) -> None:
+    """QEMU asks for pages all the while, since the guest runs on over there; its own limit is not for those."""
     pair.enable_postcopy()
-    # Slow enough to outlast the cuts; QEMU asks for pages all the while, since the guest runs on over there.
-    pair.source.set_parameters({"max-postcopy-bandwidth": 1 << 20 if LONG else 2 << 20})
-    pair.listen(destination)
-    pair.begin(source)
+    pair.listen(f"unix:{incoming.socket()}")
+    pair.begin(f"unix:{outgoing.socket()}")
     pair.begin_postcopy()
+    outgoing.set_limit(SLOW)
     cuts()
-    pair.source.set_parameters({"max-postcopy-bandwidth": 0})
+    outgoing.set_limit(0)
     pair.wait_completed(120)
 
 
