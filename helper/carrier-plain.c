@@ -93,8 +93,7 @@ static ssize_t splice_recv(struct carrier *carrier, struct ring *ring, size_t ma
     if (n > 0)
         ring_commit(ring, (size_t)n);
     else if (n == -EAGAIN)
-        ring->pipe_full =
-            ring_unsent(ring) > 0; /* or the socket is empty; which, is known when it is drained */
+        ring->pipe_full = ring_unsent(ring) > 0; /* or the socket is empty: known when it is drained */
     return n;
 }
 

@@ -77,12 +77,11 @@ struct carrier *carrier_free(struct carrier *carrier);
 /* Frees all but the socket and returns that; what the carrier holds must be used up. */
 int carrier_release(struct carrier *carrier);
 
-/* Calls ready() from this loop from now on; nothing is waited for before carrier_watch(). 0 or a negative
- * errno. */
+/* Calls ready() from this loop from now on; nothing is waited for before carrier_watch().
+ * 0 or a negative errno. */
 int carrier_attach(struct carrier *carrier, sd_event *event, carrier_ready_t ready, void *userdata);
 
-/* Waits for these events (EPOLLIN, EPOLLOUT); with none the source is off, for a polled POLLHUP would spin.
- */
+/* Waits for these events (EPOLLIN, EPOLLOUT); with none the source is off: a polled POLLHUP would spin. */
 void carrier_watch(struct carrier *carrier, uint32_t events);
 
 static inline ssize_t carrier_recv(struct carrier *carrier, struct ring *ring, size_t max)

@@ -228,8 +228,7 @@ void channel_dial(struct session *session, uint32_t stream)
     struct channel *first = NULL;
     union message m = {0};
 
-    /* QEMU takes its connections in the order in which it accepts them: one at a time, in the source's order.
-     */
+    /* QEMU takes its connections in the order of accept(2): one at a time, in the source's order. */
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
         struct channel *channel = &session->channels[i];
 
@@ -239,8 +238,7 @@ void channel_dial(struct session *session, uint32_t stream)
     }
     if (!first || first->dial == DIAL_ASKED || !first->carrier)
         return;
-    /* A new QEMU looks at the first bytes at once, so they should be there; what is silent by design is not.
-     */
+    /* A new QEMU looks at the first bytes at once, so they should be there; what stays silent is graced. */
     if (first->in.ring.end == 0 && !first->in.ending && !first->graced)
         return;
     first->dial = DIAL_ASKED;
@@ -440,8 +438,7 @@ void channel_update(struct channel *channel)
         return;
     if (channel->close_sent && channel->close_received) {
         if (channel->stream == session->main_stream && channel->out.total + channel->in.total > 0)
-            session->main_closed =
-                true; /* one that carried nothing was somebody who looked whether we listen */
+            session->main_closed = true; /* one that carried nothing only looked whether we listen */
         channel_close(channel);
         channel_end_if_complete(session);
         return;

@@ -100,9 +100,8 @@ static void on_hello(struct session *session, const struct frame *frame)
 
     if (frame->hello.version != PROTOCOL_VERSION) {
         session_end(session, VF_ERROR_PROTOCOL_MISMATCH, true,
-                    "The peer speaks version %" PRIu32
-                    " of the protocol, this side version %d. Upgrade the "
-                    "older vmferry.",
+                    "The peer speaks version %u of the protocol, this side version %d. "
+                    "Upgrade the older vmferry.",
                     frame->hello.version, PROTOCOL_VERSION);
         return;
     }
@@ -182,8 +181,7 @@ static void on_open(struct session *session, const struct frame *frame)
                     frame->channel, frame->stream);
         return;
     }
-    session->next_channel =
-        frame->channel + 1; /* what lies between was lost on the way with its connection */
+    session->next_channel = frame->channel + 1; /* what lies between was lost with its connection */
     channel = channel_new(session, frame->channel, (uint32_t)stream);
     if (!channel) {
         refused.refusal.error = VF_ERROR_LIMIT_EXCEEDED;
@@ -405,14 +403,12 @@ void control_adopt(struct session *session, struct carrier *carrier)
         r = ring_init(&control->in, &session->pool, CONTROL_RING);
     if (r >= 0)
         r = ring_init(&control->out, &session->pool, CONTROL_RING);
-    /* From here on the ticket's secret serves nobody; what comes after is bound to this connection's session.
-     */
+    /* From now on the ticket's secret serves nobody: what follows is bound to this connection's session. */
     if (r >= 0)
         r = carrier->ops->export_key(carrier, exported);
     if (r >= 0)
         r = key_derive(exported, session->id, "vmferry channel v1", session->channel_key);
-    /* Once: whether the last connection was adopted at the other side, too, is what nobody knows when it is
-     * lost. */
+    /* Once: of a connection that is lost nobody knows whether the other side had adopted it, too. */
     if (r >= 0 && !session->adopted)
         r = key_derive(exported, session->id, "vmferry resume v1", session->resume_key);
     explicit_bzero(exported, sizeof(exported));
@@ -428,8 +424,7 @@ void control_adopt(struct session *session, struct carrier *carrier)
     if (session->role == ROLE_OUTGOING)
         send_hello(session);
     if (!session_halted(session))
-        on_control_ready(carrier, 0,
-                         session); /* what came with the handshake's last bytes waits for nobody's poll */
+        on_control_ready(carrier, 0, session); /* no poll sees what came with the handshake's last bytes */
 }
 
 void control_linger(struct session *session)

@@ -186,8 +186,7 @@ enum flow_verdict flow_pump(struct flow *flow, uint64_t now)
             return verdict;
         if (in > 0)
             moved += (size_t)in;
-        /* What a carrier holds is seen by nobody's poll, so it has to be used up now, or when there is room.
-         */
+        /* What a carrier holds no poll sees, so it has to be used up now, or when there is room. */
     } while ((in > 0 || out > 0) &&
              (moved < FLOW_BUDGET || (flow->from && flow->from->ops->holds_input(flow->from))));
     shut_when_done(flow);

@@ -58,8 +58,8 @@ enum flow_verdict {
 int flow_init(struct flow *flow, enum flow_kind kind, struct ring_pool *pool, size_t capacity);
 void flow_clear(struct flow *flow);
 
-/* In: bytes are spliced through this pipe as soon as both ends are there and not shared; takes it. Both must
- * be plain. */
+/* In: bytes are spliced through this pipe as soon as both ends, which must be plain, are there and not
+ * shared. Takes it. */
 void flow_use_pipe(struct flow *flow, int pipe, size_t size);
 
 /* Moves what can be moved now, at most about FLOW_BUDGET; now in µs (CLOCK_MONOTONIC) is for the pacer. */

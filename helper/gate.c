@@ -102,8 +102,7 @@ static void arm_deadline(struct gate *gate)
     }
 }
 
-/* Says why, and goes on reading what the peer had sent already: a close on unread bytes would reset it all.
- */
+/* Says why, and goes on reading what the peer had sent: a close on unread bytes would reset it all. */
 static void visitor_reject(struct visitor *visitor, uint32_t error)
 {
     uint8_t buf[REJECTION_SIZE];

@@ -63,8 +63,7 @@ static int set_up(struct helper *helper, int fd)
     if (r >= 0)
         r = sd_event_add_time_relative(helper->event, &helper->timer, CLOCK_MONOTONIC, 3600000000, 0, NULL,
                                        NULL);
-    /* The first timer that is armed makes sd-event read the boot id: one turn of the loop gets that behind
-     * us. */
+    /* The first timer that is armed makes sd-event read the boot id: one turn of the loop gets that over. */
     if (r >= 0)
         r = sd_event_run(helper->event, 0);
     if (r >= 0)

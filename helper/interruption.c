@@ -76,8 +76,7 @@ static int on_resume_timeout(sd_event_source *source, uint64_t usec, void *userd
     return 0;
 }
 
-/* The peer may have been faster to notice: what it, or a manager, has brought to go on with is not thrown
- * away. */
+/* The peer may have noticed first: what it, or a manager, has brought to go on with is kept. */
 static bool outlives_loss(const struct peer *peer)
 {
     return peer->stage == PEER_GREETING || (!peer->connecting && peer->kind == PEER_RESUME);

@@ -13,8 +13,7 @@ static int64_t worth(const struct pacer *pacer, uint64_t usec)
     return bytes < TOKENS_MAX ? (int64_t)bytes : TOKENS_MAX;
 }
 
-/* Grants whole bytes and keeps the fraction: none is lost, however often it is asked. past is under a second.
- */
+/* Grants whole bytes and keeps the fraction: none is lost, however often it is asked. past is below 1 s. */
 static void fill(struct pacer *pacer, uint64_t past)
 {
     __extension__ unsigned __int128 credit = (unsigned __int128)pacer->rate * past + pacer->fraction;

@@ -34,8 +34,8 @@ static void peer_failed(struct peer *peer, int r)
         peer_connecting_failed(peer, r);
     } else if (peer->stage != PEER_LINGER) {
         session->n_refused++;
-        if ((session->n_refused & (session->n_refused - 1)) ==
-            0) /* 1, 2, 4, 8 …: a flood is not for the log */
+        /* 1, 2, 4, 8 …: a flood is not for the log */
+        if ((session->n_refused & (session->n_refused - 1)) == 0)
             link_log(session->link, LOG_WARNING,
                      "A connection from the network failed to prove itself (%s); %u so far.",
                      r == -ETIMEDOUT ? "silence" : strerror(-r), session->n_refused);
@@ -60,8 +60,7 @@ static int send_preamble(struct peer *peer)
     return 0;
 }
 
-/* There is a control connection already: says so under the proof that was just given, and lets the peer read
- * it. */
+/* There is a control connection already: says so under the proof just given, and lets the peer read it. */
 static int refuse_control(struct peer *peer)
 {
     struct frame frame = {.type = FRAME_ABORT};
@@ -159,8 +158,7 @@ static int on_proved(struct peer *peer)
     if (peer->kind != PEER_CHANNEL) {
         peer->carrier = NULL;
         peer_clear(peer);
-        /* The source has lost what this side may still take for alive: it alone holds the key that proves
-         * this. */
+        /* The source, which alone holds that key, has lost what this side may still take for alive. */
         if (session->control.carrier) {
             session_interrupt(session, "The peer has lost the connection and made a new one.");
             session_clean_up(session);
@@ -217,8 +215,7 @@ static int on_greeting(struct peer *peer)
     return peer_attach(peer, fd);
 }
 
-/* Goes as far as it goes now: 0 or -EAGAIN while all is well, else what is wrong. The peer may be gone after
- * it. */
+/* Goes as far as it goes now: 0 or -EAGAIN while all is well, else what is wrong. It may clear the peer. */
 static int peer_step(struct peer *peer)
 {
     int r;
@@ -252,8 +249,7 @@ static int peer_step(struct peer *peer)
     return 0;
 }
 
-/* After the refusal: sends the rest of it, then waits for the other side's EOF; the deadline is the
- * session's. */
+/* After the refusal: sends the rest of it, then waits for the other side's EOF, until the deadline. */
 static int linger(struct peer *peer)
 {
     uint8_t buf[4096];

@@ -88,8 +88,7 @@ void ring_advance(struct ring *ring, size_t n);
 /* All before offset may be forgotten; offset must lie in begin…cursor. */
 void ring_release(struct ring *ring, uint64_t offset);
 
-/* Goes back to offset, which must lie in begin…cursor: what is between is to be sent again. Not with a pipe.
- */
+/* Goes back to offset, in begin…cursor: what is between is to be sent again. Not with a pipe. */
 void ring_rewind(struct ring *ring, uint64_t offset);
 
 /* Copies data in; 0, -ENOBUFS when it does not fit as a whole, or -ENOMEM. */

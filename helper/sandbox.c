@@ -52,8 +52,7 @@ static const int event_calls[] = {
     SYSCALL(timerfd_settime), SYSCALL(clock_gettime), SYSCALL(restart_syscall), SYSCALL(rt_sigreturn),
 };
 
-/* What malloc(3), GnuTLS and the end of a process need. mmap and mprotect stand below, with their conditions.
- */
+/* What malloc(3), GnuTLS and the end of a process need. mmap and mprotect stand below, with conditions. */
 static const int process_calls[] = {
     SYSCALL(brk),       SYSCALL(munmap), SYSCALL(mremap), SYSCALL(madvise), SYSCALL(futex),
     SYSCALL(getrandom), SYSCALL(getpid), SYSCALL(gettid), SYSCALL(exit),    SYSCALL(exit_group),

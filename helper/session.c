@@ -175,9 +175,8 @@ static void on_qemu(struct session *session, const struct message_qemu *m, int f
         channel = channel_new(session, session->next_channel, m->stream);
         if (!channel) {
             link_log(session->link, LOG_WARNING,
-                     "LimitExceeded: a connection of QEMU's on the stream '%s' was closed: %u channels are "
-                     "the limit "
-                     "(max-channels).",
+                     "LimitExceeded: a connection of QEMU's on the stream '%s' was closed: "
+                     "%u channels are the limit (max-channels).",
                      session->streams[m->stream], session->max_channels);
             return;
         }
@@ -216,8 +215,7 @@ static void on_qemu_failed(struct session *session, const struct message_qemu_fa
         session_end(session, m->error, true, "%s", m->text);
 }
 
-/* The broker ends it. A source that is cut off can tell its peer only when the network is back, and goes on
- * for that. */
+/* The broker ends it. A source that is cut off goes on until it can tell its peer. */
 static void on_end(struct session *session, const struct message_end *m)
 {
     if (session->role != ROLE_OUTGOING || session->state != STATE_INTERRUPTED || session->control.greeted) {

@@ -27,21 +27,18 @@
 #include "proof.h"
 #include "protocol.h"
 
-#define SESSION_PEERS_MAX \
-    (STATS_CHANNELS_MAX + 64)          /* peer connections on their way to be channels, at once */
-#define SESSION_PEER_DEADLINE 10000000 /* µs in which one must */
-#define SESSION_TICK          1000000  /* µs between pings, and over which the rate is taken */
-#define SESSION_SILENCE_RESUME                                                                               \
-    4                              /* the same where channels survive it, so that a false alarm costs little \
-                                    */
-#define SESSION_SILENCE_MAX  10    /* ticks without a word on the control connection: it is lost */
-#define SESSION_ACK_DELAY    10000 /* µs that an acknowledgement may wait for more to acknowledge */
-#define SESSION_ROUND        5000 /* µs of a round in which each channel has its share of the bandwidth limit */
-#define SESSION_GRACE        100000  /* µs after which a silent channel is connected to QEMU all the same */
-#define SESSION_LINGER       2000000 /* µs that the last frame has to reach the peer */
-#define SESSION_RECOVERY     86400000000ULL /* µs that a paused post-copy has to be recovered: a day */
-#define SESSION_REDIAL_FIRST 200000  /* µs until the peer is dialled again after a loss, doubled up to */
-#define SESSION_REDIAL_MAX   5000000 /* this, give or take a quarter */
+#define SESSION_PEERS_MAX      (STATS_CHANNELS_MAX + 64) /* peer connections that are not there yet, at once */
+#define SESSION_PEER_DEADLINE  10000000                  /* µs in which one must be there */
+#define SESSION_TICK           1000000 /* µs between pings, and over which the rate is taken */
+#define SESSION_SILENCE_MAX    10      /* ticks without a word on the control connection: it is lost */
+#define SESSION_SILENCE_RESUME 4       /* the same where channels survive it: a false alarm costs little */
+#define SESSION_ACK_DELAY      10000   /* µs that an acknowledgement may wait for more to acknowledge */
+#define SESSION_ROUND          5000    /* µs in which each channel has its share of the bandwidth limit */
+#define SESSION_GRACE          100000  /* µs until a silent channel is connected to QEMU all the same */
+#define SESSION_LINGER         2000000 /* µs for the last frame to reach the peer */
+#define SESSION_RECOVERY       86400000000ULL /* µs in which to recover a paused post-copy: a day */
+#define SESSION_REDIAL_FIRST   200000  /* µs until the peer is dialled again after a loss, doubled up to */
+#define SESSION_REDIAL_MAX     5000000 /* this, give or take a quarter */
 
 struct session;
 
@@ -126,18 +123,17 @@ struct session {
     char streams[MESSAGE_STREAMS_MAX][MESSAGE_STREAM_MAX];
     uint8_t control_key[KEY_SIZE]; /* of the ticket: serves one control connection */
     uint8_t channel_key[KEY_SIZE]; /* derived from the current control connection's session */
-    uint8_t
-        resume_key[KEY_SIZE]; /* likewise: for the control connection that follows when that one is lost */
-    bool adopted;             /* there has been a control connection */
-    bool adopted_again;       /* and the current one is not the first */
-    uint32_t farewell; /* source, cut off: enum vf_error; it goes on only to tell the peer that it is over */
-    bool broken;       /* it is lost; session_interrupt() will clean up from the loop */
-    char why[MESSAGE_TEXT_MAX]; /* it was lost */
-    uint32_t resume_serial;     /* source: of the NEED_PEER for the next one; 0: none is on its way */
-    uint64_t redial;            /* µs until the next try */
-    uint64_t resume_timeout;    /* µs */
-    size_t window;              /* bytes */
-    struct stats *stats;        /* mapped; shared with the broker */
+    uint8_t resume_key[KEY_SIZE];  /* derived from the first one's: for those that follow when it is lost */
+    bool adopted;                  /* there has been a control connection */
+    bool adopted_again;            /* and the current one is not the first */
+    uint32_t farewell;             /* source, cut off: enum vf_error that is still to be told to the peer */
+    bool broken;                   /* it is lost; session_interrupt() will clean up from the loop */
+    char why[MESSAGE_TEXT_MAX];    /* it was lost */
+    uint32_t resume_serial;        /* source: of the NEED_PEER for the next one; 0: none is on its way */
+    uint64_t redial;               /* µs until the next try */
+    uint64_t resume_timeout;       /* µs */
+    size_t window;                 /* bytes */
+    struct stats *stats;           /* mapped; shared with the broker */
     struct ring_pool pool;
     struct pacer pacer;
     struct control control;
@@ -251,8 +247,7 @@ static inline bool channel_lives(const struct channel *channel)
     return channel->stage == CHANNEL_OPENING || channel->stage == CHANNEL_OPEN;
 }
 
-/* Source: tells the peer of the channel and asks for a peer connection, once there is a control connection.
- */
+/* Source: once there is a control connection, tells the peer of the channel and asks for its connection. */
 void channel_announce(struct channel *channel);
 
 /* Destination: asks for the connection to QEMU if it is this channel's turn. */

@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "carrier-rig.h"
+
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
+
+/* Somebody in the middle of two TLS ends, who sees to it how much gets through, and how. */
+struct middle {
+    int a, b; /* his ends */
+    struct carrier *connecting, *accepting;
+};
+
+/* Forwards what is there, up to max bytes each way; flips a bit of byte flip_at of what goes to b (or never).
+ */
+static size_t forward(struct middle *m, size_t max, size_t flip_at)
+{
+    size_t moved = 0;
+
+    for (int way = 0; way < 2; way++) {
+        uint8_t buf[100000];
+        ssize_t n = recv(way ? m->b : m->a, buf, max < sizeof(buf) ? max : sizeof(buf), MSG_DONTWAIT);
+
+        if (n <= 0)
+            continue;
+        if (way == 0 && flip_at < (size_t)n)
+            buf[flip_at] ^= 1;
+        assert_int_equal(send(way ? m->a : m->b, buf, (size_t)n, MSG_NOSIGNAL), n);
+        moved += (size_t)n;
+    }
+    return moved;
+}
+
+/* With max bytes forwarded at a time. */
+static void middle_init(struct middle *m, size_t max)
+{
+    int one[2], two[2], r_a = -EAGAIN, r_b = -EAGAIN;
+
+    test_pair(SOCK_STREAM, 0, one);
+    test_pair(SOCK_STREAM, 0, two);
+    *m = (struct middle){.a = one[1], .b = two[1]};
+    m->connecting = make(TLS, one[0], true, &preamble, key);
+    m->accepting = make(TLS, two[0], false, &preamble, key);
+    for (size_t moved = 1; moved > 0 || r_a == -EAGAIN || r_b == -EAGAIN; moved = forward(m, max, SIZE_MAX)) {
+        if (r_a == -EAGAIN)
+            r_a = m->connecting->ops->handshake(m->connecting);
+        if (r_b == -EAGAIN)
+            r_b = m->accepting->ops->handshake(m->accepting);
+        assert_true((r_a == 0 || r_a == -EAGAIN) && (r_b == 0 || r_b == -EAGAIN));
+    }
+}
+
+static void middle_clear(struct middle *m)
+{
+    carrier_free(m->connecting);
+    carrier_free(m->accepting);
+    close(m->a);
+    if (m->b >= 0)
+        close(m->b);
+}
+
+TEST(test_tls_byte_by_byte)
+{
+    struct ring_pool pool = {0};
+    struct ring out, in;
+    struct middle m;
+    uint8_t buf[600];
+    ssize_t r;
+
+    middle_init(&m, 1);
+    assert_int_equal(ring_init(&out, &pool, 1000), 0);
+    assert_int_equal(ring_init(&in, &pool, 1000), 0);
+    ring_put(&out, 0, 500);
+    assert_int_equal(carrier_send(m.connecting, &out), 500);
+    while (forward(&m, 1, SIZE_MAX) > 0) {
+        r = carrier_recv(m.accepting, &in, 1000);
+        assert_true(r == -EAGAIN || r == 500); /* no part of a record that is not proved */
+    }
+    assert_int_equal(ring_copy(&in, buf, sizeof(buf)), 500);
+    test_expect(buf, 500, 0);
+    ring_clear(&out);
+    ring_clear(&in);
+    middle_clear(&m);
+}
+
+/* Cut in a record: what was whole before has come, then EOF, and nothing of the rest. */
+TEST(test_tls_cut)
+{
+    static const size_t cuts[] = {1, 4, 5, 6, 100, 521, 522, 523, 1000};
+
+    for (size_t i = 0; i < ELEMENTS(cuts); i++) {
+        struct ring_pool pool = {0};
+        struct ring out, in;
+        struct middle m;
+        ssize_t r, got = 0;
+
+        middle_init(&m, SIZE_MAX);
+        assert_int_equal(ring_init(&out, &pool, 2000), 0);
+        assert_int_equal(ring_init(&in, &pool, 2000), 0);
+        ring_put(&out, 0, 500);
+        assert_int_equal(carrier_send(m.connecting, &out), 500); /* 522 bytes of TLS */
+        ring_put(&out, 500, 500);
+        assert_int_equal(carrier_send(m.connecting, &out), 500);
+        assert_int_equal(forward(&m, cuts[i], SIZE_MAX), cuts[i]);
+        close(m.b);
+        m.b = -1;
+        while ((r = carrier_recv(m.accepting, &in, 2000)) > 0)
+            got += r;
+        assert_int_equal(r, 0);
+        assert_int_equal(got, cuts[i] >= 522 ? 500 : 0);
+        ring_clear(&out);
+        ring_clear(&in);
+        middle_clear(&m);
+    }
+}
+
+/* A flipped bit anywhere in a record is noticed before a byte of it is given on. */
+TEST(test_tls_flipped)
+{
+    for (size_t at = 0; at < 122; at += 1 + at / 8) {
+        struct ring_pool pool = {0};
+        struct ring out, in;
+        struct middle m;
+        ssize_t r;
+
+        middle_init(&m, SIZE_MAX);
+        assert_int_equal(ring_init(&out, &pool, 2000), 0);
+        assert_int_equal(ring_init(&in, &pool, 2000), 0);
+        ring_put(&out, 0, 100);
+        assert_int_equal(carrier_send(m.connecting, &out), 100);
+        assert_int_equal(forward(&m, SIZE_MAX, at), 122);
+        r = carrier_recv(m.accepting, &in, 2000);
+        if (r == -EAGAIN) { /* a longer length waits for the rest */
+            assert_in_range(at, 3, 4);
+            close(m.b);
+            m.b = -1;
+            r = carrier_recv(m.accepting, &in, 2000);
+        }
+        /* GnuTLS does not look at the type and the version, which mean nothing in TLS 1.3. */
+        if (at >= 3)
+            assert_true(r == -EPROTO || r == 0);
+        if (r > 0) {
+            uint8_t buf[100];
+
+            assert_int_equal(r, 100);
+            assert_int_equal(ring_copy(&in, buf, sizeof(buf)), 100);
+            test_expect(buf, 100, 0);
+        }
+        assert_int_equal(in.end, r > 0 ? 100 : 0);
+        ring_clear(&out);
+        ring_clear(&in);
+        middle_clear(&m);
+    }
+}
+
+/* A full ring takes no more; what the carrier holds meanwhile it says, and gives up later. */
+TEST(test_tls_holds_input)
+{
+    struct ring_pool pool = {0};
+    struct ring out, in;
+    struct carrier *a, *b;
+    uint64_t got = 0;
+
+    make_pair(TLS, 0, &a, &b);
+    assert_int_equal(ring_init(&out, &pool, 20000), 0);
+    assert_int_equal(ring_init(&in, &pool, 1000), 0);
+    ring_put(&out, 0, 20000);
+    while (ring_unsent(&out) > 0)
+        assert_true(carrier_send(a, &out) > 0);
+    while (got < 20000) {
+        uint8_t buf[1000];
+        size_t n;
+        ssize_t r = carrier_recv(b, &in, SIZE_MAX);
+
+        assert_in_range(r, 1, 1000);
+        n = ring_copy(&in, buf, sizeof(buf));
+        test_expect(buf, n, got);
+        got += n;
+        if (got < 20000)
+            assert_true(b->ops->holds_input(b));
+        if (ring_room(&in) == 0)
+            assert_int_equal(carrier_recv(b, &in, SIZE_MAX), -EAGAIN);
+        ring_advance(&in, n);
+        ring_release(&in, in.cursor);
+    }
+    assert_false(b->ops->holds_input(b));
+    assert_int_equal(carrier_recv(b, &in, SIZE_MAX), -EAGAIN);
+    ring_clear(&out);
+    ring_clear(&in);
+    carrier_free(a);
+    carrier_free(b);
+}
+
+/* Nobody reads: it takes no more than its buffer, and says what it holds. */
+TEST(test_tls_holds_output)
+{
+    struct ring_pool pool = {0};
+    struct ring out, in;
+    struct carrier *a, *b;
+    size_t held = 0, got = 0;
+    ssize_t r;
+
+    make_pair(TLS, 4096, &a, &b);
+    assert_int_equal(ring_init(&out, &pool, 1000000), 0);
+    assert_int_equal(ring_init(&in, &pool, 1000000), 0);
+    ring_put(&out, 0, 1000000);
+    while ((r = carrier_send(a, &out)) > 0)
+        held += (size_t)r;
+    assert_int_equal(r, -EAGAIN);
+    assert_true(a->ops->holds_output(a));
+    assert_true(held < 200000);
+    assert_int_equal(a->ops->flush(a), -EAGAIN);
+    while (got < held) {
+        r = carrier_recv(b, &in, SIZE_MAX);
+        got += r > 0 ? (size_t)r : 0;
+        r = a->ops->flush(a);
+        assert_true(r == 0 || r == -EAGAIN);
+    }
+    assert_false(a->ops->holds_output(a));
+    assert_int_equal(got, held);
+    ring_clear(&out);
+    ring_clear(&in);
+    carrier_free(a);
+    carrier_free(b);
+}
+
+/* ---- A client of GnuTLS's own against our accepting side ---- */
+
+struct client {
+    int fd;
+    gnutls_session_t session;
+    gnutls_psk_client_credentials_t credentials;
+};
+
+static void client_init(struct client *client, int fd, const char *priorities, const char *identity)
+{
+    uint8_t copy[KEY_SIZE];
+    const gnutls_datum_t datum = {copy, KEY_SIZE};
+
+    memcpy(copy, key, KEY_SIZE);
+    client->fd = fd;
+    assert_int_equal(gnutls_init(&client->session, GNUTLS_CLIENT | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL), 0);
+    assert_int_equal(gnutls_priority_set_direct(client->session, priorities, NULL), 0);
+    assert_int_equal(gnutls_psk_allocate_client_credentials(&client->credentials), 0);
+    assert_int_equal(
+        gnutls_psk_set_client_credentials(client->credentials, identity, &datum, GNUTLS_PSK_KEY_RAW), 0);
+    assert_int_equal(gnutls_credentials_set(client->session, GNUTLS_CRD_PSK, client->credentials), 0);
+    gnutls_transport_set_int(client->session, fd);
+}
+
+static void client_clear(struct client *client)
+{
+    gnutls_deinit(client->session);
+    gnutls_psk_free_client_credentials(client->credentials);
+    close(client->fd);
+}
+
+/* What our side comes to; ret_client, if given, is the client's after a handshake that both made. */
+static int accept_client(const char *priorities, const char *identity, struct client *client,
+                         struct carrier **ret)
+{
+    int pair[2], r = -EAGAIN, c = GNUTLS_E_AGAIN;
+
+    test_pair(SOCK_STREAM, 0, pair);
+    client_init(client, pair[0], priorities, identity);
+    *ret = make(TLS, pair[1], false, &preamble, key);
+    for (int rounds = 0; rounds < 100 && (r == -EAGAIN || c == GNUTLS_E_AGAIN); rounds++) {
+        if (c == GNUTLS_E_AGAIN || c == GNUTLS_E_INTERRUPTED)
+            c = gnutls_handshake(client->session);
+        if (r == -EAGAIN)
+            r = (*ret)->ops->handshake(*ret);
+        if (r < 0 && r != -EAGAIN)
+            *ret = carrier_free(*ret);
+        if (r < 0 && r != -EAGAIN && c != GNUTLS_E_AGAIN)
+            break;
+    }
+    assert_true((r == 0) == (c == 0));
+    return r;
+}
+
+#define OURS     "NONE:+VERS-TLS1.3:+AEAD:+SHA256:+SIGN-ALL:"
+#define IDENTITY "0123456789abcdef"
+
+TEST(test_tls_what_is_taken)
+{
+    static const struct {
+        const char *priorities;
+        gnutls_cipher_algorithm_t cipher;
+    } cases[] = {
+        {OURS "+AES-128-GCM:+ECDHE-PSK:+GROUP-X25519", GNUTLS_CIPHER_AES_128_GCM},
+        {OURS "+CHACHA20-POLY1305:+ECDHE-PSK:+GROUP-X25519", GNUTLS_CIPHER_CHACHA20_POLY1305},
+        {"NORMAL:-KX-ALL:+ECDHE-PSK", GNUTLS_CIPHER_UNKNOWN}, /* any of the two */
+    };
+
+    for (size_t i = 0; i < ELEMENTS(cases); i++) {
+        struct client client;
+        struct carrier *b;
+
+        assert_int_equal(accept_client(cases[i].priorities, IDENTITY, &client, &b), 0);
+        assert_int_equal(gnutls_protocol_get_version(client.session), GNUTLS_TLS1_3);
+        if (cases[i].cipher != GNUTLS_CIPHER_UNKNOWN)
+            assert_int_equal(gnutls_cipher_get(client.session), cases[i].cipher);
+        assert_int_equal(gnutls_group_get(client.session), GNUTLS_GROUP_X25519);
+        assert_int_equal(gnutls_prf_hash_get(client.session), GNUTLS_DIG_SHA256);
+        assert_int_equal(gnutls_session_is_resumed(client.session), 0);
+        client_clear(&client);
+        carrier_free(b);
+    }
+}
+
+TEST(test_tls_what_is_not)
+{
+    static const char *const cases[] = {
+        "NONE:+VERS-TLS1.2:+AES-128-GCM:+CHACHA20-POLY1305:+AEAD:+SHA256:+ECDHE-PSK:+DHE-PSK:+PSK:+GROUP-ALL:"
+        "+SIGN-ALL",
+        "NONE:+VERS-TLS1.2:+VERS-TLS1.1:+VERS-TLS1.0:+CIPHER-ALL:+MAC-ALL:+ECDHE-PSK:+DHE-PSK:+PSK:+GROUP-"
+        "ALL:+SIGN-ALL",
+        OURS "+AES-256-GCM:+SHA384:+ECDHE-PSK:+GROUP-X25519",
+        OURS "+AES-128-CCM:+ECDHE-PSK:+GROUP-X25519",
+        OURS "+AES-128-GCM:+ECDHE-PSK:+GROUP-SECP256R1",
+        OURS "+AES-128-GCM:+DHE-PSK:+GROUP-FFDHE2048",
+        OURS "+AES-128-GCM:+PSK:+GROUP-X25519",       /* without forward secrecy */
+        OURS "+AES-128-GCM:+ECDHE-RSA:+GROUP-X25519", /* without the key */
+    };
+
+    for (size_t i = 0; i < ELEMENTS(cases); i++) {
+        struct client client;
+        struct carrier *b;
+
+        assert_int_equal(accept_client(cases[i], IDENTITY, &client, &b), -EKEYREJECTED);
+        assert_null(b);
+        client_clear(&client);
+    }
+}
+
+TEST(test_tls_other_identity)
+{
+    static const char *const cases[] = {"0123456789abcdee", "0123456789abcdef0", "0123456789abcde", "x",
+                                        "0123456789ABCDEF"};
+
+    for (size_t i = 0; i < ELEMENTS(cases); i++) {
+        struct client client;
+        struct carrier *b;
+
+        assert_int_equal(accept_client(OURS "+AES-128-GCM:+ECDHE-PSK:+GROUP-X25519", cases[i], &client, &b),
+                         -EKEYREJECTED);
+        client_clear(&client);
+    }
+}
+
+/* A KeyUpdate in the middle of the stream: GnuTLS says "again" with data at hand. */
+TEST(test_tls_key_update)
+{
+    struct ring_pool pool = {0};
+    struct ring in;
+    struct client client;
+    struct carrier *b;
+    uint8_t data[3000], back[3000];
+    size_t got = 0;
+
+    assert_int_equal(accept_client(OURS "+AES-128-GCM:+ECDHE-PSK:+GROUP-X25519", IDENTITY, &client, &b), 0);
+    test_fill(data, sizeof(data), 0);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(gnutls_record_send(client.session, data + 1000 * i, 1000), 1000);
+        assert_int_equal(gnutls_session_key_update(client.session, i == 1 ? GNUTLS_KU_PEER : 0), 0);
+    }
+    assert_int_equal(ring_init(&in, &pool, 5000), 0);
+    for (int i = 0; i < 10 && got < 3000; i++) {
+        ssize_t r = carrier_recv(b, &in, 5000);
+
+        assert_true(r > 0);
+        got += (size_t)r;
+    }
+    assert_int_equal(ring_copy(&in, back, sizeof(back)), 3000);
+    assert_memory_equal(data, back, sizeof(data));
+    assert_int_equal(carrier_recv(b, &in, 5000), -EAGAIN);
+    ring_clear(&in);
+    client_clear(&client);
+    carrier_free(b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(test_tls_byte_by_byte), CASE(test_tls_cut),
+        CASE(test_tls_flipped),      CASE(test_tls_holds_input),
+        CASE(test_tls_holds_output), CASE(test_tls_what_is_taken),
+        CASE(test_tls_what_is_not),  CASE(test_tls_other_identity),
+        CASE(test_tls_key_update),
+    };
+
+    return cmocka_run_group_tests_name("carrier-tls", tests, NULL, NULL);
+}
