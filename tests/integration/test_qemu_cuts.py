@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from vmlib.broker import Broker, Migration, wait_until
 from vmlib.faulty import FaultyProxy
-from vmlib.migration import NEVER_CONVERGE, Pair
+from vmlib.migration import CONVERGE, NEVER_CONVERGE, Pair
 from vmlib.network import Network
 
 pytestmark = pytest.mark.qemu
@@ -113,7 +113,8 @@ def precopy(pair: Pair, outgoing: Migration, incoming: Migration, cuts: Callable
     pair.source.set_parameters(NEVER_CONVERGE)
     pair.begin(f"unix:{outgoing.socket()}")
     cuts()
-    pair.finish_precopy(120)
+    pair.source.set_parameters(CONVERGE)
+    pair.wait_completed(120)
 
 
 def postcopy(pair: Pair, outgoing: Migration, incoming: Migration, cuts: Callable[[], None]) -> None:

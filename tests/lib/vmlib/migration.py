@@ -144,30 +144,6 @@ class Pair:
         self.destination.wait_until(lambda: self.destination.status() == "running", "the guest to run", left)
         return Outcome(info["total-time"], info["downtime"], info["setup-time"], info["ram"])
 
-    def finish_precopy(self, timeout: float = 60.0) -> None:
-        """Ends a pre-copy that was kept from converging, in such a way that QEMU itself loses nothing.
-
-        QEMU 7.2 under TCG can miss that the guest goes on writing to the page it is at while the dirty bitmap is
-        collected: 4 of 200 pre-copies from one QEMU straight to another, of a guest of 32 MiB on two loaded cores,
-        arrived with words that were one sweep old. The next sweep marks the page again. So after the last live
-        collection the guest sweeps all of its memory, and is then stopped; what is collected now is all.
-        """
-        while True:
-            self.source.set_parameters({**NEVER_CONVERGE, "max-bandwidth": 1 << 20})  # a round lasts long
-            rounds = self._rounds()
-            self.source.wait_sweeps(2, timeout)
-            self.source.execute("stop")
-            if self._rounds() == rounds:
-                break
-            self.source.execute("cont")
-        self.source.set_parameters(CONVERGE)
-        for end in (self.source, self.destination):
-            end.wait_migration({"completed"}, timeout)
-        self.destination.execute("cont")
-
-    def _rounds(self) -> int:
-        return int(self.source.query_migrate()["ram"]["dirty-sync-count"])
-
     def serial(self) -> str:
         """All that the guest printed: at the source, then at the destination."""
         return self.source.serial() + self.destination.serial()
