@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """One real QEMU that runs the test guest, or waits for it to come in."""
 
+import ctypes
 import os
+import select
 import shutil
 import signal
 import socket
@@ -16,6 +18,8 @@ from .qmp import Qmp, QmpClosed
 
 _SUN_PATH_MAX = 107
 _POLL = 0.01  # seconds
+_PIDFD_GETFD = 438  # on every architecture; Python has no call for it
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class QemuDied(Exception):
@@ -138,6 +142,47 @@ class Qemu:
     def wait_exit(self, timeout: float = 30.0) -> int:
         """Waits until QEMU ends by itself; returns its exit status (negative: a signal)."""
         return self._process.wait(timeout)
+
+    def wait_cut_off(self, path: str, timeout: float = 30.0) -> None:
+        """Waits until it has failed for the loss of the connections that it accepted at `path`.
+
+        With multifd, 7.2 may wait for ever for one of its own threads instead, which ends without a word where what
+        it reads ends between two packets. Then it has lost them all the same.
+        """
+
+        def cut_off() -> bool:
+            if self._process.poll() is not None:
+                return True
+            connections = self._connections_at(path)
+            return bool(connections) and all(connections)
+
+        deadline = time.monotonic() + timeout
+        while not cut_off():
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"it is connected at {path}: {self.diagnosis()}")
+            time.sleep(_POLL)
+        assert self._process.poll() != 0, self.diagnosis()
+
+    def _connections_at(self, path: str) -> list[bool]:
+        """Of each that it accepted there, whether its other end is closed. Empty where it has ended meanwhile."""
+        found = []
+        try:
+            with open(os.pidfd_open(self.pid), "rb", buffering=0) as process:
+                for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+                    if not os.readlink(entry).startswith("socket:"):
+                        continue
+                    fd = _libc.syscall(_PIDFD_GETFD, process.fileno(), int(entry.name), 0)
+                    if fd < 0:
+                        continue
+                    with socket.socket(fileno=fd) as sock:
+                        if sock.getsockname() != path or sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                            continue
+                        poll = select.poll()
+                        poll.register(sock, 0)
+                        found.append(bool(poll.poll(0)))
+        except (FileNotFoundError, ProcessLookupError):
+            return []
+        return found
 
     def close(self) -> None:
         """Ends QEMU if it still runs, reaps it, removes its sockets. Harmless when done twice."""
