@@ -100,7 +100,7 @@ static int call_prepare_incoming(struct manager *manager, sd_bus_message *m, uid
     if (r >= 0)
         r = check_vm(vm, error);
     if (r >= 0)
-        r = options_read(m, ROLE_INCOMING, &options, error);
+        r = options_read(m, ROLE_INCOMING, manager->config, &options, error);
     if (r < 0)
         return r;
     migration = find_client_id(manager, ROLE_INCOMING, &options, uid);
@@ -126,7 +126,7 @@ static int call_start_outgoing(struct manager *manager, sd_bus_message *m, uid_t
     if (r >= 0)
         r = check_vm(vm, error);
     if (r >= 0)
-        r = options_read(m, ROLE_OUTGOING, &options, error);
+        r = options_read(m, ROLE_OUTGOING, manager->config, &options, error);
     if (r < 0)
         return r;
     migration = find_client_id(manager, ROLE_OUTGOING, &options, uid);

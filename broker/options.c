@@ -357,12 +357,15 @@ static int read_pass(sd_bus_message *m, enum message_role role, bool second, str
     return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
-int options_read(sd_bus_message *m, enum message_role role, struct options *ret, sd_bus_error *error)
+int options_read(sd_bus_message *m, enum message_role role, const struct config *config, struct options *ret,
+                 sd_bus_error *error)
 {
     int r;
 
-    *ret = (struct options){
-        .n_streams = 1, .streams = {"migrate"}, .expire = DEFAULT_EXPIRE, .resume_timeout = DEFAULT_RESUME};
+    *ret = (struct options){.n_streams = 1,
+                            .streams = {"migrate"},
+                            .expire = config->expire,
+                            .resume_timeout = config->resume_timeout};
     r = read_pass(m, role, false, ret, error);
     if (r < 0)
         return r;

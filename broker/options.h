@@ -7,6 +7,7 @@
 #include <systemd/sd-bus.h>
 
 #include "common/message.h"
+#include "config.h"
 #include "endpoint.h"
 #include "ticket.h"
 
@@ -31,8 +32,10 @@ struct options {
     bool tie_to_caller;
 };
 
-/* Reads the a{sv} that comes next in m. ≥ 0, or negative with error set. options_clear() in any case. */
-int options_read(sd_bus_message *m, enum message_role role, struct options *ret, sd_bus_error *error);
+/* Reads the a{sv} that comes next in m; config has the defaults. ≥ 0, or negative with error set.
+ * options_clear() in any case. */
+int options_read(sd_bus_message *m, enum message_role role, const struct config *config, struct options *ret,
+                 sd_bus_error *error);
 void options_clear(struct options *options);
 
 /* The index of a stream's name, or −1. */
