@@ -195,6 +195,9 @@ void stream_close(struct stream *stream);
 /* ---- migration-dbus.c ---- */
 
 int migration_export(struct manager *manager);
+
+/* The migration that a message is for; NULL with error set. */
+struct migration *migration_find_for(struct manager *manager, sd_bus_message *m, sd_bus_error *error);
 void migration_emit_changed(struct migration *migration, const char *property, ...) __attribute__((sentinel));
 void migration_emit_new(struct migration *migration);
 void migration_emit_removed(struct migration *migration);

@@ -38,5 +38,9 @@ int options_read(sd_bus_message *m, enum message_role role, const struct config 
                  sd_bus_error *error);
 void options_clear(struct options *options);
 
+/* Only 'endpoint' of the a{sv} that comes next in m: in *ret, which stays where there is none. ≥ 0 or a
+ * negative errno. */
+int options_peek_endpoint(sd_bus_message *m, const char **ret);
+
 /* The index of a stream's name, or −1. */
 int options_stream(const struct options *options, const char *name);

@@ -11,7 +11,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "authorize.h"
 #include "common/cleanup.h"
+#include "deputy.h"
 #include "log.h"
 
 enum {
@@ -24,6 +26,22 @@ enum {
 static const char *stream_name(const struct stream *stream)
 {
     return stream->migration->options.streams[stream->index];
+}
+
+/* What its path may lead to: one that the caller named, as he may; else what is in the directory made for
+ * him. */
+static int scope_of(const struct stream *stream, struct socket_scope *ret)
+{
+    const struct migration *migration = stream->migration;
+
+    if (migration->options.sockets[stream->index])
+        return deputy_scope(migration->manager->config, migration->uid, stream->path, ret);
+    *ret = (struct socket_scope){0};
+    if (authorize_is_restricted(migration->uid))
+        *ret = (struct socket_scope){.restricted = true,
+                                     .uid = migration->uid,
+                                     .beneath = (size_t)(strrchr(stream->path, '/') - stream->path)};
+    return 0;
 }
 
 /* ---- Outgoing: QEMU connects ---- */
@@ -77,12 +95,14 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
 int stream_listen(struct stream *stream, sd_bus_error *error)
 {
     struct migration *migration = stream->migration;
+    struct socket_scope scope;
     int r;
 
     if (stream->path[0] == '\0')
         return 0; /* its sockets come by OpenStream and AddStream */
 
-    stream->listener = qemu_socket_listen(stream->path, &migration->owner);
+    r = scope_of(stream, &scope);
+    stream->listener = r < 0 ? r : qemu_socket_listen(stream->path, &scope, &migration->owner);
     if (stream->listener < 0) {
         r = stream->listener;
         if (r == -EEXIST)
@@ -90,11 +110,9 @@ int stream_listen(struct stream *stream, sd_bus_error *error)
                 error, VF_ERROR_SOCKET_UNAVAILABLE,
                 "Cannot make the socket %s: something is there already. Remove it, or choose another path.",
                 stream->path);
-        if (r == -ELOOP)
-            return error_set(
-                error, VF_ERROR_PATH_NOT_ALLOWED,
-                "Cannot make the socket %s: a symbolic link is on the way. Give the path without links.",
-                stream->path);
+        if (deputy_why(r))
+            return error_set(error, VF_ERROR_PATH_NOT_ALLOWED, "Cannot make the socket %s: %s", stream->path,
+                             deputy_why(r));
         if (r == -ENOENT)
             return error_set(error, VF_ERROR_SOCKET_UNAVAILABLE,
                              "Cannot make the socket %s: its directory is not there. Make it first.",
@@ -162,6 +180,7 @@ static void failed(struct stream *stream, enum vf_error error, const char *why)
 /* One try: true when that settled it. */
 static bool try_connect(struct stream *stream, uint64_t now)
 {
+    struct socket_scope scope;
     char why[256];
     uid_t uid = (uid_t)-1;
     _cleanup_fd_ int fd = -1;
@@ -182,7 +201,8 @@ static bool try_connect(struct stream *stream, uint64_t now)
                "it has no path, and nobody gave its socket by OpenStream or AddStream in time.");
         return true;
     }
-    r = fd = qemu_socket_connect(stream->path);
+    r = scope_of(stream, &scope);
+    r = fd = r < 0 ? r : qemu_socket_connect(stream->path, &scope);
     if (fd >= 0 && !qemu_socket_peer_is(fd, &stream->migration->owner, &uid)) {
         snprintf(why, sizeof(why),
                  "the process that listens there runs as uid %u, not as uid %u (socket-owner).", uid,
@@ -207,14 +227,14 @@ static bool try_connect(struct stream *stream, uint64_t now)
                  stream->path);
         failed(stream, VF_ERROR_SOCKET_UNAVAILABLE, why);
         return true;
-    case -ELOOP:
-        failed(stream, VF_ERROR_PATH_NOT_ALLOWED,
-               "a symbolic link is on the way. Give the path without links.");
-        return true;
     case -ENOTSOCK:
         failed(stream, VF_ERROR_SOCKET_UNAVAILABLE, "what is there is no socket.");
         return true;
     default:
+        if (deputy_why(r)) {
+            failed(stream, VF_ERROR_PATH_NOT_ALLOWED, deputy_why(r));
+            return true;
+        }
         snprintf(why, sizeof(why), "%s.", strerror(-r));
         failed(stream, VF_ERROR_SOCKET_UNAVAILABLE, why);
         return true;
@@ -286,11 +306,13 @@ int stream_supply(struct stream *stream, int fd, bool ours, sd_bus_error *error)
 
 void stream_close(struct stream *stream)
 {
+    struct socket_scope scope;
+
     stream->accept = sd_event_source_disable_unref(stream->accept);
     stream->retry = sd_event_source_disable_unref(stream->retry);
     stream->dialling = false;
-    if (stream->listener >= 0)
-        qemu_socket_unlink(stream->path);
+    if (stream->listener >= 0 && scope_of(stream, &scope) >= 0)
+        qemu_socket_unlink(stream->path, &scope);
     fd_closep(&stream->listener);
     while (stream->n_supplied > 0)
         fd_closep(&stream->supplied[--stream->n_supplied].fd);

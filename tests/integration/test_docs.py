@@ -210,8 +210,9 @@ def test_threat_model_numbers() -> None:
                               for name in ("PEERS_MAX", "SILENCE_RESUME", "SILENCE_MAX"))
     assert f"A relay keeps {peers} that" in text
     assert f"{resume} s of silence on the control connection ({silence} s without resuming)" in text
-    calls = dict(re.findall(r"(CALLS_\w+) = (\d+)", source("broker/caller.c")))
-    assert f"At most {calls['CALLS_PER_SENDER']} calls of one bus connection, and {calls['CALLS_MAX']} in all" in text
+    calls = [define(name, "broker/config.h") for name in ("DEFAULT_CALLS_PER_USER", "DEFAULT_MAX_CALLS")]
+    assert "At most {} calls of one bus connection, and {} in all".format(*calls) in text
+    assert f"at most {calls[0]} of one user" in text
     give_up = re.search(r"give_up = (\d+)", source("broker/endpoint.c"))
     assert give_up and f"TCP gives up after {int(give_up[1]) // 1000} s" in text
 
@@ -344,9 +345,6 @@ def test_broker_page_numbers() -> None:
     assert f"up to {peers} may wait" in text and f"can be given {seen} sockets" in text
     deadline = define("SESSION_PEER_DEADLINE", "helper/session.h") // 1000000
     assert f"and then has {deadline} seconds" in text
-    calls = dict(re.findall(r"(CALLS_\w+) = (\d+)", source("broker/caller.c")))
-    assert f"up to {calls['CALLS_PER_SENDER']} such calls may wait" in text
-    assert f"of all together {calls['CALLS_MAX']}" in text
     silence = [define(f"SESSION_SILENCE_{which}", "helper/session.h") for which in ("RESUME", "MAX")]
     assert "not heard of for {} seconds ({} without resuming)".format(*silence) in text
     features = re.search(r"features\[\] = \{([^}]*)\}", sources("broker"))
@@ -362,6 +360,19 @@ def error_names() -> list[str]:
     found = sorted((int(numbers[key]), name) for key, name in names.items())
     assert [number for number, _ in found] == list(range(1, len(numbers)))
     return [name for _, name in found]
+
+
+def test_authorization() -> None:
+    """The actions are those of the code and of the policy, and the page has the time-outs."""
+    text = section(page(BROKER_PAGE), "WHO MAY DO WHAT")
+    actions = re.findall(r'\[ACTION_\w+\] = "([\w.-]+)"', source("broker/authorize.c"))
+    assert actions and re.findall(r"^``(org[\w.-]+)``", text, re.M) == actions
+    assert re.findall(r'<action id="([^"]+)"', source("dbus/org.vmferry.Broker1.policy")) == actions
+    times = dict(re.findall(r"(\w+_TIMEOUT) = (\d+)", source("broker/authorize.c")))
+    assert f"does not answer within {int(times['ANSWER_TIMEOUT']) // 1000000} seconds" in flat(text)
+    assert f"for up to {int(times['INTERACTIVE_TIMEOUT']) // 60000000} minutes" in flat(text)
+    for detail in re.findall(r'"a\{ss\}", 3, (.*?)\);', source("broker/authorize.c"), re.S)[0].split('"')[1::2]:
+        assert f"*{detail}*" in text
 
 
 def test_errors() -> None:
