@@ -255,6 +255,51 @@ def test_caller_vanishes(broker: SystemBroker, polkit: Polkit, nobody: User) -> 
     gone(mine)
 
 
+class Belated:
+    """Has polkit's name, and answers when it is told to: what a polkitd with a fault (CVE-2021-3560) might say."""
+
+    def __init__(self, broker: SystemBroker) -> None:
+        self.connection = broker.bus.connect()
+        bus = DBusAddress("/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesktop.DBus")
+        request = new_method_call(bus, "RequestName", "su", ("org.freedesktop.PolicyKit1", 0))
+        assert self.connection.send_and_get_reply(request, timeout=10).body == (1,)
+
+    def call(self, member: str) -> Any:
+        """The next call of that name."""
+        while True:
+            message = self.connection.receive(timeout=20)
+            if message.header.fields.get(HeaderFields.member) == member:
+                return message
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+@pytest.mark.parametrize("interactive", [False, True])
+def test_yes_for_one_who_has_gone(broker: SystemBroker, interactive: bool) -> None:
+    with closing(Belated(broker)) as polkit:
+        with User(broker, NOBODY) as caller:
+            post(caller.client, PATH, BROKER, "PrepareIncoming", "sa{sv}", "own", PLAIN, interactive=interactive)
+            question = polkit.call("CheckAuthorization")
+        if interactive:
+            assert question.body[3:] == (1, question.body[4]) and question.body[4]
+            assert polkit.call("CancelCheckAuthorization").body == (question.body[4],)
+        gone(broker.prepare("no", PLAIN))  # the broker has heard of it by now
+        polkit.connection.send(new_method_return(question, "(bba{ss})", ((True, False, {}),)))
+        gone(broker.prepare("no", PLAIN))
+        assert not broker.list() and broker.process.poll() is None
+
+
+@pytest.mark.parametrize(("signature", "body"), [("s", ("yes",)), ("(bb)", ((True, True),)), ("", ())])
+def test_answer_that_makes_no_sense(broker: SystemBroker, nobody: User, signature: str, body: Any) -> None:
+    with closing(Belated(broker)) as polkit:
+        serial = post(nobody.client, PATH, BROKER, "PrepareIncoming", "sa{sv}", "own", PLAIN)
+        polkit.connection.send(new_method_return(polkit.call("CheckAuthorization"), signature or None, body))
+        name, text = answer(nobody.client, serial)
+        assert name == DENIED and "makes no sense" in text
+        assert not broker.list()
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_migration_changes_meanwhile(broker: SystemBroker, polkit: Polkit, nobody: User, again: bool) -> None:
     """A yes is for the migration that was asked about: not for one with the same path."""
