@@ -84,6 +84,7 @@ struct migration {
     bool expects_peers;         /* holds the peer port */
     uint32_t n_helper_logs;
     uint32_t n_strangers;   /* connections of others to its sockets */
+    uint32_t n_over_quota;  /* connections beyond MaxChannelsPerUser=, MaxChannelsInAll= */
     struct stats_page page; /* the helper's counters */
     struct supplied supplied;
     TAILQ_HEAD(, peer_dial) dials;

@@ -15,6 +15,7 @@
 #include "common/cleanup.h"
 #include "deputy.h"
 #include "log.h"
+#include "quota.h"
 
 enum {
     PAUSE_FIRST = 5000,   /* µs between the tries to connect to QEMU, doubled up to */
@@ -71,6 +72,7 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
     struct migration *migration = stream->migration;
     _cleanup_fd_ int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     union message m = {.qemu = {.channel = MESSAGE_CHANNEL_NEW, .stream = stream->index}};
+    char why[QUOTA_WHY_MAX];
     uid_t uid;
 
     (void)source;
@@ -85,6 +87,12 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
             log_event(LOG_WARNING, migration->id_text, migration->vm,
                       "A connection to %s by uid %u was closed: it belongs to uid %u (socket-owner).",
                       stream->path, uid, migration->owner.uid);
+        return 0;
+    }
+    if (quota_admit(migration, 1, why) < 0) {
+        if (log_sample(&migration->n_over_quota))
+            log_event(LOG_WARNING, migration->id_text, migration->vm, "A connection to %s was closed: %s",
+                      stream->path, why);
         return 0;
     }
     /* What cannot be passed on is closed, and QEMU learns it by that. */
@@ -256,12 +264,17 @@ static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
 void stream_connect(struct stream *stream, uint32_t channel)
 {
     struct migration *migration = stream->migration;
+    char why[QUOTA_WHY_MAX];
     uint64_t now = 0;
     int r;
 
+    stream->channel = channel;
+    if (quota_admit(migration, 0, why) < 0) { /* this one is counted already */
+        failed(stream, VF_ERROR_LIMIT_EXCEEDED, why);
+        return;
+    }
     sd_event_now(migration->manager->event, CLOCK_MONOTONIC, &now);
     stream->dialling = true;
-    stream->channel = channel;
     stream->deadline = now + migration->manager->config->qemu_timeout;
     stream->pause = PAUSE_FIRST;
     if (try_connect(stream, now))

@@ -57,7 +57,6 @@ def gone(*migrations: Migration) -> None:
             migration.cancel()
         migration.wait_finished()
         migration.call("Forget")
-    wait_until(lambda: not migrations[0].broker.client.get(PATH, BROKER, "ActiveMigrations"), "all are gone")
 
 
 def refused(call: Any, *args: Any, error: str = DENIED, **options: Any) -> str:
@@ -498,3 +497,68 @@ def test_tied_to_its_caller(broker: SystemBroker, polkit: Polkit) -> None:
     assert tied.wait_finished()["ErrorName"] == "org.vmferry.Error.Cancelled"
     assert free.get("State") == "waiting"
     gone(tied, free)
+
+
+def test_channels_of_a_user(workdir: Path) -> None:
+    """QEMU's connections and sockets that were handed over are counted together, over all migrations of the user."""
+    config = "[Broker]\nMaxChannelsPerUser=3\nMaxChannelsInAll=5\n"
+    with SystemBroker(workdir, "a", config) as broker, Polkit(workdir, broker.bus), User(broker, NOBODY) as nobody, \
+            ExitStack() as stack:
+        incoming = [nobody.prepare(f"own{i}", PLAIN) for i in range(2)]
+        # Three wait at the destination; a fourth is one too many, wherever it is to go.
+        for migration in (incoming[0], incoming[0], incoming[1]):
+            stack.enter_context(closing(migration.call("OpenStream", "s", "migrate")[0]))
+        for migration in incoming:
+            text = refused(migration.call, "OpenStream", "s", "migrate", error=LIMIT)
+            assert "uid 65534 may have 3 channels" in text and "MaxChannelsPerUser=" in text
+        a, b = (stack.enter_context(closing(end)) for end in socket.socketpair())
+        assert "MaxChannelsPerUser=" in refused(incoming[0].call, "AddStream", "sh", "migrate", a.fileno(), error=LIMIT)
+        # Root has two more, which is the limit of all.
+        other = broker.prepare("no", PLAIN)
+        for _ in range(2):
+            stack.enter_context(closing(other.call("OpenStream", "s", "migrate")[0]))
+        assert "MaxChannelsInAll=" in refused(other.call, "AddStream", "sh", "migrate", a.fileno(), error=LIMIT)
+        gone(*incoming)
+        other.call("AddStream", "sh", "migrate", a.fileno())  # the same socket: it had not been taken before
+        gone(other)
+
+
+def test_connections_of_a_user(workdir: Path) -> None:
+    """QEMU's own are closed when there are too many, and it is said why; those that are open go on."""
+    config = "[Broker]\nMaxChannelsPerUser=4\n"
+    with SystemBroker(workdir, "a", config) as broker, Polkit(workdir, broker.bus), User(broker, NOBODY) as nobody, \
+            ExitStack() as stack:
+        incoming = nobody.prepare("own-in", PLAIN)
+        outgoing = nobody.outgoing(incoming.ticket or "", "own-out")
+        with being(NOBODY):
+            listener = stack.enter_context(FakeQemu.listen(incoming.socket()))
+        for number in (1, 2):
+            with being(NOBODY):
+                source = stack.enter_context(FakeQemu.connect(outgoing.socket()))
+            source.send(b"memory")
+            assert stack.enter_context(listener.accept()).recv_exact(6) == b"memory"
+            wait_until(lambda: len(outgoing.get("Channels")) == number == len(incoming.get("Channels")), "both count it")
+        with being(NOBODY):
+            late = stack.enter_context(FakeQemu.connect(outgoing.socket()))
+        assert late.recv_until_eof() == b""
+        wait_until(lambda: "was closed: uid 65534 may have 4 channels" in broker.log(), "the log says so")
+        assert [channel[4] for channel in outgoing.get("Channels")] == ["open", "open"]
+        gone(outgoing, incoming)
+
+
+def test_connections_in_all(workdir: Path) -> None:
+    """At the destination the migration ends by it: its source's QEMU is connected already."""
+    with SystemBroker(workdir, "a") as source, \
+            SystemBroker(workdir, "b", "[Broker]\nMaxChannelsInAll=1\n") as destination, ExitStack() as stack:
+        incoming = destination.prepare("no", PLAIN)
+        outgoing = source.outgoing(incoming.ticket or "", "no")
+        listener = stack.enter_context(FakeQemu.listen(incoming.socket()))
+        for number in range(2):
+            qemu = stack.enter_context(FakeQemu.connect(outgoing.socket()))
+            qemu.send(b"memory")
+            if number == 0:
+                assert stack.enter_context(listener.accept()).recv_exact(6) == b"memory"
+        for migration in (incoming, outgoing):
+            found = migration.wait_finished()
+            assert found["ErrorName"] == LIMIT and "MaxChannelsInAll=" in found["ErrorMessage"]
+            gone(migration)
