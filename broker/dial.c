@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 
 #include "common/cleanup.h"
+#include "deputy.h"
 #include "ticket.h"
 
 enum { STAGGER = 250000 /* µs, RFC 8305, 5 */, AGAIN = 20000 /* µs */, WHY_MAX = 256 };
@@ -23,6 +24,8 @@ struct dial {
     sd_event *event; /* borrowed */
     dial_done_t done;
     void *userdata;
+    const struct config *config; /* borrowed */
+    uid_t uid;                   /* for whom */
     struct attempt attempts[TICKET_ENDPOINTS_MAX];
     size_t n;
     size_t next; /* the first that was not tried yet */
@@ -102,14 +105,15 @@ static void attempt_start(struct attempt *attempt)
         attempt_failed(attempt, why);
         return;
     }
-    fd = endpoint_connect(&endpoint);
+    fd = deputy_connect(attempt->dial->config, attempt->dial->uid, &endpoint);
     if (fd == -EAGAIN) { /* a UNIX listener's backlog is full: the same again, until the time is up */
         attempt->dial->next--;
         sd_event_source_set_time_relative(attempt->dial->stagger, AGAIN);
         return;
     }
     if (fd < 0) {
-        attempt_failed(attempt, strerror(-fd));
+        why = deputy_why(fd);
+        attempt_failed(attempt, why ? why : strerror(-fd));
         return;
     }
     attempt->fd = fd;
@@ -148,7 +152,7 @@ static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata)
 }
 
 int dial_new(sd_event *event, const char (*endpoints)[ADDRESS_TEXT_MAX], size_t n, uint64_t timeout,
-             dial_done_t done, void *userdata, struct dial **ret)
+             const struct config *config, uid_t uid, dial_done_t done, void *userdata, struct dial **ret)
 {
     struct dial *dial;
     int r;
@@ -161,6 +165,8 @@ int dial_new(sd_event *event, const char (*endpoints)[ADDRESS_TEXT_MAX], size_t 
     dial->event = event;
     dial->done = done;
     dial->userdata = userdata;
+    dial->config = config;
+    dial->uid = uid;
     dial->n = n;
     for (size_t i = 0; i < n; i++) {
         dial->attempts[i].dial = dial;

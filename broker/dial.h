@@ -8,7 +8,7 @@
 
 #include <systemd/sd-event.h>
 
-#include "endpoint.h"
+#include "config.h"
 
 struct dial;
 
@@ -17,11 +17,12 @@ struct dial;
 typedef void (*dial_done_t)(struct dial *dial, int fd, const char *why, void *userdata);
 
 /*
- * Endpoints as texts, copied; those that cannot be parsed count as failed. timeout in µs for the whole. 0 or
- * a negative errno; done() is never called before this returns.
+ * Endpoints as texts, copied; those that cannot be parsed count as failed. timeout in µs for the whole. For
+ * this uid: of UNIX sockets only those that it may name are dialled. 0 or a negative errno; done() is never
+ * called before this returns.
  */
 int dial_new(sd_event *event, const char (*endpoints)[ADDRESS_TEXT_MAX], size_t n, uint64_t timeout,
-             dial_done_t done, void *userdata, struct dial **ret);
+             const struct config *config, uid_t uid, dial_done_t done, void *userdata, struct dial **ret);
 
 /* Closes what is open; done() is not called any more. */
 struct dial *dial_free(struct dial *dial);

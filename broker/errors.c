@@ -52,3 +52,14 @@ int error_invalid(sd_bus_error *ret, const char *format, ...)
     va_end(args);
     return r;
 }
+
+int error_named(sd_bus_error *ret, const char *name, const char *format, ...)
+{
+    va_list args;
+    int r;
+
+    va_start(args, format);
+    r = set(ret, name, format, args);
+    va_end(args);
+    return r;
+}

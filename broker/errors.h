@@ -16,3 +16,9 @@ int error_set(sd_bus_error *ret, enum vf_error error, const char *format, ...)
 
 /* The same for org.freedesktop.DBus.Error.InvalidArgs. */
 int error_invalid(sd_bus_error *ret, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The same for any name. */
+int error_named(sd_bus_error *ret, const char *name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#define error_denied(ret, ...) error_named(ret, SD_BUS_ERROR_ACCESS_DENIED, __VA_ARGS__)

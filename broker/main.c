@@ -9,68 +9,48 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "common/cleanup.h"
 #include "config.h"
 #include "log.h"
 #include "manager.h"
+#include "settings.h"
 #include "version.h"
+
+enum { HELP_INDENT = 32 };
+
+static void help_setting(const struct setting *setting)
+{
+    char name[64], initial[256];
+    const char *line = setting->help;
+
+    snprintf(name, sizeof(name), "  --%s=%s", setting->option, setting->argument);
+    setting_default(setting, initial, sizeof(initial));
+    printf("%-*s", HELP_INDENT, name);
+    for (const char *end; (end = strchr(line, '\n')); line = end + 1)
+        printf("%.*s\n%*s", (int)(end - line), line, HELP_INDENT, "");
+    printf("%s (default %s)\n", line, initial);
+}
 
 static void help(void)
 {
+    const struct setting *setting;
+
     printf(
         "Usage: vmferryd [OPTION…]\n\n"
         "The broker of vmferry: negotiates live QEMU migrations and passes sockets to their helpers.\n\n"
         "  --user                        serve the user's bus instead of the system bus\n"
         "  --address=ADDRESS             serve the bus at this D-Bus address\n"
         "  --helper=PATH                 the helper (default %s)\n"
-        "  --listen=ENDPOINT             listen for peers here; may be given up to %d times (default %s)\n"
-        "                                tcp:ADDRESS:PORT, tcp:*:PORT, unix:/PATH or vsock:CID:PORT\n"
         "  --runtime-dir=PATH            make the sockets below it (default /run/vmferry, or\n"
         "                                $XDG_RUNTIME_DIR/vmferry with --user or --address)\n"
-        "  --max-migrations=N            that run at once (default %d)\n"
-        "  --max-migrations-per-user=N   of them, of one user other than root (default %d)\n"
-        "  --max-channels=N              of one migration, 1 to %d (default %d)\n"
-        "  --window=MIB                  kept of a channel until the peer acknowledges it, 1 to 1024 "
-        "(default %d);\n"
-        "                                at least bandwidth × round trip\n"
-        "  --qemu-timeout=SECONDS        for the destination QEMU to listen (default %d)\n"
+        "  --config=PATH                 read this file and PATH.d/*.conf instead of the host's\n"
         "  -v, --verbose                 log more\n"
         "  -h, --help                    show this text\n"
-        "  -V, --version                 show the version\n",
-        VMFERRY_HELPER_PATH, CONFIG_LISTEN_MAX, DEFAULT_LISTEN, DEFAULT_MAX_MIGRATIONS, DEFAULT_MAX_PER_USER,
-        DEFAULT_MAX_CHANNELS, DEFAULT_MAX_CHANNELS, DEFAULT_WINDOW_MIB, DEFAULT_QEMU_TIMEOUT / 1000000);
-}
-
-/* A number of min…max, or a message and false. */
-static bool read_number(const char *option, const char *text, unsigned long min, unsigned long max,
-                        uint32_t *ret)
-{
-    size_t n = strlen(text);
-    unsigned long v =
-        n > 0 && n < 10 && strspn(text, "0123456789") == n ? strtoul(text, NULL, 10) : ULONG_MAX;
-
-    if (v < min || v > max) {
-        fprintf(stderr, "vmferryd: --%s=%s is no number from %lu to %lu.\n", option, text, min, max);
-        return false;
-    }
-    *ret = (uint32_t)v;
-    return true;
-}
-
-static bool add_listen(struct config *config, const char *text)
-{
-    const char *why;
-
-    if (config->n_listen == CONFIG_LISTEN_MAX) {
-        fprintf(stderr, "vmferryd: --listen= is given more than %d times.\n", CONFIG_LISTEN_MAX);
-        return false;
-    }
-    why = endpoint_parse(text, &config->endpoints[config->n_listen]);
-    if (why) {
-        fprintf(stderr, "vmferryd: --listen=%s: %s.\n", text, why);
-        return false;
-    }
-    config->listen[config->n_listen++] = text;
-    return true;
+        "  -V, --version                 show the version\n\n"
+        "These stand above what vmferryd.conf says:\n\n",
+        VMFERRY_HELPER_PATH);
+    for (size_t i = 0; (setting = setting_at(i)); i++)
+        help_setting(setting);
 }
 
 static bool set_path(const char *option, const char *text, const char **ret)
@@ -87,37 +67,49 @@ enum {
     OPTION_USER = 256,
     OPTION_ADDRESS,
     OPTION_HELPER,
-    OPTION_LISTEN,
     OPTION_RUNTIME_DIR,
-    OPTION_MAX_MIGRATIONS,
-    OPTION_MAX_PER_USER,
-    OPTION_MAX_CHANNELS,
-    OPTION_WINDOW,
-    OPTION_QEMU_TIMEOUT,
+    OPTION_CONFIG,
+    OPTION_SETTING, /* and as many as there are settings */
 };
 
-static const struct option options[] = {
+static const struct option plain_options[] = {
     {"user", no_argument, NULL, OPTION_USER},
     {"address", required_argument, NULL, OPTION_ADDRESS},
     {"helper", required_argument, NULL, OPTION_HELPER},
-    {"listen", required_argument, NULL, OPTION_LISTEN},
     {"runtime-dir", required_argument, NULL, OPTION_RUNTIME_DIR},
-    {"max-migrations", required_argument, NULL, OPTION_MAX_MIGRATIONS},
-    {"max-migrations-per-user", required_argument, NULL, OPTION_MAX_PER_USER},
-    {"max-channels", required_argument, NULL, OPTION_MAX_CHANNELS},
-    {"window", required_argument, NULL, OPTION_WINDOW},
-    {"qemu-timeout", required_argument, NULL, OPTION_QEMU_TIMEOUT},
+    {"config", required_argument, NULL, OPTION_CONFIG},
     {"verbose", no_argument, NULL, 'v'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
-    {0},
 };
 
-/* One option; false after a message. */
-static bool read_option(struct config *config, int c, int *log_level)
-{
-    uint32_t number;
+enum { N_PLAIN = sizeof(plain_options) / sizeof(plain_options[0]), SETTINGS_MAX = 64 };
 
+/* What the command line says. Its settings are applied when the files have been read. */
+struct arguments {
+    const char *config; /* NULL: the host's */
+    int log_level;
+    struct {
+        const struct setting *setting;
+        const char *text;
+    } given[256];
+    size_t n_given;
+};
+
+static bool note_setting(struct arguments *arguments, const struct setting *setting, const char *text)
+{
+    if (arguments->n_given == sizeof(arguments->given) / sizeof(arguments->given[0])) {
+        fprintf(stderr, "vmferryd: There are too many options.\n");
+        return false;
+    }
+    arguments->given[arguments->n_given].setting = setting;
+    arguments->given[arguments->n_given++].text = text;
+    return true;
+}
+
+/* One option; false after a message. */
+static bool read_option(struct config *config, struct arguments *arguments, int c)
+{
     switch (c) {
     case OPTION_USER:
         config->bus = BUS_USER;
@@ -128,56 +120,78 @@ static bool read_option(struct config *config, int c, int *log_level)
         return true;
     case OPTION_HELPER:
         return set_path("helper", optarg, &config->helper);
-    case OPTION_LISTEN:
-        return add_listen(config, optarg);
     case OPTION_RUNTIME_DIR:
         return set_path("runtime-dir", optarg, &config->runtime_dir);
-    case OPTION_MAX_MIGRATIONS:
-        return read_number("max-migrations", optarg, 1, 10000, &config->max_migrations);
-    case OPTION_MAX_PER_USER:
-        return read_number("max-migrations-per-user", optarg, 1, 10000, &config->max_per_user);
-    case OPTION_MAX_CHANNELS:
-        return read_number("max-channels", optarg, 1, DEFAULT_MAX_CHANNELS, &config->max_channels);
-    case OPTION_WINDOW:
-        if (!read_number("window", optarg, 1, 1024, &number))
-            return false;
-        config->window = (uint64_t)number * 1024 * 1024;
-        return true;
-    case OPTION_QEMU_TIMEOUT:
-        if (!read_number("qemu-timeout", optarg, 1, 86400, &number))
-            return false;
-        config->qemu_timeout = (uint64_t)number * 1000000;
-        return true;
+    case OPTION_CONFIG:
+        return set_path("config", optarg, &arguments->config);
     case 'v':
-        *log_level = LOG_DEBUG;
+        arguments->log_level = LOG_DEBUG;
         return true;
+    case 'h':
+        help();
+        exit(EXIT_SUCCESS);
+    case 'V':
+        puts(VMFERRY_VERSION);
+        exit(EXIT_SUCCESS);
     default:
+        if (c >= OPTION_SETTING)
+            return note_setting(arguments, setting_at((size_t)(c - OPTION_SETTING)), optarg);
         return false; /* getopt has said it */
     }
 }
 
-static bool read_arguments(int argc, char **argv, struct config *config)
+static bool read_arguments(int argc, char **argv, struct config *config, struct arguments *arguments)
 {
-    int c, log_level = LOG_INFO;
+    struct option options[N_PLAIN + SETTINGS_MAX + 1] = {0};
+    const struct setting *setting;
+    size_t i;
+    int c;
 
-    while ((c = getopt_long(argc, argv, "vhV", options, NULL)) >= 0) {
-        if (c == 'h') {
-            help();
-            exit(EXIT_SUCCESS);
-        }
-        if (c == 'V') {
-            puts(VMFERRY_VERSION);
-            exit(EXIT_SUCCESS);
-        }
-        if (!read_option(config, c, &log_level))
+    memcpy(options, plain_options, sizeof(plain_options));
+    for (i = 0; i < SETTINGS_MAX && (setting = setting_at(i)); i++)
+        options[N_PLAIN + i] =
+            (struct option){setting->option, required_argument, NULL, (int)(OPTION_SETTING + i)};
+    while ((c = getopt_long(argc, argv, "vhV", options, NULL)) >= 0)
+        if (!read_option(config, arguments, c))
             return false;
-    }
     if (optind < argc) {
         fprintf(stderr, "vmferryd: takes no argument ('%s'). See --help.\n", argv[optind]);
         return false;
     }
-    log_open(log_level);
-    return config->n_listen > 0 || add_listen(config, DEFAULT_LISTEN);
+    return true;
+}
+
+/* What the command line says of a list stands instead of the files' list. */
+static bool apply_arguments(const struct arguments *arguments, struct config *config)
+{
+    char why[SETTING_WHY_MAX];
+
+    for (size_t i = 0; i < arguments->n_given; i++)
+        if (arguments->given[i].setting->initial)
+            setting_apply(arguments->given[i].setting, config, "", why);
+    for (size_t i = 0; i < arguments->n_given; i++)
+        if (!setting_apply(arguments->given[i].setting, config, arguments->given[i].text, why)) {
+            fprintf(stderr, "vmferryd: --%s=%s%s.\n", arguments->given[i].setting->option,
+                    arguments->given[i].text, why);
+            return false;
+        }
+    return true;
+}
+
+/* The files are of the system's broker; the others have one only if they are told so. */
+static bool read_config(int argc, char **argv, struct config *config)
+{
+    struct arguments arguments = {.log_level = LOG_INFO};
+
+    if (!read_arguments(argc, argv, config, &arguments))
+        return false;
+    log_open(arguments.log_level);
+    if ((config->bus == BUS_SYSTEM || arguments.config) && config_load(config, "", arguments.config) < 0)
+        return false;
+    if (!apply_arguments(&arguments, config))
+        return false;
+    config_finish(config);
+    return true;
 }
 
 /* Where the sockets are, unless it was said. */
@@ -214,18 +228,13 @@ static void raise_limits(void)
 
 int main(int argc, char **argv)
 {
-    struct config config = {
-        .helper = VMFERRY_HELPER_PATH,
-        .max_migrations = DEFAULT_MAX_MIGRATIONS,
-        .max_per_user = DEFAULT_MAX_PER_USER,
-        .max_channels = DEFAULT_MAX_CHANNELS,
-        .window = (uint64_t)DEFAULT_WINDOW_MIB * 1024 * 1024,
-        .qemu_timeout = DEFAULT_QEMU_TIMEOUT,
-    };
+    _cleanup_(config_clear) struct config config;
     struct manager *manager;
     int r;
 
-    if (!read_arguments(argc, argv, &config) || !set_runtime_dir(&config))
+    config_init(&config);
+    config.helper = VMFERRY_HELPER_PATH;
+    if (!read_config(argc, argv, &config) || !set_runtime_dir(&config))
         return EXIT_FAILURE;
     umask(0022);
     raise_limits();

@@ -6,11 +6,10 @@
 
 #include "caller.h"
 #include "common/cleanup.h"
+#include "deputy.h"
 #include "migration.h"
 #include "port.h"
 #include "version.h"
-
-enum { VM_MAX = 255 };
 
 static const char *const features[] = {
     "tls",   "plain", "streams", "bandwidth-limit", "open-stream", "add-stream", "add-peer-connection",
@@ -88,64 +87,60 @@ static int finish_new(sd_bus_message *m, struct migration *migration)
     return reply_migration(m, migration);
 }
 
-static int call_prepare_incoming(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
+int manager_read_call(sd_bus_message *m, enum message_role role, const char **ret_vm, const char **ret_ticket,
+                      sd_bus_error *error)
+{
+    int r = sd_bus_message_read(m, "s", ret_vm);
+
+    if (r >= 0 && role == ROLE_OUTGOING)
+        r = sd_bus_message_read(m, "s", ret_ticket);
+    return r < 0 ? r : check_vm(*ret_vm, error);
+}
+
+static int call_new(struct manager *manager, sd_bus_message *m, enum message_role role, uid_t uid,
+                    sd_bus_error *error)
 {
     _cleanup_(options_clear) struct options options = {0};
     struct migration *migration;
-    const char *vm;
-    int r = manager_authorize_new(manager, uid, error);
+    const char *vm, *ticket = NULL;
+    int r = manager_read_call(m, role, &vm, &ticket, error);
 
     if (r >= 0)
-        r = sd_bus_message_read(m, "s", &vm);
+        r = options_read(m, role, manager->config, &options, error);
     if (r >= 0)
-        r = check_vm(vm, error);
-    if (r >= 0)
-        r = options_read(m, ROLE_INCOMING, &options, error);
+        r = deputy_check(manager->config, uid, &options, error);
     if (r < 0)
         return r;
-    migration = find_client_id(manager, ROLE_INCOMING, &options, uid);
+    migration = find_client_id(manager, role, &options, uid);
     if (migration)
         return reply_again(m, migration, vm, error);
-    r = manager_admit(manager, ROLE_INCOMING, vm, uid, error);
+    r = manager_admit(manager, role, vm, uid, error);
     if (r >= 0)
-        r = migration_prepare(manager, vm, &options, uid, &migration, error);
+        r = role == ROLE_INCOMING ? migration_prepare(manager, vm, &options, uid, &migration, error)
+                                  : migration_start(manager, vm, ticket, &options, uid, &migration, error);
     return r < 0 ? r : finish_new(m, migration);
+}
+
+static int call_prepare_incoming(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
+{
+    return call_new(manager, m, ROLE_INCOMING, uid, error);
 }
 
 static int call_start_outgoing(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
 {
-    _cleanup_(options_clear) struct options options = {0};
-    struct migration *migration;
-    const char *vm, *ticket;
-    int r = manager_authorize_new(manager, uid, error);
-
-    if (r >= 0)
-        r = sd_bus_message_sensitive(m);
-    if (r >= 0)
-        r = sd_bus_message_read(m, "ss", &vm, &ticket);
-    if (r >= 0)
-        r = check_vm(vm, error);
-    if (r >= 0)
-        r = options_read(m, ROLE_OUTGOING, &options, error);
-    if (r < 0)
-        return r;
-    migration = find_client_id(manager, ROLE_OUTGOING, &options, uid);
-    if (migration)
-        return reply_again(m, migration, vm, error);
-    r = manager_admit(manager, ROLE_OUTGOING, vm, uid, error);
-    if (r >= 0)
-        r = migration_start(manager, vm, ticket, &options, uid, &migration, error);
-    return r < 0 ? r : finish_new(m, migration);
+    return call_new(manager, m, ROLE_OUTGOING, uid, error);
 }
 
 static int on_prepare_incoming(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
-    return caller_resolve(userdata, m, call_prepare_incoming, error);
+    return caller_resolve(userdata, m, ACTION_PREPARE, call_prepare_incoming, error);
 }
 
 static int on_start_outgoing(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
-    return caller_resolve(userdata, m, call_start_outgoing, error);
+    int r = sd_bus_message_sensitive(m); /* the ticket */
+
+    return r < 0 ? r : caller_resolve(userdata, m, ACTION_START, call_start_outgoing, error);
 }
 
 static int on_list_migrations(sd_bus_message *m, void *userdata, sd_bus_error *error)

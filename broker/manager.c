@@ -96,6 +96,7 @@ static int on_name_owner_changed(sd_bus_message *m, void *userdata, sd_bus_error
     (void)error;
     if (sd_bus_message_read(m, "sss", &name, &old, &new) < 0 || name[0] != ':' || new[0] != '\0')
         return 0;
+    caller_gone(manager, name);
     for (migration = TAILQ_FIRST(&manager->migrations); migration; migration = next) {
         next = TAILQ_NEXT(migration, entry);
         migration_client_gone(migration, name);
@@ -272,33 +273,16 @@ int manager_admit(struct manager *manager, enum message_role role, const char *v
     }
     if (manager->n_running >= config->max_migrations)
         return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
-                         "%" PRIu32 " migrations run already, which is the limit (--max-migrations=).",
+                         "%" PRIu32
+                         " migrations run already, which is the limit (MaxMigrations=, "
+                         "--max-migrations=).",
                          manager->n_running);
     if (uid != 0 && of_user >= config->max_per_user)
         return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
                          "%" PRIu32
                          " migrations of uid %u run already, which is the limit of a user "
-                         "(--max-migrations-per-user=).",
+                         "(MaxMigrationsPerUser=, --max-migrations-per-user=).",
                          of_user, uid);
     forget_oldest(manager);
     return 0;
-}
-
-int manager_authorize_new(struct manager *manager, uid_t uid, sd_bus_error *error)
-{
-    (void)manager;
-    if (uid == 0 || uid == geteuid())
-        return 0;
-    return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED,
-                             "uid %u may not make migrations here; only root and uid %u may.", uid,
-                             geteuid());
-}
-
-int manager_authorize(struct migration *migration, uid_t uid, sd_bus_error *error)
-{
-    if (uid == 0 || uid == geteuid() || uid == migration->uid)
-        return 0;
-    return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED,
-                             "Migration %s belongs to uid %u, not to uid %u.", migration->id_text,
-                             migration->uid, uid);
 }

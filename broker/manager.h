@@ -33,8 +33,10 @@ struct manager {
     TAILQ_HEAD(migrations, migration) migrations; /* the oldest first */
     uint32_t n_running;
     uint32_t n_finished;
-    TAILQ_HEAD(, call) calls; /* waiting for their caller's uid */
+    TAILQ_HEAD(, call) calls; /* waiting until it is known who calls, and whether he may */
     uint32_t n_calls;
+    uint64_t n_questions; /* to polkit, so that each has a name of its own */
+    uint32_t n_denied;    /* for the log */
 };
 
 /* 0, or a negative errno after logging why. */
@@ -57,11 +59,12 @@ struct migration *manager_find_path(struct manager *manager, const char *path);
 int manager_admit(struct manager *manager, enum message_role role, const char *vm, uid_t uid,
                   sd_bus_error *error);
 
-/* Root, and the user whose broker this is. Everybody else is denied, with error set. */
-int manager_authorize_new(struct manager *manager, uid_t uid, sd_bus_error *error);
-
-/* Those, and the migration's owner. */
-int manager_authorize(struct migration *migration, uid_t uid, sd_bus_error *error);
+/*
+ * manager-dbus.c: reads the VM and (for ROLE_OUTGOING) the ticket, with which a call of PrepareIncoming or
+ * StartOutgoing begins. ≥ 0, or negative with error set.
+ */
+int manager_read_call(sd_bus_message *m, enum message_role role, const char **ret_vm, const char **ret_ticket,
+                      sd_bus_error *error);
 
 /* manager-dbus.c: adds the interface; 0 or a negative errno. */
 int manager_export(struct manager *manager);

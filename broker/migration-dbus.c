@@ -39,8 +39,7 @@ static int set_denied(sd_bus *bus, const char *path, const char *interface, cons
 
 /* ---- Methods ---- */
 
-/* The migration that a message is for; NULL with error set. */
-static struct migration *find_for(struct manager *manager, sd_bus_message *m, sd_bus_error *error)
+struct migration *migration_find_for(struct manager *manager, sd_bus_message *m, sd_bus_error *error)
 {
     const char *path = sd_bus_message_get_path(m);
     struct migration *migration = manager_find_path(manager, path);
@@ -51,21 +50,12 @@ static struct migration *find_for(struct manager *manager, sd_bus_message *m, sd
     return migration;
 }
 
-/* The same, if this caller may manage it. */
-static struct migration *find_owned(struct manager *manager, sd_bus_message *m, uid_t uid,
-                                    sd_bus_error *error)
-{
-    struct migration *migration = find_for(manager, m, error);
-
-    return migration && manager_authorize(migration, uid, error) >= 0 ? migration : NULL;
-}
-
 static int call_cancel(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
 {
-    struct migration *migration = find_owned(manager, m, uid, error);
+    struct migration *migration = migration_find_for(manager, m, error);
 
     if (!migration)
-        return -EACCES;
+        return -ENOENT;
     migration_stop(migration, VF_ERROR_CANCELLED, "Cancelled at the %s by uid %u.",
                    migration->role == ROLE_INCOMING ? "destination" : "source", uid);
     return sd_bus_reply_method_return(m, NULL);
@@ -73,10 +63,11 @@ static int call_cancel(struct manager *manager, sd_bus_message *m, uid_t uid, sd
 
 static int call_forget(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
 {
-    struct migration *migration = find_owned(manager, m, uid, error);
+    struct migration *migration = migration_find_for(manager, m, error);
 
+    (void)uid;
     if (!migration)
-        return -EACCES;
+        return -ENOENT;
     if (migration->state != STATE_FINISHED)
         return error_set(
             error, VF_ERROR_VM_BUSY,
@@ -88,10 +79,11 @@ static int call_forget(struct manager *manager, sd_bus_message *m, uid_t uid, sd
 
 static int call_wait(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
 {
-    struct migration *migration = find_owned(manager, m, uid, error);
+    struct migration *migration = migration_find_for(manager, m, error);
 
+    (void)uid;
     if (!migration)
-        return -EACCES;
+        return -ENOENT;
     if (migration->state == STATE_FINISHED) {
         migration_reply_result(migration, m);
         return 1;
@@ -127,14 +119,15 @@ static int find_stream(const struct migration *migration, const char *name, uint
 
 static int call_open_stream(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
 {
-    struct migration *migration = find_owned(manager, m, uid, error);
+    struct migration *migration = migration_find_for(manager, m, error);
     _cleanup_fd_ int fd = -1;
     const char *name;
     uint32_t stream = 0;
     int r;
 
+    (void)uid;
     if (!migration)
-        return -EACCES;
+        return -ENOENT;
     r = sd_bus_message_read(m, "s", &name);
     if (r >= 0)
         r = find_stream(migration, name, &stream, error);
@@ -145,13 +138,14 @@ static int call_open_stream(struct manager *manager, sd_bus_message *m, uid_t ui
 
 static int call_add_stream(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
 {
-    struct migration *migration = find_owned(manager, m, uid, error);
+    struct migration *migration = migration_find_for(manager, m, error);
     const char *name;
     uint32_t stream = 0;
     int fd, r;
 
+    (void)uid;
     if (!migration)
-        return -EACCES;
+        return -ENOENT;
     r = sd_bus_message_read(m, "s", &name);
     if (r >= 0)
         r = find_stream(migration, name, &stream, error);
@@ -165,11 +159,12 @@ static int call_add_stream(struct manager *manager, sd_bus_message *m, uid_t uid
 static int call_add_peer_connection(struct manager *manager, sd_bus_message *m, uid_t uid,
                                     sd_bus_error *error)
 {
-    struct migration *migration = find_owned(manager, m, uid, error);
+    struct migration *migration = migration_find_for(manager, m, error);
     int fd, r;
 
+    (void)uid;
     if (!migration)
-        return -EACCES;
+        return -ENOENT;
     r = check_running(migration, error);
     if (r >= 0)
         r = sd_bus_message_read(m, "h", &fd);
@@ -192,18 +187,19 @@ static int on_method(sd_bus_message *m, void *userdata, sd_bus_error *error)
 
     for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
         if (strcmp(sd_bus_message_get_member(m), calls[i].member) == 0)
-            return caller_resolve(migration->manager, m, calls[i].call, error);
+            return caller_resolve(migration->manager, m, ACTION_MANAGE, calls[i].call, error);
     return -ENOSYS;
 }
 
 static int call_set_limit(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
 {
-    struct migration *migration = find_owned(manager, m, uid, error);
+    struct migration *migration = migration_find_for(manager, m, error);
     uint64_t limit;
     int r;
 
+    (void)uid;
     if (!migration)
-        return -EACCES;
+        return -ENOENT;
     r = check_running(migration, error);
     if (r < 0)
         return r;
@@ -235,7 +231,7 @@ static int on_set_limit(sd_bus_message *m, void *userdata, sd_bus_error *error)
     if (strcmp(interface, MIGRATION_INTERFACE) == 0 && strcmp(property, "BandwidthLimit") == 0 &&
         manager_find_path(manager, sd_bus_message_get_path(m))) {
         r = sd_bus_message_rewind(m, true);
-        return r < 0 ? r : caller_resolve(manager, m, call_set_limit, error);
+        return r < 0 ? r : caller_resolve(manager, m, ACTION_MANAGE, call_set_limit, error);
     }
     return sd_bus_message_rewind(m, true) < 0 ? -EIO : 0;
 }

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "authorize.h"
+#include "deputy.h"
 #include "log.h"
 #include "port.h"
 
@@ -63,6 +65,7 @@ static int migration_new(struct manager *manager, enum message_role role, uint64
     if (options->has_owner)
         migration->owner = (struct socket_owner){
             .uid = options->owner_uid, .gid = options->owner_gid, .group = options->has_group};
+    migration->owner.only = authorize_is_restricted(uid);
     migration->started = migration_now();
     migration->page.fd = -1;
     migration->options = *options;
@@ -145,8 +148,10 @@ int migration_start(struct manager *manager, const char *vm, const char *text, s
             migration->options.n_endpoints = ticket.n_endpoints;
             memcpy(migration->options.endpoints, ticket.endpoints, sizeof(ticket.endpoints));
         }
-        r = streams_make_paths(migration, error);
+        r = deputy_check_endpoints(manager->config, uid, &migration->options, error);
     }
+    if (r >= 0)
+        r = streams_make_paths(migration, error);
     for (uint32_t i = 0; r >= 0 && i < migration->options.n_streams; i++)
         r = stream_listen(&migration->streams[i], error);
     if (r >= 0)

@@ -14,6 +14,7 @@
 #include "common/cleanup.h"
 #include "log.h"
 #include "port.h"
+#include "quota.h"
 
 enum { STOP_TIMEOUT = 3000000 /* µs that a helper has to end as it was told */ };
 
@@ -266,10 +267,23 @@ static void on_need_qemu(struct migration *migration, const struct message_need_
     stream_connect(&migration->streams[m->stream], m->channel);
 }
 
+/* Before a caller's socket is taken, so that he can bring it again later. */
+static int admit_socket(const struct migration *migration, sd_bus_error *error)
+{
+    char why[QUOTA_WHY_MAX];
+
+    if (quota_admit(migration, 1, why) >= 0)
+        return 0;
+    return error_set(error, VF_ERROR_LIMIT_EXCEEDED, "Migration %s can have no more sockets: %s",
+                     migration->id_text, why);
+}
+
 int migration_open_stream(struct migration *migration, uint32_t stream, int *ret, sd_bus_error *error)
 {
-    int pair[2], r;
+    int pair[2], r = admit_socket(migration, error);
 
+    if (r < 0)
+        return r;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return -errno;
     _cleanup_fd_ int ours = pair[0], theirs = pair[1];
@@ -286,15 +300,19 @@ int migration_open_stream(struct migration *migration, uint32_t stream, int *ret
 
 int migration_add_stream(struct migration *migration, uint32_t stream, int fd, sd_bus_error *error)
 {
-    int taken, r = supplied_take(&migration->supplied, migration->manager->bus, fd, true, &taken, error);
+    int taken, r = admit_socket(migration, error);
 
+    if (r >= 0)
+        r = supplied_take(&migration->supplied, migration->manager->bus, fd, true, &taken, error);
     return r < 0 ? r : stream_supply(&migration->streams[stream], taken, false, error);
 }
 
 int migration_add_peer(struct migration *migration, int fd, sd_bus_error *error)
 {
-    int taken, r = supplied_take(&migration->supplied, migration->manager->bus, fd, false, &taken, error);
+    int taken, r = admit_socket(migration, error);
 
+    if (r >= 0)
+        r = supplied_take(&migration->supplied, migration->manager->bus, fd, false, &taken, error);
     if (r < 0)
         return r;
     endpoint_tune(taken);

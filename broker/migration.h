@@ -84,6 +84,7 @@ struct migration {
     bool expects_peers;         /* holds the peer port */
     uint32_t n_helper_logs;
     uint32_t n_strangers;   /* connections of others to its sockets */
+    uint32_t n_over_quota;  /* connections beyond MaxChannelsPerUser=, MaxChannelsInAll= */
     struct stats_page page; /* the helper's counters */
     struct supplied supplied;
     TAILQ_HEAD(, peer_dial) dials;
@@ -195,6 +196,9 @@ void stream_close(struct stream *stream);
 /* ---- migration-dbus.c ---- */
 
 int migration_export(struct manager *manager);
+
+/* The migration that a message is for; NULL with error set. */
+struct migration *migration_find_for(struct manager *manager, sd_bus_message *m, sd_bus_error *error);
 void migration_emit_changed(struct migration *migration, const char *property, ...) __attribute__((sentinel));
 void migration_emit_new(struct migration *migration);
 void migration_emit_removed(struct migration *migration);

@@ -357,12 +357,15 @@ static int read_pass(sd_bus_message *m, enum message_role role, bool second, str
     return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
-int options_read(sd_bus_message *m, enum message_role role, struct options *ret, sd_bus_error *error)
+int options_read(sd_bus_message *m, enum message_role role, const struct config *config, struct options *ret,
+                 sd_bus_error *error)
 {
     int r;
 
-    *ret = (struct options){
-        .n_streams = 1, .streams = {"migrate"}, .expire = DEFAULT_EXPIRE, .resume_timeout = DEFAULT_RESUME};
+    *ret = (struct options){.n_streams = 1,
+                            .streams = {"migrate"},
+                            .expire = config->expire,
+                            .resume_timeout = config->resume_timeout};
     r = read_pass(m, role, false, ret, error);
     if (r < 0)
         return r;
@@ -370,7 +373,35 @@ int options_read(sd_bus_message *m, enum message_role role, struct options *ret,
     r = sd_bus_message_rewind(m, true);
     if (r >= 0)
         r = sd_bus_message_skip(m, role == ROLE_INCOMING ? "s" : "ss");
-    return r < 0 ? r : read_pass(m, role, true, ret, error);
+    if (r >= 0)
+        r = read_pass(m, role, true, ret, error);
+    if (r >= 0 && role == ROLE_INCOMING && ret->security == SECURITY_PLAIN && !config->allow_plain)
+        return error_set(
+            error, VF_ERROR_SECURITY_MISMATCH,
+            "Option 'security' is 'plain', which this host does not allow (AllowPlain=). Take 'tls'.");
+    return r;
+}
+
+int options_peek_endpoint(sd_bus_message *m, const char **ret)
+{
+    int r = sd_bus_message_enter_container(m, 'a', "{sv}");
+
+    while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
+        const char *key, *type;
+
+        r = sd_bus_message_read(m, "s", &key);
+        if (r >= 0)
+            r = sd_bus_message_peek_type(m, NULL, &type);
+        if (r < 0)
+            return r;
+        if (strcmp(key, "endpoint") == 0 && strcmp(type, "s") == 0)
+            r = sd_bus_message_read(m, "v", "s", ret);
+        else
+            r = sd_bus_message_skip(m, "v");
+        if (r >= 0)
+            r = sd_bus_message_exit_container(m);
+    }
+    return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
 void options_clear(struct options *options)

@@ -7,6 +7,7 @@
 #include <systemd/sd-bus.h>
 
 #include "common/message.h"
+#include "config.h"
 #include "endpoint.h"
 #include "ticket.h"
 
@@ -31,9 +32,15 @@ struct options {
     bool tie_to_caller;
 };
 
-/* Reads the a{sv} that comes next in m. ≥ 0, or negative with error set. options_clear() in any case. */
-int options_read(sd_bus_message *m, enum message_role role, struct options *ret, sd_bus_error *error);
+/* Reads the a{sv} that comes next in m; config has the defaults. ≥ 0, or negative with error set.
+ * options_clear() in any case. */
+int options_read(sd_bus_message *m, enum message_role role, const struct config *config, struct options *ret,
+                 sd_bus_error *error);
 void options_clear(struct options *options);
+
+/* Only 'endpoint' of the a{sv} that comes next in m: in *ret, which stays where there is none. ≥ 0 or a
+ * negative errno. */
+int options_peek_endpoint(sd_bus_message *m, const char **ret);
 
 /* The index of a stream's name, or −1. */
 int options_stream(const struct options *options, const char *name);

@@ -107,7 +107,8 @@ static void dial_endpoints(struct peer_dial *dial)
         return;
     }
     r = dial_new(migration->manager->event, (const char(*)[ADDRESS_TEXT_MAX])options->endpoints,
-                 options->n_endpoints, DIAL_TIMEOUT, on_dialled, dial, &dial->dial);
+                 options->n_endpoints, DIAL_TIMEOUT, migration->manager->config, migration->uid, on_dialled,
+                 dial, &dial->dial);
     if (r < 0) {
         peer_failed(migration, dial->serial, VF_ERROR_PEER_UNREACHABLE, strerror(-r));
         peer_dial_free(dial);

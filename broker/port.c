@@ -123,8 +123,8 @@ static void on_gone(struct helper_link *link, const char *why, void *userdata)
 
 static int start_gate(struct port *port)
 {
-    union message m = {
-        .start_gate = {.max_pending = DEFAULT_GATE_PENDING, .deadline_msec = DEFAULT_GATE_DEADLINE}};
+    union message m = {.start_gate = {.max_pending = port->manager->config->max_gate,
+                                      .deadline_msec = DEFAULT_GATE_DEADLINE}};
     union message listener = {0};
     int r;
 

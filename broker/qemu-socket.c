@@ -20,17 +20,46 @@
 enum { BACKLOG = 128 };
 
 /* glibc has no wrapper for openat2(2) yet. */
-static int open_no_links(int at, const char *path, uint64_t flags)
+static int open_resolved(int at, const char *path, uint64_t flags, uint64_t resolve)
 {
     struct open_how how = {.flags = flags | O_CLOEXEC,
-                           .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+                           .resolve = resolve | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
     long fd = syscall(SYS_openat2, at, path, &how, sizeof(how));
 
     return fd < 0 ? -errno : (int)fd;
 }
 
+static int open_no_links(int at, const char *path, uint64_t flags)
+{
+    return open_resolved(at, path, flags, 0);
+}
+
+/* path without its last part, which comes after slash: below the allowed directory, and of the scope's user.
+ */
+static int open_in_scope(const char *path, const char *slash, const struct socket_scope *scope)
+{
+    char part[PATH_MAX];
+    const char *rest = path + scope->beneath;
+    _cleanup_fd_ int base = -1, fd = -1;
+    struct stat st;
+
+    snprintf(part, sizeof(part), "%.*s", (int)scope->beneath, path);
+    base = open_no_links(AT_FDCWD, scope->beneath > 0 ? part : "/", O_PATH | O_DIRECTORY);
+    if (base < 0)
+        return base;
+    rest += strspn(rest, "/");
+    snprintf(part, sizeof(part), "%.*s", rest < slash ? (int)(slash - rest) : 0, rest);
+    fd = open_resolved(base, part[0] != '\0' ? part : ".", O_PATH | O_DIRECTORY,
+                       RESOLVE_BENEATH | RESOLVE_NO_XDEV);
+    if (fd < 0)
+        return fd;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    return st.st_uid == scope->uid ? fd_steal(&fd) : -EFOREIGN;
+}
+
 /* The directory of path, and the name in it. */
-static int open_parent(const char *path, const char **ret_name)
+static int open_parent(const char *path, const struct socket_scope *scope, const char **ret_name)
 {
     char parent[PATH_MAX];
     const char *slash = strrchr(path, '/');
@@ -40,6 +69,8 @@ static int open_parent(const char *path, const char **ret_name)
     if (slash[1] == '\0' || strcmp(slash + 1, ".") == 0 || strcmp(slash + 1, "..") == 0)
         return -EISDIR;
     *ret_name = slash + 1;
+    if (scope->restricted)
+        return open_in_scope(path, slash, scope);
     memcpy(parent, path, (size_t)(slash - path));
     parent[slash - path] = '\0';
     return open_no_links(AT_FDCWD, slash == path ? "/" : parent, O_PATH | O_DIRECTORY);
@@ -72,6 +103,7 @@ static int make_parents(const char *path)
 
 int qemu_socket_make_directory(const char *path, const struct socket_owner *owner)
 {
+    static const struct socket_scope ours = {0};
     _cleanup_fd_ int parent = -1;
     const char *name;
     int r;
@@ -81,7 +113,7 @@ int qemu_socket_make_directory(const char *path, const struct socket_owner *owne
     r = make_parents(path);
     if (r < 0)
         return r;
-    parent = open_parent(path, &name);
+    parent = open_parent(path, &ours, &name);
     if (parent < 0)
         return parent;
     if (mkdirat(parent, name, 0700) < 0)
@@ -128,7 +160,24 @@ static int address_at(int fd, const char *name, struct sockaddr_un *ret)
     return n < 0 || (size_t)n >= sizeof(ret->sun_path) ? -ENAMETOOLONG : 0;
 }
 
-int qemu_socket_listen(const char *path, const struct socket_owner *owner)
+/* The same for what we have just made in a directory that may be somebody else's: he can have swapped it. */
+static int give_socket_to(int dir, const char *name, const struct socket_owner *owner)
+{
+    _cleanup_fd_ int file = open_no_links(dir, name, O_PATH | O_NOFOLLOW);
+    struct stat st;
+
+    if (file < 0)
+        return file;
+    if (fstat(file, &st) < 0)
+        return -errno;
+    if (!S_ISSOCK(st.st_mode) || st.st_uid != geteuid())
+        return -EFOREIGN;
+    if (owner->uid == geteuid() && (owner->gid == (gid_t)-1 || owner->gid == getegid()))
+        return 0;
+    return fchownat(file, "", owner->uid, owner->gid, AT_EMPTY_PATH) < 0 ? -errno : 0;
+}
+
+int qemu_socket_listen(const char *path, const struct socket_scope *scope, const struct socket_owner *owner)
 {
     _cleanup_fd_ int dir = -1, fd = -1;
     struct sockaddr_un address;
@@ -136,7 +185,7 @@ int qemu_socket_listen(const char *path, const struct socket_owner *owner)
     mode_t mask;
     int r;
 
-    dir = open_parent(path, &name);
+    dir = open_parent(path, scope, &name);
     if (dir < 0)
         return dir;
     r = address_at(dir, name, &address);
@@ -151,7 +200,7 @@ int qemu_socket_listen(const char *path, const struct socket_owner *owner)
     umask(mask);
     if (r < 0)
         return r == -EADDRINUSE ? -EEXIST : r;
-    r = give_to(dir, name, owner);
+    r = give_socket_to(dir, name, owner);
     if (r >= 0 && owner->group && fchmodat(dir, name, 0660, 0) < 0)
         r = -errno;
     if (r >= 0 && listen(fd, BACKLOG) < 0)
@@ -163,17 +212,18 @@ int qemu_socket_listen(const char *path, const struct socket_owner *owner)
     return fd_steal(&fd);
 }
 
-void qemu_socket_unlink(const char *path)
+void qemu_socket_unlink(const char *path, const struct socket_scope *scope)
 {
     const char *name;
     struct stat st;
-    _cleanup_fd_ int dir = open_parent(path, &name);
+    _cleanup_fd_ int dir = open_parent(path, scope, &name);
 
-    if (dir >= 0 && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) >= 0 && S_ISSOCK(st.st_mode))
+    if (dir >= 0 && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) >= 0 && S_ISSOCK(st.st_mode) &&
+        (!scope->restricted || st.st_uid == scope->uid))
         unlinkat(dir, name, 0);
 }
 
-int qemu_socket_connect(const char *path)
+int qemu_socket_connect(const char *path, const struct socket_scope *scope)
 {
     _cleanup_fd_ int dir = -1, file = -1, fd = -1;
     struct sockaddr_un address;
@@ -181,7 +231,7 @@ int qemu_socket_connect(const char *path)
     const char *name;
     int r;
 
-    dir = open_parent(path, &name);
+    dir = open_parent(path, scope, &name);
     if (dir < 0)
         return dir;
     file = open_no_links(dir, name, O_PATH | O_NOFOLLOW);
@@ -193,6 +243,8 @@ int qemu_socket_connect(const char *path)
         return -ELOOP;
     if (!S_ISSOCK(st.st_mode))
         return -ENOTSOCK;
+    if (scope->restricted && st.st_uid != scope->uid)
+        return -EFOREIGN;
     r = address_at(file, NULL, &address);
     if (r < 0)
         return r;
@@ -229,6 +281,7 @@ bool qemu_socket_peer_is(int fd, const struct socket_owner *owner, uid_t *ret_ui
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
         return false;
     *ret_uid = cred.uid;
-    return cred.uid == owner->uid || cred.uid == 0 ||
-           (owner->group && peer_in_group(fd, cred.gid, owner->gid));
+    if (cred.uid == owner->uid || owner->only)
+        return cred.uid == owner->uid;
+    return cred.uid == 0 || (owner->group && peer_in_group(fd, cred.gid, owner->gid));
 }

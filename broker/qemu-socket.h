@@ -13,10 +13,25 @@
 
 #define QEMU_SOCKET_PATH_MAX 108 /* sun_path, its NUL included, unix(7) */
 
+/* Errnos for paths that are not allowed, which no system call here returns by itself. */
+#define EFOREIGN EREMOTE /* it belongs to somebody else */
+#define EOUTSIDE EDOM    /* it is in none of the allowed directories */
+
 struct socket_owner {
     uid_t uid;
     gid_t gid;  /* (gid_t)−1: leave it */
     bool group; /* the group may use it too */
+    bool only;  /* nobody else may, root neither */
+};
+
+/*
+ * Where a path may lead that somebody named who has fewer rights than we: to a socket of his, in a directory
+ * of his, which is below one that the administrator allows, and on its file system. All zero: anywhere.
+ */
+struct socket_scope {
+    bool restricted;
+    uid_t uid;      /* whose they must be */
+    size_t beneath; /* how many bytes of the path name the allowed directory */
 };
 
 /*
@@ -30,15 +45,16 @@ void qemu_socket_remove_directory(const char *path);
 
 /*
  * A listening socket at path, 0600 (or 0660 with a group) and of its owner before anybody can connect.
- * -EEXIST when something is there, -ELOOP for a symbolic link on the way; or another negative errno.
+ * -EEXIST when something is there, -ELOOP for a symbolic link on the way, -EXDEV where it leads out of its
+ * scope and -EFOREIGN where that is not of the scope's user; or another negative errno.
  */
-int qemu_socket_listen(const char *path, const struct socket_owner *owner);
+int qemu_socket_listen(const char *path, const struct socket_scope *scope, const struct socket_owner *owner);
 
 /* Removes what qemu_socket_listen() made. */
-void qemu_socket_unlink(const char *path);
+void qemu_socket_unlink(const char *path, const struct socket_scope *scope);
 
 /* A connection to QEMU's socket; non-blocking. -ENOTSOCK when that is no socket; other negative errnos. */
-int qemu_socket_connect(const char *path);
+int qemu_socket_connect(const char *path, const struct socket_scope *scope);
 
 /*
  * Whether the process at the other end (of the listener, where we connected) is one whose connection this can

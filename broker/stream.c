@@ -11,8 +11,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "authorize.h"
 #include "common/cleanup.h"
+#include "deputy.h"
 #include "log.h"
+#include "quota.h"
 
 enum {
     PAUSE_FIRST = 5000,   /* µs between the tries to connect to QEMU, doubled up to */
@@ -24,6 +27,22 @@ enum {
 static const char *stream_name(const struct stream *stream)
 {
     return stream->migration->options.streams[stream->index];
+}
+
+/* What its path may lead to: one that the caller named, as he may; else what is in the directory made for
+ * him. */
+static int scope_of(const struct stream *stream, struct socket_scope *ret)
+{
+    const struct migration *migration = stream->migration;
+
+    if (migration->options.sockets[stream->index])
+        return deputy_scope(migration->manager->config, migration->uid, stream->path, ret);
+    *ret = (struct socket_scope){0};
+    if (authorize_is_restricted(migration->uid))
+        *ret = (struct socket_scope){.restricted = true,
+                                     .uid = migration->uid,
+                                     .beneath = (size_t)(strrchr(stream->path, '/') - stream->path)};
+    return 0;
 }
 
 /* ---- Outgoing: QEMU connects ---- */
@@ -53,6 +72,7 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
     struct migration *migration = stream->migration;
     _cleanup_fd_ int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     union message m = {.qemu = {.channel = MESSAGE_CHANNEL_NEW, .stream = stream->index}};
+    char why[QUOTA_WHY_MAX];
     uid_t uid;
 
     (void)source;
@@ -69,6 +89,12 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
                       stream->path, uid, migration->owner.uid);
         return 0;
     }
+    if (quota_admit(migration, 1, why) < 0) {
+        if (log_sample(&migration->n_over_quota))
+            log_event(LOG_WARNING, migration->id_text, migration->vm, "A connection to %s was closed: %s",
+                      stream->path, why);
+        return 0;
+    }
     /* What cannot be passed on is closed, and QEMU learns it by that. */
     helper_link_send(migration->helper, MESSAGE_QEMU, &m, fd);
     return 0;
@@ -77,12 +103,14 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
 int stream_listen(struct stream *stream, sd_bus_error *error)
 {
     struct migration *migration = stream->migration;
+    struct socket_scope scope;
     int r;
 
     if (stream->path[0] == '\0')
         return 0; /* its sockets come by OpenStream and AddStream */
 
-    stream->listener = qemu_socket_listen(stream->path, &migration->owner);
+    r = scope_of(stream, &scope);
+    stream->listener = r < 0 ? r : qemu_socket_listen(stream->path, &scope, &migration->owner);
     if (stream->listener < 0) {
         r = stream->listener;
         if (r == -EEXIST)
@@ -90,11 +118,9 @@ int stream_listen(struct stream *stream, sd_bus_error *error)
                 error, VF_ERROR_SOCKET_UNAVAILABLE,
                 "Cannot make the socket %s: something is there already. Remove it, or choose another path.",
                 stream->path);
-        if (r == -ELOOP)
-            return error_set(
-                error, VF_ERROR_PATH_NOT_ALLOWED,
-                "Cannot make the socket %s: a symbolic link is on the way. Give the path without links.",
-                stream->path);
+        if (deputy_why(r))
+            return error_set(error, VF_ERROR_PATH_NOT_ALLOWED, "Cannot make the socket %s: %s", stream->path,
+                             deputy_why(r));
         if (r == -ENOENT)
             return error_set(error, VF_ERROR_SOCKET_UNAVAILABLE,
                              "Cannot make the socket %s: its directory is not there. Make it first.",
@@ -162,6 +188,7 @@ static void failed(struct stream *stream, enum vf_error error, const char *why)
 /* One try: true when that settled it. */
 static bool try_connect(struct stream *stream, uint64_t now)
 {
+    struct socket_scope scope;
     char why[256];
     uid_t uid = (uid_t)-1;
     _cleanup_fd_ int fd = -1;
@@ -182,7 +209,8 @@ static bool try_connect(struct stream *stream, uint64_t now)
                "it has no path, and nobody gave its socket by OpenStream or AddStream in time.");
         return true;
     }
-    r = fd = qemu_socket_connect(stream->path);
+    r = scope_of(stream, &scope);
+    r = fd = r < 0 ? r : qemu_socket_connect(stream->path, &scope);
     if (fd >= 0 && !qemu_socket_peer_is(fd, &stream->migration->owner, &uid)) {
         snprintf(why, sizeof(why),
                  "the process that listens there runs as uid %u, not as uid %u (socket-owner).", uid,
@@ -207,14 +235,14 @@ static bool try_connect(struct stream *stream, uint64_t now)
                  stream->path);
         failed(stream, VF_ERROR_SOCKET_UNAVAILABLE, why);
         return true;
-    case -ELOOP:
-        failed(stream, VF_ERROR_PATH_NOT_ALLOWED,
-               "a symbolic link is on the way. Give the path without links.");
-        return true;
     case -ENOTSOCK:
         failed(stream, VF_ERROR_SOCKET_UNAVAILABLE, "what is there is no socket.");
         return true;
     default:
+        if (deputy_why(r)) {
+            failed(stream, VF_ERROR_PATH_NOT_ALLOWED, deputy_why(r));
+            return true;
+        }
         snprintf(why, sizeof(why), "%s.", strerror(-r));
         failed(stream, VF_ERROR_SOCKET_UNAVAILABLE, why);
         return true;
@@ -236,12 +264,17 @@ static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
 void stream_connect(struct stream *stream, uint32_t channel)
 {
     struct migration *migration = stream->migration;
+    char why[QUOTA_WHY_MAX];
     uint64_t now = 0;
     int r;
 
+    stream->channel = channel;
+    if (quota_admit(migration, 0, why) < 0) { /* this one is counted already */
+        failed(stream, VF_ERROR_LIMIT_EXCEEDED, why);
+        return;
+    }
     sd_event_now(migration->manager->event, CLOCK_MONOTONIC, &now);
     stream->dialling = true;
-    stream->channel = channel;
     stream->deadline = now + migration->manager->config->qemu_timeout;
     stream->pause = PAUSE_FIRST;
     if (try_connect(stream, now))
@@ -286,11 +319,13 @@ int stream_supply(struct stream *stream, int fd, bool ours, sd_bus_error *error)
 
 void stream_close(struct stream *stream)
 {
+    struct socket_scope scope;
+
     stream->accept = sd_event_source_disable_unref(stream->accept);
     stream->retry = sd_event_source_disable_unref(stream->retry);
     stream->dialling = false;
-    if (stream->listener >= 0)
-        qemu_socket_unlink(stream->path);
+    if (stream->listener >= 0 && scope_of(stream, &scope) >= 0)
+        qemu_socket_unlink(stream->path, &scope);
     fd_closep(&stream->listener);
     while (stream->n_supplied > 0)
         fd_closep(&stream->supplied[--stream->n_supplied].fd);

@@ -41,6 +41,11 @@ static int check_ticket(struct manager *manager, const struct ticket *ticket, co
 {
     uint64_t now = migration_now();
 
+    if (ticket->security == SECURITY_PLAIN && !manager->config->allow_plain)
+        return error_set(
+            error, VF_ERROR_SECURITY_MISMATCH,
+            "The ticket is for 'plain', which this host does not allow (AllowPlain=). Prepare the "
+            "migration with 'tls'.");
     if (options->has_security && options->security != ticket->security)
         return error_set(
             error, VF_ERROR_SECURITY_MISMATCH,

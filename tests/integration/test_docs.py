@@ -103,8 +103,7 @@ def test_files_that_are_named_are_there(name: str) -> None:
 def test_nothing_is_promised() -> None:
     """The pages speak of this version."""
     for name in PAGES:
-        for word in ("vmferryctl", "polkit"):
-            assert word not in page(name), f"{name} speaks of {word}"
+        assert "vmferryctl" not in page(name), f"{name} speaks of vmferryctl"
 
 
 # ---- vmferryd(8) ----
@@ -138,24 +137,57 @@ def test_vmferryd_options() -> None:
             assert said[key][1] == default, f"the default of {key}"
 
 
-def test_vmferryd_defaults_are_those_of_the_header() -> None:
-    said = options_of_page("vmferryd.8.rst", "OPTIONS")
-    header = source("broker/config.h")
-    listen = re.search(r'^#define DEFAULT_LISTEN\s+"(.*)"', header, re.M)
-    assert listen and said["--listen"][1] == listen[1]
-    assert int(said["--max-migrations"][1]) == define("DEFAULT_MAX_MIGRATIONS", "broker/config.h")
-    assert int(said["--max-migrations-per-user"][1]) == define("DEFAULT_MAX_PER_USER", "broker/config.h")
-    assert int(said["--max-channels"][1]) == define("DEFAULT_MAX_CHANNELS", "broker/config.h")
-    assert int(said["--window"][1]) == define("DEFAULT_WINDOW_MIB", "broker/config.h")
-    assert int(said["--qemu-timeout"][1]) * 1000000 == define("DEFAULT_QEMU_TIMEOUT", "broker/config.h")
-    text = flat(section(page("vmferryd.8.rst"), "OPTIONS"))
-    assert f"May be given up to {define('CONFIG_LISTEN_MAX', 'broker/config.h')} times" in text
+def settings_of_code() -> dict[str, dict[str, str]]:
+    """By key: all that a row of the table says, with "range" where it is a number."""
+    found: dict[str, dict[str, str]] = {}
+    table = re.search(r"settings\[\] = \{\n(.*?)^\};", source("broker/settings.c"), re.M | re.S)
+    for row in table[1].split("\n    {") if table else []:
+        fields = dict(re.findall(r'\.(\w+) = "(.*?)",', row))
+        limits = re.search(r"(?:NUMBER|LARGE)\(\w+, (\w+), (\w+), (?:(\w+), )?", row)
+        if limits:
+            ends = [end if end.isdigit() else str(define(end, "broker/config.h")) for end in limits.groups()[:2]]
+            fields["range"] = f"{ends[0]} to {ends[1]}"
+        found[fields["key"]] = fields
+    assert len(found) > 10
+    return found
+
+
+def default_of_setting(fields: dict[str, str]) -> str:
+    return options_of_help("broker/vmferryd")["--" + fields["option"]][1]
+
+
+def test_settings() -> None:
+    """The page has each setting in the order of the code, with its range, its option and its default."""
+    said, options = terms(section(page("vmferryd.conf.5.rst"), "SETTINGS")), page("vmferryd.8.rst")
+    there = settings_of_code()
+    assert list(said) == [f"``{key}=``" for key in there]
+    for key, fields in there.items():
+        text = said[f"``{key}=``"]
+        assert text.endswith(f"Default: ``{default_of_setting(fields)}``"), key
+        assert fields.get("range", "") in text, key
+        assert f"--{fields['option']}={fields['argument']}\n  *{key}=*." in options, key
+    assert f"up to {define('CONFIG_LISTEN_MAX', 'broker/config.h')} endpoints" in said["``Listen=``"]
+
+
+def test_example_of_settings() -> None:
+    """It has each setting as a comment with its default; without the '#' the broker takes all of it."""
+    lines = [line for line in source("docs/vmferryd.conf").splitlines() if re.match(r"#\w+=", line)]
+    assert lines == [f"#{key}={default_of_setting(fields)}" for key, fields in settings_of_code().items()]
+    assert not re.search(r"^[^#\n[]", source("docs/vmferryd.conf"), re.M)
+
+
+def test_window_suits_the_helper() -> None:
     low, high = (define(f"WINDOW_{end}", "common/message.h") for end in ("MIN", "MAX"))
-    range_ = re.search(r'read_number\("window", optarg, (\d+), (\d+),', source("broker/main.c"))
-    assert range_ and f"{range_[1]} to {range_[2]} MiB" in text
-    assert low <= int(range_[1]) << 20 and int(range_[2]) << 20 <= high, "what the broker allows, the helper takes"
-    port = define("ENDPOINT_PORT", "broker/endpoint.h")
-    assert f"A port that is left out is {port}." in flat(page("vmferryd.8.rst"))
+    range_ = settings_of_code()["WindowMiB"]["range"].split(" to ")
+    assert low <= int(range_[0]) << 20 and int(range_[1]) << 20 <= high, "what the broker allows, the helper takes"
+    pending = settings_of_code()["MaxGateConnections"]["range"].split(" to ")
+    assert int(pending[1]) == define("GATE_PENDING_MAX", "helper/gate.h")
+
+
+def test_port_of_endpoints() -> None:
+    text = flat(page("vmferryd.8.rst"))
+    assert f"May be given up to {define('CONFIG_LISTEN_MAX', 'broker/config.h')} times" in text
+    assert f"A port that is left out is {define('ENDPOINT_PORT', 'broker/endpoint.h')}." in text
 
 
 def test_helper_options() -> None:
@@ -178,8 +210,9 @@ def test_threat_model_numbers() -> None:
                               for name in ("PEERS_MAX", "SILENCE_RESUME", "SILENCE_MAX"))
     assert f"A relay keeps {peers} that" in text
     assert f"{resume} s of silence on the control connection ({silence} s without resuming)" in text
-    calls = dict(re.findall(r"(CALLS_\w+) = (\d+)", source("broker/caller.c")))
-    assert f"At most {calls['CALLS_PER_SENDER']} calls of one bus connection, and {calls['CALLS_MAX']} in all" in text
+    calls = [define(name, "broker/config.h") for name in ("DEFAULT_CALLS_PER_USER", "DEFAULT_MAX_CALLS")]
+    assert "At most {} calls of one bus connection, and {} in all".format(*calls) in text
+    assert f"at most {calls[0]} of one user" in text
     give_up = re.search(r"give_up = (\d+)", source("broker/endpoint.c"))
     assert give_up and f"TCP gives up after {int(give_up[1]) // 1000} s" in text
 
@@ -312,9 +345,6 @@ def test_broker_page_numbers() -> None:
     assert f"up to {peers} may wait" in text and f"can be given {seen} sockets" in text
     deadline = define("SESSION_PEER_DEADLINE", "helper/session.h") // 1000000
     assert f"and then has {deadline} seconds" in text
-    calls = dict(re.findall(r"(CALLS_\w+) = (\d+)", source("broker/caller.c")))
-    assert f"up to {calls['CALLS_PER_SENDER']} such calls may wait" in text
-    assert f"of all together {calls['CALLS_MAX']}" in text
     silence = [define(f"SESSION_SILENCE_{which}", "helper/session.h") for which in ("RESUME", "MAX")]
     assert "not heard of for {} seconds ({} without resuming)".format(*silence) in text
     features = re.search(r"features\[\] = \{([^}]*)\}", sources("broker"))
@@ -330,6 +360,19 @@ def error_names() -> list[str]:
     found = sorted((int(numbers[key]), name) for key, name in names.items())
     assert [number for number, _ in found] == list(range(1, len(numbers)))
     return [name for _, name in found]
+
+
+def test_authorization() -> None:
+    """The actions are those of the code and of the policy, and the page has the time-outs."""
+    text = section(page(BROKER_PAGE), "WHO MAY DO WHAT")
+    actions = re.findall(r'\[ACTION_\w+\] = "([\w.-]+)"', source("broker/authorize.c"))
+    assert actions and re.findall(r"^``(org[\w.-]+)``", text, re.M) == actions
+    assert re.findall(r'<action id="([^"]+)"', source("dbus/org.vmferry.Broker1.policy")) == actions
+    times = dict(re.findall(r"(\w+_TIMEOUT) = (\d+)", source("broker/authorize.c")))
+    assert f"does not answer within {int(times['ANSWER_TIMEOUT']) // 1000000} seconds" in flat(text)
+    assert f"for up to {int(times['INTERACTIVE_TIMEOUT']) // 60000000} minutes" in flat(text)
+    for detail in re.findall(r'"a\{ss\}", 3, (.*?)\);', source("broker/authorize.c"), re.S)[0].split('"')[1::2]:
+        assert f"*{detail}*" in text
 
 
 def test_errors() -> None:

@@ -4,7 +4,6 @@
 import base64
 import json
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,48 +15,12 @@ from vmlib import broker as harness
 from vmlib.broker import BROKER, MIGRATION, NAME, PATH, PROPERTIES, Bus, BusError, Client, wait_until
 from vmlib.peer import PlainListener
 from vmlib.scene import Scene
+from vmlib.users import NOBODY, OpenBus, as_user
 from vmlib.wire import PLAIN, Ticket, derive
 
-NOBODY = 65534
 DENIED = "org.freedesktop.DBus.Error.AccessDenied"
-CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <type>session</type>
-  <listen>{address}</listen>
-  <auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow user="*"/>
-    <allow own="*"/>
-    <allow send_destination="*" eavesdrop="true"/>
-    <allow eavesdrop="true"/>
-  </policy>
-</busconfig>
-"""
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two users")
-
-
-class OpenBus(Bus):
-    """A bus that lets every user in, as the system bus does."""
-
-    def __init__(self, workdir: Path, name: str = "bus") -> None:
-        self.socket = workdir / name
-        self.address = f"unix:path={self.socket}"
-        config = workdir / f"{name}.conf"
-        config.write_text(CONFIG.format(address=self.address))
-        workdir.chmod(0o755)
-        self._log = open(workdir / f"{name}.log", "wb")
-        self.process = subprocess.Popen(["dbus-daemon", f"--config-file={config}", "--nofork", "--nopidfile"],
-                                        stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL)
-        wait_until(self._listens, "the bus listens", 10)
-
-    def _listens(self) -> bool:
-        try:
-            self.connect().close()
-            return True
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
 
 
 @pytest.fixture(autouse=True)
@@ -66,26 +29,7 @@ def open_bus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def as_nobody(run: Callable[[], Any]) -> Any:
-    """What run() returns, which JSON must be able to carry, in a process of its own under another uid."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.close(reading)
-            os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
-            os.write(writing, json.dumps(run()).encode())
-        except BaseException as error:  # the parent raises it
-            os.write(writing, json.dumps({"raised": repr(error)}).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        data = json.loads(pipe.read())
-    os.waitpid(pid, 0)
-    assert not (isinstance(data, dict) and "raised" in data), data
-    return data
+    return as_user(NOBODY, run)
 
 
 def attempts(bus: Bus, calls: list[tuple[Any, ...]]) -> list[tuple[str, str]]:

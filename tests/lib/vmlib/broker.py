@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call
+from jeepney import DBusAddress, HeaderFields, MessageFlag, MessageType, new_method_call
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
 NAME = "org.vmferry.Broker1"
@@ -102,9 +102,12 @@ class Client:
         self.connection = bus.connect()
 
     def call(self, path: str, interface: str, member: str, signature: str = "", *args: Any,
-             timeout: float = 60) -> tuple[Any, ...]:
+             timeout: float = 60, interactive: bool = False) -> tuple[Any, ...]:
+        """`interactive`: the user may be asked for a password, if need be."""
         address = DBusAddress(path, bus_name=NAME, interface=interface)
         message = new_method_call(address, member, signature or None, args)
+        if interactive:
+            message.header.flags |= MessageFlag.allow_interactive_authorization
         reply = self.connection.send_and_get_reply(message, timeout=timeout)
         if reply.header.message_type == MessageType.error:
             raise BusError(reply.header.fields[HeaderFields.error_name], str(reply.body[0]) if reply.body else "")
@@ -168,10 +171,11 @@ class Broker:
     """A vmferryd on a bus of its own; its sockets are below workdir."""
 
     def __init__(self, workdir: Path, name: str, listen: str | None = "tcp:127.0.0.1:0", helper: Path | None = None,
-                 args: tuple[str, ...] = (), wrapper: tuple[str, ...] = (), netns: str | None = None) -> None:
+                 args: tuple[str, ...] = (), wrapper: tuple[str, ...] = (), netns: str | None = None,
+                 bus_type: type[Bus] | None = None) -> None:
         self.name = name
         self.workdir = workdir
-        self.bus = Bus(workdir, f"bus-{name}")
+        self.bus = (bus_type or Bus)(workdir, f"bus-{name}")
         self.runtime_dir = workdir / name
         self.helper = helper or build_dir() / "helper" / "vmferry-helper"
         self.log_path = workdir / f"{name}.log"
@@ -195,15 +199,23 @@ class Broker:
             self.process.wait(20)
         self.bus.close()
 
+    def bus_options(self) -> list[str]:
+        """The options that lead it to its bus."""
+        return [f"--address={self.bus.address}"]
+
+    def environment(self) -> dict[str, str]:
+        """What it needs there besides what we have."""
+        return {}
+
     def start(self) -> None:
         """(Again) after stop() or kill()."""
-        command = [*self.prefix, str(build_dir() / "broker" / "vmferryd"), f"--address={self.bus.address}",
+        command = [*self.prefix, str(build_dir() / "broker" / "vmferryd"), *self.bus_options(),
                    f"--helper={self.helper}", f"--runtime-dir={self.runtime_dir}", "--verbose", *self.args]
         if self.listen:
             command.append(f"--listen={self.listen}")
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            start_new_session=True)
+                                            start_new_session=True, env={**os.environ, **self.environment()})
         self.client = Client(self.bus)
         wait_until(self._ready, f"vmferryd {self.name} is ready\n{self.log()}", 20)
 
