@@ -28,6 +28,7 @@ Checks everything, or the parts that are named:
   valgrind      the unit tests under valgrind
   integration   brokers, helpers and stand-ins for QEMU on private buses, under ASan and UBSan
   qemu          real QEMUs and strace, with the release build
+  system        two hosts booted with systemd-nspawn, vmferry installed in each; needs root
 
   --long        more rounds, and the tests that take their time
   -h, --help    show this text
@@ -37,7 +38,7 @@ the environment, a test that is skipped counts as failed, unless the machine's k
 """
 
 SANITIZED = ("build-test-asan", ("-Dbuildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Dwerror=true"))
-RELEASE = ("build-test", ("-Dbuildtype=release", "-Dwerror=true"))
+RELEASE = ("build-test", ("-Dbuildtype=release", "-Dwerror=true", "-Dprefix=/usr"))
 
 VALGRIND = ("valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full",
             "--errors-for-leak-kinds=definite,indirect", "--child-silent-after-fork=yes")
@@ -197,15 +198,17 @@ def check_valgrind() -> Count:
     return Count(count.passed, len(bad := [what for what in count.bad if "(skipped: " not in what]), 0, bad)
 
 
-def pytest(directory: Path, log: str, marks: str) -> Count:
+def pytest(directory: Path, log: str, marks: str, where: tuple[str, ...] = ("tests/lib", "tests/integration"),
+           workers: int = 0) -> Count:
+    """As many workers as there are processors, unless it is said."""
     report = directory / f"{log}.xml"
     report.unlink(missing_ok=True)
     count = Count()
     with tempfile.TemporaryDirectory(prefix="vmf-test-") as temporary:
         status, text = run([sys.executable, "-B", "-m", "pytest", "-q", "--no-header", "--tb=short",
                             "-p", "no:cacheprovider", f"--basetemp={temporary}/t",
-                            "-n", str(max(2, os.cpu_count() or 2)), "-m", marks, f"--junitxml={report}",
-                            "--durations=5", "tests/lib", "tests/integration"],
+                            "-n", str(workers or max(2, os.cpu_count() or 2)), "-m", marks, f"--junitxml={report}",
+                            "--durations=5", *where],
                            {"VMFERRY_BUILD": str(directory)}, limit=PYTEST_LIMIT)
     if not report.exists():
         count.fail(f"pytest ({log}): {text or f'exit status {status}'}")
@@ -231,12 +234,18 @@ def check_qemu() -> Count:
     return pytest(build(RELEASE), "qemu", "qemu or tracing")
 
 
+def check_system() -> Count:
+    """One worker: the hosts are booted once a worker."""
+    return pytest(build(RELEASE), "system", "system", ("tests/system",), 1)
+
+
 PARTS: dict[str, Callable[[], Count]] = {
     "format": check_format,
     "unit": check_unit,
     "valgrind": check_valgrind,
     "integration": check_integration,
     "qemu": check_qemu,
+    "system": check_system,
 }
 
 

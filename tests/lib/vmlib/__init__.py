@@ -10,6 +10,7 @@ gdbstub     writes a guest's memory, to prove that the guest's check can fail
 relay       a byte relay between two UNIX sockets that keeps a log, for what a tunnel may expect of QEMU
 users       several users on one bus
 polkit      a real polkitd on a private bus, and a broker that asks it
+nspawn      two booted hosts, vmferry installed in each
 fixtures    pytest fixtures: a work directory that must be left clean
 
 Everything is synchronous, has a time-out wherever it waits, and is meant for one thread an object unless it

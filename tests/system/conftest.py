@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Two booted hosts for all tests of a session; each test must leave them as it found them.
+
+The hosts are in vmlib/nspawn.py. A test takes `hosts` and has hosts.a and hosts.b.
+"""
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from vmlib.fixtures import *  # noqa: F401, F403
+from vmlib.nspawn import Host, TwoHosts, available
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.system)
+    if not os.environ.get("VMFERRY_LONG"):
+        late = [item for item in items if item.get_closest_marker("long")]
+        if late:
+            config.hook.pytest_deselected(items=late)
+            items[:] = [item for item in items if item not in late]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """What the journals of both hosts said during a test that failed."""
+    outcome = yield
+    report = outcome.get_result()
+    begins = item.stash.get(BEGINS, None)
+    if report.failed and begins:
+        for host, cursor in begins:
+            report.sections.append((f"journal of host {host.name}",
+                                    host.journal_text(f"--after-cursor={cursor}", "-n", "200")))
+
+
+BEGINS = pytest.StashKey[list[tuple[Host, str]]]()
+
+
+@pytest.fixture(scope="session")
+def booted() -> Iterator[TwoHosts]:
+    if why := available():
+        pytest.skip(why)
+    with TwoHosts() as hosts:
+        yield hosts
+
+
+@pytest.fixture
+def hosts(booted: TwoHosts, request: pytest.FixtureRequest) -> TwoHosts:
+    request.node.stash[BEGINS] = [(host, host.journal_cursor()) for host in booted]
+    return booted
