@@ -24,6 +24,7 @@
 #define DEFAULT_CALLS_PER_USER    512
 #define DEFAULT_QEMU_TIMEOUT      30000000 /* µs */
 #define DEFAULT_RESUME            60000000 /* µs */
+#define DEFAULT_IDLE              60000000 /* µs */
 #define DEFAULT_WINDOW_MIB        4
 #define DEFAULT_EXPIRE            60000000 /* µs */
 #define DEFAULT_GATE_PENDING      512
@@ -49,9 +50,10 @@ struct config_list {
 
 struct config {
     enum config_bus bus;
-    const char *bus_address; /* BUS_ADDRESS */
-    const char *helper;      /* absolute path of vmferry-helper */
-    const char *runtime_dir; /* absolute path under which the sockets are */
+    const char *bus_address;   /* BUS_ADDRESS */
+    const char *helper;        /* absolute path of vmferry-helper */
+    const char *helper_socket; /* absolute path of systemd's socket for helpers; NULL: forks */
+    const char *runtime_dir;   /* absolute path under which the sockets are */
     struct config_list listen_list;
     const char *listen[CONFIG_LISTEN_MAX];        /* those of the list, or the default; by config_finish() */
     struct endpoint endpoints[CONFIG_LISTEN_MAX]; /* of listen */
@@ -69,6 +71,7 @@ struct config {
     uint32_t max_gate;       /* connections at the peer port that have said nothing yet */
     uint64_t window;         /* bytes */
     uint64_t qemu_timeout;   /* µs until a destination QEMU must accept */
+    uint64_t idle_timeout;   /* µs without anything to do, under systemd; 0: never ends by itself */
     uint64_t expire;         /* µs; of a migration that does not say */
     uint64_t resume_timeout; /* µs; of a migration that does not say */
 };

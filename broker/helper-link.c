@@ -2,49 +2,44 @@
 #include "helper-link.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "common/cleanup.h"
+#include "helper-process.h"
 #include "log.h"
 
 enum {
-    HELPER_FD = 3,           /* as systemd hands over an accepted connection */
-    START_TIMEOUT = 5000000, /* µs */
-    EXIT_TIMEOUT = 3000000,  /* µs from the end of its socket to SIGKILL */
+    START_TIMEOUT = 5000000,       /* µs for a child */
+    START_TIMEOUT_UNIT = 20000000, /* µs for a unit: systemd may have others to start before */
+    EXIT_TIMEOUT = 3000000,        /* µs from the end of its socket to SIGKILL */
+    SPARE_PAUSE = 100000, /* µs from the use of a spare to the next one: whoever took it goes first */
 };
 
 struct helper_link {
     TAILQ_ENTRY(helper_link) entry;
     struct helper_links *links; /* borrowed */
     int fd;                     /* owned; −1 at its end */
-    pid_t pid;
+    struct helper_process process;
     unsigned phase; /* in which it is; what it may say hangs on that */
-    unsigned role;  /* the phase after READY */
+    unsigned role;  /* the phase after READY; 0: not told yet, may say nothing */
     bool ready;
-    bool exited;
     bool draining; /* its last messages are being read */
     bool freed;    /* nobody is interested any more; waits for the exit */
     char why[128];
-    sd_event_source *io, *child, *timer;
-    helper_message_t on_message;
-    helper_gone_t on_gone;
+    sd_event_source *io, *timer;
+    const struct helper_handlers *handlers;
     void *userdata;
 };
 
 static void destroy(struct helper_link *link)
 {
     sd_event_source_disable_unref(link->io);
-    sd_event_source_disable_unref(link->child);
     sd_event_source_disable_unref(link->timer);
+    helper_process_clear(&link->process);
     fd_closep(&link->fd);
     TAILQ_REMOVE(&link->links->links, link, entry);
     free(link);
@@ -54,21 +49,39 @@ void helper_links_clear(struct helper_links *links)
 {
     while (!TAILQ_EMPTY(&links->links))
         destroy(TAILQ_FIRST(&links->links));
+    links->spare = NULL;
+    links->spare_timer = sd_event_source_disable_unref(links->spare_timer);
 }
 
-/* Both its socket and its process have ended. */
+/* Its socket has ended; and its process too, where it is a child. */
 static void gone(struct helper_link *link)
 {
     if (link->freed)
         destroy(link);
     else
-        link->on_gone(link, link->why, link->userdata);
+        link->handlers->gone(link, link->why, link->userdata);
 }
 
-static void kill_process(struct helper_link *link)
+static void arm_timer(struct helper_link *link, uint64_t usec)
 {
-    if (!link->exited)
-        sd_event_source_send_child_signal(link->child, SIGKILL, NULL, 0);
+    sd_event_source_set_time_relative(link->timer, usec);
+    sd_event_source_set_enabled(link->timer, SD_EVENT_ONESHOT);
+}
+
+/* What is not a child is over with its socket. Never at once: somebody up the stack may still use the link.
+ */
+static void close_socket(struct helper_link *link)
+{
+    link->io = sd_event_source_disable_unref(link->io);
+    fd_closep(&link->fd);
+    if (link->process.child) {
+        if (!link->process.exited)
+            arm_timer(link, EXIT_TIMEOUT);
+    } else {
+        if (link->why[0] == '\0')
+            snprintf(link->why, sizeof(link->why), "has ended");
+        arm_timer(link, link->freed && link->process.exit ? EXIT_TIMEOUT : 0);
+    }
 }
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
@@ -79,31 +92,26 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
     (void)usec;
     if (link->fd >= 0 && link->ready)
         return 0;
-    if (link->fd >= 0)
-        snprintf(link->why, sizeof(link->why), "did not start within %d s", START_TIMEOUT / 1000000);
-    kill_process(link);
+    if (link->fd >= 0) {
+        snprintf(link->why, sizeof(link->why), "did not start within %d s",
+                 (link->process.child ? START_TIMEOUT : START_TIMEOUT_UNIT) / 1000000);
+        if (!link->process.child) {
+            close_socket(link);
+            return 0;
+        }
+    }
+    if (link->process.child || (link->freed && link->process.exit))
+        helper_process_kill(&link->process);
+    if (!link->process.child)
+        gone(link);
     return 0;
-}
-
-static void arm_timer(struct helper_link *link, uint64_t usec)
-{
-    sd_event_source_set_time_relative(link->timer, usec);
-    sd_event_source_set_enabled(link->timer, SD_EVENT_ONESHOT);
-}
-
-static void close_socket(struct helper_link *link)
-{
-    link->io = sd_event_source_disable_unref(link->io);
-    fd_closep(&link->fd);
-    if (!link->exited)
-        arm_timer(link, EXIT_TIMEOUT);
 }
 
 void helper_link_kill(struct helper_link *link, const char *why)
 {
     if (link->why[0] == '\0')
         snprintf(link->why, sizeof(link->why), "%s", why);
-    kill_process(link);
+    helper_process_kill(&link->process);
     close_socket(link);
 }
 
@@ -115,6 +123,8 @@ static bool read_one(struct helper_link *link)
 
     if (link->fd < 0 || link->freed)
         return false;
+    if (!link->ready && !link->process.child && !link->process.exit)
+        helper_process_identify(&link->process, link->fd);
     r = message_recv(link->fd, TO_BROKER, link->phase, &m, &fd);
     if (r == -ECONNRESET) /* it has gone with messages of ours unread; what it said before is still there */
         r = message_recv(link->fd, TO_BROKER, link->phase, &m, &fd);
@@ -126,7 +136,7 @@ static bool read_one(struct helper_link *link)
         if (r < 0) {
             snprintf(link->why, sizeof(link->why), "sent a message that is not permitted (%s)",
                      message_name(m.header.type));
-            kill_process(link);
+            helper_process_kill(&link->process);
         }
         close_socket(link);
         return false;
@@ -138,7 +148,7 @@ static bool read_one(struct helper_link *link)
     }
     if (m.header.type == MESSAGE_RESULT)
         link->phase = PHASE_ENDED;
-    link->on_message(link, &m, fd, link->userdata);
+    link->handlers->message(link, &m, fd, link->userdata);
     return true;
 }
 
@@ -153,24 +163,19 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
     return 0;
 }
 
-static void describe_exit(struct helper_link *link, const siginfo_t *si)
-{
-    if (link->why[0] != '\0')
-        return;
-    if (si->si_code == CLD_EXITED)
-        snprintf(link->why, sizeof(link->why), "ended with exit status %d", si->si_status);
-    else
-        snprintf(link->why, sizeof(link->why), "was killed by SIG%s%s", sigabbrev_np(si->si_status),
-                 si->si_status == SIGSYS ? ": it tried a system call that its sandbox forbids" : "");
-}
-
-static int on_exit_of_child(sd_event_source *source, const siginfo_t *si, void *userdata)
+static void on_exit_of_process(void *userdata)
 {
     struct helper_link *link = userdata;
 
-    (void)source;
-    link->exited = link->draining = true;
-    describe_exit(link, si);
+    if (!link->process.child) {
+        /* Whoever waits for its end waits for that of its socket, which is bound to come. */
+        if (link->freed && link->fd < 0)
+            gone(link);
+        return;
+    }
+    if (link->why[0] == '\0')
+        snprintf(link->why, sizeof(link->why), "%s", link->process.why);
+    link->draining = true;
     /* What it had said before is still to be heard: its result, above all. */
     while (read_one(link))
         ;
@@ -178,83 +183,60 @@ static int on_exit_of_child(sd_event_source *source, const siginfo_t *si, void *
     if (link->fd >= 0)
         close_socket(link);
     gone(link);
+}
+
+static void on_unit_of_process(void *userdata)
+{
+    struct helper_link *link = userdata;
+
+    if (!link->freed && link->handlers->unit)
+        link->handlers->unit(link, link->userdata);
+}
+
+/* ret_theirs: the other end, for a child; the caller's. */
+static int open_socket(struct helper_link *link, int *ret_theirs)
+{
+    int pair[2];
+
+    if (link->links->socket) {
+        link->fd = helper_process_connect(link->links->socket);
+        return link->fd < 0 ? link->fd : 0;
+    }
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+        return -errno;
+    link->fd = pair[0];
+    *ret_theirs = pair[1];
     return 0;
 }
 
-static int spawn(const char *path, int fd, pid_t *ret)
+static int start(struct helper_links *links, const struct helper_handlers *handlers, void *userdata,
+                 struct helper_link **ret)
 {
-    char *argv[] = {strdupa("vmferry-helper"), NULL};
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attr;
-    sigset_t none, all;
-    int r;
-
-    sigemptyset(&none);
-    sigfillset(&all);
-    r = posix_spawn_file_actions_init(&actions);
-    if (r != 0)
-        return -r;
-    r = posix_spawnattr_init(&attr);
-    if (r == 0) {
-        /* dup2 onto itself clears close-on-exec too, posix_spawn_file_actions_adddup2(3p). */
-        r = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-        if (r == 0)
-            r = posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-        if (r == 0)
-            r = posix_spawn_file_actions_adddup2(&actions, fd, HELPER_FD);
-        if (r == 0)
-            r = posix_spawnattr_setsigmask(&attr, &none);
-        if (r == 0)
-            r = posix_spawnattr_setsigdefault(&attr, &all);
-        if (r == 0)
-            r = posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-        if (r == 0)
-            r = posix_spawn(ret, path, &actions, &attr, argv, environ);
-        posix_spawnattr_destroy(&attr);
-    }
-    posix_spawn_file_actions_destroy(&actions);
-    return -r;
-}
-
-static int add_sources(struct helper_link *link)
-{
-    int r = sd_event_add_child(link->links->event, &link->child, link->pid, WEXITED, on_exit_of_child, link);
-
-    if (r >= 0)
-        r = sd_event_add_io(link->links->event, &link->io, link->fd, EPOLLIN, on_io, link);
-    if (r >= 0)
-        r = sd_event_add_time_relative(link->links->event, &link->timer, CLOCK_MONOTONIC, START_TIMEOUT, 0,
-                                       on_timer, link);
-    return r;
-}
-
-int helper_link_fork(struct helper_links *links, helper_message_t on_message, helper_gone_t on_gone,
-                     void *userdata, struct helper_link **ret)
-{
-    int pair[2], r;
-
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
-        return -errno;
-    _cleanup_fd_ int ours = pair[0], theirs = pair[1];
+    _cleanup_fd_ int theirs = -1;
     struct helper_link *link = calloc(1, sizeof(*link));
+    int r;
 
     if (!link)
         return -ENOMEM;
     link->phase = PHASE_NEW;
-    link->on_message = on_message;
-    link->on_gone = on_gone;
+    link->handlers = handlers;
     link->userdata = userdata;
     link->links = links;
+    link->fd = -1;
+    link->process = (struct helper_process){.event = links->event,
+                                            .bus = links->bus,
+                                            .on_exit = on_exit_of_process,
+                                            .on_unit = on_unit_of_process,
+                                            .userdata = link};
     TAILQ_INSERT_TAIL(&links->links, link, entry);
-    link->fd = fd_steal(&ours);
-    r = spawn(links->path, theirs, &link->pid);
-    if (r >= 0) {
-        r = add_sources(link);
-        if (r < 0) {
-            kill(link->pid, SIGKILL);
-            waitpid(link->pid, NULL, 0);
-        }
-    }
+    r = sd_event_add_time_relative(links->event, &link->timer, CLOCK_MONOTONIC,
+                                   links->socket ? START_TIMEOUT_UNIT : START_TIMEOUT, 0, on_timer, link);
+    if (r >= 0)
+        r = open_socket(link, &theirs);
+    if (r >= 0)
+        r = sd_event_add_io(links->event, &link->io, link->fd, EPOLLIN, on_io, link);
+    if (r >= 0 && theirs >= 0)
+        r = helper_process_fork(&link->process, links->path, theirs);
     if (r < 0) {
         destroy(link);
         return r;
@@ -263,25 +245,118 @@ int helper_link_fork(struct helper_links *links, helper_message_t on_message, he
     return 0;
 }
 
+/* ---- The spare ---- */
+
+static void spare_said(struct helper_link *link, const union message *m, int fd, void *userdata)
+{
+    (void)m;
+    (void)userdata;
+    fd_closep(&fd);
+    helper_link_kill(link, "said something before it was asked");
+}
+
+/* There is none until one is needed and made: a helper that always dies is not started over and over. */
+static void spare_gone(struct helper_link *link, const char *why, void *userdata)
+{
+    struct helper_links *links = userdata;
+
+    log_event(LOG_NOTICE, NULL, NULL, "The spare helper %s.", why);
+    links->spare = helper_link_free(link);
+}
+
+static const struct helper_handlers spare_handlers = {.message = spare_said, .gone = spare_gone};
+
+static int on_spare_time(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct helper_links *links = userdata;
+
+    (void)source;
+    (void)usec;
+    if (!links->spare && start(links, &spare_handlers, links, &links->spare) < 0)
+        links->spare = NULL;
+    return 0;
+}
+
+void helper_links_keep_spare(struct helper_links *links)
+{
+    if (!links->socket)
+        return;
+    if (!links->spare_timer)
+        sd_event_add_time_relative(links->event, &links->spare_timer, CLOCK_MONOTONIC, 0, 0, on_spare_time,
+                                   links);
+    else {
+        sd_event_source_set_time_relative(links->spare_timer, SPARE_PAUSE);
+        sd_event_source_set_enabled(links->spare_timer, SD_EVENT_ONESHOT);
+    }
+}
+
+/* Not seen to be so, for its end may wait to be read. */
+static bool has_ended(const struct helper_link *link)
+{
+    char byte;
+
+    return link->fd < 0 || recv(link->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+int helper_link_new(struct helper_links *links, const struct helper_handlers *handlers, void *userdata,
+                    struct helper_link **ret)
+{
+    struct helper_link *link = links->spare;
+    int r = 0;
+
+    links->spare = NULL;
+    if (!link || has_ended(link)) {
+        helper_link_free(link);
+        r = start(links, handlers, userdata, &link);
+    } else {
+        link->handlers = handlers;
+        link->userdata = userdata;
+    }
+    if (r < 0)
+        return r;
+    helper_links_keep_spare(links);
+    *ret = link;
+    return 0;
+}
+
+/* ---- Its owner ---- */
+
 struct helper_link *helper_link_free(struct helper_link *link)
 {
     if (!link)
         return NULL;
     link->freed = true;
-    if (link->exited && !link->draining)
+    if (link->process.child && link->process.exited && !link->draining)
         destroy(link);
     else
-        close_socket(link); /* its exit destroys the rest */
+        close_socket(link); /* its exit destroys the rest, or its timer */
     return NULL;
 }
 
 int helper_link_send(struct helper_link *link, enum message_type type, union message *m, int fd)
 {
+    unsigned role = type == MESSAGE_START_RELAY ? PHASE_RELAY : type == MESSAGE_START_GATE ? PHASE_GATE : 0;
     int r = link->fd >= 0 ? message_send(link->fd, type, m, fd) : -ENOTCONN;
 
-    if (r >= 0 && type == MESSAGE_START_RELAY)
-        link->role = PHASE_RELAY;
-    else if (r >= 0 && type == MESSAGE_START_GATE)
-        link->role = PHASE_GATE;
+    if (r >= 0 && role != 0) {
+        link->role = role;
+        if (link->ready) /* the spare */
+            link->phase = role;
+    }
     return r;
+}
+
+const char *helper_link_unit(const struct helper_link *link)
+{
+    return link ? link->process.unit : "";
+}
+
+const char *helper_links_source(const struct helper_links *links)
+{
+    return links->socket ? links->socket : links->path;
+}
+
+const char *helper_links_option(const struct helper_links *links)
+{
+    return links->socket ? "Is vmferry-helper.socket active? See --helper-socket=." : "See --helper=.";
 }

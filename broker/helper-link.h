@@ -2,11 +2,13 @@
 #pragma once
 
 /*
- * The broker's end of its socket to one helper, and the helper's process where the broker forked it. Whatever
- * the helper says that the table of common/message.h does not permit ends it.
+ * The broker's end of its socket to one helper, and the helper's process: the broker's child, or under
+ * systemd one that vmferry-helper.socket has started for the connection. Whatever the helper says that the
+ * table of common/message.h does not permit ends it.
  */
 
 #include <sys/queue.h>
+#include <systemd/sd-bus.h>
 #include <systemd/sd-event.h>
 
 #include "common/message.h"
@@ -15,8 +17,12 @@ struct helper_link;
 
 /* All helpers of a broker, those too that nobody is interested in any more but that have yet to end. */
 struct helper_links {
-    sd_event *event;  /* borrowed */
-    const char *path; /* borrowed; of vmferry-helper, absolute */
+    sd_event *event;    /* borrowed */
+    sd_bus *bus;        /* borrowed; where systemd is asked for units; NULL: nowhere */
+    const char *path;   /* borrowed; of vmferry-helper, absolute: forks */
+    const char *socket; /* borrowed; of vmferry-helper.socket, absolute: connects there instead; or NULL */
+    struct helper_link *spare;    /* one of those that systemd starts, kept ready: a start takes its time */
+    sd_event_source *spare_timer; /* makes the next one */
     TAILQ_HEAD(, helper_link) links;
 };
 
@@ -24,29 +30,43 @@ struct helper_links {
  * end. */
 void helper_links_clear(struct helper_links *links);
 
-/* fd is the callee's; only messages that the table gives an FD come with one. */
-typedef void (*helper_message_t)(struct helper_link *link, const union message *m, int fd, void *userdata);
+/* From now on a spare is kept, where systemd starts the helpers. */
+void helper_links_keep_spare(struct helper_links *links);
 
-/* Once, when the helper is gone and all that it said was read; why is a sentence's end ("was killed by
- * SIGSYS"). */
-typedef void (*helper_gone_t)(struct helper_link *link, const char *why, void *userdata);
+/* What the owner of a link is told. */
+struct helper_handlers {
+    /* fd is the callee's; only messages that the table gives an FD come with one. */
+    void (*message)(struct helper_link *link, const union message *m, int fd, void *userdata);
+    /* Once, when the helper is gone and all that it said was read; why is a sentence's end ("was killed by
+     * SIGSYS"). */
+    void (*gone)(struct helper_link *link, const char *why, void *userdata);
+    /* Its unit is known now; NULL: nobody asks. */
+    void (*unit)(struct helper_link *link, void *userdata);
+};
 
 /*
- * Forks a helper. It has 5 s to get ready; what is sent before waits for it. 0 or a
- * negative errno: then nothing is left.
+ * A helper: the spare, or a new one. It has 5 s to get ready (20 s under systemd); what is sent before waits
+ * for it. handlers must outlive it. 0 or a negative errno: then nothing is left.
  */
-int helper_link_fork(struct helper_links *links, helper_message_t on_message, helper_gone_t on_gone,
-                     void *userdata, struct helper_link **ret);
+int helper_link_new(struct helper_links *links, const struct helper_handlers *handlers, void *userdata,
+                    struct helper_link **ret);
 
 /*
- * Ends the connection; nothing is called any more. A helper that has not ended within 3 s is killed; it is
- * reaped in any case.
+ * Ends the connection; nothing is called any more. A helper that has not ended within 3 s is killed; a child
+ * is reaped in any case.
  */
 struct helper_link *helper_link_free(struct helper_link *link);
 
 /* Borrows fd (−1 for none). A negative errno where it cannot be sent. */
 int helper_link_send(struct helper_link *link, enum message_type type, union message *m, int fd);
 
-/* SIGKILL, for a helper that is not to be trusted any more: nothing that it said is read. on_gone() follows
+/* SIGKILL, for a helper that is not to be trusted any more: nothing that it said is read. gone() follows
  * with why. */
 void helper_link_kill(struct helper_link *link, const char *why);
+
+/* The systemd unit that it runs in; "" where it is not known (yet), or there is none. NULL has none. */
+const char *helper_link_unit(const struct helper_link *link);
+
+/* For error messages: what is started, or where it comes from, and how that is set. */
+const char *helper_links_source(const struct helper_links *links);
+const char *helper_links_option(const struct helper_links *links);

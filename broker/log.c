@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "log.h"
 
-#include <stdarg.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define SD_JOURNAL_SUPPRESS_LOCATION
@@ -39,21 +39,76 @@ bool log_sample(uint32_t *count)
     return *count <= LOG_SAMPLE_ALL || (*count & (*count - 1)) == 0;
 }
 
-void log_event(int priority, const char *id, const char *vm, const char *format, ...)
+enum { FIELDS_MAX = 10, TEXT_MAX = 1024, FIELD_MAX = 512 };
+
+/* The fields of one entry. */
+struct entry {
+    struct iovec fields[FIELDS_MAX];
+    char texts[FIELDS_MAX][FIELD_MAX];
+    int n;
+};
+
+static void add_field(struct entry *entry, const char *name, const char *value)
 {
-    char text[1024];
-    va_list args;
+    char *text = entry->texts[entry->n];
+
+    if (!value || value[0] == '\0')
+        return;
+    snprintf(text, FIELD_MAX, "%s=%s", name, value);
+    entry->fields[entry->n++] = (struct iovec){text, strlen(text)};
+}
+
+static void send_to_journal(int priority, const struct log_about *about, const char *text)
+{
+    char message[TEXT_MAX + sizeof("MESSAGE=")], number[4];
+    struct entry entry = {.n = 1};
+
+    snprintf(message, sizeof(message), "MESSAGE=%s", text);
+    snprintf(number, sizeof(number), "%d", priority & 7);
+    entry.fields[0] = (struct iovec){message, strlen(message)};
+    add_field(&entry, "PRIORITY", number);
+    add_field(&entry, "MESSAGE_ID", about->message_id);
+    add_field(&entry, "VMFERRY_MIGRATION", about->id);
+    add_field(&entry, "VMFERRY_VM", about->vm);
+    add_field(&entry, "VMFERRY_ROLE", about->role);
+    add_field(&entry, "VMFERRY_ERROR", about->error);
+    add_field(&entry, "VMFERRY_UID", about->uid);
+    add_field(&entry, "VMFERRY_METHOD", about->method);
+    add_field(&entry, "OBJECT_SYSTEMD_UNIT", about->unit);
+    sd_journal_sendv(entry.fields, entry.n);
+}
+
+void log_about_v(int priority, const struct log_about *about, const char *format, va_list args)
+{
+    char text[TEXT_MAX];
+    int n = 0;
 
     if (priority > priority_max)
         return;
-    va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
+    if (about->id)
+        n = snprintf(text, sizeof(text), "%s (%s): ", about->id, about->vm ? about->vm : "");
+    vsnprintf(text + n, sizeof(text) - (size_t)n, format, args);
     if (to_journal)
-        sd_journal_send("MESSAGE=%s", text, "PRIORITY=%i", priority, "VMFERRY_MIGRATION=%s", id ? id : "",
-                        "VMFERRY_VM=%s", vm ? vm : "", NULL);
-    else if (id)
-        fprintf(stderr, "vmferryd: %s (%s): %s\n", id, vm ? vm : "", text);
+        send_to_journal(priority, about, text);
     else
         fprintf(stderr, "vmferryd: %s\n", text);
+}
+
+void log_about(int priority, const struct log_about *about, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    log_about_v(priority, about, format, args);
+    va_end(args);
+}
+
+void log_event(int priority, const char *id, const char *vm, const char *format, ...)
+{
+    const struct log_about about = {.id = id, .vm = vm};
+    va_list args;
+
+    va_start(args, format);
+    log_about_v(priority, &about, format, args);
+    va_end(args);
 }

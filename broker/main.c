@@ -16,7 +16,7 @@
 #include "settings.h"
 #include "version.h"
 
-enum { HELP_INDENT = 32 };
+enum { HELP_INDENT = 32, EXIT_USAGE = 2 };
 
 static void help_setting(const struct setting *setting)
 {
@@ -41,6 +41,7 @@ static void help(void)
         "  --user                        serve the user's bus instead of the system bus\n"
         "  --address=ADDRESS             serve the bus at this D-Bus address\n"
         "  --helper=PATH                 the helper (default %s)\n"
+        "  --helper-socket=PATH          get helpers from systemd, by connecting here; none is forked\n"
         "  --runtime-dir=PATH            make the sockets below it (default /run/vmferry, or\n"
         "                                $XDG_RUNTIME_DIR/vmferry with --user or --address)\n"
         "  --config=PATH                 read this file and PATH.d/*.conf instead of the host's\n"
@@ -67,6 +68,7 @@ enum {
     OPTION_USER = 256,
     OPTION_ADDRESS,
     OPTION_HELPER,
+    OPTION_HELPER_SOCKET,
     OPTION_RUNTIME_DIR,
     OPTION_CONFIG,
     OPTION_SETTING, /* and as many as there are settings */
@@ -76,6 +78,7 @@ static const struct option plain_options[] = {
     {"user", no_argument, NULL, OPTION_USER},
     {"address", required_argument, NULL, OPTION_ADDRESS},
     {"helper", required_argument, NULL, OPTION_HELPER},
+    {"helper-socket", required_argument, NULL, OPTION_HELPER_SOCKET},
     {"runtime-dir", required_argument, NULL, OPTION_RUNTIME_DIR},
     {"config", required_argument, NULL, OPTION_CONFIG},
     {"verbose", no_argument, NULL, 'v'},
@@ -120,6 +123,8 @@ static bool read_option(struct config *config, struct arguments *arguments, int 
         return true;
     case OPTION_HELPER:
         return set_path("helper", optarg, &config->helper);
+    case OPTION_HELPER_SOCKET:
+        return set_path("helper-socket", optarg, &config->helper_socket);
     case OPTION_RUNTIME_DIR:
         return set_path("runtime-dir", optarg, &config->runtime_dir);
     case OPTION_CONFIG:
@@ -235,7 +240,7 @@ int main(int argc, char **argv)
     config_init(&config);
     config.helper = VMFERRY_HELPER_PATH;
     if (!read_config(argc, argv, &config) || !set_runtime_dir(&config))
-        return EXIT_FAILURE;
+        return EXIT_USAGE;
     umask(0022);
     raise_limits();
 #if !defined(__SANITIZE_ADDRESS__)      /* LeakSanitizer has to attach */
@@ -246,5 +251,5 @@ int main(int argc, char **argv)
         return EXIT_FAILURE;
     r = manager_run(manager);
     manager_free(manager);
-    return r != 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    return r == 0 || r == EXIT_IDLE ? r : EXIT_FAILURE;
 }

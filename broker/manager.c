@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "caller.h"
@@ -180,6 +179,7 @@ int manager_new(const struct config *config, struct manager **ret)
     r = set_up_event(manager);
     manager->helpers.event = manager->event;
     manager->helpers.path = config->helper;
+    manager->helpers.socket = config->helper_socket;
     if (r >= 0)
         r = port_new(manager, &manager->port);
     if (r < 0)
@@ -188,6 +188,7 @@ int manager_new(const struct config *config, struct manager **ret)
         r = take_runtime_dir(manager);
     if (r >= 0)
         r = open_bus(manager);
+    manager->helpers.bus = manager->bus;
     if (r < 0) {
         manager_free(manager);
         return r;
@@ -214,9 +215,16 @@ struct manager *manager_free(struct manager *manager)
 
 int manager_run(struct manager *manager)
 {
-    sd_notify(0, "READY=1");
-    log_event(LOG_INFO, NULL, NULL, "Ready as %s.", BUS_NAME);
-    return sd_event_loop(manager->event);
+    int r;
+
+    helper_links_keep_spare(&manager->helpers);
+    r = lifecycle_start(manager);
+    if (r >= 0) {
+        log_event(LOG_INFO, NULL, NULL, "Ready as %s.", BUS_NAME);
+        r = sd_event_loop(manager->event);
+    }
+    lifecycle_stop(manager);
+    return r;
 }
 
 struct migration *manager_find(struct manager *manager, enum message_role role, uint64_t id)

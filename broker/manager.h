@@ -13,6 +13,7 @@
 #include "config.h"
 #include "errors.h"
 #include "helper-link.h"
+#include "lifecycle.h"
 
 #define BUS_NAME            "org.vmferry.Broker1"
 #define BROKER_PATH         "/org/vmferry/Broker1"
@@ -30,6 +31,7 @@ struct manager {
     struct port *port;           /* owned */
     int lock;                    /* owned: held for as long as the runtime directory is ours */
     struct helper_links helpers;
+    struct lifecycle lifecycle;
     TAILQ_HEAD(migrations, migration) migrations; /* the oldest first */
     uint32_t n_running;
     uint32_t n_finished;
@@ -45,7 +47,8 @@ int manager_new(const struct config *config, struct manager **ret);
 /* The helpers of active migrations go on without us. */
 struct manager *manager_free(struct manager *manager);
 
-/* Until SIGTERM or SIGINT: 0. Until the bus ends: above 0. Or a negative errno. */
+/* Until SIGTERM or SIGINT: 0. Until nobody needs it: EXIT_IDLE. Until the bus ends: another number above 0.
+ * Or a negative errno. */
 int manager_run(struct manager *manager);
 
 /* NULL when there is none. */

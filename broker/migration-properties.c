@@ -37,7 +37,7 @@ int migration_get_text(sd_bus *bus, const char *path, const char *interface, con
     else if (strcmp(property, "Peer") == 0)
         value = migration->peer;
     else if (strcmp(property, "HelperUnit") == 0)
-        value = ""; /* forked: there is no unit */
+        value = migration->helper_unit;
     else {
         if (migration->error != VF_ERROR_NONE)
             snprintf(name, sizeof(name), ERROR_PREFIX "%s", vf_error_to_string(migration->error));
@@ -62,11 +62,14 @@ int migration_get_sockets(sd_bus *bus, const char *path, const char *interface, 
     return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
-static uint64_t current_rate(const struct migration *migration)
+uint64_t migration_rate(const struct migration *migration)
 {
     struct timespec ts;
-    uint64_t now, at = STATS_READ(migration->page.stats->rate_at_usec);
+    uint64_t now, at;
 
+    if (!migration->page.stats)
+        return 0;
+    at = STATS_READ(migration->page.stats->rate_at_usec);
     clock_gettime(CLOCK_MONOTONIC, &ts);
     now = (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
     if (migration->state == STATE_FINISHED || now - at > RATE_STALE)
@@ -98,7 +101,7 @@ int migration_get_number(sd_bus *bus, const char *path, const char *interface, c
     else if (strcmp(property, "BytesReceived") == 0)
         value = STATS_READ(stats->received);
     else if (strcmp(property, "Rate") == 0)
-        value = current_rate(migration);
+        value = migration_rate(migration);
     else if (strcmp(property, "RoundTripUsec") == 0)
         value = STATS_READ(stats->round_trip_usec);
     return sd_bus_message_append(reply, "t", value);

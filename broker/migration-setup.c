@@ -36,14 +36,16 @@ static int start_helper(struct migration *migration, const uint8_t secret[static
     memcpy(m.start_relay.streams, migration->options.streams, sizeof(m.start_relay.streams));
     r = stats_page_make(&migration->page);
     if (r >= 0)
-        r = helper_link_fork(&migration->manager->helpers, migration_on_message, migration_on_helper_gone,
-                             migration, &migration->helper);
+        r = helper_link_new(&migration->manager->helpers, &migration_helper_handlers, migration,
+                            &migration->helper);
     if (r >= 0)
         r = helper_link_send(migration->helper, MESSAGE_START_RELAY, &m, migration->page.fd);
     explicit_bzero(&m, sizeof(m));
     if (r < 0)
-        return error_set(error, VF_ERROR_HELPER_FAILED, "Cannot start %s: %s. See --helper=.", config->helper,
-                         strerror(-r));
+        return error_set(error, VF_ERROR_HELPER_FAILED, "Cannot start %s: %s. %s",
+                         helper_links_source(&migration->manager->helpers), strerror(-r),
+                         helper_links_option(&migration->manager->helpers));
+    migration_on_helper_unit(migration->helper, migration);
     return 0;
 }
 
@@ -125,8 +127,8 @@ int migration_prepare(struct manager *manager, const char *vm, struct options *o
         return r;
     }
     migration_await_peer(migration);
-    log_event(LOG_INFO, migration->id_text, migration->vm,
-              "Prepared: waits for its source for %" PRIu64 " s.", migration->options.expire / 1000000);
+    migration_log(migration, LOG_INFO, LOG_PREPARED, "Prepared: waits for its source for %" PRIu64 " s.",
+                  migration->options.expire / 1000000);
     migration_emit_new(migration);
     *ret = migration;
     return 0;
@@ -163,9 +165,9 @@ int migration_start(struct manager *manager, const char *vm, const char *text, s
         return r;
     }
     migration_await_peer(migration);
-    log_event(LOG_INFO, migration->id_text, migration->vm, "Started: %s%s.",
-              migration->options.n_endpoints > 0 ? "dials " : "waits for AddPeerConnection",
-              migration->options.n_endpoints > 0 ? migration->options.endpoints[0] : "");
+    migration_log(migration, LOG_INFO, LOG_PREPARED, "Started: %s%s.",
+                  migration->options.n_endpoints > 0 ? "dials " : "waits for AddPeerConnection",
+                  migration->options.n_endpoints > 0 ? migration->options.endpoints[0] : "");
     migration_emit_new(migration);
     *ret = migration;
     return 0;

@@ -32,7 +32,7 @@ static void set_state(struct migration *migration, enum message_state state)
 {
     if (migration->state == state)
         return;
-    log_event(LOG_DEBUG, migration->id_text, migration->vm, "%d → %d", migration->state, state);
+    migration_log(migration, LOG_DEBUG, NULL, "%d → %d", migration->state, state);
     migration->state = state;
     if (state == STATE_FINISHED) {
         migration->manager->n_running--;
@@ -108,7 +108,7 @@ static void set_timer(struct migration *migration, uint64_t usec, sd_event_time_
     r = sd_event_add_time_relative(migration->manager->event, &migration->timer, CLOCK_MONOTONIC, usec, 0,
                                    handler, migration);
     if (r < 0)
-        log_event(LOG_ERR, migration->id_text, migration->vm, "Failed to set a timer: %s", strerror(-r));
+        migration_log(migration, LOG_ERR, NULL, "Failed to set a timer: %s", strerror(-r));
 }
 
 /* What ErrorName and ErrorMessage say: why it ended, or why it is interrupted. */
@@ -126,23 +126,17 @@ static void set_message(struct migration *migration, enum vf_error error, const 
 
 static void finish(struct migration *migration, enum vf_error error, const char *text)
 {
-    const struct stats *stats;
-
     if (migration->state == STATE_FINISHED)
         return;
     set_message(migration, error, text);
     migration->result = vf_error_to_result(error);
     migration->finished = migration_now();
     stats_page_detach(&migration->page);
-    stats = migration->page.stats;
     release(migration, false);
     if (!migration->farewell)
         migration->helper = helper_link_free(migration->helper);
     set_state(migration, STATE_FINISHED);
-    log_event(migration->result == VF_RESULT_FAILED ? LOG_ERR : LOG_INFO, migration->id_text, migration->vm,
-              "%s: %s%s%" PRIu64 " bytes sent, %" PRIu64 " received.", vf_result_to_string(migration->result),
-              error != VF_ERROR_NONE ? text : "", error != VF_ERROR_NONE ? " " : "", stats ? stats->sent : 0,
-              stats ? stats->received : 0);
+    migration_log_result(migration, text);
     set_timer(migration, FINISHED_KEPT, on_forget_time);
     migration_emit_changed(migration, "State", "Result", "ErrorName", "ErrorMessage", "FinishedUsec", NULL);
     migration_reply_result(migration, NULL);
@@ -357,11 +351,11 @@ static void on_state(struct migration *migration, const struct message_state_cha
     }
     if (migration->state == STATE_WAITING) {
         drop_ticket(migration);
-        log_event(LOG_INFO, migration->id_text, migration->vm, "Connected to %s.", migration->peer);
+        migration_log(migration, LOG_INFO, LOG_CONNECTED, "Connected to %s.", migration->peer);
     }
     set_message(migration, m->state == STATE_INTERRUPTED ? VF_ERROR_INTERRUPTED : VF_ERROR_NONE, m->text);
     if (m->state == STATE_INTERRUPTED)
-        log_event(LOG_WARNING, migration->id_text, migration->vm, "Interrupted: %s", m->text);
+        migration_log(migration, LOG_WARNING, NULL, "Interrupted: %s", m->text);
     set_state(migration, m->state);
     if (migration->ending == VF_ERROR_NONE) {
         if (m->state == STATE_CONNECTED)
@@ -396,7 +390,7 @@ static void on_result(struct migration *migration, const struct message_result *
     finish(migration, m->error, m->text);
 }
 
-void migration_on_message(struct helper_link *link, const union message *m, int fd, void *userdata)
+static void on_message(struct helper_link *link, const union message *m, int fd, void *userdata)
 {
     struct migration *migration = userdata;
 
@@ -420,20 +414,17 @@ void migration_on_message(struct helper_link *link, const union message *m, int 
         on_result(migration, &m->result);
         break;
     case MESSAGE_LOG:
-        if (message_text_ok(m->log.text, sizeof(m->log.text)) && log_sample(&migration->n_helper_logs))
-            log_event(m->log.priority < LOG_ERR || m->log.priority > LOG_DEBUG ? LOG_ERR
-                                                                               : (int)m->log.priority,
-                      migration->id_text, migration->vm, "helper: %s", m->log.text);
+        migration_log_helper(migration, &m->log);
         break;
     default:
         helper_link_kill(link, "sent a message that a relay may not send");
     }
 }
 
-void migration_on_helper_gone(struct helper_link *link, const char *why, void *userdata)
+static void on_helper_gone(struct helper_link *link, const char *why, void *userdata)
 {
     struct migration *migration = userdata;
-    char text[256];
+    char text[640];
 
     (void)link;
     if (migration->state == STATE_FINISHED) {
@@ -445,6 +436,13 @@ void migration_on_helper_gone(struct helper_link *link, const char *why, void *u
         return;
     }
     snprintf(text, sizeof(text),
-             "Its helper %s. The QEMUs have lost their connections; start the migration anew.", why);
+             "Its helper %s%s%s. The QEMUs have lost their connections; start the migration anew.", why,
+             migration->helper_unit[0] != '\0' ? "; its unit was " : "", migration->helper_unit);
     finish(migration, VF_ERROR_HELPER_FAILED, text);
 }
+
+const struct helper_handlers migration_helper_handlers = {
+    .message = on_message,
+    .gone = on_helper_gone,
+    .unit = migration_on_helper_unit,
+};

@@ -16,6 +16,7 @@
 #include "common/message.h"
 #include "dial.h"
 #include "helper-link.h"
+#include "helper-process.h"
 #include "manager.h"
 #include "options.h"
 #include "qemu-socket.h"
@@ -80,8 +81,9 @@ struct migration {
     uint64_t finished; /* µs, CLOCK_REALTIME */
     char *directory;   /* owned; of the default sockets; NULL: none was made */
     struct stream streams[MESSAGE_STREAMS_MAX];
-    struct helper_link *helper; /* owned */
-    bool expects_peers;         /* holds the peer port */
+    struct helper_link *helper;        /* owned */
+    char helper_unit[HELPER_UNIT_MAX]; /* stays known when the helper has gone; "": none, or not yet */
+    bool expects_peers;                /* holds the peer port */
     uint32_t n_helper_logs;
     uint32_t n_strangers;   /* connections of others to its sockets */
     uint32_t n_over_quota;  /* connections beyond MaxChannelsPerUser=, MaxChannelsInAll= */
@@ -152,8 +154,18 @@ uint64_t migration_now(void);
 void migration_await_peer(struct migration *migration);
 
 /* What its helper says, and that it is gone. */
-void migration_on_message(struct helper_link *link, const union message *m, int fd, void *userdata);
-void migration_on_helper_gone(struct helper_link *link, const char *why, void *userdata);
+extern const struct helper_handlers migration_helper_handlers;
+
+/* ---- migration-log.c ---- */
+
+/* message_id: LOG_* of log.h, or NULL. */
+void migration_log(const struct migration *migration, int priority, const char *message_id,
+                   const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* For migration.c: that it is finished; what its helper wants to be told; in which unit that runs. */
+void migration_log_result(const struct migration *migration, const char *text);
+void migration_log_helper(struct migration *migration, const struct message_log *m);
+void migration_on_helper_unit(struct helper_link *link, void *userdata);
 
 /* ---- ticketing.c: for migration-setup.c ---- */
 

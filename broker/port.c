@@ -72,8 +72,7 @@ static void on_arrived(struct port *port, const struct message_arrived *m, int f
         reject(port, fd, VF_ERROR_NO_SUCH_MIGRATION);
     } else {
         if (log_sample(&port->n_unexpected))
-            log_event(LOG_NOTICE, migration->id_text, migration->vm, "%s asked for it, but it has ended.",
-                      peer);
+            migration_log(migration, LOG_NOTICE, NULL, "%s asked for it, but it has ended.", peer);
         reject(port, fd, rejection_of(migration, m->kind));
     }
 }
@@ -121,6 +120,8 @@ static void on_gone(struct helper_link *link, const char *why, void *userdata)
     sd_event_source_set_enabled(port->restart, SD_EVENT_ONESHOT);
 }
 
+static const struct helper_handlers handlers = {.message = on_message, .gone = on_gone};
+
 static int start_gate(struct port *port)
 {
     union message m = {.start_gate = {.max_pending = port->manager->config->max_gate,
@@ -128,7 +129,7 @@ static int start_gate(struct port *port)
     union message listener = {0};
     int r;
 
-    r = helper_link_fork(&port->manager->helpers, on_message, on_gone, port, &port->gate);
+    r = helper_link_new(&port->manager->helpers, &handlers, port, &port->gate);
     if (r >= 0)
         r = helper_link_send(port->gate, MESSAGE_START_GATE, &m, -1);
     for (size_t i = 0; r >= 0 && i < port->manager->config->n_listen; i++)
@@ -218,8 +219,9 @@ int port_acquire(struct port *port, sd_bus_error *error)
     r = start_gate(port);
     if (r < 0) {
         close_port(port);
-        return error_set(error, VF_ERROR_HELPER_FAILED, "Cannot start %s: %s. See --helper=.", config->helper,
-                         strerror(-r));
+        return error_set(error, VF_ERROR_HELPER_FAILED, "Cannot start %s: %s. %s",
+                         helper_links_source(&port->manager->helpers), strerror(-r),
+                         helper_links_option(&port->manager->helpers));
     }
     port->users = 1;
     return 0;

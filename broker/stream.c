@@ -84,9 +84,9 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
     }
     if (!qemu_socket_peer_is(fd, &stream->migration->owner, &uid)) {
         if (log_sample(&migration->n_strangers))
-            log_event(LOG_WARNING, migration->id_text, migration->vm,
-                      "A connection to %s by uid %u was closed: it belongs to uid %u (socket-owner).",
-                      stream->path, uid, migration->owner.uid);
+            migration_log(migration, LOG_WARNING, NULL,
+                          "A connection to %s by uid %u was closed: it belongs to uid %u (socket-owner).",
+                          stream->path, uid, migration->owner.uid);
         return 0;
     }
     if (quota_admit(migration, 1, why) < 0) {

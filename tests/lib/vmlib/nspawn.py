@@ -36,10 +36,7 @@ from .broker import BROKER, NAME, PATH, Client, Migration, build_dir, variants, 
 
 _ROOT = "/run/root"  # of the host, in the mount namespace
 _MASKED = (
-    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service",
-    "fstrim.timer", "man-db.timer", "postgresql.service", "postgresql@.service", "systemd-firstboot.service",
-    "systemd-networkd.service", "systemd-networkd.socket", "systemd-pstore.service", "systemd-timesyncd.service",
-    "stunnel.target", "getty.target", "console-getty.service",
+    "console-getty.service", "getty.target", "systemd-firstboot.service", "systemd-networkd.socket",
 )
 _USERS = {"alice": 4101, "bob": 4102}
 _BUSES = {"a": "dbus", "b": "dbus-broker"}
@@ -105,6 +102,8 @@ class Host:
         (root / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
         (root / "var/lib/dbus/machine-id").unlink(missing_ok=True)
         (root / "etc/hostname").write_text(f"host-{self.name}\n")
+        for wants in [*units.glob("*.wants"), *root.glob("etc/rc?.d")]:  # whatever is enabled on this machine
+            shutil.rmtree(wants)
         for unit in _MASKED:
             (units / unit).unlink(missing_ok=True)
             (units / unit).symlink_to("/dev/null")
