@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "common/cleanup.h"
@@ -292,12 +293,30 @@ int migration_open_stream(struct migration *migration, uint32_t stream, int *ret
     return 0;
 }
 
+/* supplied_take(), of what no other migration was given: two that read one socket would tear its bytes apart.
+ */
+static int take(struct migration *migration, int fd, bool unix_only, int *ret, sd_bus_error *error)
+{
+    const struct migration *other;
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    TAILQ_FOREACH(other, &migration->manager->migrations, entry)
+    {
+        if (other != migration && supplied_knows(&other->supplied, st.st_ino))
+            return error_invalid(error, "That socket was given before, to migration %s. Pass each only once.",
+                                 other->uid == migration->uid ? other->id_text : "of another user");
+    }
+    return supplied_take(&migration->supplied, migration->manager->bus, fd, unix_only, ret, error);
+}
+
 int migration_add_stream(struct migration *migration, uint32_t stream, int fd, sd_bus_error *error)
 {
     int taken, r = admit_socket(migration, error);
 
     if (r >= 0)
-        r = supplied_take(&migration->supplied, migration->manager->bus, fd, true, &taken, error);
+        r = take(migration, fd, true, &taken, error);
     return r < 0 ? r : stream_supply(&migration->streams[stream], taken, false, error);
 }
 
@@ -306,7 +325,7 @@ int migration_add_peer(struct migration *migration, int fd, sd_bus_error *error)
     int taken, r = admit_socket(migration, error);
 
     if (r >= 0)
-        r = supplied_take(&migration->supplied, migration->manager->bus, fd, false, &taken, error);
+        r = take(migration, fd, false, &taken, error);
     if (r < 0)
         return r;
     endpoint_tune(taken);

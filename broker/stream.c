@@ -301,6 +301,10 @@ int stream_supply(struct stream *stream, int fd, bool ours, sd_bus_error *error)
 
     if (migration->role == ROLE_OUTGOING) {
         r = helper_link_send(migration->helper, MESSAGE_QEMU, &m, fd);
+        if (r == -EAGAIN)
+            return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
+                             "Migration %s does not keep up with its sockets. Try again later.",
+                             migration->id_text);
         if (r < 0)
             return error_set(error, VF_ERROR_HELPER_FAILED, "The helper of migration %s does not answer: %s.",
                              migration->id_text, strerror(-r));

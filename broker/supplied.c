@@ -52,6 +52,14 @@ static bool same_peer(int a, int b)
            size_a > sizeof(sa_family_t) && memcmp(&of_a, &of_b, size_a) == 0;
 }
 
+bool supplied_knows(const struct supplied *supplied, ino_t inode)
+{
+    for (size_t i = 0; i < supplied->n_seen; i++)
+        if (supplied->seen[i] == inode)
+            return true;
+    return false;
+}
+
 /* Remembers the socket; -EEXIST when it was given before, -ENOBUFS when there were too many. */
 static int remember(struct supplied *supplied, int fd)
 {
@@ -60,9 +68,8 @@ static int remember(struct supplied *supplied, int fd)
 
     if (fstat(fd, &st) < 0)
         return -errno;
-    for (size_t i = 0; i < supplied->n_seen; i++)
-        if (supplied->seen[i] == st.st_ino)
-            return -EEXIST;
+    if (supplied_knows(supplied, st.st_ino))
+        return -EEXIST;
     if (supplied->n_seen == SUPPLIED_SEEN_MAX)
         return -ENOBUFS;
     seen = realloc(supplied->seen, (supplied->n_seen + 1) * sizeof(*seen));

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <systemd/sd-bus.h>
 
 #define SUPPLIED_PEERS_MAX 64   /* that no channel has taken yet */
@@ -21,6 +22,9 @@ struct supplied {
 
 /* NULL for a connected stream socket of a fitting domain, or what it is instead. */
 const char *socket_check(int fd, bool unix_only);
+
+/* Whether a socket of this inode was given; a socket keeps its own for as long as anybody has it open. */
+bool supplied_knows(const struct supplied *supplied, ino_t inode);
 
 /*
  * Takes over a socket from a message: a copy of fd (borrowed) that is close-on-exec and non-blocking, if it

@@ -295,6 +295,10 @@ class Giver:
     def give(self, member: str, fd: object) -> None:
         self.migration.call(member, *(("h", fd) if member == "AddPeerConnection" else ("sh", "migrate", fd)))
 
+    def to_helper(self, member: str) -> bool:
+        """Whether what is given goes on to the helper at once, so that its pace is the only limit here."""
+        return (member == "AddStream") == (self.migration.get("Role") == "outgoing")
+
     def assert_refused(self, member: str, fd: object, word: str, error: str = "org.freedesktop.DBus.Error.InvalidArgs",
                        ) -> None:
         with pytest.raises(BusError) as refusal:
@@ -351,6 +355,38 @@ def test_the_same_twice(giver: Giver, member: str) -> None:
         for again in (a, copy):
             for other in ("AddStream", "AddPeerConnection"):
                 giver.assert_refused(other, again, "was given before")
+
+
+@MEMBERS
+def test_the_same_to_two_migrations(giver: Giver, hosts: Hosts, member: str) -> None:
+    """Both would read from it."""
+    other = giver.broker.prepare("web2", {"sockets": NO_PATH, "endpoints": NO_PORT})
+    a, b = socket.socketpair()
+    with a, b:
+        other.call("AddStream", "sh", "migrate", a)
+        giver.assert_refused(member, a, f"was given before, to migration {other.id}")
+        other.cancel()
+        other.wait_finished()
+    a, b = socket.socketpair()
+    with a, b:
+        giver.give(member, a)
+
+
+@MEMBERS
+def test_vsock(giver: Giver, member: str) -> None:
+    """A peer may be connected by it; QEMU is not."""
+    with socket.socket(socket.AF_VSOCK) as listener, socket.socket(socket.AF_VSOCK) as a:
+        try:
+            listener.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+            listener.listen()
+            a.connect((1, listener.getsockname()[1]))  # the loopback's CID
+        except OSError as error:
+            pytest.skip(f"the kernel has no vsock loopback: {error}")
+        with listener.accept()[0]:
+            if member == "AddStream":
+                giver.assert_refused(member, a, "not a UNIX socket")
+            else:
+                giver.give(member, a)
 
 
 @MEMBERS
@@ -430,8 +466,11 @@ def test_flood_of_right_ones(giver: Giver, member: str) -> None:
             stack.callback(a.close)
             stack.enter_context(b)
         errors = flood(giver, member, [a for a, _ in pairs])
-        assert set(errors) <= {"", "org.vmferry.Error.LimitExceeded"}
-        assert "" in errors and errors == sorted(errors)  # from the limit on, every one
+        assert set(errors) == {"", "org.vmferry.Error.LimitExceeded"} or giver.to_helper(member)
+        assert set(errors) <= {"", "org.vmferry.Error.LimitExceeded"} and errors[:64] == [""] * 64
+        if not giver.to_helper(member):
+            # The control connection's place in the queue is free when the helper has asked for that, sooner or later.
+            assert errors.count("") <= 64 + (giver.migration.get("Role") == "outgoing"), errors
         for a, _ in pairs:
             a.close()
         giver.close()
