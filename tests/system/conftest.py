@@ -28,6 +28,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """What the journals of both hosts said during a test that failed."""
     outcome = yield
     report = outcome.get_result()
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
     begins = item.stash.get(BEGINS, None)
     if report.failed and begins:
         for host, cursor in begins:
@@ -35,6 +37,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
                                     host.journal_text(f"--after-cursor={cursor}", "-n", "200")))
 
 
+FAILED = pytest.StashKey[bool]()
 BEGINS = pytest.StashKey[list[tuple[Host, str]]]()
 
 
@@ -47,6 +50,10 @@ def booted() -> Iterator[TwoHosts]:
 
 
 @pytest.fixture
-def hosts(booted: TwoHosts, request: pytest.FixtureRequest) -> TwoHosts:
-    request.node.stash[BEGINS] = [(host, host.journal_cursor()) for host in booted]
-    return booted
+def hosts(booted: TwoHosts, request: pytest.FixtureRequest) -> Iterator[TwoHosts]:
+    """The two hosts; afterwards no migration, socket, failed unit or helper but a spare may be left."""
+    begins = [(host, host.journal_cursor()) for host in booted]
+    request.node.stash[BEGINS] = begins
+    yield booted
+    for host in booted:
+        host.clean(check=not request.node.stash.get(FAILED, False))

@@ -32,7 +32,8 @@ class Pair:
     """A source that runs the guest, and a destination with `incoming="defer"`.
 
     `mib` is what the guest sweeps. `capabilities` and `parameters` are set at both ends, before anything is
-    sent. close() ends both QEMUs; a `with` does so too.
+    sent. `prefixes` are what the source's and the destination's command lines begin with. close() ends both QEMUs; a
+    `with` does so too.
 
     The short way is precopy() or postcopy(); the long way, for tests that break things, is listen(), begin(),
     begin_postcopy(), wait_completed().
@@ -46,13 +47,14 @@ class Pair:
         parameters: dict[str, Any] | None = None,
         name: str = "vm",
         extra: Sequence[str] = (),
+        prefixes: tuple[Sequence[str], Sequence[str]] = ((), ()),
     ) -> None:
         self._parameters = parameters or {}
         image = guest.build_guest(workdir, mib)
         ram = guest.vm_mib(mib)
-        self.source = Qemu(workdir, image, ram, f"{name}-src", extra=extra)
+        self.source = Qemu(workdir, image, ram, f"{name}-src", extra=extra, prefix=prefixes[0])
         try:
-            self.destination = Qemu(workdir, image, ram, f"{name}-dst", incoming="defer", extra=extra)
+            self.destination = Qemu(workdir, image, ram, f"{name}-dst", incoming="defer", extra=extra, prefix=prefixes[1])
         except BaseException:
             self.source.close()
             raise

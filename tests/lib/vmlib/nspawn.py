@@ -33,6 +33,7 @@ from typing import Any
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
 from .broker import BROKER, NAME, PATH, Client, Migration, build_dir, variants, wait_until
+from .hosts import Tunnel, named
 
 _ROOT = "/run/root"  # of the host, in the mount namespace
 _MASKED = (
@@ -235,6 +236,33 @@ class Host:
         """The pid, on the host, of its vmferryd; 0 where there is none. Activates nothing."""
         return int(self.show("vmferryd.service", "MainPID"))
 
+    def helpers(self) -> list[str]:
+        """The units of helpers that run, the gate and the spare among them."""
+        return self.units("vmferry-helper@*")
+
+    def files(self) -> list[str]:
+        """What there is of migrations below /run/vmferry."""
+        found = self.run("find", "/run/vmferry", "-mindepth", "2").stdout
+        return sorted(found.splitlines())
+
+    def clean(self, check: bool = True) -> None:
+        """Nothing of any migration is left, or (where that is not checked) will be. A broker that runs goes on."""
+        if self.broker_pid:
+            for _, _, _, state, _, path in self.broker.list():
+                migration = Migration(self.broker, path)  # type: ignore[arg-type]
+                assert state == "finished" or not check, f"{path} is {state}"
+                if state != "finished":
+                    migration.cancel()
+                    migration.wait_finished()
+                migration.call("Forget")
+        if check:
+            wait_until(lambda: len(self.helpers()) <= 1, f"only the spare is left: {self.helpers()}")
+            wait_until(lambda: not self.files(), f"no file is left: {self.files()}")
+            assert self.failed_units() == []
+        else:
+            self.systemctl("stop", "vmferryd.service", "vmferry-helper@*.service")
+            self.systemctl("reset-failed")
+
     def close(self) -> None:
         if self._broker:
             self._broker.close()
@@ -261,6 +289,19 @@ class HostBus:
         return open_dbus_connection(f"unix:path={self._host.outside('/run/dbus/system_bus_socket')}", enable_fds=True)
 
 
+class HostMigration(Migration):
+    """A migration whose sockets are named by their paths out here, for stand-ins for QEMU."""
+
+    broker: "HostBroker"  # type: ignore[assignment]
+
+    def socket(self, stream: str = "migrate") -> str:
+        return str(self.broker.host.outside(super().socket(stream)))
+
+    def unit(self) -> str:
+        """Its helper's, once systemd has said it."""
+        return str(wait_until(lambda: self.get("HelperUnit"), f"{self.path} has a unit"))
+
+
 class HostBroker:
     """The broker of a host for vmlib.broker.Migration, for tests that make many calls."""
 
@@ -269,13 +310,13 @@ class HostBroker:
         self.bus: Any = HostBus(host)
         self.client = Client(self.bus)
 
-    def prepare(self, vm: str = "web1", options: dict[str, tuple[str, Any]] | None = None) -> Migration:
+    def prepare(self, vm: str = "web1", options: dict[str, tuple[str, Any]] | None = None) -> HostMigration:
         path, ticket = self.client.call(PATH, BROKER, "PrepareIncoming", "sa{sv}", vm, variants(options))
-        return Migration(self, path, ticket)  # type: ignore[arg-type]
+        return HostMigration(self, path, ticket)  # type: ignore[arg-type]
 
-    def outgoing(self, ticket: str, vm: str = "web1", options: dict[str, tuple[str, Any]] | None = None) -> Migration:
+    def outgoing(self, ticket: str, vm: str = "web1", options: dict[str, tuple[str, Any]] | None = None) -> HostMigration:
         (path,) = self.client.call(PATH, BROKER, "StartOutgoing", "ssa{sv}", vm, ticket, variants(options))
-        return Migration(self, path)  # type: ignore[arg-type]
+        return HostMigration(self, path)  # type: ignore[arg-type]
 
     def list(self) -> list[tuple[Any, ...]]:
         return self.client.call(PATH, BROKER, "ListMigrations")[0]
@@ -323,6 +364,14 @@ class TwoHosts:
         for host in self:
             wait_until(lambda: '"UP"' in host.run("ip", "-j", "link", "show", "peer0").stdout and
                        '"operstate":"UP"' in host.run("ip", "-j", "link", "show", "peer0").stdout, "the link is up")
+
+    def connect(self, vm: str = "web1", security: str = "tls", **options: tuple[str, Any]) -> Tunnel:
+        """A migration from a to b that is connected and carries nothing yet; options as in vmlib.hosts."""
+        incoming = self.b.broker.prepare(vm, {"security": ("s", security), **named(options)})
+        outgoing = self.a.broker.outgoing(incoming.ticket or "", vm, named(options))
+        for migration in (outgoing, incoming):
+            migration.wait_state("connected")
+        return Tunnel(outgoing, incoming)
 
     def cut(self) -> None:
         """Nothing gets through any more, and nobody is told."""

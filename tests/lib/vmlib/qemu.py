@@ -51,7 +51,7 @@ class Qemu:
     `image` is a guest image of build_guest() and `ram_mib` the VM's memory: both the same on source and
     destination. `incoming` is None for a source; for a destination it is a URI to listen at, or "defer" to
     listen later, by listen(). With `gdb`, a gdbstub listens at `gdb_path`. `extra` goes to the end of the
-    command line.
+    command line, `prefix` in front of it: a program that becomes the QEMU, on another host for instance.
 
     The harness's own monitor is a socketpair; a second one listens at `qmp_path`, for the program under test.
     close() ends the process and reaps it; a `with` does so too.
@@ -66,6 +66,7 @@ class Qemu:
         incoming: str | None = None,
         gdb: bool = False,
         extra: Sequence[str] = (),
+        prefix: Sequence[str] = (),
     ) -> None:
         binary = qemu_binary()
         if binary is None:
@@ -82,7 +83,7 @@ class Qemu:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         # fmt: off
         self.command = [
-            binary, "-name", name, "-no-user-config", "-nodefaults", "-display", "none",
+            *prefix, binary, "-name", name, "-no-user-config", "-nodefaults", "-display", "none",
             "-machine", "pc", "-accel", "tcg,tb-size=16", "-m", f"{ram_mib}M",
             "-drive", f"file={image},format=raw,if=floppy,readonly=on",
             "-chardev", f"file,id=serial0,path={self._serial_path}", "-serial", "chardev:serial0",
