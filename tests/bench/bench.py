@@ -55,34 +55,22 @@ USAGE = """Usage: tools/bench [OPTION…]
 Measures vmferry beside what people use instead, all in one run and interleaved, and writes tables (Markdown, JSON) and
 plots (PNG). Takes some 12 minutes on two cores, which should have nothing else to do.
 
-  --only=NAME,…        these sections, or these tunnels, or both:
-                       {sections}
-                       {tunnels}
+  --only=NAME,…        these sections, or these tunnels, or both. Sections: stream, pages, qemu, start, memory, many,
+                       scaling, system. Tunnels: direct-unix, direct-tcp; socat, socat-256k, socket-proxyd, haproxy,
+                       go; ssh, ssh-aes128-gcm, stunnel, haproxy-tls, socat-openssl-256k, go-mtls, qemu-tls;
+                       gnutls-floor; vmferry-plain, vmferry-tls
   --rounds=N           that count (default 5; real QEMU and some others: half as many)
   --gib=N              of a stream (default 1)
   --quick              tiny volumes, one round: does everything work? The figures are worth nothing
   --congestion=NAME    TCP's congestion control, or "system" for the machine's own (default reno)
   --output=DIR         where to write bench.json, bench.md and *.png (default build/bench)
   --from=DIR           measure nothing: take the figures that a run has written there
-  --update-docs        fill the tables of docs/performance.md, and put the plots beside it
+  --update-docs[=FILE] fill the tables of docs/performance.md, or of FILE, and put the plots beside it
   --check              say of every target whether it was met, and fail where one was not
   -h, --help           show this text
 
 The exit status is 1 where something could not be measured, or with --check where a target was missed.
 """
-
-
-def wrapped(words: list[str]) -> str:
-    lines = [""]
-    for word in words:
-        if len(lines[-1]) + len(word) > 88:
-            lines.append("")
-        lines[-1] += (" " if lines[-1] else "") + word
-    return ("\n" + " " * 23).join(lines)
-
-
-def usage() -> str:
-    return USAGE.format(sections=wrapped(list(SECTIONS)), tunnels=wrapped(list(tunnels.REGISTRY)))
 
 
 class Parser(argparse.ArgumentParser):
@@ -100,11 +88,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--congestion", default="reno")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "bench")
     parser.add_argument("--from", dest="source", type=Path)
-    parser.add_argument("--update-docs", action="store_true")
+    parser.add_argument("--update-docs", nargs="?", type=Path, const=DOCUMENT)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     if options.help:
-        print(usage(), end="")
+        print(USAGE, end="")
         sys.exit(0)
     options.rounds = options.rounds if options.rounds is not None else 1 if options.quick else 5
     options.gib = options.gib if options.gib is not None else 1 / 64 if options.quick else 1.0
@@ -118,7 +106,7 @@ def arguments() -> argparse.Namespace:
         parser.error(f"there is no section and no tunnel {', '.join(unknown)}")
     options.sections = [name for name in SECTIONS if name in names] or list(SECTIONS)
     options.tunnels = frozenset(name for name in names if name in tunnels.REGISTRY)
-    if options.update_docs and options.quick:
+    if options.update_docs == DOCUMENT and options.quick:
         parser.error("--quick measures nothing worth writing down, so not with --update-docs")
     return options
 
@@ -163,9 +151,9 @@ def write(data: dict[str, Any], directory: Path) -> None:
     plots.draw(data["sections"], directory)
 
 
-def update_docs(data: dict[str, Any], directory: Path) -> None:
-    report.update(DOCUMENT, data)
-    beside = DOCUMENT.with_suffix("")
+def update_docs(data: dict[str, Any], document: Path, directory: Path) -> None:
+    report.update(document, data)
+    beside = document.with_suffix("")
     beside.mkdir(exist_ok=True)
     for name in plots.PLOTS:
         if data["sections"].get(name):
@@ -196,7 +184,7 @@ def main() -> int:
             data = measure(options)
         write(data, options.output)
         if options.update_docs:
-            update_docs(data, options.output)
+            update_docs(data, options.update_docs, options.output)
     except (BenchError, OSError, subprocess.CalledProcessError) as error:
         print(f"tools/bench: {error}", file=sys.stderr)
         return 1

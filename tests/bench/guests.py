@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lab import BenchError, Lab, percentile, spread
+from lab import BenchError, Lab, percentile, spread, wait_until
 from run import Run
 from tunnels import DirectTcp, Spec, Tunnel, register
 from vmlib import guest
@@ -95,7 +95,9 @@ def migrate(run: Run, spec: Spec, mode: str) -> dict[str, Any]:
             source.wait_until(lambda: int(source.query_migrate().get("ram", {}).get("transferred", 0)) > 1 << 20,
                               "the first MiB", 60)
             source.start_postcopy()
-        info = source.wait_migration({"completed"}, 120)
+        source.wait_migration({"completed"}, 120)
+        # QEMU says so a moment before it has worked out how long it took.
+        info = wait_until(lambda: (now := source.query_migrate()).get("total-time") and now, "the migration's figures")
         target.wait_migration({"completed"}, 30)
         target.wait_sweeps(1)
         guest.assert_unharmed(source.serial() + target.serial())

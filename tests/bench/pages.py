@@ -79,7 +79,7 @@ def measure(run: Run) -> list[dict[str, Any]]:
     def once(spec: Spec, _: int) -> dict[str, Any]:
         return ask(run, spec.make(run.lab))
 
-    found = run.interleave("pages", specs, run.rounds, once, tell)
+    found = run.interleave("pages", specs, run.fewer_rounds, once, tell)
     return [{"name": spec.name, "kind": spec.kind, "peer": spec.peer,
              **{key: spread([one[key] for one in found[spec.name]]) for key in FIGURES},
              "busy_count": sum(one["busy_count"] for one in found[spec.name])}

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 from lab import BenchError, Lab, read, wait_until
-from tunnels import Spec, Tunnel, exists, register
+from tunnels import Spec, Tunnel, register
 
 PROXYD = "/lib/systemd/systemd-socket-proxyd"
 BUFFER = 256 * 1024
@@ -47,7 +48,7 @@ class SocketProxyd(Tunnel):
     note = "no half-close"
 
     def start(self, destination: str) -> str:
-        if not exists(PROXYD):
+        if not Path(PROXYD).exists():
             raise BenchError(f"{PROXYD} is not installed: tools/install-deps bench")
         source = self.path("src")
         with self.lab.inside("b"):
@@ -144,8 +145,6 @@ class Ssh(Tunnel):
         return source
 
     def _keygen(self, name: str) -> None:
-        import subprocess
-
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bench", "-f", self.path(name)],
                        check=True, stdin=subprocess.DEVNULL)
 
@@ -174,7 +173,7 @@ class Stunnel(Pair):
 
     def stop(self) -> None:
         super().stop()
-        found = re.search(r"Negotiated (TLS\S+) ciphersuite:? (\S+)", Path(self.path("a.log")).read_text(errors="replace"))
+        found = re.search(r"(TLS\S+) ciphersuite: (\S+)", Path(self.path("a.log")).read_text(errors="replace"))
         self.note = f"{found[1]} {found[2]}" if found else ""
 
 

@@ -37,7 +37,7 @@ def bars(name: str, rows: Rows, key: str) -> str:
 
 def plot_bars(name: str) -> str:
     return (f"plot ${name} using 1:2:5:xtic(6) with boxes lc rgb variable notitle, "
-            f"${name} using 1:2:3:4 with yerrorbars pt 0 lc rgb 'black' notitle\n")
+            f"${name} using 1:2:3:4 with yerrorbars ps 0 lc rgb 'black' notitle\n")
 
 
 def stream(rows: Rows) -> tuple[int, int, str]:
@@ -55,7 +55,7 @@ def pages(rows: Rows) -> tuple[int, int, str]:
     titles = ("idle, p50", "idle, p99", "beside a stream, p50", "beside a stream, p99")
     return 1100, 520, block("data", lines) + (
         "set title 'Round trip of a page request, µs (less is better; logarithmic)'\nset logscale y\n"
-        "set style data histograms\nset style histogram clustered gap 1\nset boxwidth 0.9\nset key outside top\n"
+        "set style data histograms\nset style histogram clustered gap 1\nset boxwidth 0.9\nset key outside top center horizontal\n"
         "plot " + ", ".join(f"$data using {i + 2}:xtic(1) title '{title}'" for i, title in enumerate(titles)) + "\n")
 
 
@@ -78,7 +78,7 @@ def scaling(rows: Rows) -> tuple[int, int, str]:
              + " ".join(str(found.get((name, cores, channels), "NaN")) for name in names) for cores, channels in places]
     return 800, 480, block("data", lines) + (
         "set title 'Throughput over cores and channels, GiB/s'\nset yrange [0:*]\nset style data histograms\n"
-        "set style histogram clustered gap 1\nset boxwidth 0.9\nset key outside top\n"
+        "set style histogram clustered gap 1\nset boxwidth 0.9\nset key outside top center horizontal\n"
         "plot " + ", ".join(f"$data using {i + 2}:xtic(1) title '{name}'" for i, name in enumerate(names)) + "\n")
 
 

@@ -116,12 +116,14 @@ PLOTTED = {"stream": "Throughput and CPU", "pages": "Round trip of a page reques
            "scaling": "Throughput over channels and cores"}
 
 
-def markdown(data: dict[str, Any]) -> dict[str, str]:
-    """By marker: what goes there."""
+def markdown(data: dict[str, Any], plots: str = "") -> dict[str, str]:
+    """By marker: what goes there. The plots are in that directory beside it."""
     made = {"conditions": conditions(data["conditions"]), "targets": verdicts(data["sections"])}
     for name, rows in data["sections"].items():
         if rows:
             made[name] = TABLES[name][1](rows)
+            if name in PLOTTED:
+                made[name] += f"\n\n![{PLOTTED[name]}]({plots}{name}.png)"
     return made
 
 
@@ -132,8 +134,6 @@ def whole(data: dict[str, Any]) -> str:
     for name, (title, _) in TABLES.items():
         if name in made:
             parts += [f"## {title}", made[name]]
-            if name in PLOTTED:
-                parts.append(f"![{PLOTTED[name]}]({name}.png)")
     parts += ["## Targets", made["targets"]]
     if data["failures"]:
         parts += ["## What failed", table(["section", "tunnel", "error"],
@@ -147,9 +147,9 @@ MARKER = re.compile(r"(<!-- bench:(\w+) -->\n)(.*?)(<!-- /bench -->)", re.S)
 
 def update(document: Path, data: dict[str, Any]) -> None:
     """Fills what is between the document's markers; a section that was not measured stays as it was."""
-    made = markdown(data)
+    made = markdown(data, f"{document.stem}/")
     if set(data["sections"]) != set(TABLES):
-        del made["targets"]  # of a part of the run it would say "not measured"
+        del made["targets"], made["conditions"]  # they are the whole run's
 
     def fill(match: re.Match[str]) -> str:
         begin, name, old, end = match.groups()

@@ -6,11 +6,10 @@ A tunnel of your own: subclass Tunnel, and register() a Spec for it in a module 
 
 from __future__ import annotations
 
-import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from lab import BenchError, Lab, end_process
@@ -61,8 +60,8 @@ class Tunnel:
 
     def spawn(self, host: str, argv: list[str], **kwargs: Any) -> subprocess.Popen[Any]:
         """On that host. Its words go to a log that a failure shows."""
-        if argv[0] is None or (os.sep not in argv[0] and not _which(argv[0])):
-            raise BenchError(f"{argv[0] or 'Go'} is not installed: tools/install-deps bench")
+        if not shutil.which(argv[0]):
+            raise BenchError(f"{argv[0]} is not installed: tools/install-deps bench")
         log = self.directory / f"{host}.log"
         with open(log, "ab") as out, self.lab.inside(host):
             child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, **{"stdout": out, "stderr": out, **kwargs})
@@ -72,12 +71,6 @@ class Tunnel:
     def log(self) -> str:
         """The last that its programs have said."""
         return "\n".join(path.read_text(errors="replace")[-1000:] for path in sorted(self.directory.glob("*.log")))
-
-
-def _which(name: str) -> str | None:
-    import shutil
-
-    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 
 
 class DirectUnix(Tunnel):
@@ -120,7 +113,3 @@ def register(spec: Spec) -> None:
 
 register(Spec("direct-unix", "direct", DirectUnix))
 register(Spec("direct-tcp", "direct", DirectTcp))
-
-
-def exists(path: str) -> bool:
-    return Path(path).exists()
