@@ -139,6 +139,7 @@ def measure(run: Run) -> list[dict[str, Any]]:
             every = [took for one in found[spec.name] for took in one["faults_us"]]
             if every:
                 row["faults"] = len(every)
+                row["stall_ms"] = spread([sum(one["faults_us"]) / 1e3 for one in found[spec.name]])
                 row["fault_p50_us"], row["fault_p99_us"] = percentile(every, 50), percentile(every, 99)
             rows.append(row)
     return rows

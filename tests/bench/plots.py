@@ -16,7 +16,8 @@ set style fill solid 0.8 border -1
 set boxwidth 0.7
 set grid ytics
 set xtics rotate by -40 nomirror scale 0
-set bmargin 8
+set bmargin 9
+set rmargin 9
 """
 OURS, PEERS = "#1f6f8b", "#c9c9c9"
 
@@ -37,7 +38,7 @@ def bars(name: str, rows: Rows, key: str) -> str:
 
 def plot_bars(name: str) -> str:
     return (f"plot ${name} using 1:2:5:xtic(6) with boxes lc rgb variable notitle, "
-            f"${name} using 1:2:3:4 with yerrorbars ps 0 lc rgb 'black' notitle\n")
+            f"${name} using 1:3:(0):($4-$3) with vectors nohead lw 3 lc rgb 'black' notitle\n")
 
 
 def stream(rows: Rows) -> tuple[int, int, str]:

@@ -56,9 +56,10 @@ def qemu(rows: Rows) -> str:
         assert any_row
         lines.append([bold(any_row), any_row["kind"], *(cell(row or {}, key, 0) for row in (pre, post)
                                                         for key in ("total_ms", "downtime_ms")),
-                      fault(post, "p50"), fault(post, "p99"), str(post.get("faults", "–")) if post else "–"])
+                      fault(post, "p50"), fault(post, "p99"), str(post.get("faults", "–")) if post else "–",
+                      cell(post or {}, "stall_ms", 0)])
     return table(["tunnel", "kind", "pre-copy: total, ms", "downtime, ms", "post-copy: total, ms", "downtime, ms",
-                  "fault p50, ms", "fault p99, ms", "faults"], lines)
+                  "fault p50, ms", "fault p99, ms", "faults", "all faults of a migration, ms"], lines)
 
 
 def start(rows: Rows) -> str:
