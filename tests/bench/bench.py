@@ -161,9 +161,8 @@ def update_docs(data: dict[str, Any], document: Path, directory: Path) -> None:
 
 
 def check(data: dict[str, Any]) -> bool:
-    """Of the sections that were to be measured."""
-    found = [verdict for name in data["sections"] if name in targets.SECTIONS
-             for verdict in targets.SECTIONS[name](data["sections"][name])]
+    """Says of each target of the sections that were to be measured whether it was met."""
+    found = targets.check(data["sections"])
     for verdict in found:
         print(f"{verdict.word:12} {verdict.name:28} {verdict.text}")
     return all(verdict.met for verdict in found)

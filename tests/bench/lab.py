@@ -54,6 +54,7 @@ class Lab:
         self.workdir = workdir
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._spaces: dict[str, int] = {}
         self._count = 0
         try:
             self.network = Network()
@@ -61,8 +62,8 @@ class Lab:
             os.close(self._home)
             raise
         try:
-            self._spaces = {name: os.open(f"/run/netns/{space}", os.O_RDONLY | os.O_CLOEXEC)
-                            for name, space in (("a", self.network.a), ("b", self.network.b))}
+            for name, space in (("a", self.network.a), ("b", self.network.b)):
+                self._spaces[name] = os.open(f"/run/netns/{space}", os.O_RDONLY | os.O_CLOEXEC)
             self.system_congestion = congestion_control()
             self.set_congestion(congestion)
             self.pump = self._compile("pump", "-pthread")
@@ -70,8 +71,7 @@ class Lab:
             self.goproxy = self._build_go()
             self.tls = Certificates(workdir)
         except BaseException:
-            self.network.close()
-            os.close(self._home)
+            self.close()
             raise
 
     def close(self) -> None:

@@ -20,7 +20,8 @@ from starts import connect, listener
 from vmferry import Brokers
 from vmlib.broker import BROKER, MIGRATION, PATH, Bus, BusError, Client, Migration
 
-TRICKLE_S = 5.0
+TRICKLE_S = 6.0
+TRICKLE_INTERVAL = 0.0005  # seconds from one page to the next, whosever it is: with 1,000, each sends two a second
 
 
 def poll(bus: Bus, out: Connection) -> None:
@@ -84,26 +85,29 @@ def latencies(took: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def set_up(brokers: Brokers, number: int, destination: str) -> tuple[list[Migration], list[Migration], list[str]]:
-    """Each as a manager would, one after the other; returns once all are connected, and what was refused."""
+    """Each as a manager would, one after the other. Returns both ends of those that are connected, once all others have
+    failed, and why they did."""
     incoming, outgoing, errors = [], [], []
     for i in range(number):
         try:
             there = brokers.prepare("tls", destination, f"vm{i}")
             assert there.ticket
-            incoming.append(there)
             outgoing.append(brokers.a.outgoing(there.ticket, f"vm{i}"))
+            incoming.append(there)
         except BusError as error:
             errors.append(str(error))
-    for migration in outgoing:
+    connected = []
+    for i, migration in enumerate(outgoing):
         try:
             migration.wait_state("connected", 60)
+            connected.append(i)
         except AssertionError as error:
             errors.append(f"{error}: {migration.get_all()}")
-    return incoming, outgoing, errors
+    return [incoming[i] for i in connected], [outgoing[i] for i in connected], errors
 
 
 def trickle(sources: list[socket.socket], destinations: list[socket.socket], seconds: float) -> int:
-    """A page over each, in turn, for so long; returns how many."""
+    """A page over each, in turn and at a steady pace, for so long; returns how many."""
     page, sent = bytes(4104), 0
     end = time.monotonic() + seconds
 
@@ -114,14 +118,13 @@ def trickle(sources: list[socket.socket], destinations: list[socket.socket], sec
 
     for sock in destinations:
         sock.setblocking(False)
+    began = time.monotonic()
     while time.monotonic() < end:
-        for source in sources:
+        for source, destination in zip(sources, destinations):
             source.sendall(page)
             sent += 1
-            if sent % 16 == 0:
-                time.sleep(0.001)  # they are to run, and not to be a flood
-        for sock in destinations:
-            read_all(sock)
+            read_all(destination)  # its own, or another's: they were accepted in some order
+            time.sleep(max(began + sent * TRICKLE_INTERVAL - time.monotonic(), 0))
     for sock in destinations:
         sock.settimeout(30)
     return sent

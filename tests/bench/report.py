@@ -119,7 +119,9 @@ PLOTTED = {"stream": "Throughput and CPU", "pages": "Round trip of a page reques
 
 def markdown(data: dict[str, Any], plots: str = "") -> dict[str, str]:
     """By marker: what goes there. The plots are in that directory beside it."""
-    made = {"conditions": conditions(data["conditions"]), "targets": verdicts(data["sections"])}
+    made = {"conditions": conditions(data["conditions"])}
+    if targets.check(data["sections"]):
+        made["targets"] = verdicts(data["sections"])
     for name, rows in data["sections"].items():
         if rows:
             made[name] = TABLES[name][1](rows)
@@ -135,7 +137,8 @@ def whole(data: dict[str, Any]) -> str:
     for name, (title, _) in TABLES.items():
         if name in made:
             parts += [f"## {title}", made[name]]
-    parts += ["## Targets", made["targets"]]
+    if "targets" in made:
+        parts += ["## Targets", made["targets"]]
     if data["failures"]:
         parts += ["## What failed", table(["section", "tunnel", "error"],
                                           [[one["section"], one["tunnel"], one["error"].replace("|", "\\|")]
@@ -150,7 +153,8 @@ def update(document: Path, data: dict[str, Any]) -> None:
     """Fills what is between the document's markers; a section that was not measured stays as it was."""
     made = markdown(data, f"{document.stem}/")
     if set(data["sections"]) != set(TABLES):
-        del made["targets"], made["conditions"]  # they are the whole run's
+        for name in ("targets", "conditions"):  # they are of a whole run
+            made.pop(name, None)
 
     def fill(match: re.Match[str]) -> str:
         begin, name, old, end = match.groups()

@@ -150,5 +150,5 @@ SECTIONS: dict[str, Callable[[Rows], Iterator[Verdict]]] = {
 
 
 def check(sections: dict[str, Rows]) -> list[Verdict]:
-    """Of every target, whether it was measured or not."""
-    return [verdict for name, of in SECTIONS.items() for verdict in of(sections.get(name, []))]
+    """Of every target of these sections, whether it could be measured or not."""
+    return [verdict for name, of in SECTIONS.items() if name in sections for verdict in of(sections[name])]
