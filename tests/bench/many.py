@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from lab import percentile, pss_mib
-from run import FAILURES, Run
+from run import Run
 from starts import connect, listener
 from vmferry import Brokers
 from vmlib.broker import BROKER, MIGRATION, PATH, Bus, BusError, Client, Migration
@@ -190,7 +190,7 @@ def measure(run: Run) -> list[dict[str, Any]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the brokers inherit it
     try:
         row = many(run, 20 if run.quick else 1000)
-    except FAILURES as error:
+    except Exception as error:
         run.fail("many", "tls", error)
         return []
     if row["errors"]:

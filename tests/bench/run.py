@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -13,9 +12,6 @@ from typing import Any
 import tunnels
 from lab import BenchError, Lab
 from tunnels import Spec
-
-# What a measurement can end with; anything else is a fault of the bench's own, and ends the run.
-FAILURES = (BenchError, AssertionError, OSError, TimeoutError, subprocess.SubprocessError, RuntimeError)
 
 KINDS = ("direct", "plain", "tls", "floor")
 
@@ -57,7 +53,8 @@ class Run:
         print(f"{time.monotonic() - self.began:6.1f} s  {text}", file=sys.stderr, flush=True)
 
     def fail(self, section: str, name: str, error: object) -> None:
-        text = " ".join(str(error).split())[:2000] or repr(error)
+        known = isinstance(error, (BenchError, str))
+        text = " ".join(str(error).split() if known else [f"{type(error).__name__}:", *str(error).split()])[:2000]
         self.failures.append({"section": section, "tunnel": name, "error": text})
         self.say(f"{section}: {name}: FAILED: {text}")
 
@@ -73,7 +70,7 @@ class Run:
             for spec in left[turn:] + left[:turn]:
                 try:
                     result = once(spec, number)
-                except FAILURES as error:
+                except Exception as error:  # whatever it is, it costs this tunnel its figures, and not the run
                     self.fail(section, spec.name, error)
                     left.remove(spec)
                     continue

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lab import GIB, pss_mib, spread, wait_until
-from run import FAILURES, Run
+from run import Run
 from vmferry import Brokers
 from vmlib.broker import Migration
 
@@ -69,7 +69,7 @@ def measure(run: Run) -> list[dict[str, Any]]:
                 for _ in range(3 if run.quick else 30):
                     time.sleep(0.1)  # a broker that keeps a helper in readiness gets the next one now
                     warm.append(start_once(brokers, security, at))
-        except FAILURES as error:
+        except Exception as error:
             run.fail("start", security, error)
             continue
         rows.append({"security": security, "first_ms": first, "warm_ms": spread(warm)})
@@ -135,7 +135,7 @@ def measure_memory(run: Run) -> list[dict[str, Any]]:
     for security in run.ours():
         try:
             rows.append(memory_of(run, security))
-        except FAILURES as error:
+        except Exception as error:
             run.fail("memory", security, error)
             continue
         run.say("memory {security}: idle {idle_mib:.2f} MiB, after a stream {after_mib:.2f}, full {full_mib:.2f}".format(

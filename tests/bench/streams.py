@@ -31,7 +31,11 @@ def pumped(lab: Lab, tunnel: Tunnel, *serve: str) -> Iterator[tuple[str, subproc
         stack.callback(end_process, sink)
         lab.wait_listener(destination)
         stack.callback(tunnel.stop)
-        yield tunnel.start(destination), sink
+        try:
+            yield tunnel.start(destination), sink
+        except BenchError as error:
+            said = tunnel.log()
+            raise BenchError(f"{error}; it said: {said}" if said else str(error)) from error
 
 
 def start_pump(lab: Lab, *args: str) -> subprocess.Popen[bytes]:
