@@ -11,9 +11,9 @@
  * `serve` is the destination. It takes N connections; the first 8 bytes of each say what it is.
  *
  * `stream` writes as QEMU's migration thread does (64 buffers a writev: an 8-byte header, a 4096-byte page,
- * …), out of a memory too big for the caches, over each of its channels at once; then it half-closes and
- * waits for the other side's end. The destination reads 32 KiB at a time until the end of the stream, then
- * closes.
+ * …), out of a memory too big for a core's own caches, over each of its channels at once; then it half-closes
+ * and waits for the other side's end. The destination reads 32 KiB at a time until the end of the stream,
+ * then closes.
  *
  * `pages` is a source in post-copy: it answers each request of 8 bytes with a header and a page. The
  * destination asks for one after the other, --requests times or for --seconds, and tells how long each took.
