@@ -1,297 +1,202 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""CPU per GiB and GiB/s of vmferry's tunnels beside their peers, in one run, interleaved.
+"""Measures vmferry beside what people use instead. Run by tools/bench, which installs and builds what this needs."""
 
-    sudo tests/bench/bench.py [--gib 2] [--rounds 5] [--only NAME,…] [--json FILE] [--check]
-
-pump.c writes and reads as QEMU does. Each round runs every tunnel once, each time afresh, starting at another
-one. CPU is what the kernel charged to the tunnel's processes, both ends, from just before the transfer to
-just after it; the pumps' own is not in it. Rate is from the first byte written to the end read at the sink.
-Everything is in a network namespace of the run's own, so that TCP's congestion control can be chosen.
-"""
+from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
-import fcntl
-import importlib.util
 import json
 import os
+import shutil
 import signal
-import socket
-import statistics
-import struct
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import guests  # noqa: E402
+import many  # noqa: E402
+import pages  # noqa: E402
+import peers  # noqa: E402, F401  (they register themselves)
+import plots  # noqa: E402
+import report  # noqa: E402
+import starts  # noqa: E402
+import streams  # noqa: E402
+import targets  # noqa: E402
 import tunnels  # noqa: E402
-from tunnels import BenchError, Spec, Tunnel  # noqa: E402
+import vmferry  # noqa: E402, F401
+from lab import BenchError, Lab, read  # noqa: E402
+from run import Run  # noqa: E402
+from vmlib.broker import build_dir  # noqa: E402
+from vmlib.qemu import qemu_binary  # noqa: E402
 
-GIB = 1024**3
-CLOCK_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-VERIFY_MIB = 32
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs" / "performance.md"
 
-# Issue 2's rough speed: ours must not need more CPU than this peer, and over TLS must be faster too.
-TARGETS = [("vmferry-plain", "socket-proxyd", False), ("vmferry-tls", "socat-openssl", True)]
+SECTIONS: dict[str, Callable[[Run], list[dict[str, Any]]]] = {
+    "stream": streams.measure,
+    "pages": pages.measure,
+    "qemu": guests.measure,
+    "start": starts.measure,
+    "memory": starts.measure_memory,
+    "many": many.measure,
+    "scaling": streams.measure_scaling,
+    "system": streams.measure_system,
+}
 
+USAGE = """Usage: tools/bench [OPTION…]
 
-# --- the run's own network ----------------------------------------------------------------------------------
+Measures vmferry beside what people use instead, all in one run and interleaved, and writes tables (Markdown, JSON) and
+plots (PNG). Takes some 12 minutes on two cores, which should have nothing else to do.
 
+  --only=NAME,…        these sections, or these tunnels, or both. Sections: stream, pages, qemu, start, memory, many,
+                       scaling, system. Tunnels: direct-unix, direct-tcp; socat, socat-256k, socket-proxyd, haproxy,
+                       go; ssh, ssh-aes128-gcm, stunnel, haproxy-tls, socat-openssl-256k, go-mtls, qemu-tls;
+                       gnutls-floor; vmferry-plain, vmferry-tls
+  --rounds=N           that count (default 5; real QEMU and some others: half as many)
+  --gib=N              of a stream (default 1)
+  --quick              tiny volumes, one round: does everything work? The figures are worth nothing
+  --congestion=NAME    TCP's congestion control, or "system" for the machine's own (default reno)
+  --output=DIR         where to write bench.json, bench.md and *.png (default build/bench)
+  --from=DIR           measure nothing: take the figures that a run has written there
+  --update-docs[=FILE] fill the tables of docs/performance.md, or of FILE, and put the plots beside it
+  --check              say of every target whether it was met, and fail where one was not
+  -h, --help           show this text
 
-def enter_network_namespace(congestion: str) -> None:
-    CLONE_NEWNET = 0x40000000
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET) < 0:
-        raise BenchError(f"can't make a network namespace: {os.strerror(ctypes.get_errno())} (run it as root)")
-
-    SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        (flags,) = struct.unpack_from("16xH", fcntl.ioctl(s, SIOCGIFFLAGS, struct.pack("16s16x", b"lo")))
-        fcntl.ioctl(s, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | IFF_UP))
-
-    if congestion != "system":
-        try:
-            with open("/proc/sys/net/ipv4/tcp_congestion_control", "w", encoding="ascii") as f:
-                f.write(congestion)
-        except OSError as e:
-            raise BenchError(f"congestion control {congestion}: {e.strerror}") from e
-
-
-def congestion_control() -> str:
-    with open("/proc/sys/net/ipv4/tcp_congestion_control", encoding="ascii") as f:
-        return f.read().strip()
-
-
-# --- one transfer -------------------------------------------------------------------------------------------
-
-
-def cpu_seconds(pids: list[int]) -> float:
-    """User and system time of these processes and of the children that they have waited for."""
-    total = 0.0
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
-                # The name, in brackets, may hold anything; utime stime cutime cstime are fields 14 to 17.
-                fields = f.read().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # waited for: in its parent's sum from now on
-        total += sum(int(ticks) for ticks in fields[11:15]) * CLOCK_TICK_S
-    return total
+The exit status is 1 where something could not be measured, or with --check where a target was missed.
+"""
 
 
-def start_pump(pump: str, *args: str) -> subprocess.Popen:
-    return subprocess.Popen([pump, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        self.exit(2, f"tools/bench: {message}. See --help.\n")
 
 
-def pump_result(pump: subprocess.Popen, timeout_s: float) -> dict:
-    try:
-        out, _ = pump.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired as e:
-        raise BenchError(f"no end of the transfer within {timeout_s:.0f} s") from e
-    if pump.returncode != 0:
-        raise BenchError(f"pump failed with status {pump.returncode}")
-    return json.loads(out)
-
-
-def transfer(spec: Spec, pump: str, mib: int, verify: bool) -> dict:
-    timeout_s = 30 + mib / 20  # 20 MiB/s: slower is stuck
-    extra = ["--verify"] if verify else []
-    tunnel: Tunnel = spec.make()
-
-    with tempfile.TemporaryDirectory(prefix="vmferry-bench-") as workdir, contextlib.ExitStack() as stack:
-        dst = os.path.join(workdir, "dst.sock")
-        sink = start_pump(pump, "sink", "--listen", dst, *extra)
-        stack.callback(tunnels.end_process, sink)
-        tunnels.wait_unix_listener(dst)
-
-        stack.callback(tunnel.stop)
-        src = tunnel.start(workdir, dst)
-
-        before = cpu_seconds(tunnel.pids())
-        source = start_pump(pump, "source", "--connect", src, "--mib", str(mib), *extra)
-        stack.callback(tunnels.end_process, source)
-        sent = pump_result(source, timeout_s)
-        received = pump_result(sink, timeout_s)
-        time.sleep(0.05)  # what the tunnel does after the end is its cost as well
-        cpu = cpu_seconds(tunnel.pids()) - before
-
-    if (sent["bytes"], sent["hash"]) != (received["bytes"], received["hash"]):
-        raise BenchError(f"sent {sent['bytes']} bytes ({sent['hash']}), received {received['bytes']} ({received['hash']})")
-    seconds = (received["end_ns"] - sent["start_ns"]) / 1e9
-    return {
-        "seconds": seconds,
-        "gib_per_s": sent["bytes"] / GIB / seconds,
-        "cpu_s_per_gib": cpu * GIB / sent["bytes"],
-        "note": tunnel.note,
-    }
-
-
-# --- the table ----------------------------------------------------------------------------------------------
-
-
-def spread(values: list[float]) -> dict:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "values": values}
-
-
-def summarize(specs: list[Spec], rounds: dict[str, list[dict]]) -> list[dict]:
-    rows = [
-        {
-            "name": spec.name,
-            "kind": spec.kind,
-            "peer": spec.peer,
-            "note": rounds[spec.name][-1]["note"],
-            "cpu_s_per_gib": spread([r["cpu_s_per_gib"] for r in rounds[spec.name]]),
-            "gib_per_s": spread([r["gib_per_s"] for r in rounds[spec.name]]),
-        }
-        for spec in specs
-    ]
-    for row in rows:
-        peers = [peer for peer in rows if peer["peer"] and peer["kind"] == row["kind"]]
-        if row["kind"] == "direct" or not peers:
-            continue
-        least = min(peer["cpu_s_per_gib"]["median"] for peer in peers)
-        fastest = max(peer["gib_per_s"]["median"] for peer in peers)
-        row["cpu_ratio"] = row["cpu_s_per_gib"]["median"] / least if least else None
-        row["rate_ratio"] = row["gib_per_s"]["median"] / fastest
-    return rows
-
-
-def markdown(rows: list[dict]) -> str:
-    def cell(values: dict) -> str:
-        return f"{values['median']:.2f} ({values['min']:.2f}–{values['max']:.2f})"
-
-    def ratio(row: dict, key: str) -> str:
-        return f"{row[key]:.2f} ×" if row.get(key) is not None else "–"
-
-    lines = [
-        "| tunnel | kind | CPU-s/GiB, median (min–max) | to best peer | GiB/s, median (min–max) | to best peer | note |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['name']} | {row['kind']} | {cell(row['cpu_s_per_gib'])} | {ratio(row, 'cpu_ratio')} "
-        f"| {cell(row['gib_per_s'])} | {ratio(row, 'rate_ratio')} | {row['note']} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
-
-
-def missed_targets(rows: list[dict]) -> list[str]:
-    by_name = {row["name"]: row for row in rows}
-    missed = []
-    for ours, peer, faster in TARGETS:
-        if ours not in by_name or peer not in by_name:
-            missed.append(f"{ours} against {peer}: not measured")
-            continue
-        a, b = by_name[ours], by_name[peer]
-        for key, bad in (
-            ("cpu_s_per_gib", a["cpu_s_per_gib"]["median"] > b["cpu_s_per_gib"]["median"]),
-            ("gib_per_s", faster and a["gib_per_s"]["median"] <= b["gib_per_s"]["median"]),
-        ):
-            if bad:
-                missed.append(f"{ours}: {key} {a[key]['median']:.3f}, {peer}: {b[key]['median']:.3f}")
-    return missed
-
-
-# --- the run ------------------------------------------------------------------------------------------------
-
-
-def load_ours() -> None:
-    """vmferry's own tunnels register themselves; without the file there are only the peers."""
-    if importlib.util.find_spec("vmferry_tunnel"):
-        importlib.import_module("vmferry_tunnel")
-
-
-def choose(only: str | None) -> list[Spec]:
-    if only is None:
-        return [spec for spec in tunnels.REGISTRY.values() if spec.default]
-    names = only.split(",")
-    unknown = [name for name in names if name not in tunnels.REGISTRY]
+def arguments() -> argparse.Namespace:
+    parser = Parser(prog="tools/bench", add_help=False)
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--gib", type=float)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--congestion", default="reno")
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "bench")
+    parser.add_argument("--from", dest="source", type=Path)
+    parser.add_argument("--update-docs", nargs="?", type=Path, const=DOCUMENT)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    if options.help:
+        print(USAGE, end="")
+        sys.exit(0)
+    options.rounds = options.rounds if options.rounds is not None else 1 if options.quick else 5
+    options.gib = options.gib if options.gib is not None else 1 / 64 if options.quick else 1.0
+    if not 1 <= options.rounds <= 1000:
+        parser.error("--rounds is a number from 1 to 1000")
+    if not 1 / 1024 <= options.gib <= 1024:
+        parser.error("--gib is a number from 1/1024 to 1024")
+    names = [name for name in options.only.split(",") if name]
+    unknown = [name for name in names if name not in SECTIONS and name not in tunnels.REGISTRY]
     if unknown:
-        raise BenchError(f"no tunnel {', '.join(unknown)}; there are {', '.join(tunnels.REGISTRY)}")
-    return [tunnels.REGISTRY[name] for name in names]
+        parser.error(f"there is no section and no tunnel {', '.join(unknown)}")
+    options.sections = [name for name in SECTIONS if name in names] or list(SECTIONS)
+    options.tunnels = frozenset(name for name in names if name in tunnels.REGISTRY)
+    if options.update_docs == DOCUMENT and options.quick:
+        parser.error("--quick measures nothing worth writing down, so not with --update-docs")
+    return options
 
 
-def compile_pump(directory: str) -> str:
-    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pump.c")
-    pump = os.path.join(directory, "pump")
-    subprocess.run(["cc", "-std=c17", "-O2", "-Wall", "-Wextra", "-o", pump, source], check=True)
-    return pump
+def cpu_model() -> str:
+    lines = [line for line in read("/proc/cpuinfo").splitlines() if line.startswith("model name")]
+    return lines[0].partition(":")[2].strip() if lines else os.uname().machine
 
 
-def run(args: argparse.Namespace) -> int:
-    specs = choose(args.only)
-    enter_network_namespace(args.congestion)
-    conditions = {
-        "gib": args.gib,
-        "rounds": args.rounds,
-        "congestion_control": congestion_control(),
-        "kernel": os.uname().release,
-        "cpus": len(os.sched_getaffinity(0)),
+def conditions(run: Run, seconds: float) -> dict[str, Any]:
+    def first_line(*command: str) -> str:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[0]
+
+    qemu = qemu_binary()
+    return {
+        "rounds": run.rounds, "gib": run.gib, "quick": run.quick, "congestion": run.lab.congestion,
+        "system_congestion": run.lab.system_congestion, "cpu": cpu_model(), "cpus": len(os.sched_getaffinity(0)),
+        "kernel": os.uname().release, "qemu": first_line(qemu, "--version").split()[3] if qemu else "none",
+        "version": first_line(str(build_dir() / "broker" / "vmferryd"), "--version").split()[-1], "seconds": seconds,
     }
 
-    rounds: dict[str, list[dict]] = {spec.name: [] for spec in specs}
-    with tempfile.TemporaryDirectory(prefix="vmferry-bench-") as directory:
-        pump = args.pump or compile_pump(directory)
-        for number in range(args.rounds + 1):
-            for i in range(len(specs)):
-                spec = specs[(i + number) % len(specs)]
-                verify = number == 0  # and warm up: every byte is compared, nothing is counted
-                try:
-                    result = transfer(spec, pump, VERIFY_MIB if verify else round(args.gib * 1024), verify)
-                except (BenchError, OSError, subprocess.SubprocessError) as e:
-                    raise BenchError(f"{spec.name}, round {number}: {e}") from e
-                if verify:
-                    continue
-                rounds[spec.name].append(result)
-                print(
-                    f"round {number}/{args.rounds}  {spec.name:24} {result['cpu_s_per_gib']:5.2f} CPU-s/GiB "
-                    f"{result['gib_per_s']:6.2f} GiB/s",
-                    file=sys.stderr,
-                )
 
-    rows = summarize(specs, rounds)
-    print(
-        f"{args.rounds} rounds × {args.gib:g} GiB, TCP {conditions['congestion_control']} on loopback, "
-        f"{conditions['cpus']} CPUs, Linux {conditions['kernel']}\n\n{markdown(rows)}"
-    )
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as f:
-            json.dump({"conditions": conditions, "tunnels": rows}, f, indent=2)
-            f.write("\n")
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    if os.geteuid() != 0:
+        raise BenchError("only root can make network namespaces: run it with sudo")
+    sections: dict[str, Any] = {}
+    # A short path: sockets are below it.
+    with tempfile.TemporaryDirectory(prefix="vmfb", dir="/tmp") as directory, \
+            Lab(Path(directory), options.congestion) as lab:
+        run = Run(lab, options.rounds, options.gib, options.quick, options.tunnels)
+        began = time.monotonic()
+        for name in options.sections:
+            sections[name] = SECTIONS[name](run)
+        return {"conditions": conditions(run, time.monotonic() - began), "sections": sections,
+                "failures": run.failures}
 
-    missed = missed_targets(rows) if args.check else []
-    for line in missed:
-        print(f"bench: target missed: {line}", file=sys.stderr)
-    return 1 if missed else 0
+
+def write(data: dict[str, Any], directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "bench.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    (directory / "bench.md").write_text(report.whole(data), encoding="utf-8")
+    plots.draw(data["sections"], directory)
+
+
+def update_docs(data: dict[str, Any], document: Path, directory: Path) -> None:
+    report.update(document, data)
+    beside = document.with_suffix("")
+    beside.mkdir(exist_ok=True)
+    for name in plots.PLOTS:
+        if data["sections"].get(name):
+            shutil.copyfile(directory / f"{name}.png", beside / f"{name}.png")
+
+
+def check(data: dict[str, Any]) -> bool:
+    """Says of each target of the sections that were to be measured whether it was met."""
+    found = targets.check(data["sections"])
+    for verdict in found:
+        print(f"{verdict.word:12} {verdict.name:28} {verdict.text}")
+    return all(verdict.met for verdict in found)
 
 
 def main() -> int:
-    load_ours()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gib", type=float, default=2, help="GiB a transfer (default 2)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default 5)")
-    parser.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(tunnels.REGISTRY)}")
-    parser.add_argument("--congestion", default="reno", help="TCP's congestion control, or “system” (default reno)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--pump", metavar="FILE", help="a pump that is built already (default: compile it)")
-    parser.add_argument("--check", action="store_true", help="fail where vmferry misses its targets")
-    args = parser.parse_args()
-    if args.rounds < 1 or round(args.gib * 1024) < 1:
-        parser.error("at least one round, of at least a MiB")
+    options = arguments()
 
-    def ended(number: int, _frame) -> None:
+    def ended(number: int, _: Any) -> None:
         sys.exit(128 + number)  # an exception, so that all is stopped and removed on the way out
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ended)
     try:
-        return run(args)
-    except (BenchError, subprocess.CalledProcessError) as e:
-        print(f"bench: {e}", file=sys.stderr)
+        if options.source:
+            data = json.loads((options.source / "bench.json").read_text(encoding="utf-8"))
+        else:
+            data = measure(options)
+        write(data, options.output)
+        if options.update_docs:
+            update_docs(data, options.update_docs, options.output)
+    except (BenchError, OSError, subprocess.CalledProcessError) as error:
+        print(f"tools/bench: {error}", file=sys.stderr)
         return 1
+    met = True
+    if options.check:
+        met = check(data)
+    else:
+        with contextlib.suppress(BrokenPipeError):
+            print(report.whole(data))
+    for one in data["failures"]:
+        print(f"tools/bench: {one['section']}, {one['tunnel']}: {one['error']}", file=sys.stderr)
+    print(f"Written to {options.output}", file=sys.stderr)
+    return 1 if data["failures"] or not met else 0
 
 
 if __name__ == "__main__":

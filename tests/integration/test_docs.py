@@ -106,6 +106,17 @@ def test_nothing_is_promised() -> None:
         assert "vmferryctl" not in page(name), f"{name} speaks of vmferryctl"
 
 
+def test_performance_names_the_defaults() -> None:
+    window = define("DEFAULT_WINDOW_MIB", "broker/config.h")
+    text = flat(page("performance.md"))
+    assert f"the window is {window} MiB" in text and f"default of {window} MiB fills" in text
+    rows = re.findall(r"\| ([\d.]+) Gb/s \| ([\d.]+) ms \| ([\d.]+) MiB \|", page("performance.md"))
+    assert rows
+    for rate, round_trip, mib in rows:
+        assert abs(float(rate) * 1e9 / 8 * float(round_trip) / 1e3 / (1 << 20) / float(mib) - 1) < 0.05
+    assert [float(mib) > window for _, _, mib in rows].count(True) == 2  # "but the last two"
+
+
 # ---- vmferryd(8) ----
 
 
