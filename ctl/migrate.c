@@ -2,6 +2,7 @@
 #include "drive.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/cleanup.h"
 #include "recover.h"
@@ -59,19 +60,22 @@ static int make_tunnel(struct drive *drive, struct trouble *trouble)
 /* That of the post-copy that is paused, where both ends still have it. 1: they do, 0, or -1. */
 static int find_tunnel(struct drive *drive, struct trouble *trouble)
 {
-    int near = tunnel_find(drive->source, drive->vm, "outgoing", &drive->tunnel, trouble);
-    int far = near <= 0 ? near
-                        : tunnel_find(drive->destination, drive->vm, "incoming", &drive->destination_tunnel,
-                                      trouble);
+    int near = tunnel_find(drive->source, drive->vm, "outgoing", &drive->tunnel, trouble), far;
 
-    if (near < 0 || far < 0)
+    if (near < 0)
         return -1;
-    drive->found = far > 0;
+    far = tunnel_find(drive->destination, drive->vm, "incoming", &drive->destination_tunnel, trouble);
+    if (far < 0)
+        return -1;
+    drive->found =
+        near > 0 && far > 0 && strcmp(tunnel_id(&drive->tunnel), tunnel_id(&drive->destination_tunnel)) == 0;
     if (drive->found)
         return drive->ctl->arguments.ssh && make_peers(drive, trouble) < 0 ? -1 : 1;
-    /* One of them alone is of no use any more. */
+    /* One of them alone is of no use any more; both QEMUs are paused, and lose nothing by its end. */
     tunnel_cancel(&drive->tunnel);
     tunnel_clear(&drive->tunnel);
+    tunnel_cancel(&drive->destination_tunnel);
+    tunnel_clear(&drive->destination_tunnel);
     return 0;
 }
 

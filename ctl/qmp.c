@@ -209,7 +209,8 @@ int qmp_execute(struct qmp *qmp, const char *command, json_object *arguments, js
                            command);
     if (json_object_object_get_ex(reply, "error", &value))
         return trouble_set(trouble, STATUS_FAILED, "%s refuses '%s': %s", qmp->name, command,
-                           record_text(value, "desc"));
+                           record_text(value, "desc")[0] ? record_text(value, "desc")
+                                                         : "it gives no reason.");
     if (!json_object_object_get_ex(reply, "return", &value)) {
         lose(qmp, "what it sends is no QMP");
         return trouble_set(trouble, STATUS_FAILED, "%s answers '%s' with what is no QMP.", qmp->name,

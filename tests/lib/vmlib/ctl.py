@@ -57,9 +57,9 @@ def command(broker: Broker | None, *args: str) -> list[str]:
 
 
 def ctl(broker: Broker | None, *args: str, stdin: str = "", timeout: float = 60,
-        env: dict[str, str] | None = None) -> Result:
+        env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> Result:
     """Runs it to its end, on pipes."""
-    words = command(broker, *args)
+    words = [*prefix, *command(broker, *args)]
     run = subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=timeout, env=environment(env))
     assert "AddressSanitizer" not in run.stderr and "runtime error:" not in run.stderr, run.stderr
     return Result(words, run.returncode, run.stdout, run.stderr)
@@ -68,8 +68,9 @@ def ctl(broker: Broker | None, *args: str, stdin: str = "", timeout: float = 60,
 class Running:
     """One that goes on in the background, on pipes. end() has its result."""
 
-    def __init__(self, broker: Broker | None, *args: str, stdin: str = "", env: dict[str, str] | None = None) -> None:
-        self.command = command(broker, *args)
+    def __init__(self, broker: Broker | None, *args: str, stdin: str = "", env: dict[str, str] | None = None,
+                 prefix: tuple[str, ...] = ()) -> None:
+        self.command = [*prefix, *command(broker, *args)]
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, text=True, env=environment(env))
         assert self.process.stdin
