@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The command line. One table of verbs and one of options in arguments.c say what there is; reading, --help,
+ * and the tests that hold man page and completions against it all go by them.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "trouble.h"
+
+#define ARGUMENTS_MANY_MAX 16 /* of an option that may be given again */
+
+enum verb_id {
+    VERB_LIST,
+    VERB_STATUS,
+    VERB_SHOW,
+    VERB_WATCH,
+    VERB_WAIT,
+    VERB_CANCEL,
+    VERB_LIMIT,
+    VERB_FORGET,
+    VERB_RECEIVE,
+    VERB_SEND,
+    VERB_MIGRATE,
+    VERB_CHECK,
+    VERB_METRICS,
+    VERB_STDIO, /* internal: the far end of an ssh connection, see stdio.h */
+    VERB_MAX_,
+};
+
+enum json_mode {
+    JSON_OFF,
+    JSON_SHORT,
+    JSON_PRETTY,
+};
+
+enum postcopy_mode {
+    POSTCOPY_NO,
+    POSTCOPY_NOW,   /* as soon as memory flows */
+    POSTCOPY_AFTER, /* after some seconds, if it is not done by then */
+    POSTCOPY_AUTO,  /* where pre-copy does not come to an end; and a paused one is recovered by itself */
+};
+
+struct text_list {
+    const char *texts[ARGUMENTS_MANY_MAX];
+    unsigned n;
+};
+
+struct arguments {
+    enum verb_id verb;
+    char **operands;
+    int n_operands;
+    bool help, version;
+    bool verb_given; /* false: VERB_LIST was assumed */
+    /* all verbs */
+    const char *host, *address;
+    bool user, no_pager, no_legend, quiet, no_ask_password;
+    enum json_mode json;
+    /* some verbs */
+    struct text_list properties, endpoints;
+    bool value, force, resume, ssh;
+    const char *qmp, *dst_qmp, *socket, *socket_owner, *security, *ticket_file, *output;
+    enum postcopy_mode postcopy;
+    uint64_t postcopy_after;  /* µs */
+    uint64_t multifd;         /* 0: none */
+    uint64_t bandwidth;       /* bytes/s, 0: as fast as it goes */
+    uint64_t downtime_limit;  /* µs, 0: as QEMU has it */
+    uint64_t expire, timeout; /* µs, 0: not given */
+    uint64_t resume_timeout;  /* µs */
+    bool has_resume_timeout;
+};
+
+/* 0, or -1 with a trouble of STATUS_USAGE. May reorder argv; what it returns points into it. */
+int arguments_parse(int argc, char **argv, struct arguments *ret, struct trouble *trouble);
+
+/* The text of --help: of the verb where one was given, else of the program. Both fit 80 × 24. */
+void arguments_help(FILE *file, const struct arguments *arguments);
+
+/* "list", … */
+const char *verb_name(enum verb_id verb);

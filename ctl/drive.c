@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "drive.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "recover.h"
+#include "units.h"
+
+#define LOOK       (SECOND / 4)
+#define GRACE      (10 * SECOND) /* for QEMU to leave 'postcopy-paused' after it was told to resume */
+#define END_WAIT   (30 * SECOND)
+#define AUTO_AFTER 4 /* the pass over the memory with which it is clear that pre-copy does not end */
+
+/* ---- What is shown ---- */
+
+static const char *phase_text(const struct drive *drive, json_object *record)
+{
+    if (drive->info.phase == QEMU_DONE)
+        return "finishing"; /* it is done when both ends have said so */
+    if (drive->info.phase == QEMU_PAUSED)
+        return "paused";
+    if (strcmp(record_text(record, "State"), "interrupted") == 0)
+        return "interrupted";
+    if (drive->info.phase == QEMU_POSTCOPY)
+        return "post-copy";
+    return strcmp(drive->info.status, "active") == 0 ? "pre-copy"
+           : drive->info.status[0]                   ? drive->info.status
+                                                     : "setup";
+}
+
+static void show(struct drive *drive, json_object *record)
+{
+    const struct qemu_info *info = &drive->info;
+    struct progress progress = {
+        .vm = drive->vm,
+        .phase = phase_text(drive, record),
+        .fraction = info->total > 0 ? 1 - (double)info->remaining / (double)info->total : -1,
+        .bytes = record_number(record, "BytesSent"),
+        .rate = record_number(record, "Rate"),
+        .has_memory = info->total > 0,
+        .dirty = info->phase == QEMU_PRECOPY ? info->dirty : 0,
+        .remaining = info->remaining,
+        .reconnects = (uint32_t)record_number(record, "Reconnects"),
+    };
+
+    if (info->total > 0 && info->transferred == 0)
+        progress.fraction = 0; /* nothing is remaining yet either */
+    meter_update(&drive->meter, &progress);
+}
+
+/* ---- The ends of it ---- */
+
+/* What the other side of it says; best effort. */
+static bool runs_at_destination(struct drive *drive, char state[static 32])
+{
+    state[0] = '\0';
+    if (!drive->destination_qmp || !qmp_is_open(drive->destination_qmp))
+        return true; /* its QEMU is not in our hands */
+    for (uint64_t end = ctl_now() + END_WAIT; ctl_now() < end && drive->ctl->interrupts < 2;) {
+        struct qemu_info info;
+
+        if (qemu_query(drive->destination_qmp, &info, NULL) < 0 ||
+            qemu_run_state(drive->destination_qmp, state, NULL) < 0)
+            return true;
+        if (info.phase == QEMU_DONE || info.phase == QEMU_FAILED)
+            return info.phase == QEMU_DONE;
+        if (ctl_turn(drive->ctl, SECOND / 10, NULL) < 0)
+            break;
+    }
+    return false;
+}
+
+static void print_json(struct drive *drive, json_object *record)
+{
+    json_object *qemu = json_object_new_object();
+
+    json_object_object_add(qemu, "Status", json_object_new_string(drive->info.status));
+    json_object_object_add(qemu, "TotalMsec", json_object_new_uint64(drive->info.total_msec));
+    json_object_object_add(qemu, "DowntimeMsec", json_object_new_uint64(drive->info.downtime_msec));
+    json_object_object_add(qemu, "Transferred", json_object_new_uint64(drive->info.transferred));
+    json_object_object_add(record, "Qemu", qemu);
+    record_print_json(drive->ctl, record);
+}
+
+static int end_done(struct drive *drive, struct trouble *trouble)
+{
+    _cleanup_json_ json_object *record = NULL;
+    char took[UNITS_TEXT_MAX], stood[UNITS_TEXT_MAX], sent[UNITS_TEXT_MAX], state[32];
+    bool runs = runs_at_destination(drive, state);
+    int finished = tunnel_wait_finished(&drive->tunnel, END_WAIT, &record, NULL);
+
+    qemu_before_clear(&drive->before);
+    qemu_before_clear(&drive->destination_before);
+    meter_clear(&drive->meter);
+    if (!runs)
+        return trouble_set(
+            trouble, STATUS_FAILED,
+            "QEMU at the source says that VM '%s' has moved, but the one at %s does not (it is '%s'). Look "
+            "at its log before you start the VM anywhere.",
+            drive->vm, drive->host, state);
+    format_time(drive->info.total_msec * 1000, took);
+    format_time(drive->info.downtime_msec * 1000, stood);
+    format_size(record ? record_number(record, "BytesSent") : drive->info.transferred, sent);
+    ctl_say(drive->ctl, "%s: done after %s; it stood still for %s; %s sent.%s%s", drive->vm, took, stood,
+            sent, state[0] ? " At the destination it is " : "", state[0] ? state : "");
+    if (finished <= 0 || !record || strcmp(record_text(record, "Result"), "done") != 0)
+        ctl_say(drive->ctl, "The tunnel could not confirm it (%s); QEMU has.",
+                record && record_text(record, "ErrorMessage")[0] ? record_text(record, "ErrorMessage")
+                                                                 : "no answer");
+    if (drive->ctl->arguments.json != JSON_OFF && record)
+        print_json(drive, record);
+    return STATUS_DONE;
+}
+
+/* After a pre-copy that did not succeed: where the VM is, as QEMU says. */
+static void tell_where(struct drive *drive, char ret[static 96])
+{
+    char state[32];
+
+    if (qemu_run_state(drive->qmp, state, NULL) < 0)
+        snprintf(ret, 96, "QEMU at the source does not answer any more");
+    else if (strcmp(state, "running") == 0)
+        snprintf(ret, 96, "it runs on at the source");
+    else
+        snprintf(ret, 96, "at the source QEMU says that it is '%s'", state);
+}
+
+static int end_failed(struct drive *drive, struct trouble *trouble)
+{
+    _cleanup_json_ json_object *record = NULL;
+    char where[96];
+    const char *why = "";
+
+    meter_clear(&drive->meter);
+    /* Where the tunnel was the reason, it has one; else it learns now. */
+    if (tunnel_wait_finished(&drive->tunnel, SECOND, &record, NULL) <= 0)
+        tunnel_cancel(&drive->tunnel);
+    else
+        why = record_text(record, "ErrorMessage");
+    tell_where(drive, where);
+    drive_undo(drive);
+    return trouble_set(trouble, STATUS_FAILED, "VM '%s' was not moved; %s. QEMU says: %s.%s%s", drive->vm,
+                       where, drive->info.error[0] ? drive->info.error : drive->info.status,
+                       why[0] ? " The tunnel says: " : "", why);
+}
+
+/* Before post-copy: QEMU gives up, and the VM stays where it is. */
+static int end_cancelled(struct drive *drive, struct trouble *trouble)
+{
+    char where[96];
+
+    meter_clear(&drive->meter);
+    ctl_say(drive->ctl, "Cancelling …");
+    qmp_execute(drive->qmp, "migrate_cancel", NULL, NULL, NULL);
+    for (uint64_t end = ctl_now() + END_WAIT; ctl_now() < end && drive->ctl->interrupts < 3;) {
+        if (qemu_query(drive->qmp, &drive->info, NULL) < 0 || drive->info.phase >= QEMU_DONE)
+            break;
+        ctl_turn(drive->ctl, SECOND / 20, NULL);
+    }
+    if (drive->info.phase == QEMU_DONE)
+        return end_done(drive, trouble); /* it was too late */
+    tunnel_cancel(&drive->tunnel);
+    tell_where(drive, where);
+    drive_undo(drive);
+    return trouble_set(trouble, STATUS_CANCELLED, "Cancelled: VM '%s' was not moved; %s.", drive->vm, where);
+}
+
+/* After post-copy has begun: nothing is stopped. */
+static int end_detached(struct drive *drive, struct trouble *trouble)
+{
+    const char *id = tunnel_id(&drive->tunnel);
+
+    meter_clear(&drive->meter);
+    if (drive->peers)
+        peers_leave(drive->peers);
+    drive->peers = NULL;
+    return trouble_set(
+        trouble, STATUS_FAILED,
+        "VM '%s' is in post-copy, where a cancel would lose it: the migration goes on by itself. "
+        "'vmferryctl watch %s' shows it; should it pause, %s recovers it.",
+        drive->vm, id,
+        drive->destination ? "'vmferryctl migrate … --resume'"
+                           : "'vmferryctl receive … --resume' at the destination and then "
+                             "'vmferryctl send … --resume' here");
+}
+
+/* QEMU cannot be spoken to any more. */
+static int end_lost(struct drive *drive, struct trouble *trouble)
+{
+    struct trouble why = *trouble;
+
+    *trouble = (struct trouble){0};
+    meter_clear(&drive->meter);
+    if (drive->asked) {
+        if (drive->peers)
+            peers_leave(drive->peers);
+        drive->peers = NULL;
+        trouble_set(trouble, STATUS_FAILED,
+                    "%s Post-copy has begun: the migration goes on without vmferryctl "
+                    "('vmferryctl watch %s').",
+                    why.text ? why.text : "", tunnel_id(&drive->tunnel));
+    } else {
+        qmp_execute(drive->qmp, "migrate_cancel", NULL, NULL, NULL);
+        tunnel_cancel(&drive->tunnel);
+        drive_undo(drive);
+        trouble_set(trouble, why.status, "%s The migration is cancelled.", why.text ? why.text : "");
+    }
+    trouble_clear(&why);
+    return -1;
+}
+
+/* ---- The way there ---- */
+
+static bool postcopy_is_due(const struct drive *drive)
+{
+    const struct arguments *a = &drive->ctl->arguments;
+
+    if (drive->asked || strcmp(drive->info.status, "active") != 0)
+        return false;
+    switch (a->postcopy) {
+    case POSTCOPY_NOW:
+        return drive->info.transferred > 0;
+    case POSTCOPY_AFTER:
+        return ctl_now() >= drive->since + a->postcopy_after;
+    case POSTCOPY_AUTO:
+        return drive->info.passes >= AUTO_AFTER;
+    default:
+        return false;
+    }
+}
+
+/* Waits for the next look: some time, news of QEMU's, or Ctrl-C. */
+static int pause_for(struct drive *drive, struct trouble *trouble)
+{
+    unsigned events = qmp_events(drive->qmp);
+
+    for (uint64_t now = ctl_now(), end = now + LOOK; now < end; now = ctl_now()) {
+        if (drive->ctl->interrupts > 0 || drive->ctl->resized || events != qmp_events(drive->qmp) ||
+            !qmp_is_open(drive->qmp))
+            break;
+        if (ctl_turn(drive->ctl, end - now, trouble) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Looks at both, shows it. -1 where QEMU is lost; a broker that is away leaves the record NULL. */
+static int look(struct drive *drive, json_object **ret, struct trouble *trouble)
+{
+    if (qemu_query(drive->qmp, &drive->info, trouble) < 0)
+        return -1;
+    if (tunnel_read(&drive->tunnel, ret, NULL) < 0)
+        *ret = json_object_new_object();
+    show(drive, *ret);
+    if (drive->peers && strcmp(record_text(*ret, "State"), "interrupted") == 0)
+        peers_mend(drive->peers);
+    return 0;
+}
+
+/* It is paused: recovers it, where that was asked for. 1: go on looking. */
+static int on_paused(struct drive *drive, struct trouble *trouble)
+{
+    if (ctl_now() < drive->since + GRACE && drive->resume)
+        return 1; /* it was told to resume a moment ago, and says so late */
+    if (drive->ctl->arguments.postcopy == POSTCOPY_AUTO) {
+        drive->resume = true;
+        return recover_try(drive, trouble);
+    }
+    meter_clear(&drive->meter);
+    return trouble_set(
+        trouble, STATUS_FAILED,
+        "The post-copy of VM '%s' is paused: the connection was lost (%s). The VM stands still, and nothing "
+        "is lost. When the network is back, recover it: %s.",
+        drive->vm, drive->info.error[0] ? drive->info.error : "QEMU gives no reason",
+        drive->destination ? "the same command with --resume"
+                           : "'vmferryctl receive … --resume' at the destination, then "
+                             "'vmferryctl send … --resume' here");
+}
+
+int drive_run(struct drive *drive, struct trouble *trouble)
+{
+    meter_open(&drive->meter, drive->ctl);
+    drive->asked = drive->resume;
+    drive->since = ctl_now();
+    if (qemu_migrate(drive->qmp, drive->tunnel.socket, drive->resume, trouble) < 0) {
+        drive_undo(drive);
+        return -1;
+    }
+    for (;;) {
+        _cleanup_json_ json_object *record = NULL;
+
+        if (look(drive, &record, trouble) < 0)
+            return end_lost(drive, trouble);
+        switch (drive->info.phase) {
+        case QEMU_DONE:
+            return end_done(drive, trouble);
+        case QEMU_FAILED:
+        case QEMU_CANCELLED:
+            return end_failed(drive, trouble);
+        case QEMU_PAUSED:
+            if (drive->ctl->interrupts > 0)
+                return end_detached(drive, trouble);
+            if (on_paused(drive, trouble) < 0)
+                return -1;
+            break;
+        case QEMU_POSTCOPY:
+            drive->asked = true;
+            drive->told = false;
+            break;
+        default:
+            break;
+        }
+        if (drive->ctl->interrupts > 0)
+            return drive->asked ? end_detached(drive, trouble) : end_cancelled(drive, trouble);
+        if (postcopy_is_due(drive)) {
+            /* From the moment it is asked QEMU may begin: what would cancel must not come after. */
+            drive->asked = true;
+            if (qmp_execute(drive->qmp, "migrate-start-postcopy", NULL, NULL, trouble) < 0)
+                return end_lost(drive, trouble);
+            continue;
+        }
+        if (pause_for(drive, trouble) < 0)
+            return end_lost(drive, trouble);
+    }
+}
+
+void drive_undo(struct drive *drive)
+{
+    if (!drive->found) {
+        tunnel_cancel(&drive->tunnel);
+        tunnel_cancel(&drive->destination_tunnel);
+    }
+    if (drive->qmp)
+        qemu_restore(drive->qmp, &drive->before);
+    if (drive->destination_qmp)
+        qemu_restore(drive->destination_qmp, &drive->destination_before);
+}
+
+void drive_clear(struct drive *drive)
+{
+    tunnel_clear(&drive->tunnel);
+    tunnel_clear(&drive->destination_tunnel);
+    qemu_before_clear(&drive->before);
+    qemu_before_clear(&drive->destination_before);
+    peers_free(drive->peers);
+    qmp_free(drive->qmp);
+    qmp_free(drive->destination_qmp);
+    *drive = (struct drive){0};
+}

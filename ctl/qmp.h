@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* A connection to QEMU's monitor (QMP) on the event loop, here or over ssh. One command at a time. */
+
+#include "record.h"
+#include "side.h"
+
+struct qmp;
+
+/* Connects, waits for QEMU's greeting and answers it. path is at the side's host. */
+int qmp_open(struct side *side, const char *path, struct qmp **ret, struct trouble *trouble);
+
+/*
+ * Runs a command. Takes arguments (NULL: none). ret: what it returned, the caller's; may be NULL. The trouble
+ * says what QEMU said; qmp_is_open() tells whether it was QEMU that refused.
+ */
+int qmp_execute(struct qmp *qmp, const char *command, json_object *arguments, json_object **ret,
+                struct trouble *trouble);
+
+bool qmp_is_open(const struct qmp *qmp);
+
+/* As whom QEMU runs, or whoever made its socket. */
+uid_t qmp_uid(const struct qmp *qmp);
+
+bool qmp_is_at_least(const struct qmp *qmp, unsigned major, unsigned minor);
+const char *qmp_version_text(const struct qmp *qmp);
+
+/* How many events of a migration QEMU has sent. */
+unsigned qmp_events(const struct qmp *qmp);
+
+/* "QEMU (/run/web1.qmp)", "QEMU (/run/web1.qmp at host2)": for messages. */
+const char *qmp_name(const struct qmp *qmp);
+
+void qmp_free(struct qmp *qmp);
+
+static inline void qmp_freep(struct qmp **qmp)
+{
+    qmp_free(*qmp);
+}
+
+/* What of this socket can be connected to: an FD, or -1 with a trouble. ret_uid: whose it is. */
+int qmp_connect(struct ctl *ctl, const char *path, uid_t *ret_uid, struct trouble *trouble);

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "qemu.h"
+#include "tunnel.h"
+#include "verbs.h"
+
+static void print_json(const struct ctl *ctl, const struct tunnel *tunnel, const char *ticket)
+{
+    _cleanup_json_ json_object *object = json_object_new_object();
+
+    json_object_object_add(object, "Id", json_object_new_string(tunnel_id(tunnel)));
+    json_object_object_add(object, "Vm", json_object_new_string(tunnel->vm));
+    json_object_object_add(object, "Path", json_object_new_string(tunnel->path));
+    json_object_object_add(object, "Socket", json_object_new_string(tunnel->socket));
+    json_object_object_add(object, "Ticket", ticket ? json_object_new_string(ticket) : NULL);
+    record_print_json(ctl, object);
+}
+
+static void hint(const struct ctl *ctl, const struct tunnel *tunnel, bool driven)
+{
+    const struct arguments *a = &ctl->arguments;
+
+    if (!driven)
+        ctl_say(ctl, "Tell the waiting QEMU:  migrate_incoming unix:%s", tunnel->socket);
+    ctl_say(ctl, "At the source, with the ticket on stdin:  vmferryctl send %s --qmp=SOCKET%s", tunnel->vm,
+            a->resume                    ? " --resume"
+            : a->multifd > 0             ? " --multifd=N"
+            : a->postcopy != POSTCOPY_NO ? " --postcopy"
+                                         : "");
+}
+
+static void print_ticket(struct ctl *ctl, const struct tunnel *tunnel, const char *ticket, bool driven)
+{
+    if (ctl->arguments.json != JSON_OFF)
+        print_json(ctl, tunnel, ticket);
+    else if (ticket)
+        puts(ticket);
+    fflush(stdout);
+    hint(ctl, tunnel, driven);
+}
+
+/* What QEMU has to do; takes back what was done where it refuses. */
+static int listen_at(struct qmp *qmp, const struct tunnel *tunnel, struct qemu_before *before, bool resume,
+                     struct trouble *trouble)
+{
+    if (tunnel->socket[0] == '\0')
+        return trouble_set(trouble, STATUS_FAILED, "Migration %s has no socket for QEMU.", tunnel_id(tunnel));
+    if (qemu_listen(qmp, tunnel->socket, resume, trouble) >= 0)
+        return 0;
+    qemu_restore(qmp, before);
+    return -1;
+}
+
+/* A post-copy that is paused, whose tunnel is still there: it needs no ticket. */
+static int resume_same(struct ctl *ctl, struct qmp *qmp, const struct tunnel *tunnel, struct trouble *trouble)
+{
+    struct qemu_before before = {0};
+
+    if (listen_at(qmp, tunnel, &before, true, trouble) < 0)
+        return -1;
+    print_ticket(ctl, tunnel, NULL, true);
+    return STATUS_DONE;
+}
+
+static int receive(struct ctl *ctl, struct side *side, struct qmp *qmp, struct qemu_before *before,
+                   struct trouble *trouble)
+{
+    const char *vm = ctl->arguments.operands[0];
+    _cleanup_(tunnel_forget_ticket) char *ticket = NULL;
+    _cleanup_(tunnel_clear) struct tunnel tunnel = {0};
+    char owner[16];
+
+    if (tunnel_prepare(side, vm,
+                       qmp ? tunnel_owner(&ctl->arguments, qmp_uid(qmp), owner) : ctl->arguments.socket_owner,
+                       &tunnel, &ticket, trouble) < 0)
+        return -1;
+    if (qmp && listen_at(qmp, &tunnel, before, ctl->arguments.resume, trouble) < 0) {
+        tunnel_cancel(&tunnel);
+        side_call(side, tunnel.path, MIGRATION_INTERFACE, "Forget", NULL, NULL, "", NULL);
+        return -1;
+    }
+    print_ticket(ctl, &tunnel, ticket, qmp != NULL);
+    return STATUS_DONE;
+}
+
+int verb_receive(struct ctl *ctl, struct trouble *trouble)
+{
+    const struct arguments *a = &ctl->arguments;
+    _cleanup_(side_close) struct side side = {0};
+    _cleanup_(qmp_freep) struct qmp *qmp = NULL;
+    _cleanup_(qemu_before_clear) struct qemu_before before = {0};
+    _cleanup_(tunnel_clear) struct tunnel found = {0};
+    int r;
+
+    if (side_open(ctl, &side, trouble) < 0 || ctl_catch_signals(ctl, trouble) < 0)
+        return -1;
+    if (!a->qmp)
+        return receive(ctl, &side, NULL, NULL, trouble);
+    if (qmp_open(&side, a->qmp, &qmp, trouble) < 0 ||
+        qemu_check_destination(qmp, a->operands[0], a->resume, trouble) < 0)
+        return -1;
+    if (a->resume) {
+        r = tunnel_find(&side, a->operands[0], "incoming", &found, trouble);
+        if (r != 0)
+            return r < 0 ? -1 : resume_same(ctl, qmp, &found, trouble);
+    } else if (qemu_prepare(qmp, a, false, &before, trouble) < 0) {
+        return -1;
+    }
+    return receive(ctl, &side, qmp, &before, trouble);
+}

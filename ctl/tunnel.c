@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tunnel.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "find.h"
+
+#define POLL (SECOND / 10)
+
+/* ---- Options ---- */
+
+static int add_list(sd_bus_message *m, const char *key, const struct text_list *list)
+{
+    int r = sd_bus_message_open_container(m, 'e', "sv");
+
+    if (r >= 0)
+        r = sd_bus_message_append(m, "s", key);
+    if (r >= 0)
+        r = sd_bus_message_open_container(m, 'v', "as");
+    if (r >= 0)
+        r = sd_bus_message_open_container(m, 'a', "s");
+    for (unsigned i = 0; r >= 0 && i < list->n; i++)
+        r = sd_bus_message_append(m, "s", list->texts[i]);
+    for (unsigned i = 0; r >= 0 && i < 3; i++)
+        r = sd_bus_message_close_container(m);
+    return r;
+}
+
+static int add_options(sd_bus_message *m, const struct arguments *a, bool incoming, const char *owner)
+{
+    int r = sd_bus_message_open_container(m, 'a', "{sv}");
+
+    if (r >= 0 && owner)
+        r = sd_bus_message_append(m, "{sv}", "socket-owner", "s", owner);
+    if (r >= 0 && a->socket)
+        r = sd_bus_message_append(m, "{sv}", "sockets", "a{ss}", 1, "migrate", a->socket);
+    if (r >= 0 && a->security && incoming)
+        r = sd_bus_message_append(m, "{sv}", "security", "s", a->security);
+    if (r >= 0 && a->security && !incoming && a->verb == VERB_SEND)
+        r = sd_bus_message_append(m, "{sv}", "security", "s", a->security);
+    if (r >= 0 && incoming && (a->ssh || a->endpoints.n > 0))
+        r = add_list(m, "endpoints", &a->endpoints);
+    if (r >= 0 && a->verb == VERB_SEND && a->endpoints.n > 0)
+        r = sd_bus_message_append(m, "{sv}", "endpoint", "s", a->endpoints.texts[0]);
+    if (r >= 0 && a->expire > 0)
+        r = sd_bus_message_append(m, "{sv}", "expire-usec", "t", a->expire);
+    if (r >= 0 && a->has_resume_timeout)
+        r = sd_bus_message_append(m, "{sv}", "resume-timeout-usec", "t", a->resume_timeout);
+    return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+const char *tunnel_owner(const struct arguments *arguments, uid_t uid, char ret[static 16])
+{
+    if (arguments->socket_owner)
+        return arguments->socket_owner;
+    snprintf(ret, 16, "%u", (unsigned)uid);
+    return ret;
+}
+
+/* ---- Making one ---- */
+
+/* Fills in what there is to know of the object at path. */
+static int adopt(struct side *side, const char *vm, const char *path, struct tunnel *ret,
+                 struct trouble *trouble)
+{
+    _cleanup_json_ json_object *record = NULL;
+
+    *ret = (struct tunnel){.side = side, .vm = vm, .path = strdup(path)};
+    if (!ret->path)
+        return trouble_no_memory(trouble);
+    if (tunnel_read(ret, &record, trouble) < 0) {
+        tunnel_cancel(ret);
+        tunnel_clear(ret);
+        return -1;
+    }
+    ret->socket = strdup(record_socket(record, "migrate"));
+    return ret->socket ? 0 : trouble_no_memory(trouble);
+}
+
+static int call(struct side *side, sd_bus_message *m, int appended, sd_bus_message **ret, const char *doing,
+                struct trouble *trouble)
+{
+    if (appended < 0)
+        return trouble_set(trouble, STATUS_USAGE,
+                           "%s: what is to be said does not fit D-Bus (%s). Is it UTF-8?", doing,
+                           strerror(-appended));
+    return side_send(side, m, 0, ret, trouble, doing);
+}
+
+int tunnel_prepare(struct side *side, const char *vm, const char *owner, struct tunnel *ret,
+                   char **ret_ticket, struct trouble *trouble)
+{
+    _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
+    const char *path, *ticket;
+    char doing[400];
+    int r;
+
+    snprintf(doing, sizeof(doing), "Cannot prepare for VM '%s'%s", vm, side->where);
+    if (side_message(side, BROKER_PATH, BROKER_NAME, "PrepareIncoming", &m, trouble) < 0)
+        return -1;
+    r = sd_bus_message_append(m, "s", vm);
+    if (r >= 0)
+        r = add_options(m, &side->ctl->arguments, true, owner);
+    if (call(side, m, r, &reply, doing, trouble) < 0)
+        return -1;
+    sd_bus_message_sensitive(reply);
+    r = sd_bus_message_read(reply, "os", &path, &ticket);
+    if (r < 0)
+        return trouble_set(trouble, STATUS_FAILED, "%s: the answer cannot be understood (%s).", doing,
+                           strerror(-r));
+    *ret_ticket = strdup(ticket);
+    if (!*ret_ticket)
+        return trouble_no_memory(trouble);
+    return adopt(side, vm, path, ret, trouble);
+}
+
+int tunnel_start(struct side *side, const char *vm, const char *ticket, const char *owner, struct tunnel *ret,
+                 struct trouble *trouble)
+{
+    _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
+    const char *path;
+    char doing[400];
+    int r;
+
+    snprintf(doing, sizeof(doing), "Cannot start the migration of VM '%s'%s", vm, side->where);
+    if (side_message(side, BROKER_PATH, BROKER_NAME, "StartOutgoing", &m, trouble) < 0)
+        return -1;
+    r = sd_bus_message_sensitive(m);
+    if (r >= 0)
+        r = sd_bus_message_append(m, "ss", vm, ticket);
+    if (r >= 0)
+        r = add_options(m, &side->ctl->arguments, false, owner);
+    if (call(side, m, r, &reply, doing, trouble) < 0)
+        return -1;
+    r = sd_bus_message_read(reply, "o", &path);
+    if (r < 0)
+        return trouble_set(trouble, STATUS_FAILED, "%s: the answer cannot be understood (%s).", doing,
+                           strerror(-r));
+    return adopt(side, vm, path, ret, trouble);
+}
+
+int tunnel_find(struct side *side, const char *vm, const char *role, struct tunnel *ret,
+                struct trouble *trouble)
+{
+    struct found found;
+    int r = find_running(side, vm, role, &found, trouble);
+
+    if (r > 0)
+        r = adopt(side, vm, found.path, ret, trouble) < 0 ? -1 : 1;
+    return r;
+}
+
+const char *tunnel_id(const struct tunnel *tunnel)
+{
+    const char *slash = strrchr(tunnel->path, '/');
+
+    return slash ? slash + 1 : tunnel->path;
+}
+
+/* ---- Watching it ---- */
+
+int tunnel_read(const struct tunnel *tunnel, json_object **ret, struct trouble *trouble)
+{
+    return record_read(tunnel->side, tunnel->path, MIGRATION_INTERFACE, ret, trouble);
+}
+
+int tunnel_wait_connected(const struct tunnel *tunnel, struct trouble *trouble)
+{
+    struct ctl *ctl = tunnel->side->ctl;
+
+    for (;;) {
+        _cleanup_json_ json_object *record = NULL;
+        const char *state;
+
+        if (ctl->interrupts > 0)
+            return trouble_set(trouble, STATUS_CANCELLED,
+                               "Cancelled while the two hosts were connecting. Nothing has "
+                               "happened to VM '%s'.",
+                               tunnel->vm);
+        if (tunnel_read(tunnel, &record, trouble) < 0)
+            return -1;
+        state = record_text(record, "State");
+        if (strcmp(state, "finished") == 0)
+            return trouble_set(
+                trouble, trouble_status_of(record_text(record, "Result"), record_text(record, "ErrorName")),
+                "The two hosts could not be connected. Nothing has happened to VM '%s'. %s", tunnel->vm,
+                record_text(record, "ErrorMessage"));
+        if (strcmp(state, "waiting") != 0)
+            return 0;
+        if (ctl_turn(ctl, POLL, trouble) < 0)
+            return -1;
+    }
+}
+
+int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object **ret,
+                         struct trouble *trouble)
+{
+    struct ctl *ctl = tunnel->side->ctl;
+
+    for (uint64_t end = ctl_now() + usec;;) {
+        _cleanup_json_ json_object *record = NULL;
+        bool finished;
+
+        if (tunnel_read(tunnel, &record, trouble) < 0)
+            return -1;
+        finished = strcmp(record_text(record, "State"), "finished") == 0;
+        if (finished || ctl_now() >= end || ctl->interrupts > 1) {
+            if (ret)
+                *ret = json_object_get(record);
+            return finished;
+        }
+        if (ctl_turn(ctl, POLL, trouble) < 0)
+            return -1;
+    }
+}
+
+void tunnel_cancel(const struct tunnel *tunnel)
+{
+    if (!tunnel->path)
+        return;
+    if (side_call(tunnel->side, tunnel->path, MIGRATION_INTERFACE, "Cancel", NULL, NULL, "", NULL) >= 0)
+        tunnel_wait_finished(tunnel, 5 * SECOND, NULL, NULL);
+}
+
+void tunnel_clear(struct tunnel *tunnel)
+{
+    free(tunnel->path);
+    free(tunnel->socket);
+    *tunnel = (struct tunnel){0};
+}
+
+void tunnel_forget_ticket(char **ticket)
+{
+    if (*ticket)
+        explicit_bzero(*ticket, strlen(*ticket));
+    free(*ticket);
+    *ticket = NULL;
+}

@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""vmferryctl moves a real guest: on two private buses, on pipes and on terminals."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vmlib.broker import wait_until
+from vmlib.ctl import CANCELLED, FAILED, PROGRAM, Result, Running, Terminal, ctl
+from vmlib.guest import assert_unharmed
+from vmlib.hosts import Hosts, kill
+from vmlib.migration import Pair
+from vmlib.qemu import Qemu
+
+MIB = 64
+SLOW = "--bandwidth=8M"  # the guest's memory takes many seconds then
+
+pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("needs_qemu")]
+needs_postcopy = pytest.mark.usefixtures("needs_postcopy")
+
+
+class Scene:
+    """Two brokers and a pair of QEMUs that were told nothing about migration yet."""
+
+    def __init__(self, hosts: Hosts, workdir: Path) -> None:
+        self.hosts = hosts
+        self.pair = Pair(workdir, MIB)
+        for qemu in (self.pair.source, self.pair.destination):
+            qemu.set_parameters({"downtime-limit": 300, "max-bandwidth": 128 << 20})
+            qemu.set_capabilities({"events": False})
+        self.pair.source.wait_sweeps(2)
+        self.before = self.settings()
+
+    def settings(self) -> tuple[Any, Any]:
+        return (self.pair.source.execute("query-migrate-capabilities"),
+                self.pair.source.execute("query-migrate-parameters"))
+
+    @property
+    def near(self) -> str:
+        return f"--qmp={self.pair.source.qmp_path}"
+
+    @property
+    def far(self) -> str:
+        return f"--qmp={self.pair.destination.qmp_path}"
+
+    @property
+    def migrate(self) -> list[str]:
+        """The words of 'migrate' from one bus to the other."""
+        return ["migrate", "web1", self.hosts.destination.bus.address, self.near,
+                f"--dst-qmp={self.pair.destination.qmp_path}"]
+
+    def receive(self, *args: str) -> str:
+        return ctl(self.hosts.destination, "receive", "web1", self.far, *args).succeeds().out
+
+    def send(self, ticket: str, *args: str) -> Result:
+        return ctl(self.hosts.source, "send", "web1", self.near, *args, stdin=ticket, timeout=120)
+
+    def judge_moved(self, result: Result) -> None:
+        """It says so, and is right."""
+        result.succeeds()
+        assert re.search(r"^web1: done after [\d.]+ m?s; it stood still for [\d.]+ m?s; [\d.]+ MiB sent\.", result.err, re.M)
+        self.assert_done()
+
+    def assert_done(self) -> None:
+        self.pair.assert_unharmed()
+        for broker in self.hosts.brokers:
+            ((_, _, _, state, _, path),) = broker.list()[-1:]
+            assert state == "finished" and broker.client.get(path, "org.vmferry.Migration1", "Result") == "done"
+
+    def assert_stayed(self) -> None:
+        """The guest runs on at the source, QEMU is as it was, and no migration goes on."""
+        for broker in self.hosts.brokers:
+            wait_until(lambda: all(entry[3] == "finished" for entry in broker.list()), f"the end of {broker.list()}", 10)
+        self.pair.source.wait_sweeps(2)
+        assert_unharmed(self.pair.source.serial())
+        assert self.settings() == self.before
+
+
+@pytest.fixture
+def scene(hosts: Hosts, workdir: Path) -> Iterator[Scene]:
+    scene = Scene(hosts, workdir)
+    with scene.pair:
+        yield scene
+
+
+POSTCOPY = pytest.param(["--postcopy"], marks=needs_postcopy)
+AFTER = pytest.param(["--postcopy=after 1"], marks=needs_postcopy)
+AUTO = pytest.param(["--postcopy=auto"], marks=needs_postcopy)
+
+
+@pytest.mark.parametrize("how", [["--downtime-limit=60s"], ["--downtime-limit=60s", "--multifd=3"], POSTCOPY, AFTER, AUTO])
+def test_receive_and_send(scene: Scene, how: list[str]) -> None:
+    at_destination = [word for word in how if not word.startswith("--downtime")]
+    ticket = scene.receive(*at_destination)
+    result = scene.send(ticket, *how)
+    scene.judge_moved(result)
+    channels = scene.hosts.source.client.get(scene.hosts.source.list()[0][5], "org.vmferry.Migration1", "Channels")
+    assert len(channels) == (4 if "--multifd=3" in how else 1)
+    assert "post-copy" in result.err if "--postcopy" in how else True
+
+
+@pytest.mark.parametrize("how", [["--downtime-limit=60s"], POSTCOPY, AUTO])
+def test_migrate(scene: Scene, how: list[str]) -> None:
+    result = ctl(scene.hosts.source, *scene.migrate, *how, timeout=120)
+    scene.judge_moved(result)
+    assert "At the destination it is running" in result.err
+
+
+@needs_postcopy
+def test_migrate_through_connections_that_were_brought(scene: Scene) -> None:
+    """--ssh between two buses of one host: nothing listens, nothing is dialled."""
+    result = ctl(scene.hosts.source, *scene.migrate, "--ssh", "--postcopy")
+    scene.judge_moved(result)
+    assert scene.hosts.destination.get("Endpoints") == ["tcp:127.0.0.1:0"]
+    assert ctl(scene.hosts.source, "show", "web1", "-p", "Peer", "--value").out == "unix:\n"
+
+
+def test_multifd_through_connections_that_were_brought(scene: Scene) -> None:
+    scene.judge_moved(ctl(scene.hosts.source, *scene.migrate, "--ssh", "--multifd=3", "--downtime-limit=60s"))
+
+
+def test_json(scene: Scene) -> None:
+    record = ctl(scene.hosts.source, *scene.migrate, "--downtime-limit=60s", "-j", "-q").succeeds()
+    assert record.err == ""
+    value = record.json()
+    assert value["Result"] == "done" and value["Qemu"]["Status"] == "completed" and value["Qemu"]["TotalMsec"] > 0
+    assert set(value) - {"Qemu"} == set(ctl(scene.hosts.source, "status", "web1", "-j").json())
+
+
+# ---- Progress ----
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_progress_on_a_terminal(scene: Scene, workdir: Path, columns: int) -> None:
+    """The line is one line, changes, never says 100 %, and is gone in the end."""
+    with Terminal(workdir, columns) as terminal:
+        terminal.run([str(PROGRAM), f"--address={scene.hosts.source.bus.address}", *scene.migrate, "--bandwidth=32M",
+                      "--downtime-limit=4s"])
+        numbers = r"[\d.]+ [KMG]?i?B"
+        line = (rf"^web1  pre-copy  \d+ %  {numbers}  {numbers}/s  (dirty {numbers}/s  )?left {numbers}$" if columns == 80
+                else rf"^web1  pre-copy  \d+ %  {numbers}/s(  left {numbers})?$")
+        text = terminal.wait_for(line)
+        assert len(re.findall(r"^web1  pre-copy", text, re.M)) == 1
+        assert all(len(row) <= columns - 1 for row in re.findall(r"^web1 .*", text, re.M))
+        seen = set()
+        while not re.search(r"web1: done after", text):
+            seen.update(re.findall(r"^web1  pre-copy  (\d+) %", text, re.M))
+            assert "100 %" not in text
+            text = terminal.screen()
+        assert len(seen) > 3, seen
+        assert not re.search(r"^web1  ", text, re.M), "the line is gone"
+    scene.assert_done()
+
+
+def test_progress_on_a_pipe(scene: Scene) -> None:
+    """A line for each phase, and one each ten seconds."""
+    result = ctl(scene.hosts.source, *scene.migrate, "--bandwidth=6M", "--downtime-limit=20s", timeout=120)
+    scene.judge_moved(result)
+    lines = [line for line in result.err.splitlines() if line.startswith("web1  pre-copy")]
+    assert 2 <= len(lines) <= 5, result
+    assert "\r" not in result.err and "\x1b" not in result.err and "100 %" not in result.err
+
+
+# ---- Ctrl-C ----
+
+
+def begin(scene: Scene, *args: str) -> Running:
+    return Running(scene.hosts.source, *scene.migrate, *args)
+
+
+def test_ctrl_c_in_precopy(scene: Scene) -> None:
+    with begin(scene, SLOW) as run:
+        scene.pair.wait_transferred(4 << 20)
+        run.interrupt()
+        run.end().fails(CANCELLED, "web1", "was not moved", "runs on at the source")
+    scene.pair.destination.wait_exit()
+    scene.assert_stayed()
+
+
+def test_ctrl_c_on_a_terminal(scene: Scene, workdir: Path) -> None:
+    with Terminal(workdir) as terminal:
+        terminal.run([str(PROGRAM), f"--address={scene.hosts.source.bus.address}", *scene.migrate, SLOW])
+        terminal.wait_for(r"^web1  pre-copy")
+        terminal.key("C-c")
+        terminal.wait_for(r"^vmferryctl: Cancelled: VM 'web1' was not moved; it runs on at the source\.")
+        terminal.type("echo status $?\n")
+        terminal.wait_for(r"^status 3$")
+    scene.pair.destination.wait_exit()
+    scene.assert_stayed()
+
+
+def test_ctrl_c_before_qemu_begins(scene: Scene) -> None:
+    """The destination's helper is stopped, so that the two cannot meet."""
+    with begin(scene) as run:
+        def prepared() -> bool:
+            return bool(scene.hosts.destination.list())
+        wait_until(prepared, "the destination prepared")
+        run.interrupt()
+        result = run.end()
+    if "could" in result.err or "Nothing has happened" in result.err:
+        result.fails(CANCELLED, "web1", "Nothing has happened")
+    else:
+        result.fails(CANCELLED, "web1")  # it had connected by then
+    scene.assert_stayed()
+
+
+@needs_postcopy
+def test_ctrl_c_in_postcopy(scene: Scene) -> None:
+    """The guest would be lost: it goes on by itself."""
+    with begin(scene, "--postcopy", SLOW) as run:
+        wait_until(lambda: scene.pair.destination.status() == "running", "the guest to run at the destination", 60)
+        run.interrupt()
+        run.end().fails(FAILED, "web1", "post-copy", "goes on by itself", "vmferryctl watch", "--resume")
+    scene.pair.source.set_parameters({"max-postcopy-bandwidth": 0})
+    scene.pair.wait_completed()
+    for broker in scene.hosts.brokers:
+        ctl(broker, "wait", "web1").succeeds()
+    scene.assert_done()
+
+
+@needs_postcopy
+def test_cancel_asks_qemu(scene: Scene) -> None:
+    with begin(scene, "--postcopy", SLOW) as run:
+        wait_until(lambda: scene.pair.destination.status() == "running", "the guest to run at the destination", 60)
+        run.interrupt()
+        run.end()
+    ctl(scene.hosts.source, "cancel", "web1", scene.near).fails(FAILED, "web1", "postcopy-active", "lose the guest")
+    ctl(scene.hosts.destination, "cancel", "web1", scene.far).fails(FAILED, "web1", "postcopy", "lose the guest")
+    scene.pair.source.set_parameters({"max-postcopy-bandwidth": 0})
+    scene.pair.wait_completed()
+    scene.assert_done()
+
+
+def test_cancel_in_precopy(scene: Scene) -> None:
+    """By another vmferryctl, at the destination: the one that drives it says what happened."""
+    with begin(scene, SLOW) as run:
+        scene.pair.wait_transferred(4 << 20)
+        ctl(scene.hosts.destination, "cancel", "web1", "--force").succeeds()
+        run.end().fails(FAILED, "web1", "was not moved", "runs on at the source", "Cancelled at the destination")
+    scene.pair.destination.wait_exit()
+    scene.assert_stayed()
+
+
+# ---- What goes wrong ----
+
+
+def test_qemu_refuses_a_capability(scene: Scene) -> None:
+    scene.pair.source.set_capabilities({"x-ignore-shared": True})
+    scene.before = scene.settings()
+    ctl(scene.hosts.source, *scene.migrate, "--postcopy").fails(FAILED, "migrate-set-capabilities", "ostcopy is not",
+                                                                  str(scene.pair.source.qmp_path))
+    assert not scene.hosts.source.list() and not scene.hosts.destination.list()
+    scene.assert_stayed()
+
+
+@needs_postcopy
+def test_destination_refuses_a_capability(scene: Scene) -> None:
+    scene.pair.destination.set_capabilities({"x-ignore-shared": True})
+    ctl(scene.hosts.destination, "receive", "web1", scene.far, "--postcopy").fails(
+        FAILED, "migrate-set-capabilities", "ostcopy is not", str(scene.pair.destination.qmp_path))
+    assert not scene.hosts.destination.list()
+
+
+def test_multifd_and_postcopy(scene: Scene) -> None:
+    ctl(scene.hosts.source, *scene.migrate, "--postcopy", "--multifd=2").fails(FAILED, "--multifd", "--postcopy", "7.2")
+    scene.assert_stayed()
+
+
+def test_monitor_is_taken(scene: Scene) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.connect(str(scene.pair.source.qmp_path))
+        assert b"QMP" in other.recv(4096)
+        ctl(scene.hosts.source, *scene.migrate).fails(FAILED, str(scene.pair.source.qmp_path), "another client")
+    assert not scene.hosts.source.list() and not scene.hosts.destination.list()
+    scene.assert_stayed()
+
+
+def test_the_wrong_qemu(scene: Scene) -> None:
+    ctl(scene.hosts.destination, "receive", "web1", scene.near).fails(FAILED, "'running'", "-incoming defer")
+    ctl(scene.hosts.source, "send", "web1", scene.far, stdin="vmferry1:x").fails(FAILED, "waits for a VM to come in")
+    ctl(scene.hosts.source, "send", "web1", scene.near, "--resume", stdin="vmferry1:x").fails(
+        FAILED, "cannot be resumed", "'none'")
+    scene.assert_stayed()
+
+
+def test_sent_twice(scene: Scene) -> None:
+    scene.judge_moved(ctl(scene.hosts.source, *scene.migrate, "--downtime-limit=60s"))
+    ctl(scene.hosts.source, "send", "web1", scene.near, stdin="vmferry1:x").fails(FAILED, "sent it away already")
+
+
+def test_destination_qemu_dies(scene: Scene) -> None:
+    with begin(scene, SLOW) as run:
+        scene.pair.wait_transferred(4 << 20)
+        scene.pair.destination.kill()
+        run.end().fails(FAILED, "web1", "was not moved", "runs on at the source", "QEMU says")
+    scene.assert_stayed()
+
+
+def test_source_qemu_dies(scene: Scene) -> None:
+    with begin(scene, SLOW) as run:
+        scene.pair.wait_transferred(4 << 20)
+        scene.pair.source.kill()
+        run.end().fails(FAILED, "closed the connection", "cancelled")
+    for broker in scene.hosts.brokers:
+        wait_until(lambda: all(entry[3] == "finished" for entry in broker.list()), f"the end of {broker.list()}", 10)
+
+
+def test_incoming_that_was_not_deferred(scene: Scene, workdir: Path) -> None:
+    with Qemu(workdir, workdir / f"guest-{MIB}.img", MIB + 8, "other", incoming=f"unix:{workdir}/in") as other:
+        ctl(scene.hosts.destination, "receive", "web1", f"--qmp={other.qmp_path}").fails(
+            FAILED, "migrate-incoming", str(other.qmp_path))
+    assert not scene.hosts.destination.list(), "it is forgotten again"
+
+
+# ---- Recovery ----
+
+
+def pause_postcopy(scene: Scene) -> None:
+    """The destination's helper dies under it; both QEMUs know."""
+    ctl_helper = scene.hosts.source.helpers()
+    kill(max(ctl_helper))
+
+
+@needs_postcopy
+def test_resume_with_a_new_ticket(scene: Scene) -> None:
+    with begin(scene, "--postcopy", SLOW, "--resume-timeout=0") as run:
+        wait_until(lambda: scene.pair.destination.status() == "running", "the guest to run at the destination", 60)
+        pause_postcopy(scene)
+        run.end().fails(FAILED, "web1", "paused", "stands still", "--resume")
+    for qemu in (scene.pair.source, scene.pair.destination):
+        qemu.wait_migration({"postcopy-paused"}, 30)
+    scene.pair.source.set_parameters({"max-postcopy-bandwidth": 0})
+    for broker in scene.hosts.brokers:  # what is left of the tunnel at the other side
+        ctl(broker, "cancel", "web1", "--force")
+        ctl(broker, "wait", "-q", "web1")
+    ticket = scene.receive("--resume")
+    assert ticket.startswith("vmferry1:")
+    scene.judge_moved(scene.send(ticket, "--resume"))
+
+
+@needs_postcopy
+def test_resume_with_migrate(scene: Scene) -> None:
+    with begin(scene, "--postcopy", SLOW, "--resume-timeout=0") as run:
+        wait_until(lambda: scene.pair.destination.status() == "running", "the guest to run at the destination", 60)
+        pause_postcopy(scene)
+        run.end().fails(FAILED, "web1", "paused", "--resume")
+    scene.pair.destination.wait_migration({"postcopy-paused"}, 30)
+    scene.pair.source.set_parameters({"max-postcopy-bandwidth": 0})
+    scene.judge_moved(ctl(scene.hosts.source, *scene.migrate, "--resume"))
