@@ -58,7 +58,7 @@ plots (PNG). Takes some 12 minutes on two cores, which should have nothing else 
   --only=NAME,…        these sections, or these tunnels, or both. Sections: stream, pages, qemu, start, memory, many,
                        scaling, system. Tunnels: direct-unix, direct-tcp; socat, socat-256k, socket-proxyd, haproxy,
                        go; ssh, ssh-aes128-gcm, stunnel, haproxy-tls, socat-openssl-256k, go-mtls, qemu-tls;
-                       gnutls-floor; vmferry-plain, vmferry-tls
+                       gnutls-floor; vmferry-plain, vmferry-tls, and both with -no-resume
   --rounds=N           that count (default 5; real QEMU and some others: half as many)
   --gib=N              of a stream (default 1)
   --quick              tiny volumes, one round: does everything work? The figures are worth nothing

@@ -13,12 +13,13 @@ from vmlib.bench import SECTIONS, TUNNELS, bench, measure, names, needs_root
 from vmlib.broker import ROOT
 
 DOCUMENT = ROOT / "docs" / "performance.md"
+NO_RESUME = ("vmferry-plain-no-resume", "vmferry-tls-no-resume")
 
 
 @needs_root
 def test_stream(workdir: Path) -> None:
     (rows,) = measure(workdir, "stream").values()
-    assert names(rows) == sorted((*TUNNELS, "gnutls-floor"))
+    assert names(rows) == sorted((*TUNNELS, "gnutls-floor", *NO_RESUME))
     for row in rows:
         assert row["gib_per_s"]["median"] > 0 and len(row["gib_per_s"]["values"]) == 1
     notes = {row["name"]: row["note"] for row in rows}
