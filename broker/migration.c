@@ -49,6 +49,13 @@ static void drop_ticket(struct migration *migration)
     migration->ticket = NULL;
 }
 
+/* Whether its source may still come, to hear that it is over. */
+static bool may_come_back(const struct migration *migration)
+{
+    return migration->state == STATE_INTERRUPTED ||
+           (migration->state != STATE_WAITING && migration->ending != VF_ERROR_NONE);
+}
+
 /* All that it has open in the outside world. */
 static void release(struct migration *migration, bool forgotten)
 {
@@ -62,8 +69,8 @@ static void release(struct migration *migration, bool forgotten)
     free(migration->directory);
     migration->directory = NULL;
     /* A source that was cut off comes back one day, and is to hear that it is over: until that is forgotten.
-     */
-    if (migration->expects_peers && !(migration->state == STATE_INTERRUPTED && !forgotten)) {
+     * So may one that was not told, for the network had gone and nobody had noticed. */
+    if (migration->expects_peers && (forgotten || !may_come_back(migration))) {
         port_release(migration->manager->port);
         migration->expects_peers = false;
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Many connections of a stand-in QEMU in one migration: their number, order, silence, limits, and their end."""
+"""Many connections of a stand-in QEMU in one migration: their number, order, silence, and limits."""
 
 from __future__ import annotations
 
@@ -28,11 +28,6 @@ def number(index: int) -> bytes:
 
 def read_number(qemu: FakeQemu) -> int:
     return int(struct.unpack("<Q", qemu.recv_exact(8))[0])
-
-
-def peer_port(broker: Broker) -> int:
-    """Where its gate listens; it does while it waits for a source."""
-    return int(broker.get("Endpoints")[0].rpartition(":")[2])
 
 
 def channels(migration: Migration) -> list[tuple[str, int, str]]:
@@ -112,7 +107,7 @@ def test_256_channels_and_no_more(hosts: Hosts, security: str) -> None:
 @SECURITIES
 def test_256_connections_before_there_is_a_peer(hosts: Hosts, security: str) -> None:
     incoming = hosts.prepare(security=security)
-    port = peer_port(hosts.destination)
+    port = hosts.destination.peer_port()
     with ExitStack() as stack:
         listener = stack.enter_context(FakeQemu.listen(incoming.socket(), backlog=1))
         # It takes the control connection one second to get through, and QEMU is faster.
@@ -211,7 +206,7 @@ def test_order_survives_delays(hosts: Hosts, security: str, seed: int) -> None:
     chance = random.Random(seed)
     incoming = hosts.prepare(security=security, streams=("as", ["migrate", "disks"]))
     with ExitStack() as stack:
-        relay = stack.enter_context(DelayingRelay(0, peer_port(hosts.destination), seed, overtake=True))
+        relay = stack.enter_context(DelayingRelay(0, hosts.destination.peer_port(), seed, overtake=True))
         outgoing = hosts.start(incoming, streams=("as", ["migrate", "disks"]),
                                endpoint=("s", f"tcp:127.0.0.1:{relay.address}"))
         names = [chance.choice(["migrate", "disks"]) for _ in range(31)] + ["migrate"]
@@ -412,116 +407,6 @@ def test_bandwidth_limit_on_a_channel_that_was_idle(hosts: Hosts, security: str)
             sent.result(10)
         end_both((source, destination))
     tunnel.assert_done()
-
-
-# ---- Cancelled ----
-
-SIDES = pytest.mark.parametrize("side", ["source", "destination"])
-
-
-def cancel(tunnel: Tunnel, side: str) -> None:
-    (tunnel.outgoing if side == "source" else tunnel.incoming).cancel()
-
-
-def assert_cancelled(tunnel: Tunnel, side: str) -> None:
-    for migration in tunnel.ends:
-        found = assert_failed(migration, "cancelled", "Cancelled")
-        assert f"Cancelled at the {side}" in found["ErrorMessage"]
-
-
-@SIDES
-def test_cancel_waiting(hosts: Hosts, side: str) -> None:
-    """Neither knows the other yet: each is cancelled by itself, with its QEMU."""
-    incoming = hosts.prepare(endpoints=("as", []))
-    outgoing = hosts.start(incoming)
-    with FakeQemu.connect(outgoing.socket()) as qemu:
-        qemu.send(b"QEVM")
-        (outgoing if side == "source" else incoming).cancel()
-        (incoming if side == "source" else outgoing).cancel()
-        assert_learns(qemu)
-        for migration in (incoming, outgoing):
-            assert_failed(migration, "cancelled", "Cancelled")
-
-
-def test_cancel_waiting_destination_before_its_source(hosts: Hosts) -> None:
-    incoming = hosts.prepare()
-    hosts.prepare("other").cancel()  # the port stays open for another
-    keeper = hosts.prepare("keeper")
-    incoming.cancel()
-    assert_failed(incoming, "cancelled", "Cancelled")
-    assert_failed(hosts.start(incoming), "failed", "PeerRejected", "TicketUsed")
-    keeper.cancel()
-    keeper.wait_finished()
-
-
-@SECURITIES
-@SIDES
-def test_cancel_connected(hosts: Hosts, security: str, side: str) -> None:
-    tunnel = hosts.connect(security=security)
-    cancel(tunnel, side)
-    assert_cancelled(tunnel, side)
-
-
-@SIDES
-def test_cancel_connected_while_the_destination_is_dialled(hosts: Hosts, side: str) -> None:
-    """The source QEMU is there, the destination's listens nowhere yet."""
-    tunnel = hosts.connect()
-    with FakeQemu.connect(tunnel.outgoing.socket()) as qemu:
-        qemu.send(b"QEVM")
-        wait_until(lambda: tunnel.incoming.get("Channels"), "the channel at the destination")
-        cancel(tunnel, side)
-        assert_learns(qemu)
-        assert_cancelled(tunnel, side)
-
-
-@SECURITIES
-@SIDES
-@pytest.mark.parametrize("count", [1, 17])
-def test_cancel_active(hosts: Hosts, security: str, side: str, count: int) -> None:
-    """With bytes in flight in both directions on every channel, and nobody who reads them."""
-    tunnel = hosts.connect(security=security)
-    pairs = [tunnel.open_channel() for _ in range(count)]
-    for pair in pairs:
-        for qemu in pair:
-            qemu.sock.settimeout(0.05)
-            with pytest.raises(TimeoutError):
-                qemu.send(bytes(32 << 20))
-            qemu.sock.settimeout(20)
-    cancel(tunnel, side)
-    for pair in pairs:
-        for qemu in pair:
-            assert_learns(qemu)
-            qemu.close()
-    assert_cancelled(tunnel, side)
-
-
-@SECURITIES
-@SIDES
-@pytest.mark.parametrize("mended", [True, False], ids=["mended", "cut"])
-def test_cancel_interrupted(hosts: Hosts, security: str, side: str, mended: bool) -> None:
-    """The other side cannot learn of it before the network is back; then it does. Where it never comes back, each is
-    cancelled by itself."""
-    never = {"resume_timeout_usec": ("t", 0)}
-    incoming = hosts.prepare(security=security, **never)
-    with DelayingRelay(0, peer_port(hosts.destination), seed=1, most=0) as relay:
-        outgoing = hosts.start(incoming, **never, endpoint=("s", f"tcp:127.0.0.1:{relay.address}"))
-        tunnel = Tunnel(outgoing, incoming)
-        pairs = [tunnel.open_channel() for _ in range(2)]
-        relay.cut()
-        for migration in tunnel.ends:
-            migration.wait_state("interrupted")
-        for pair in pairs:
-            for qemu in pair:
-                assert_learns(qemu)
-                qemu.close()
-        cancel(tunnel, side)
-        assert_failed(outgoing if side == "source" else incoming, "cancelled", "Cancelled")
-        if mended:
-            relay.mend()
-        else:
-            cancel(tunnel, "destination" if side == "source" else "source")
-        for migration in tunnel.ends:
-            assert_failed(migration, "cancelled", "Cancelled")
 
 
 def test_connections_that_end_at_once(hosts: Hosts) -> None:

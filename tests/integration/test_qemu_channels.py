@@ -31,7 +31,7 @@ class Delayed:
     def __init__(self, stack: ExitStack, hosts: Hosts, security: str, seed: int) -> None:
         to_qemu = hosts.workdir / "to-qemu"
         incoming = hosts.prepare(security=security, sockets=("a{ss}", {"migrate": str(to_qemu)}))
-        port = int(hosts.destination.get("Endpoints")[0].rpartition(":")[2])
+        port = hosts.destination.peer_port()
         between = stack.enter_context(DelayingRelay(0, port, 3 * seed, overtake=True))
         outgoing = hosts.start(incoming, endpoint=("s", f"tcp:127.0.0.1:{between.address}"))
         self.tunnel = Tunnel(outgoing, incoming)

@@ -253,6 +253,10 @@ class Broker:
     def get(self, name: str) -> Any:
         return self.client.get(PATH, BROKER, name)
 
+    def peer_port(self) -> int:
+        """Where its gate listens; it does while it waits for a source."""
+        return int(self.get("Endpoints")[0].rpartition(":")[2])
+
     def log(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
