@@ -4,7 +4,6 @@
 import socket
 import struct
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,22 +11,12 @@ import pytest
 from vmlib.broker import BusError, wait_until
 from vmlib.fake_qemu import FakeQemu
 from vmlib.peer import PlainListener, PlainPeer
-from vmlib.scene import NO_RESUME, Scene
+from vmlib.scene import NO_RESUME, Cast, Lie, Scene, offset, raw
 from vmlib.wire import (ACK, ALL, CLOSE, FIN, HELLO, OPEN, OPENED, PING, PONG, REFUSED, RESUME, frame,
                         hello_payload, preamble, recv_exact, wait_eof)
 
-Lie = Callable[[PlainPeer], None]
 
-
-def offset(value: int) -> bytes:
-    return struct.pack("<Q", value)
-
-
-def raw(*data: bytes) -> Lie:
-    return lambda peer: peer.send_raw(b"".join(data))
-
-
-class Cast:
+class Destination(Cast):
     """A source with its QEMU, and a destination of ours with channel 0 open; 5 bytes have gone each way.
 
     What is lost is given up at once.
@@ -48,24 +37,9 @@ class Cast:
         assert self.qemu.recv_exact(5) == b"again"
         assert self.peer.expect(ACK).number == 5
 
-    def lost(self, error: str, *words: str, told: bool = True, timeout: float = 20) -> None:
-        """The migration failed; QEMU sees an end, the peer is told why and sees one too."""
-        self.victim.expect(error, *words, timeout=timeout)
-        wait_eof(self.qemu.sock)
-        if told:
-            with pytest.raises(AssertionError, match=f"ABORT: {error}: "):
-                self.peer.expect(0)
-        self.peer.close()
-        if self.channel.fileno() >= 0:
-            wait_eof(self.channel)
-
     def interrupted(self, *words: str, timeout: float = 20) -> None:
-        """The peer is lost, and never the migration done: QEMU sees an end, the peer is dialled again."""
-        self.victim.interrupted(*words, timeout=timeout)
-        wait_eof(self.qemu.sock)
-        for sock in (self.peer.sock, self.channel):
-            if sock.fileno() >= 0:
-                wait_eof(sock)
+        """The peer is dialled again."""
+        self.cut_off(*words, timeout=timeout)
         with self.listener.accept_raw() as again:
             assert recv_exact(again, 32) == preamble(self.listener.ticket.id, RESUME)
             self.victim.given_up(*words)
@@ -94,7 +68,7 @@ FRAMES: dict[str, tuple[Lie, str]] = {
 def test_frame(workdir: Path, name: str) -> None:
     lie, words = FRAMES[name]
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Destination(scene)
         lie(cast.peer)
         cast.lost("ProtocolMismatch", words)
 
@@ -132,7 +106,7 @@ def test_silence_instead_of_hello(workdir: Path) -> None:
 
 def test_fin_of_more_than_is_sent_and_then_the_end(workdir: Path) -> None:
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Destination(scene)
         cast.peer.fin(0, 6)
         cast.channel.close()
         cast.interrupted("'migrate'", "5 bytes out and 5 in")
@@ -141,7 +115,7 @@ def test_fin_of_more_than_is_sent_and_then_the_end(workdir: Path) -> None:
 @pytest.mark.parametrize("how", ["channel", "channel-half", "control", "both", "in-mid-stream"])
 def test_truncated_stream(workdir: Path, how: str) -> None:
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Destination(scene)
         if how == "in-mid-stream":
             there = cast.qemu.send_pattern(1, 32 << 20)
             recv_exact(cast.channel, 1 << 20)
@@ -160,7 +134,7 @@ def test_truncated_stream(workdir: Path, how: str) -> None:
 def test_everything_but_the_last_ack(workdir: Path) -> None:
     """QEMU has ended, all bytes are sent; what was not acknowledged was not delivered."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Destination(scene)
         cast.qemu.shut_wr()
         assert cast.peer.expect(FIN).number == 5
         cast.peer.ack(0, 4)
@@ -175,7 +149,7 @@ def test_everything_but_the_last_ack(workdir: Path) -> None:
 def test_refused_after_it_was_carried(workdir: Path) -> None:
     """Bytes of it are gone, so a REFUSED is a lie by then: no ledger could prove that migration done."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Destination(scene)
         second = scene.qemu(cast.victim)
         assert cast.peer.expect(OPEN).channel == 1
         _, channel = cast.listener.accept_channel(cast.peer)
@@ -191,7 +165,7 @@ def test_refused_after_it_was_carried(workdir: Path) -> None:
 def test_refused_before_it_is_carried(workdir: Path) -> None:
     """Nothing has been taken from its QEMU, which sees an end: the others prove the migration done."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Destination(scene)
         second = scene.qemu(cast.victim)
         second.send(b"multifd")
         assert cast.peer.expect(OPEN).channel == 1
@@ -214,7 +188,7 @@ def test_refused_before_it_is_carried(workdir: Path) -> None:
 def test_refused_for_another_reason(workdir: Path) -> None:
     """It ends the migration with what the destination says."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Destination(scene)
         second = scene.qemu(cast.victim)
         assert cast.peer.expect(OPEN).channel == 1
         cast.peer.abort("SocketUnavailable", "there is no such QEMU", REFUSED, 1)
@@ -227,7 +201,7 @@ def test_more_channels_than_allowed(workdir: Path, limit: str) -> None:
     """A QEMU that opens more connections than both allow sees the end of those; the first goes on."""
     args = ("--max-channels=1",) if limit == "ours" else ()
     with Scene(workdir, args=args) as scene:
-        cast = Cast(scene, **({"channels": 1} if limit == "theirs" else {}))
+        cast = Destination(scene, **({"channels": 1} if limit == "theirs" else {}))
         with FakeQemu.connect(cast.victim.migration.socket()) as second:
             assert wait_eof(second.sock) == b""
         wait_until(lambda: "max-channels" in scene.broker.log(), "the reason in the log")
@@ -245,7 +219,7 @@ def test_channel_connection(workdir: Path, what: str) -> None:
     Who is not the peer may be on the way to it, so that is a loss; the peer itself lies.
     """
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Destination(scene)
         second = scene.qemu(cast.victim)
         if what == "wrong key":
             with pytest.raises((EOFError, ConnectionError)):
@@ -264,7 +238,7 @@ def test_channel_connection(workdir: Path, what: str) -> None:
 @pytest.mark.parametrize("cancel", [True, False], ids=["cancel", "silence"])
 def test_peer_that_stalls(workdir: Path, cancel: bool) -> None:
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Destination(scene)
         there = cast.qemu.send_pattern(3, 64 << 20)
         time.sleep(0.5)
         begin = time.monotonic()
@@ -284,7 +258,7 @@ def test_peer_that_stalls(workdir: Path, cancel: bool) -> None:
 def test_wait_answers_with_the_error(workdir: Path) -> None:
     """Whoever waits learns the same, by the error's name."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Destination(scene)
         cast.peer.abort("SocketUnavailable", "QEMU is gone")
         with pytest.raises(BusError, match="QEMU is gone") as info:
             cast.victim.migration.wait(10)

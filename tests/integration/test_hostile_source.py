@@ -4,7 +4,6 @@
 import socket
 import struct
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,23 +11,13 @@ import pytest
 from vmlib.broker import wait_until
 from vmlib.fake_qemu import FakeQemu
 from vmlib.peer import PlainPeer
-from vmlib.scene import NO_RESUME, Scene
+from vmlib.scene import NO_RESUME, Cast, Lie, Scene, offset, raw
 from vmlib.wire import (ABORT, ACK, ALL, CHANNEL, CLOSE, ERRORS, FIN, HELLO, OPEN, OPENED, PING, PONG, REFUSED, Ticket,
                         Unproved, connect, derive, frame, hello_payload, preamble, prove_connecting, recv_exact,
                         wait_eof)
 
-Lie = Callable[[PlainPeer], None]
 
-
-def offset(value: int) -> bytes:
-    return struct.pack("<Q", value)
-
-
-def raw(*data: bytes) -> Lie:
-    return lambda peer: peer.send_raw(b"".join(data))
-
-
-class Cast:
+class Source(Cast):
     """A destination with its QEMU, and a source of ours with channel 0 open; 5 bytes have gone each way.
 
     What is lost is given up at once.
@@ -47,25 +36,12 @@ class Cast:
         assert self.peer.expect(ACK).number == 5
         self.listener = listener
 
-    def lost(self, error: str, *words: str, told: bool = True, timeout: float = 20) -> None:
-        """The migration failed; QEMU sees an end, the peer is told why and sees one too."""
-        message = self.victim.expect(error, *words, timeout=timeout)
+    def qemu_ends(self) -> None:
         assert self.qemu.recv_until_eof() == b""
-        if told:
-            with pytest.raises(AssertionError, match=f"ABORT: {error}: ") as info:
-                self.peer.expect(0)
-            assert str(info.value).split(": ", 2)[2][:40] in message
-        self.peer.close()
-        if self.channel.fileno() >= 0:
-            wait_eof(self.channel)
 
     def interrupted(self, *words: str, timeout: float = 20) -> None:
-        """The peer is lost, and never the migration done: QEMU sees an end, and so do its connections."""
-        self.victim.interrupted(*words, timeout=timeout)
-        wait_eof(self.qemu.sock)
-        for sock in (self.peer.sock, self.channel):
-            if sock.fileno() >= 0:
-                wait_eof(sock)
+        """It waits for another source, until it is cancelled."""
+        self.cut_off(*words, timeout=timeout)
         self.victim.given_up(*words)
         self.peer.close()
 
@@ -120,7 +96,7 @@ FRAMES: dict[str, tuple[Lie, str]] = {
 def test_frame(workdir: Path, name: str) -> None:
     lie, words = FRAMES[name]
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Source(scene)
         lie(cast.peer)
         cast.lost("ProtocolMismatch", words)
 
@@ -158,7 +134,7 @@ def test_greeting(workdir: Path, name: str) -> None:
 def test_every_frame_says_what_to_do(workdir: Path) -> None:
     """The message of a lie is for a person, who wants to know what to do about it."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Source(scene)
         cast.peer.ack(0, 99)
         message = cast.victim.expect("ProtocolMismatch")
         cast.peer.close()
@@ -169,7 +145,7 @@ def test_every_frame_says_what_to_do(workdir: Path) -> None:
 def test_fin_of_more_than_is_sent_and_then_the_end(workdir: Path) -> None:
     """A truncated stream that is announced as whole: never done."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Source(scene)
         cast.peer.fin(0, 6)
         cast.channel.close()
         cast.interrupted("'migrate'", "5 bytes out and 5 in")
@@ -179,7 +155,7 @@ def test_fin_of_more_than_is_sent_and_then_the_end(workdir: Path) -> None:
 def test_truncated_stream(workdir: Path, how: str) -> None:
     """An end without FIN is a loss, not an end."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Source(scene)
         if how == "channel-half":
             cast.channel.shutdown(socket.SHUT_WR)
         if how in ("channel", "both"):
@@ -192,7 +168,7 @@ def test_truncated_stream(workdir: Path, how: str) -> None:
 def test_bytes_after_fin(workdir: Path) -> None:
     """What comes after the announced end never reaches QEMU."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Source(scene)
         cast.peer.fin(0, 5)
         assert cast.qemu.recv_until_eof() == b""
         cast.channel.sendall(b"more")
@@ -209,7 +185,7 @@ def test_bytes_after_fin(workdir: Path) -> None:
 def test_more_channels_than_allowed(workdir: Path) -> None:
     """Refused, each by name; those that are open go on."""
     with Scene(workdir, args=("--max-channels=2",)) as scene:
-        cast = Cast(scene)
+        cast = Source(scene)
         with cast.peer.open(1) as second:
             for number in (2, 3):
                 cast.peer.send(OPEN, bytes(4), number)
@@ -227,7 +203,7 @@ def test_more_channels_than_allowed(workdir: Path) -> None:
 def test_numbers_may_be_skipped(workdir: Path) -> None:
     """What lies between was lost on the way with its connection; what comes then is a channel as any other."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Source(scene)
         with cast.peer.open(7) as second:
             second.sendall(b"seventh")
             with cast.listener.accept() as qemu:
@@ -241,7 +217,7 @@ def test_numbers_may_be_skipped(workdir: Path) -> None:
 def test_channels_without_connections(workdir: Path) -> None:
     """OPENs whose connections never come hold places, not FDs, and QEMU hears nothing of them."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Source(scene)
         before = len(scene.broker.fds())
         cast.peer.send_raw(b"".join(frame(OPEN, bytes(4), number) for number in range(1, 256)))
         cast.peer.send(OPEN, bytes(4), 256)
@@ -258,7 +234,7 @@ def test_channels_without_connections(workdir: Path) -> None:
 def test_channel_connection(workdir: Path, what: str) -> None:
     """One that is not what it should be is closed, and nothing else happens."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Source(scene)
         ticket = cast.peer.ticket
         key = {"wrong key": bytes(32), "control key": derive(ticket.secret, ticket.id, "vmferry control plain v1"),
                "resume key": cast.peer.resume_key}
@@ -285,7 +261,7 @@ def test_channel_connection(workdir: Path, what: str) -> None:
 def test_channel_connection_of_an_unknown_channel(workdir: Path) -> None:
     """It may be early, so it is kept for a while, and answered when its OPEN comes; a hundred hinder nobody."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Source(scene)
         parked = [scene.own(cast.peer.connect_channel(1000 + i, answered=False)) for i in range(100)]
         early = scene.own(cast.peer.connect_channel(1, answered=False))
         time.sleep(0.3)
@@ -308,7 +284,7 @@ def test_channel_connection_of_an_unknown_channel(workdir: Path) -> None:
 def test_early_channel_connection_that_lies(workdir: Path, what: str) -> None:
     """A channel that is yet to come has received nothing, and its OPEN has to be right."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Source(scene)
         sock = scene.own(cast.peer.connect_channel(1, int(what == "offset"), answered=False))
         if what == "offset":
             assert wait_eof(sock) == b""
@@ -339,7 +315,7 @@ def test_channel_connection_before_hello(workdir: Path) -> None:
 def test_peer_that_does_not_read(workdir: Path) -> None:
     """A flood of PINGs whose answers nobody takes ends at a bound, and with it the migration."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Source(scene)
         cast.peer.sock.settimeout(5)
         try:
             for _ in range(4000):
@@ -353,7 +329,7 @@ def test_peer_that_does_not_read(workdir: Path) -> None:
 def test_peer_that_stalls(workdir: Path, cancel: bool) -> None:
     """It holds all its connections and says nothing: cancel works, and without one 10 s are the limit."""
     with Scene(workdir) as scene:
-        cast = Cast(scene)
+        cast = Source(scene)
         there = cast.qemu.send_pattern(3, 64 << 20)  # far more than fits anywhere
         time.sleep(0.5)
         begin = time.monotonic()

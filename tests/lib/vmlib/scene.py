@@ -9,15 +9,19 @@ there was in the beginning: helpers, the broker's FDs, sockets and directories.
 from __future__ import annotations
 
 import socket
+import struct
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .broker import ERROR, Broker, Migration, wait_until
 from .fake_qemu import FakeListener, FakeQemu
-from .peer import persistent
-from .wire import CLOSE, Ticket
+from .peer import PlainPeer, persistent
+from .wire import CLOSE, Ticket, wait_eof
 
 HALF = 256 << 10
 PLAIN_OPTION = {"security": ("s", "plain")}
@@ -94,11 +98,53 @@ class Victim:
         self.interrupted(*words)
         self.migration.cancel()
         self.expect("Cancelled", result="cancelled")
-        self.scene.cut_off.append(self.migration)
 
     def unharmed(self) -> None:
         """It waits still."""
         assert self.migration.get("State") == "waiting", self.migration.get_all()
+
+
+Lie = Callable[[PlainPeer], None]
+
+
+def offset(value: int) -> bytes:
+    return struct.pack("<Q", value)
+
+
+def raw(*data: bytes) -> Lie:
+    return lambda peer: peer.send_raw(b"".join(data))
+
+
+class Cast:
+    """A victim with its QEMU, and a peer of ours with channel 0 open. Who makes one sets these."""
+
+    victim: Victim
+    qemu: FakeQemu
+    peer: PlainPeer
+    channel: socket.socket
+
+    def lost(self, error: str, *words: str, told: bool = True, timeout: float = 20) -> None:
+        """The migration failed; QEMU sees an end, the peer is told why and sees one too."""
+        message = self.victim.expect(error, *words, timeout=timeout)
+        self.qemu_ends()
+        if told:
+            with pytest.raises(AssertionError, match=f"ABORT: {error}: ") as info:
+                self.peer.expect(0)
+            assert str(info.value).split(": ", 2)[2][:40] in message
+        self.peer.close()
+        if self.channel.fileno() >= 0:
+            wait_eof(self.channel)
+
+    def qemu_ends(self) -> None:
+        wait_eof(self.qemu.sock)
+
+    def cut_off(self, *words: str, timeout: float = 20) -> None:
+        """The peer is lost, and never the migration done: QEMU sees an end, and so do the peer's connections."""
+        self.victim.interrupted(*words, timeout=timeout)
+        wait_eof(self.qemu.sock)
+        for sock in (self.peer.sock, self.channel):
+            if sock.fileno() >= 0:
+                wait_eof(sock)
 
 
 class Scene:
@@ -110,7 +156,6 @@ class Scene:
         self.broker = Broker(workdir, "h", **broker)
         self._stack.callback(self.broker.close)
         self.bystander: Bystander | None = None
-        self.cut_off: list[Migration] = []  # their sources may come back: the port is open until they are forgotten
         try:
             if bystander:
                 self.bystander = Bystander(self.broker)
@@ -182,8 +227,10 @@ class Scene:
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:
             if kind is None:
-                for migration in self.cut_off:
-                    migration.call("Forget")
+                # Their sources may come back: the port is open until they are forgotten.
+                for _, _, _, state, _, path in self.broker.list():
+                    if state == "finished":
+                        Migration(self.broker, path).call("Forget")
                 self.assert_clean()
                 if self.bystander:
                     self.bystander.finish()
