@@ -200,17 +200,17 @@ def test_zsh(hosts: Hosts, workdir: Path) -> None:
 
     migration = hosts.prepare("web1")
     with Terminal(workdir, 120, 60) as terminal:
-        terminal.type(f"DBUS_SYSTEM_BUS_ADDRESS={hosts.destination.bus.address} PS1='% ' zsh -f\n")
-        terminal.wait_for(r"^% ")
+        terminal.type(f"DBUS_SYSTEM_BUS_ADDRESS={hosts.destination.bus.address} PS1='zsh: ' zsh -f\n")
+        terminal.wait_for(r"^zsh:")
         terminal.type(f"fpath=({ZSH.parent} $fpath); autoload -Uz compinit; compinit -u -D; LISTMAX=999; clear; echo ready\n")
         terminal.wait_for(r"^ready$")
         terminal.type("vmferryctl \t")
         text = terminal.wait_for(r"^migrate .*")
         assert not [verb for verb in VERBS if not re.search(rf"^{verb} +-- \S", text, re.M)], text
         terminal.type("sta\t")
-        terminal.wait_for(r"% vmferryctl status")
+        terminal.wait_for(r"zsh: vmferryctl status")
         terminal.type(f"{migration.id[:6]}\t")
-        terminal.wait_for(rf"% vmferryctl status {migration.id}")
+        terminal.wait_for(rf"zsh: vmferryctl status {migration.id}")
         terminal.key("C-u")
         for verb in VERBS:
             terminal.type(f"clear\nvmferryctl {verb} --\t")
@@ -220,7 +220,7 @@ def test_zsh(hosts: Hosts, workdir: Path) -> None:
                        if (not verbs or verb in verbs) and not re.search(rf"--{name}\b", text)]
             assert not missing, (verb, missing, text)
             terminal.key("C-c")
-            terminal.wait_for(r"^% $")
+            terminal.wait_for(r"^zsh:$")
     migration.cancel()
     migration.wait_finished()
 
