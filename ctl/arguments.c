@@ -439,7 +439,7 @@ void arguments_help(FILE *file, const struct arguments *arguments)
         help_verb(file, arguments->verb);
         return;
     }
-    fprintf(file, "Usage: vmferryctl [OPTION…] VERB [ARGUMENT…]     Moves live VMs from host to host.\n\n");
+    fprintf(file, "Usage: vmferryctl [OPTION…] VERB [ARGUMENT…]    Moves live VMs between hosts.\n\n");
     for (unsigned i = 0; i < VERB_MAX_; i++)
         if (verbs[i].help)
             fprintf(file, "  %-7s %-*s %s\n", verbs[i].name,

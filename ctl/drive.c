@@ -267,7 +267,8 @@ static int on_paused(struct drive *drive, struct trouble *trouble)
         return 1; /* it was told to resume a moment ago, and says so late */
     if (drive->ctl->arguments.postcopy == POSTCOPY_AUTO) {
         drive->resume = true;
-        return recover_try(drive, trouble);
+        recover_try(drive);
+        return 1;
     }
     meter_clear(&drive->meter);
     return trouble_set(

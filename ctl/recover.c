@@ -26,14 +26,29 @@ int recover_destination(struct drive *drive, struct trouble *trouble)
     return 0;
 }
 
-int recover_try(struct drive *drive, struct trouble *trouble)
+/* The network that was lost may have carried the ssh to the destination as well. */
+static int reach_destination(struct drive *drive, struct trouble *trouble)
+{
+    struct ctl *ctl = drive->ctl;
+
+    if (drive->destination_qmp && qmp_is_open(drive->destination_qmp))
+        return 0;
+    qmp_free(drive->destination_qmp);
+    drive->destination_qmp = NULL;
+    side_close(drive->destination);
+    if (side_open_host(ctl, drive->host, drive->destination, trouble) < 0)
+        return -1;
+    return qmp_open(drive->destination, ctl->arguments.dst_qmp, &drive->destination_qmp, trouble);
+}
+
+void recover_try(struct drive *drive)
 {
     uint64_t now = ctl_now();
     struct trouble why = {0};
     int r = 0;
 
     if (drive->tried > 0 && now < drive->tried + AGAIN)
-        return 1;
+        return;
     drive->tried = now;
     if (!drive->told) {
         meter_clear(&drive->meter);
@@ -42,16 +57,9 @@ int recover_try(struct drive *drive, struct trouble *trouble)
                 drive->destination ? "" : ": run 'vmferryctl receive … --resume' at the destination");
         drive->told = true;
     }
-    if (drive->destination_qmp)
-        r = recover_destination(drive, &why);
+    if (drive->destination)
+        r = reach_destination(drive, &why) < 0 ? -1 : recover_destination(drive, &why);
     if (r >= 0 && qemu_migrate(drive->qmp, drive->tunnel.socket, true, &why) >= 0)
         drive->since = now;
-    trouble_clear(&why); /* it is tried again */
-    if (!qmp_is_open(drive->qmp) || (drive->destination_qmp && !qmp_is_open(drive->destination_qmp)))
-        return trouble_set(
-            trouble, STATUS_FAILED,
-            "The post-copy of VM '%s' is paused, and a QEMU's monitor is lost. Nothing else is: recover it "
-            "with --resume.",
-            drive->vm);
-    return 1;
+    trouble_clear(&why); /* it is tried again, until Ctrl-C */
 }

@@ -5,9 +5,9 @@
 
 /*
  * Tries once, every few seconds, to resume a post-copy that is paused: tells the destination's QEMU to listen
- * again, where it is in our hands, and the source's to connect. 1: go on looking; -1: it cannot be.
+ * again, where it is in our hands, and the source's to connect. Whether that works is seen by looking on.
  */
-int recover_try(struct drive *drive, struct trouble *trouble);
+void recover_try(struct drive *drive);
 
 /* The destination's part of it. The tunnel must be there. */
 int recover_destination(struct drive *drive, struct trouble *trouble);

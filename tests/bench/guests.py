@@ -22,7 +22,7 @@ from vmlib.migration import NEVER_CONVERGE
 from vmlib.qemu import Qemu, postcopy_available
 
 MODES = ("precopy", "postcopy")
-STILL_AT = 0x8000000  # where the still memory begins: above what the guest sweeps in a pre-copy
+STILL_AT_MIB = 64  # where the still memory begins: above what the guest sweeps in a pre-copy
 SWEPT_MIB = 32  # in a pre-copy
 DOWNTIME_LIMIT_MS = 1000
 UNLIMITED = 10 << 30  # bytes/s: as fast as it goes
@@ -36,12 +36,18 @@ class QemuTls(DirectTcp):
 register(Spec("qemu-tls", "tls", QemuTls, sections=frozenset({"qemu"})))
 
 
-def still_memory(lab: Lab, mib: int) -> Path:
-    """Pages that differ, to be loaded into the guest's memory."""
-    path = lab.workdir / f"still-{mib}"
+def still_memory(lab: Lab, ram: int, still: int) -> list[str]:
+    """The options of a QEMU whose memory is filled there with pages that differ. What the guest writes is its own."""
+    path = lab.workdir / f"still-{ram}-{still}"
     if not path.exists():
-        path.write_bytes(os.urandom(mib << 20))
-    return path
+        with open(path, "wb") as file:
+            file.truncate(ram << 20)
+            file.seek(STILL_AT_MIB << 20)
+            for _ in range(still):
+                file.write(os.urandom(1 << 20))
+    # By the name that a QEMU without it gives to its memory.
+    return ["-object", f"memory-backend-file,id=pc.ram,size={ram}M,mem-path={path},share=off",
+            "-machine", "memory-backend=pc.ram"]
 
 
 def tls(lab: Lab, host: str, endpoint: str) -> list[str]:
@@ -60,14 +66,14 @@ def migrate(run: Run, spec: Spec, mode: str) -> dict[str, Any]:
     precopy = mode == "precopy"
     swept = min(SWEPT_MIB, mib // 2) if precopy else mib
     still = mib - swept if precopy else 0
-    ram = guest.vm_mib(mib) if not precopy else guest.vm_mib((STILL_AT >> 20) + still)
+    ram = guest.vm_mib(STILL_AT_MIB + still if precopy else mib)
     image = guest.build_guest(tunnel.directory, swept)
     trace = tunnel.directory / "trace"
 
     at_source = tls(lab, "a", "client") if secure else []
     at_destination = tls(lab, "b", "server") if secure else []
     if still:
-        at_source += ["-device", f"loader,file={still_memory(lab, still)},addr={STILL_AT:#x},force-raw=on"]
+        at_source += still_memory(lab, ram, still)
     if not precopy:
         at_destination += ["-msg", "timestamp=on", "-D", str(trace), "-trace", "postcopy_ram_fault_thread_request",
                            "-trace", "postcopy_place_page"]

@@ -32,7 +32,7 @@ class Run:
 
     @property
     def guest_mib(self) -> int:
-        return 32 if self.quick else 256
+        return 32 if self.quick else 192
 
     @property
     def fewer_rounds(self) -> int:

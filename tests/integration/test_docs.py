@@ -100,12 +100,6 @@ def test_files_that_are_named_are_there(name: str) -> None:
     assert named and not [path for path in named if not (ROOT / path).exists()]
 
 
-def test_nothing_is_promised() -> None:
-    """The pages speak of this version."""
-    for name in PAGES:
-        assert "vmferryctl" not in page(name), f"{name} speaks of vmferryctl"
-
-
 def test_performance_names_the_defaults() -> None:
     window = define("DEFAULT_WINDOW_MIB", "broker/config.h")
     text = flat(page("performance.md"))

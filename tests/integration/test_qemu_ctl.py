@@ -135,34 +135,41 @@ def test_json(scene: Scene) -> None:
 # ---- Progress ----
 
 
+@needs_postcopy
 @pytest.mark.parametrize("columns", [80, 40])
 def test_progress_on_a_terminal(scene: Scene, workdir: Path, columns: int) -> None:
     """The line is one line, changes, never says 100 %, and is gone in the end."""
     with Terminal(workdir, columns) as terminal:
-        terminal.run([str(PROGRAM), f"--address={scene.hosts.source.bus.address}", *scene.migrate, "--bandwidth=32M",
-                      "--downtime-limit=4s"])
+        terminal.run([str(PROGRAM), f"--address={scene.hosts.source.bus.address}", *scene.migrate, "--bandwidth=12M",
+                      "--postcopy=after 3"])
         numbers = r"[\d.]+ [KMG]?i?B"
         line = (rf"^web1  pre-copy  \d+ %  {numbers}  {numbers}/s  (dirty {numbers}/s  )?left {numbers}$" if columns == 80
                 else rf"^web1  pre-copy  \d+ %  {numbers}/s(  left {numbers})?$")
         text = terminal.wait_for(line)
         assert len(re.findall(r"^web1  pre-copy", text, re.M)) == 1
-        assert all(len(row) <= columns - 1 for row in re.findall(r"^web1 .*", text, re.M))
-        seen = set()
+        seen, phases = set(), set()
         while not re.search(r"web1: done after", text):
-            seen.update(re.findall(r"^web1  pre-copy  (\d+) %", text, re.M))
+            for row in re.findall(r"^web1  .*", text, re.M):
+                assert len(row) < columns, row
+                seen.update(re.findall(r" (\d+) %", row))
+                phases.add(row.split("  ")[1])
             assert "100 %" not in text
             text = terminal.screen()
-        assert len(seen) > 3, seen
+        assert len(seen) > 6 and {"pre-copy", "post-copy"} <= phases, (seen, phases)
         assert not re.search(r"^web1  ", text, re.M), "the line is gone"
     scene.assert_done()
 
 
+@needs_postcopy
 def test_progress_on_a_pipe(scene: Scene) -> None:
     """A line for each phase, and one each ten seconds."""
-    result = ctl(scene.hosts.source, *scene.migrate, "--bandwidth=6M", "--downtime-limit=20s", timeout=120)
+    with Running(scene.hosts.source, *scene.migrate, "--bandwidth=4M", "--postcopy=after 11") as run:
+        scene.pair.source.wait_migration({"postcopy-active"}, 60)
+        scene.pair.source.set_parameters({"max-postcopy-bandwidth": 0})
+        result = run.end()
     scene.judge_moved(result)
-    lines = [line for line in result.err.splitlines() if line.startswith("web1  pre-copy")]
-    assert 2 <= len(lines) <= 5, result
+    lines = [line.split("  ")[1] for line in result.err.splitlines() if line.startswith("web1  ")]
+    assert [line for line in lines if line != "setup"][:3] == ["pre-copy", "pre-copy", "post-copy"], result
     assert "\r" not in result.err and "\x1b" not in result.err and "100 %" not in result.err
 
 

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""vmferryctl moves a real guest between two hosts' networks, over a real ssh; and brings it through a lost network."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from vmlib.broker import Broker, wait_until
+from vmlib.ctl import CANCELLED, FAILED, Result, Running, ctl
+from vmlib.migration import Pair
+from vmlib.network import Network
+from vmlib.sshd import Sshd
+
+MIB = 64
+SLOW = "--bandwidth=8M"
+
+pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("needs_qemu", "needs_postcopy"),
+              pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for network namespaces")]
+
+
+class Scene:
+    """Two namespaces with a broker, an sshd and a QEMU in each; `far_listens` is where the second broker does."""
+
+    def __init__(self, workdir: Path, network: Network, pair: Pair, far_listens: str) -> None:
+        self.network, self.pair = network, pair
+        self.a = Broker(workdir, "a", netns=network.a, listen=f"tcp:{network.address_a}:0")
+        self.b = Broker(workdir, "b", netns=network.b, listen=far_listens)
+        self.near = Sshd(workdir, self.a, network.a, network.address_a, "host1")
+        self.far = Sshd(workdir, self.b, network.b, network.address_b, "host2")
+        config = workdir / "ssh_config"
+        config.write_text("".join((workdir / f"ssh-{name}" / "ssh_config").read_text() for name in ("host1", "host2")))
+        self.env = {"VMFERRY_SSH": f"ssh -F {config}"}
+        self.prefix = ("ip", "netns", "exec", network.a)
+        pair.source.set_parameters({"downtime-limit": 300})  # or pre-copy would come to its end at once
+        pair.source.wait_sweeps(2)
+
+    @property
+    def words(self) -> list[str]:
+        return ["migrate", "web1", "host2", f"--qmp={self.pair.source.qmp_path}",
+                f"--dst-qmp={self.pair.destination.qmp_path}"]
+
+    def migrate(self, *args: str) -> Result:
+        return ctl(self.a, *self.words, *args, env=self.env, prefix=self.prefix, timeout=150)
+
+    def begin(self, *args: str) -> Running:
+        return Running(self.a, *self.words, *args, env=self.env, prefix=self.prefix)
+
+    def at(self, broker: Broker, *args: str, stdin: str = "") -> Result:
+        netns = self.network.a if broker is self.a else self.network.b
+        return ctl(broker, *args, stdin=stdin, env=self.env, prefix=("ip", "netns", "exec", netns), timeout=150)
+
+    def wait_in_postcopy(self) -> None:
+        wait_until(lambda: self.pair.destination.status() == "running", "the guest to run at the destination", 60)
+
+    def judge(self, result: Result) -> None:
+        result.succeeds()
+        assert re.search(r"^web1: done after .*; it stood still for .*", result.err, re.M), result
+        self.pair.assert_unharmed()
+        for broker in (self.a, self.b):
+            for _, _, _, state, _, path in broker.list():
+                assert state == "finished"
+                assert broker.client.get(path, "org.vmferry.Migration1", "Result") == "done"
+
+    def close(self) -> None:
+        for sshd in (self.near, self.far):
+            sshd.close()
+        for broker in (self.a, self.b):
+            wait_until(lambda: all(entry[3] == "finished" for entry in broker.list()), f"the end of {broker.list()}", 10)
+            broker.close()
+
+
+@pytest.fixture
+def scene(workdir: Path, request: pytest.FixtureRequest) -> Iterator[Scene]:
+    listens = getattr(request, "param", f"tcp:{Network.address_b}:0")
+    with Network() as network, Pair(workdir, MIB) as pair:
+        made = Scene(workdir, network, pair, listens)
+        yield made
+        made.close()
+
+
+UNREACHABLE = pytest.mark.parametrize("scene", ["tcp:127.0.0.1:0"], indirect=True)
+
+
+def test_migrate(scene: Scene) -> None:
+    scene.judge(scene.migrate("--postcopy"))
+    assert ctl(scene.a, "show", "web1", "-p", "Peer", "--value").out.startswith(f"tcp:{scene.network.address_b}:")
+
+
+@UNREACHABLE
+@pytest.mark.parametrize("how", [["--postcopy"], ["--multifd=2", "--downtime-limit=60s"]])
+def test_all_through_ssh(scene: Scene, how: list[str]) -> None:
+    """From one host to the other only sshd can be reached."""
+    scene.at(scene.a, *scene.words, *how).fails(FAILED, "could not be connected", "127.0.0.1")
+    for broker in (scene.a, scene.b):
+        for migration in broker.list():
+            ctl(broker, "wait", "-q", migration[0])
+            ctl(broker, "forget", migration[0]).succeeds()
+    scene.judge(scene.migrate("--ssh", *how))
+
+
+@pytest.mark.parametrize("how", [["--postcopy"], ["--postcopy", "--ssh"]])
+def test_from_a_third_place(scene: Scene, how: list[str]) -> None:
+    """vmferryctl is at neither end: it speaks ssh to both."""
+    scene.judge(ctl(None, "-H", "host1", *scene.words, *how, env=scene.env, timeout=150,
+                    prefix=("ip", "netns", "exec", scene.network.b)))
+
+
+@UNREACHABLE
+def test_ctrl_c_in_precopy_through_ssh(scene: Scene) -> None:
+    with scene.begin("--ssh", SLOW) as run:
+        scene.pair.wait_transferred(4 << 20)
+        run.interrupt()
+        run.end().fails(CANCELLED, "web1", "runs on at the source")
+    scene.pair.source.wait_sweeps(2)
+
+
+@UNREACHABLE
+def test_detached_in_postcopy_through_ssh(scene: Scene) -> None:
+    """The ssh connections that carry it outlive vmferryctl, and end with the migration."""
+    with scene.begin("--ssh", "--postcopy", SLOW) as run:
+        scene.wait_in_postcopy()
+        run.interrupt()
+        run.end().fails(FAILED, "web1", "goes on by itself")
+    scene.pair.source.set_parameters({"max-postcopy-bandwidth": 0})
+    scene.pair.wait_completed()
+    for broker in (scene.a, scene.b):
+        ctl(broker, "wait", "web1").succeeds()
+    scene.pair.assert_unharmed()
+
+
+def test_short_cut_goes_unnoticed(scene: Scene) -> None:
+    with scene.begin("--postcopy", SLOW) as run:
+        scene.wait_in_postcopy()
+        scene.network.cut()
+        assert run.process.stderr
+        for line in run.process.stderr:
+            if "interrupted" in line:
+                break
+        scene.network.mend()
+        scene.pair.source.set_parameters({"max-postcopy-bandwidth": 16 << 20})
+        result = run.end()
+    scene.judge(result)
+    assert ctl(scene.a, "show", "web1", "-p", "Reconnects", "--value").out == "1\n"
+
+
+def test_paused_postcopy_recovers_by_itself(scene: Scene) -> None:
+    """--postcopy=auto: the network is away for longer than the tunnel bridges."""
+    with scene.begin("--postcopy=auto", "--bandwidth=24M", "--resume-timeout=1") as run:
+        scene.wait_in_postcopy()
+        scene.pair.source.set_parameters({"max-postcopy-bandwidth": 4 << 20})
+        scene.network.cut()
+        for qemu in (scene.pair.source, scene.pair.destination):
+            qemu.wait_migration({"postcopy-paused"}, 60)
+        scene.network.mend()
+        scene.pair.source.set_parameters({"max-postcopy-bandwidth": 0})
+        result = run.end(120)
+    scene.judge(result)
+    assert "paused" in result.err and "resumed as soon as" in result.err
+
+
+def test_paused_postcopy_is_resumed(scene: Scene) -> None:
+    """By 'receive --resume' and 'send --resume', through the same migration."""
+    ticket = scene.at(scene.b, "receive", "web1", f"--qmp={scene.pair.destination.qmp_path}", "--postcopy",
+                      "--resume-timeout=1").succeeds().out
+    with Running(scene.a, "send", "web1", f"--qmp={scene.pair.source.qmp_path}", "--postcopy", SLOW,
+                 "--resume-timeout=1", stdin=ticket) as run:
+        scene.wait_in_postcopy()
+        scene.network.cut()
+        run.end(90).fails(FAILED, "web1", "paused", "nothing is lost", "receive", "--resume", "send")
+    scene.pair.destination.wait_migration({"postcopy-paused"}, 60)
+    scene.network.mend()
+    scene.pair.source.set_parameters({"max-postcopy-bandwidth": 0})
+    again = scene.at(scene.b, "receive", "web1", f"--qmp={scene.pair.destination.qmp_path}", "--resume").succeeds()
+    assert again.out == "", "the migration is the same: it needs no ticket"
+    scene.judge(scene.at(scene.a, "send", "web1", f"--qmp={scene.pair.source.qmp_path}", "--resume"))
