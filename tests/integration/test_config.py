@@ -66,12 +66,12 @@ def test_shipped_file(workdir: Path) -> None:
 ])
 def test_mistakes_on_the_command_line(option: str, words: str) -> None:
     done = run(option)
-    assert done.returncode == 1 and words in done.stderr, done.stderr
+    assert done.returncode == 2 and words in done.stderr, done.stderr
 
 
 def test_too_many_in_a_list() -> None:
     done = run(*[f"--listen=tcp:127.0.0.1:{port}" for port in range(17)])
-    assert done.returncode == 1 and "one too many: the list has 16 already" in done.stderr
+    assert done.returncode == 2 and "one too many: the list has 16 already" in done.stderr
 
 
 def test_gate(workdir: Path) -> None:
