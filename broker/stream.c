@@ -29,19 +29,21 @@ static const char *stream_name(const struct stream *stream)
     return stream->migration->options.streams[stream->index];
 }
 
-/* What its path may lead to: one that the caller named, as he may; else what is in the directory made for
- * him. */
+/* What its path may lead to: what is in the directory made for its migration; else one that the caller named,
+ * as he may. */
 static int scope_of(const struct stream *stream, struct socket_scope *ret)
 {
     const struct migration *migration = stream->migration;
+    const struct config *config = migration->manager->config;
+    char directory[PATH_MAX];
+    int n = snprintf(directory, sizeof(directory), "%s/%s/%s/", config->runtime_dir,
+                     migration_role_text(migration), migration->id_text);
 
-    if (migration->options.sockets[stream->index])
-        return deputy_scope(migration->manager->config, migration->uid, stream->path, ret);
+    if (strncmp(stream->path, directory, (size_t)n) != 0)
+        return deputy_scope(config, migration->uid, stream->path, ret);
     *ret = (struct socket_scope){0};
     if (authorize_is_restricted(migration->uid))
-        *ret = (struct socket_scope){.restricted = true,
-                                     .uid = migration->uid,
-                                     .beneath = (size_t)(strrchr(stream->path, '/') - stream->path)};
+        *ret = (struct socket_scope){.restricted = true, .uid = migration->uid, .beneath = (size_t)n - 1};
     return 0;
 }
 

@@ -2,6 +2,7 @@
 #include "gate.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -44,7 +45,8 @@ struct gate {
     sd_event *event;   /* borrowed */
     struct link *link; /* borrowed */
     uint32_t max_pending;
-    uint64_t deadline; /* µs */
+    uint32_t n_displaced; /* closed for a newer one, when all places were taken */
+    uint64_t deadline;    /* µs */
     uint32_t n_visitors;
     TAILQ_HEAD(, visitor) visitors; /* the oldest first */
     sd_event_source *timer;
@@ -191,14 +193,31 @@ static int on_visitor(sd_event_source *source, int fd, uint32_t revents, void *u
     return 0;
 }
 
+/* For the administrator, at the 1st, 2nd, 4th, 8th … time. */
+static void say_full(struct gate *gate)
+{
+    if (gate->n_displaced == UINT32_MAX)
+        return;
+    gate->n_displaced++;
+    if ((gate->n_displaced & (gate->n_displaced - 1)) != 0)
+        return;
+    link_log(gate->link, LOG_WARNING,
+             "%" PRIu32
+             " connections have not said what they want, which is the limit (MaxGateConnections=): the "
+             "oldest is closed.",
+             gate->max_pending);
+}
+
 /* Takes fd. NULL when there is no memory for it. When all places are taken the oldest pays. */
 static struct visitor *visitor_new(struct gate *gate, int fd)
 {
     _cleanup_fd_ int owned = fd;
     struct visitor *visitor;
 
-    if (gate->n_visitors >= gate->max_pending)
+    if (gate->n_visitors >= gate->max_pending) {
+        say_full(gate);
         visitor_free(TAILQ_FIRST(&gate->visitors));
+    }
     visitor = calloc(1, sizeof(*visitor));
     if (!visitor)
         return NULL;
