@@ -13,16 +13,18 @@ SOURCE = Path(__file__).resolve().parents[2] / "bench" / "pump.c"
 
 def build_pump(workdir: Path) -> Path:
     pump = workdir / "pump"
-    subprocess.run(["cc", "-std=c17", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(pump), str(SOURCE)], check=True)
+    subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-O2", "-pthread", "-Wall", "-Wextra", "-Werror", "-o", str(pump),
+                    str(SOURCE)], check=True)
     return pump
 
 
 class Pump:
-    """One end: "source" or "sink". close() ends it; result() is what it says of the stream."""
+    """One end: `serve ADDRESS`, the destination, or `stream ADDRESS`, the source. result() is what it says of the stream."""
 
-    def __init__(self, pump: Path, *args: str) -> None:
-        self._listens_at = Path(args[args.index("--listen") + 1]) if "--listen" in args else None
-        self.process = subprocess.Popen([str(pump), *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    def __init__(self, pump: Path, what: str, address: str, *args: str) -> None:
+        self._socket = Path(address) if what == "serve" and address.startswith("/") else None
+        self.process = subprocess.Popen([str(pump), what, address, *args], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE)
 
     @property
     def running(self) -> bool:
@@ -31,7 +33,7 @@ class Pump:
     def result(self, timeout: float) -> dict[str, Any]:
         out, _ = self.process.communicate(timeout=timeout)
         assert self.process.returncode == 0, f"the pump ended with status {self.process.returncode}"
-        result = json.loads(out)
+        (result,) = (line for line in map(json.loads, out.splitlines()) if line["kind"] == "stream")
         assert isinstance(result, dict)
         return result
 
@@ -39,8 +41,8 @@ class Pump:
         if self.running:
             self.process.kill()
         self.process.communicate()
-        if self._listens_at:
-            self._listens_at.unlink(missing_ok=True)
+        if self._socket:
+            self._socket.unlink(missing_ok=True)
 
     def __enter__(self) -> "Pump":
         return self
