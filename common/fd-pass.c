@@ -64,7 +64,8 @@ static bool take_fds(struct cmsghdr *cmsg, int ret_fds[static FD_PASS_MAX], size
     return fits;
 }
 
-ssize_t fd_pass_recv(int sock, void *data, size_t size, int ret_fds[static FD_PASS_MAX], size_t *ret_n_fds)
+ssize_t fd_pass_recv(int sock, int flags, void *data, size_t size, int ret_fds[static FD_PASS_MAX],
+                     size_t *ret_n_fds)
 {
     /* Room for more than is allowed, so that a sender of two is caught as such and not only as MSG_CTRUNC. */
     union {
@@ -83,7 +84,7 @@ ssize_t fd_pass_recv(int sock, void *data, size_t size, int ret_fds[static FD_PA
 
     *ret_n_fds = 0;
     do {
-        n = recvmsg(sock, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        n = recvmsg(sock, &mh, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     } while (n < 0 && errno == EINTR);
     if (n < 0)
         return -errno;

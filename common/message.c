@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "cleanup.h"
 #include "fd-pass.h"
@@ -30,6 +31,7 @@ static const struct message_rule rules[] = {
     RULE(LIMIT, limit, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
     RULE(END, end, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
     RULE(PIPE, pipe, TO_HELPER, 1, PHASE_RELAY | PHASE_ENDED),
+    RULE(SYNC, sync, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
     /* The broker's messages may cross a RESULT on its way; a helper has no such excuse. */
     RULE(READY, ready, TO_BROKER, 0, PHASE_NEW),
     RULE(ARRIVED, arrived, TO_BROKER, 1, PHASE_GATE),
@@ -38,6 +40,7 @@ static const struct message_rule rules[] = {
     RULE(STATE, state_changed, TO_BROKER, 0, PHASE_RELAY),
     RULE(RESULT, result, TO_BROKER, 0, PHASE_RELAY),
     RULE(LOG, log, TO_BROKER, 0, PHASE_RELAY | PHASE_GATE | PHASE_ENDED),
+    RULE(SYNCED, synced, TO_BROKER, 0, PHASE_RELAY),
 };
 
 static const struct message_rule *rule_find(uint32_t type)
@@ -64,31 +67,72 @@ int message_send(int sock, enum message_type type, union message *m, int fd)
     return fd_pass_send(sock, m, rule->size, &fd, rule->n_fds);
 }
 
-int message_recv(int sock, enum message_direction direction, unsigned phase, union message *ret, int *ret_fd)
+/* What was received, held against the table. */
+static int check(enum message_direction direction, unsigned phase, const union message *m, ssize_t n,
+                 size_t n_fds)
 {
     const struct message_rule *rule;
-    int fds[FD_PASS_MAX];
+
+    if ((size_t)n < sizeof(m->header) || m->header.version != MESSAGE_VERSION)
+        return -EBADMSG;
+    rule = rule_find(m->header.type);
+    if (!rule || rule->direction != direction || (size_t)n != rule->size || n_fds != rule->n_fds ||
+        !(rule->phases & phase))
+        return -EBADMSG;
+    return 1;
+}
+
+static int receive(int sock, enum message_direction direction, unsigned phase, int flags, union message *ret,
+                   int *ret_fd)
+{
+    int fds[FD_PASS_MAX], r;
     size_t n_fds;
     ssize_t n;
 
     *ret_fd = -1;
     memset(ret, 0, sizeof(*ret));
-    n = fd_pass_recv(sock, ret, sizeof(*ret), fds, &n_fds);
+    n = fd_pass_recv(sock, flags, ret, sizeof(*ret), fds, &n_fds);
     if (n < 0)
         return (int)n;
     _cleanup_fd_ int fd = n_fds > 0 ? fds[0] : -1;
     if (n == 0 && n_fds == 0)
         return 0;
-    if ((size_t)n < sizeof(ret->header) || ret->header.version != MESSAGE_VERSION)
-        return -EBADMSG;
-
-    rule = rule_find(ret->header.type);
-    if (!rule || rule->direction != direction || (size_t)n != rule->size || n_fds != rule->n_fds ||
-        !(rule->phases & phase))
-        return -EBADMSG;
-
+    r = check(direction, phase, ret, n, n_fds);
+    if (r < 0)
+        return r;
     *ret_fd = fd_steal(&fd);
     return 1;
+}
+
+int message_recv(int sock, enum message_direction direction, unsigned phase, union message *ret, int *ret_fd)
+{
+    return receive(sock, direction, phase, 0, ret, ret_fd);
+}
+
+int message_peek_type(int sock, uint32_t *ret_type)
+{
+    struct message_header header = {0};
+    ssize_t n;
+
+    /* Without room for control data no FD is made. */
+    do {
+        n = recv(sock, &header, sizeof(header), MSG_PEEK | MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return -errno;
+    *ret_type = (size_t)n == sizeof(header) ? header.type : 0;
+    return n > 0;
+}
+
+int message_peek(int sock, enum message_direction direction, unsigned phase, union message *ret)
+{
+    int fd, r = receive(sock, direction, phase, MSG_PEEK, ret, &fd);
+
+    if (r > 0 && fd >= 0) { /* a descriptor is received once, or not at all */
+        fd_closep(&fd);
+        return -EBADMSG;
+    }
+    return r;
 }
 
 /*

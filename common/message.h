@@ -8,7 +8,8 @@
  * (the model is OpenSSH's monitor).
  *
  * Nothing here depends on what was said before beyond the phase, so a restarted broker goes on with the same
- * socket. Texts are NUL-terminated, printable UTF-8 and are checked by message_text().
+ * socket: it says SYNC, and ignores requests until SYNCED, after which the helper repeats those that nobody
+ * has answered. Texts are NUL-terminated, printable UTF-8 and are checked by message_text().
  */
 
 #include <stdbool.h>
@@ -39,6 +40,7 @@ enum message_type {
     MESSAGE_LIMIT = 9,       /* relay: new bandwidth limit */
     MESSAGE_END = 10,        /* relay: end now with this error (cancel, expiry) */
     MESSAGE_PIPE = 11, /* relay, plain: to splice a channel's bytes through; FD: a pipe, read and write */
+    MESSAGE_SYNC = 12, /* relay: this broker is a new one, and knows of nothing that was asked for */
     /* helper → broker */
     MESSAGE_READY = 32,     /* in the sandbox; nothing from outside was read before */
     MESSAGE_ARRIVED = 33,   /* gate: a peer connection with a good preamble; FD: that connection */
@@ -47,6 +49,7 @@ enum message_type {
     MESSAGE_STATE = 36,     /* relay: the migration is now in this state */
     MESSAGE_RESULT = 37,    /* relay: over; nothing follows but LOG */
     MESSAGE_LOG = 38,       /* one line for the broker's log */
+    MESSAGE_SYNCED = 39, /* relay: the answer to SYNC; what follows is its state and all that it waits for */
 };
 
 /* Phases of a helper, as both sides count them; bits, for the table says in which ones a message may come. */
@@ -167,6 +170,10 @@ struct message_pipe {
     uint32_t reserved;
 };
 
+struct message_sync {
+    struct message_header header;
+};
+
 struct message_ready {
     struct message_header header;
 };
@@ -212,6 +219,10 @@ struct message_log {
     char text[MESSAGE_TEXT_MAX];
 };
 
+struct message_synced {
+    struct message_header header;
+};
+
 union message {
     struct message_header header;
     struct message_start_relay start_relay;
@@ -225,6 +236,7 @@ union message {
     struct message_limit limit;
     struct message_end end;
     struct message_pipe pipe;
+    struct message_sync sync;
     struct message_ready ready;
     struct message_arrived arrived;
     struct message_need_peer need_peer;
@@ -232,6 +244,7 @@ union message {
     struct message_state_changed state_changed;
     struct message_result result;
     struct message_log log;
+    struct message_synced synced;
 };
 
 enum message_direction {
@@ -255,6 +268,14 @@ int message_send(int sock, enum message_type type, union message *m, int fd);
  * nothing is open and the helper must be given up; ret->header.type tells which it was, for the log.
  */
 int message_recv(int sock, enum message_direction direction, unsigned phase, union message *ret, int *ret_fd);
+
+/*
+ * The same, but the message stays where it is, to be received once what it says has had its effect: so it is
+ * not lost where the receiver dies in between. *ret_type tells which it is, before it is held against the
+ * table; 1 where there is one.
+ */
+int message_peek_type(int sock, uint32_t *ret_type);
+int message_peek(int sock, enum message_direction direction, unsigned phase, union message *ret);
 
 /* Whether a text field is terminated within its size and holds only printable UTF-8. */
 bool message_text_ok(const char *text, size_t size);

@@ -435,7 +435,7 @@ void control_linger(struct session *session)
     ssize_t n;
 
     if (!control->carrier) {
-        sd_event_exit(session->event, 0);
+        link_exit(session->link);
         return;
     }
     n = carrier_send(control->carrier, &control->out);
@@ -454,7 +454,7 @@ void control_linger(struct session *session)
             return;
         }
     }
-    sd_event_exit(session->event, 0);
+    link_exit(session->link);
 }
 
 static int on_ack_timer(sd_event_source *source, uint64_t usec, void *userdata)

@@ -4,17 +4,67 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
+
+/* A message that the socket had no room for. */
+struct waiting {
+    STAILQ_ENTRY(waiting) entry;
+    enum message_type type;
+    union message m;
+};
+
+static void waiting_drop(struct link *link)
+{
+    struct waiting *first = STAILQ_FIRST(&link->waiting);
+
+    STAILQ_REMOVE_HEAD(&link->waiting, entry);
+    link->n_waiting--;
+    free(first);
+}
+
+static void waiting_clear(struct link *link)
+{
+    while (!STAILQ_EMPTY(&link->waiting))
+        waiting_drop(link);
+}
+
+static void leave_if_told(struct link *link)
+{
+    if (link->leaving && STAILQ_EMPTY(&link->waiting))
+        sd_event_exit(link->event, 0);
+}
 
 static void link_gone(struct link *link)
 {
     link->source = sd_event_source_disable_unref(link->source);
     fd_closep(&link->fd);
+    waiting_clear(link);
     link->on_gone(link, link->userdata);
+    leave_if_told(link);
+}
+
+/* Sends what waits; false when the broker is gone. */
+static bool flush(struct link *link)
+{
+    struct waiting *first;
+    int r = 0;
+
+    while (r >= 0 && (first = STAILQ_FIRST(&link->waiting))) {
+        r = message_send(link->fd, first->type, &first->m, -1);
+        if (r >= 0)
+            waiting_drop(link);
+    }
+    if (r < 0 && r != -EAGAIN)
+        return false;
+    sd_event_source_set_io_events(link->source, EPOLLIN | (STAILQ_EMPTY(&link->waiting) ? 0 : EPOLLOUT));
+    leave_if_told(link);
+    return true;
 }
 
 static int on_link(sd_event_source *source, int sock, uint32_t revents, void *userdata)
@@ -25,7 +75,10 @@ static int on_link(sd_event_source *source, int sock, uint32_t revents, void *us
 
     (void)source;
     (void)sock;
-    (void)revents;
+    if ((revents & EPOLLOUT) && !flush(link)) {
+        link_gone(link);
+        return 0;
+    }
     r = message_recv(link->fd, TO_HELPER, link->phase, &m, &fd);
     if (r > 0) {
         if (m.header.type == MESSAGE_START_RELAY)
@@ -45,14 +98,17 @@ static int on_link(sd_event_source *source, int sock, uint32_t revents, void *us
 
 int link_init(struct link *link, sd_event *event, int fd)
 {
-    *link = (struct link){.fd = fd, .phase = PHASE_NEW};
+    *link = (struct link){.event = event, .fd = fd, .phase = PHASE_NEW};
+    STAILQ_INIT(&link->waiting);
     return sd_event_add_io(event, &link->source, fd, EPOLLIN, on_link, link);
 }
 
 void link_clear(struct link *link)
 {
     link->source = sd_event_source_disable_unref(link->source);
+    link->leave = sd_event_source_disable_unref(link->leave);
     fd_closep(&link->fd);
+    waiting_clear(link);
 }
 
 void link_set_handlers(struct link *link, link_message_t on_message, link_gone_t on_gone, void *userdata)
@@ -62,13 +118,68 @@ void link_set_handlers(struct link *link, link_message_t on_message, link_gone_t
     link->userdata = userdata;
 }
 
+/* Keeps it until there is room. */
+static bool wait_for_room(struct link *link, enum message_type type, const union message *m)
+{
+    struct waiting *waiting;
+
+    if (type == MESSAGE_LOG)
+        return true; /* what matters comes another way */
+    if (link->n_waiting == LINK_WAITING_MAX)
+        return false;
+    waiting = malloc(sizeof(*waiting));
+    if (!waiting)
+        return false;
+    waiting->type = type;
+    waiting->m = *m;
+    STAILQ_INSERT_TAIL(&link->waiting, waiting, entry);
+    link->n_waiting++;
+    sd_event_source_set_io_events(link->source, EPOLLIN | EPOLLOUT);
+    return true;
+}
+
 bool link_send(struct link *link, enum message_type type, union message *m, int fd)
 {
-    if (link->fd < 0 || message_send(link->fd, type, m, fd) < 0)
+    int r = -EAGAIN; /* in its turn */
+
+    if (link->fd < 0)
+        return false;
+    if (STAILQ_EMPTY(&link->waiting))
+        r = message_send(link->fd, type, m, fd);
+    if (r == -EAGAIN && fd < 0 && link->source)
+        r = wait_for_room(link, type, m) ? 0 : -ENOBUFS;
+    if (r < 0)
         return false;
     if (type == MESSAGE_RESULT)
         link->phase = PHASE_ENDED;
     return true;
+}
+
+static int on_leave(sd_event_source *source, void *userdata)
+{
+    (void)source;
+    leave_if_told(userdata);
+    return 0;
+}
+
+void link_exit(struct link *link)
+{
+    if (link->leaving)
+        return;
+    link->leaving = true;
+    /* Not from here: the caller may yet have something to send. */
+    if (sd_event_add_defer(link->event, &link->leave, on_leave, link) < 0)
+        sd_event_exit(link->event, 0);
+}
+
+/* Nobody else is there to be told. */
+static void log_to_stderr(const char *text)
+{
+    char line[2 * MESSAGE_TEXT_MAX];
+    int n = snprintf(line, sizeof(line), "vmferry-helper: %s\n", text);
+
+    if (n > 0 && write(STDERR_FILENO, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1) < 0)
+        return;
 }
 
 void link_log(struct link *link, int priority, const char *format, ...)
@@ -84,5 +195,6 @@ void link_log(struct link *link, int priority, const char *format, ...)
     va_end(args);
     m.log.priority = (uint32_t)priority;
     message_text_set(m.log.text, sizeof(m.log.text), text);
-    link_send(link, MESSAGE_LOG, &m, -1);
+    if (!link_send(link, MESSAGE_LOG, &m, -1))
+        log_to_stderr(m.log.text);
 }

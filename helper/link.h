@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* The helper's end of its socket to the broker. */
+/*
+ * The helper's end of its socket to the broker. A broker may be away for a while: what it is told meanwhile
+ * waits in the socket, and what does not fit there waits here.
+ */
 
+#include <sys/queue.h>
 #include <systemd/sd-event.h>
 
 #include "common/message.h"
 
+#define LINK_WAITING_MAX 1024 /* messages; no helper has so much to ask for */
+
 struct link;
+struct waiting;
 
 /* Takes fd. */
 typedef void (*link_message_t)(struct link *link, const union message *m, int fd, void *userdata);
@@ -15,12 +22,16 @@ typedef void (*link_message_t)(struct link *link, const union message *m, int fd
 typedef void (*link_gone_t)(struct link *link, void *userdata);
 
 struct link {
-    int fd; /* owned; -1 once the broker is gone */
+    sd_event *event; /* borrowed */
+    int fd;          /* owned; -1 once the broker is gone */
     unsigned phase;
-    sd_event_source *source;
+    sd_event_source *source, *leave;
     link_message_t on_message;
     link_gone_t on_gone;
     void *userdata;
+    STAILQ_HEAD(, waiting) waiting; /* what the socket had no room for */
+    size_t n_waiting;
+    bool leaving; /* the loop ends when that is sent */
 };
 
 /* Takes fd on success. 0 or a negative errno. */
@@ -31,8 +42,11 @@ void link_clear(struct link *link);
 /* Who is told from now on. */
 void link_set_handlers(struct link *link, link_message_t on_message, link_gone_t on_gone, void *userdata);
 
-/* Borrows fd (-1 for none). What cannot be sent at once is a broker that is as good as gone: false. */
+/* Borrows fd (-1 for none). False: the broker is gone for good; or, with an fd, that it does not keep up. */
 bool link_send(struct link *link, enum message_type type, union message *m, int fd);
 
-/* One line for the broker's log; dropped where the broker does not keep up. */
+/* Ends the event loop, once all that was sent is on its way. */
+void link_exit(struct link *link);
+
+/* One line for the broker's log; dropped where the broker does not keep up, to stderr where it is gone. */
 void link_log(struct link *link, int priority, const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -374,11 +374,10 @@ void peer_start(struct session *session, const struct message_peer *m, int fd)
     struct peer *peer;
     int r;
 
-    if (connecting && m->kind == PEER_CHANNEL) {
+    if (connecting && !sync_awaits_peer(session, m->kind, m->serial))
+        return;
+    if (connecting && m->kind == PEER_CHANNEL)
         channel = asked_for(session, m->serial);
-        if (!channel)
-            return;
-    }
     if (!connecting && !kind_fits(session, m->kind))
         return;
     peer = peer_slot(session);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,6 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include "common/address.h"
 #include "common/cleanup.h"
 
 enum { POOL_BLOCKS = 48 }; /* free blocks that are kept: a full window and what the return path holds */
@@ -26,17 +26,10 @@ uint64_t session_now(const struct session *session)
 
 void session_set_state(struct session *session, enum message_state state)
 {
-    union message m = {0};
-
     if (session->over || state == session->state)
         return;
     session->state = state;
-    m.state_changed.state = state;
-    if (session->control.carrier)
-        address_of_peer(session->control.carrier->fd, m.state_changed.peer);
-    if (state == STATE_INTERRUPTED)
-        message_text_set(m.state_changed.text, sizeof(m.state_changed.text), session->why);
-    link_send(session->link, MESSAGE_STATE, &m, -1);
+    sync_tell_state(session);
 }
 
 bool session_complete(const struct session *session)
@@ -65,7 +58,8 @@ static int on_linger_end(sd_event_source *source, uint64_t usec, void *userdata)
 
     (void)source;
     (void)usec;
-    return sd_event_exit(session->event, 0);
+    link_exit(session->link);
+    return 0;
 }
 
 void session_end(struct session *session, enum vf_error error, bool tell_peer, const char *format, ...)
@@ -104,10 +98,12 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
     /* The peer first: what the broker closes then must not tell it less. */
     if (sd_event_add_time_relative(session->event, &session->linger, CLOCK_MONOTONIC, SESSION_LINGER, 0,
                                    on_linger_end, session) < 0)
-        sd_event_exit(session->event, 0);
+        link_exit(session->link);
     else
         control_linger(session);
-    link_send(session->link, MESSAGE_RESULT, &m, -1);
+    if (!link_send(session->link, MESSAGE_RESULT, &m, -1))
+        link_log(session->link, LOG_NOTICE, "Migration %016" PRIx64 " ended without its broker: %s. %s",
+                 session->id, vf_result_to_string(m.result.result), m.result.text);
 }
 
 static unsigned silence_max(const struct session *session)
@@ -262,6 +258,9 @@ static void on_message(struct link *link, const union message *m, int fd, void *
     case MESSAGE_END:
         on_end(session, &m->end);
         break;
+    case MESSAGE_SYNC:
+        sync_answer(session);
+        break;
     default:
         break;
     }
@@ -275,6 +274,11 @@ static void on_gone(struct link *link, void *userdata)
     (void)link;
     if (session->over)
         return;
+    if (sync_waits(session)) {
+        session_end(session, VF_ERROR_HELPER_FAILED, true,
+                    "The broker is gone, so that a connection that is needed cannot be made.");
+        return;
+    }
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
         if (session->channels[i].stage == CHANNEL_OPEN)
             return;
@@ -351,7 +355,7 @@ int session_new(sd_event *event, struct link *link, const struct message_start_r
     }
     link_set_handlers(link, on_message, on_gone, session);
     if (session->role == ROLE_OUTGOING) {
-        m.need_peer.serial = ++session->next_serial;
+        session->control_serial = m.need_peer.serial = ++session->next_serial;
         m.need_peer.kind = PEER_CONTROL;
         if (!link_send(link, MESSAGE_NEED_PEER, &m, -1))
             on_gone(link, session);

@@ -8,6 +8,7 @@
  *
  *     session.c        from START to RESULT: what the broker says, the ends of a migration
  *     interruption.c   a lost connection to the peer: dialling again, and giving up
+ *     sync.c           what it waits for, told to a broker that has come anew
  *     peer.c           a peer connection until it has proved itself
  *     peer-failure.c   what the migration comes to when one fails at the source
  *     control.c        the control connection: frames, acknowledgements, pings
@@ -129,6 +130,7 @@ struct session {
     uint32_t farewell;             /* source, cut off: enum vf_error that is still to be told to the peer */
     bool broken;                   /* it is lost; session_interrupt() will clean up from the loop */
     char why[MESSAGE_TEXT_MAX];    /* it was lost */
+    uint32_t control_serial;       /* source: of the NEED_PEER for the first control connection */
     uint32_t resume_serial;        /* source: of the NEED_PEER for the next one; 0: none is on its way */
     uint64_t redial;               /* µs until the next try */
     uint64_t resume_timeout;       /* µs */
@@ -196,6 +198,20 @@ void session_clean_up(struct session *session);
 
 /* Source: the connection that was to follow could not be had; tries again later. */
 void session_redial(struct session *session);
+
+/* ---- sync.c ---- */
+
+/* Tells the broker the state (again). */
+void sync_tell_state(struct session *session);
+
+/* Answers SYNC: what the state is, and all that was asked for and has not come. */
+void sync_answer(struct session *session);
+
+/* Whether it waits for something that only a broker can bring. */
+bool sync_waits(const struct session *session);
+
+/* Source: whether this peer connection was asked for and has not come. */
+bool sync_awaits_peer(const struct session *session, uint32_t kind, uint32_t serial);
 
 /* ---- peer.c ---- */
 

@@ -26,6 +26,7 @@ static const struct {
     {9, "LIMIT", TO_HELPER, sizeof(struct message_limit), 0, PHASE_RELAY | PHASE_ENDED},
     {10, "END", TO_HELPER, sizeof(struct message_end), 0, PHASE_RELAY | PHASE_ENDED},
     {11, "PIPE", TO_HELPER, sizeof(struct message_pipe), 1, PHASE_RELAY | PHASE_ENDED},
+    {12, "SYNC", TO_HELPER, sizeof(struct message_sync), 0, PHASE_RELAY | PHASE_ENDED},
     {32, "READY", TO_BROKER, sizeof(struct message_ready), 0, PHASE_NEW},
     {33, "ARRIVED", TO_BROKER, sizeof(struct message_arrived), 1, PHASE_GATE},
     {34, "NEED_PEER", TO_BROKER, sizeof(struct message_need_peer), 0, PHASE_RELAY},
@@ -33,6 +34,7 @@ static const struct {
     {36, "STATE", TO_BROKER, sizeof(struct message_state_changed), 0, PHASE_RELAY},
     {37, "RESULT", TO_BROKER, sizeof(struct message_result), 0, PHASE_RELAY},
     {38, "LOG", TO_BROKER, sizeof(struct message_log), 0, PHASE_RELAY | PHASE_GATE | PHASE_ENDED},
+    {39, "SYNCED", TO_BROKER, sizeof(struct message_synced), 0, PHASE_RELAY},
 };
 
 /* A datagram as somebody who keeps to no table would send it, with n copies of stdin's descriptor. */
@@ -89,9 +91,9 @@ TEST(test_names)
     for (size_t i = 0; i < ELEMENTS(rules); i++)
         assert_string_equal(message_name(rules[i].type), rules[i].name);
     assert_string_equal(message_name(0), "?");
-    assert_string_equal(message_name(12), "?");
+    assert_string_equal(message_name(13), "?");
     assert_string_equal(message_name(31), "?");
-    assert_string_equal(message_name(39), "?");
+    assert_string_equal(message_name(40), "?");
     assert_string_equal(message_name(UINT32_MAX), "?");
 }
 
@@ -183,7 +185,7 @@ TEST(test_other_sizes)
 
 TEST(test_unknown_types)
 {
-    static const uint32_t types[] = {0, 12, 31, 39, 255, 1U << 31, UINT32_MAX};
+    static const uint32_t types[] = {0, 13, 31, 40, 255, 1U << 31, UINT32_MAX};
     int pair[2];
 
     test_pair(SOCK_SEQPACKET, 0, pair);
@@ -306,6 +308,36 @@ TEST(test_nothing_and_gone)
     close(pair[1]);
 }
 
+TEST(test_peek)
+{
+    union message m = {.result.error = 3}, got;
+    uint32_t type = 99;
+    int pair[2];
+
+    test_pair(SOCK_SEQPACKET, 0, pair);
+    assert_int_equal(message_peek_type(pair[1], &type), -EAGAIN);
+    assert_int_equal(message_send(pair[0], MESSAGE_RESULT, &m, -1), 0);
+    /* It stays, as often as it is looked at, and is held against the table each time. */
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(message_peek_type(pair[1], &type), 1);
+        assert_int_equal(type, MESSAGE_RESULT);
+        assert_int_equal(message_peek(pair[1], TO_BROKER, PHASE_RELAY, &got), 1);
+        assert_int_equal(got.result.error, 3);
+        assert_int_equal(message_peek(pair[1], TO_BROKER, PHASE_GATE, &got), -EBADMSG);
+    }
+    assert_int_equal(recv_and_close(pair[1], TO_BROKER, PHASE_RELAY, &got), 1);
+    assert_int_equal(message_peek_type(pair[1], &type), -EAGAIN);
+    /* Looking makes no descriptor; the real one is still to be had. */
+    assert_int_equal(message_send(pair[0], MESSAGE_ARRIVED, &m, STDIN_FILENO), 0);
+    assert_int_equal(message_peek_type(pair[1], &type), 1);
+    assert_int_equal(type, MESSAGE_ARRIVED);
+    assert_int_equal(message_peek(pair[1], TO_BROKER, PHASE_GATE, &got), -EBADMSG);
+    assert_int_equal(recv_and_close(pair[1], TO_BROKER, PHASE_GATE, &got), 1);
+    close(pair[0]);
+    assert_int_equal(message_peek_type(pair[1], &type), 0);
+    close(pair[1]);
+}
+
 TEST(test_send_is_checked)
 {
     union message m = {0}, got;
@@ -371,16 +403,16 @@ TEST(test_fd_pass)
     test_pair(SOCK_SEQPACKET, 0, pair);
     assert_int_equal(fd_pass_send(pair[0], "x", 1, many, FD_PASS_MAX + 1), -EINVAL);
     assert_int_equal(fd_pass_send(pair[0], "abc", 3, NULL, 0), 0);
-    assert_int_equal(fd_pass_recv(pair[1], data, sizeof(data), fds, &n_fds), 3);
+    assert_int_equal(fd_pass_recv(pair[1], 0, data, sizeof(data), fds, &n_fds), 3);
     assert_int_equal(n_fds, 0);
     assert_memory_equal(data, "abc", 3);
     assert_int_equal(fd_pass_send(pair[0], "123456789", 9, many, 1), 0);
-    assert_int_equal(fd_pass_recv(pair[1], data, sizeof(data), fds, &n_fds), -EBADMSG);
+    assert_int_equal(fd_pass_recv(pair[1], 0, data, sizeof(data), fds, &n_fds), -EBADMSG);
     assert_int_equal(n_fds, 0);
-    assert_int_equal(fd_pass_recv(pair[1], data, sizeof(data), fds, &n_fds), -EAGAIN);
+    assert_int_equal(fd_pass_recv(pair[1], 0, data, sizeof(data), fds, &n_fds), -EAGAIN);
     close(pair[0]);
     close(pair[1]);
-    assert_int_equal(fd_pass_recv(-1, data, sizeof(data), fds, &n_fds), -EBADF);
+    assert_int_equal(fd_pass_recv(-1, 0, data, sizeof(data), fds, &n_fds), -EBADF);
 }
 
 TEST(test_text_ok)
@@ -454,6 +486,7 @@ int main(void)
         CASE(test_other_control_data),
         CASE(test_empty_datagram_with_fd),
         CASE(test_nothing_and_gone),
+        CASE(test_peek),
         CASE(test_send_is_checked),
         CASE(test_send_never_blocks),
         CASE(test_fd_is_the_same),
