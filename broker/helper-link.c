@@ -27,6 +27,7 @@ struct helper_link {
     unsigned phase; /* in which it is; what it may say hangs on that */
     unsigned role;  /* the phase after READY; 0: not told yet, may say nothing */
     bool ready;
+    bool strange;  /* started by systemd, and we have yet to learn which process it is */
     bool draining; /* its last messages are being read */
     bool freed;    /* nobody is interested any more; waits for the exit */
     char why[128];
@@ -73,6 +74,9 @@ static void arm_timer(struct helper_link *link, uint64_t usec)
 static void close_socket(struct helper_link *link)
 {
     link->io = sd_event_source_disable_unref(link->io);
+    /* The service manager may have it too, for another moment. */
+    if (link->fd >= 0 && !link->links->leaving)
+        shutdown(link->fd, SHUT_RDWR);
     fd_closep(&link->fd);
     if (link->process.child) {
         if (!link->process.exited)
@@ -115,19 +119,55 @@ void helper_link_kill(struct helper_link *link, const char *why)
     close_socket(link);
 }
 
+/* What is to have its effect before it is gone from the socket. */
+static bool is_precious(uint32_t type)
+{
+    return type == MESSAGE_STATE || type == MESSAGE_RESULT;
+}
+
+/* As message_recv(); *ret_peeked: it is still in the socket. */
+static int receive(struct helper_link *link, union message *ret, int *ret_fd, bool *ret_peeked)
+{
+    uint32_t type = 0;
+    int r = message_peek_type(link->fd, &type);
+
+    *ret_fd = -1;
+    ret->header.type = type;
+    if (r <= 0)
+        return r;
+    *ret_peeked = is_precious(type);
+    return *ret_peeked ? message_peek(link->fd, TO_BROKER, link->phase, ret)
+                       : message_recv(link->fd, TO_BROKER, link->phase, ret, ret_fd);
+}
+
+/* Takes from the socket what was looked at; the link may have been given up meanwhile. */
+static void consume(struct helper_link *link)
+{
+    union message m;
+    int fd = -1;
+
+    if (link->fd >= 0) {
+        message_recv(link->fd, TO_BROKER, ~0U, &m, &fd);
+        fd_closep(&fd);
+    }
+}
+
 /* One message; false when there is none now, or never will be. */
 static bool read_one(struct helper_link *link)
 {
+    bool peeked = false;
     union message m;
     int fd, r;
 
     if (link->fd < 0 || link->freed)
         return false;
-    if (!link->ready && !link->process.child && !link->process.exit)
+    if (link->strange) {
         helper_process_identify(&link->process, link->fd);
-    r = message_recv(link->fd, TO_BROKER, link->phase, &m, &fd);
+        link->strange = link->process.exit == NULL && !link->ready;
+    }
+    r = receive(link, &m, &fd, &peeked);
     if (r == -ECONNRESET) /* it has gone with messages of ours unread; what it said before is still there */
-        r = message_recv(link->fd, TO_BROKER, link->phase, &m, &fd);
+        r = receive(link, &m, &fd, &peeked);
     if (r == -EAGAIN)
         return false;
     if (r == -ECONNRESET)
@@ -146,9 +186,11 @@ static bool read_one(struct helper_link *link)
         link->phase = link->role;
         return true;
     }
+    link->handlers->message(link, &m, fd, link->userdata);
+    if (peeked)
+        consume(link);
     if (m.header.type == MESSAGE_RESULT)
         link->phase = PHASE_ENDED;
-    link->handlers->message(link, &m, fd, link->userdata);
     return true;
 }
 
@@ -209,6 +251,15 @@ static int open_socket(struct helper_link *link, int *ret_theirs)
     return 0;
 }
 
+static struct helper_process process_of(struct helper_link *link)
+{
+    return (struct helper_process){.event = link->links->event,
+                                   .bus = link->links->bus,
+                                   .on_exit = on_exit_of_process,
+                                   .on_unit = on_unit_of_process,
+                                   .userdata = link};
+}
+
 static int start(struct helper_links *links, const struct helper_handlers *handlers, void *userdata,
                  struct helper_link **ret)
 {
@@ -223,11 +274,8 @@ static int start(struct helper_links *links, const struct helper_handlers *handl
     link->userdata = userdata;
     link->links = links;
     link->fd = -1;
-    link->process = (struct helper_process){.event = links->event,
-                                            .bus = links->bus,
-                                            .on_exit = on_exit_of_process,
-                                            .on_unit = on_unit_of_process,
-                                            .userdata = link};
+    link->strange = links->socket != NULL;
+    link->process = process_of(link);
     TAILQ_INSERT_TAIL(&links->links, link, entry);
     r = sd_event_add_time_relative(links->event, &link->timer, CLOCK_MONOTONIC,
                                    links->socket ? START_TIMEOUT_UNIT : START_TIMEOUT, 0, on_timer, link);
@@ -317,6 +365,49 @@ int helper_link_new(struct helper_links *links, const struct helper_handlers *ha
     helper_links_keep_spare(links);
     *ret = link;
     return 0;
+}
+
+/* ---- One of the broker before this one ---- */
+
+int helper_link_adopt(struct helper_links *links, int fd, const char *unit, enum message_phase phase,
+                      const struct helper_handlers *handlers, void *userdata, struct helper_link **ret)
+{
+    _cleanup_fd_ int owned = fd;
+    struct helper_link *link = calloc(1, sizeof(*link));
+    int r, on;
+
+    if (!link)
+        return -ENOMEM;
+    *link = (struct helper_link){
+        .links = links,
+        .fd = fd_steal(&owned),
+        .phase = PHASE_NEW | phase, /* its READY may still be in the socket */
+        .role = phase,
+        .ready = true,
+        .strange = links->socket && unit[0] == '\0',
+        .handlers = handlers,
+        .userdata = userdata,
+    };
+    link->process = process_of(link);
+    snprintf(link->process.unit, sizeof(link->process.unit), "%s", unit);
+    TAILQ_INSERT_TAIL(&links->links, link, entry);
+    on = link->strange;
+    r = setsockopt(link->fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 ? -errno : 0;
+    if (r >= 0)
+        r = sd_event_add_io(links->event, &link->io, link->fd, EPOLLIN, on_io, link);
+    if (r >= 0)
+        r = sd_event_add_time(links->event, &link->timer, CLOCK_MONOTONIC, UINT64_MAX, 0, on_timer, link);
+    if (r < 0) {
+        destroy(link);
+        return r;
+    }
+    *ret = link;
+    return 0;
+}
+
+int helper_link_fd(const struct helper_link *link)
+{
+    return link->fd;
 }
 
 /* ---- Its owner ---- */

@@ -7,6 +7,7 @@
  * table of common/message.h does not permit ends it.
  */
 
+#include <stdbool.h>
 #include <sys/queue.h>
 #include <systemd/sd-bus.h>
 #include <systemd/sd-event.h>
@@ -23,6 +24,7 @@ struct helper_links {
     const char *socket; /* borrowed; of vmferry-helper.socket, absolute: connects there instead; or NULL */
     struct helper_link *spare;    /* one of those that systemd starts, kept ready: a start takes its time */
     sd_event_source *spare_timer; /* makes the next one */
+    bool leaving; /* the broker goes, and another one will take the helpers over: they hear nothing of it */
     TAILQ_HEAD(, helper_link) links;
 };
 
@@ -35,7 +37,11 @@ void helper_links_keep_spare(struct helper_links *links);
 
 /* What the owner of a link is told. */
 struct helper_handlers {
-    /* fd is the callee's; only messages that the table gives an FD come with one. */
+    /*
+     * fd is the callee's; only messages that the table gives an FD come with one. STATE and RESULT are taken
+     * from the socket after this returns, so that a broker that dies in it finds them there when it comes
+     * back.
+     */
     void (*message)(struct helper_link *link, const union message *m, int fd, void *userdata);
     /* Once, when the helper is gone and all that it said was read; why is a sentence's end ("was killed by
      * SIGSYS"). */
@@ -50,6 +56,16 @@ struct helper_handlers {
  */
 int helper_link_new(struct helper_links *links, const struct helper_handlers *handlers, void *userdata,
                     struct helper_link **ret);
+
+/*
+ * A helper of the broker before this one, in this phase, in this unit ("": not known); takes its socket. What
+ * it said meanwhile is read first. 0 or a negative errno.
+ */
+int helper_link_adopt(struct helper_links *links, int fd, const char *unit, enum message_phase phase,
+                      const struct helper_handlers *handlers, void *userdata, struct helper_link **ret);
+
+/* Its socket, for the FD store: borrowed; −1 when it has ended. */
+int helper_link_fd(const struct helper_link *link);
 
 /*
  * Ends the connection; nothing is called any more. A helper that has not ended within 3 s is killed; a child

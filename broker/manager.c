@@ -19,6 +19,7 @@
 #include "log.h"
 #include "migration.h"
 #include "port.h"
+#include "store.h"
 
 /* Runs --parents, so that a first start needs nothing to be there. */
 static int make_runtime_dir(const char *path)
@@ -39,10 +40,11 @@ static int make_runtime_dir(const char *path)
     }
 }
 
-/* What a broker that was killed left behind. The lock says that it has gone. */
-static void remove_leftovers(const char *runtime_dir)
+/* What a broker that was killed left behind, and nobody has taken over. The lock says that it has gone. */
+static void remove_leftovers(struct manager *manager)
 {
-    static const char *const roles[] = {"incoming", "outgoing"};
+    static const char *const roles[] = {[ROLE_INCOMING] = "incoming", [ROLE_OUTGOING] = "outgoing"};
+    const char *runtime_dir = manager->config->runtime_dir;
 
     for (size_t i = 0; i < 2; i++) {
         char path[PATH_MAX];
@@ -54,7 +56,8 @@ static void remove_leftovers(const char *runtime_dir)
         if (!dir)
             continue;
         while ((entry = readdir(dir))) {
-            if (strlen(entry->d_name) != 16 || strspn(entry->d_name, "0123456789abcdef") != 16)
+            if (strlen(entry->d_name) != 16 || strspn(entry->d_name, "0123456789abcdef") != 16 ||
+                manager_find(manager, (enum message_role)i, strtoull(entry->d_name, NULL, 16)))
                 continue;
             snprintf(path, sizeof(path), "%s/%s/%s", runtime_dir, roles[i], entry->d_name);
             qemu_socket_remove_directory(path);
@@ -81,7 +84,6 @@ static int take_runtime_dir(struct manager *manager)
                   r == -EWOULDBLOCK ? "Another vmferryd has it; see --runtime-dir=." : "See --runtime-dir=.");
         return r;
     }
-    remove_leftovers(runtime_dir);
     return 0;
 }
 
@@ -138,7 +140,13 @@ static int open_bus(struct manager *manager)
                   strerror(-r));
         return r;
     }
-    r = sd_bus_request_name(manager->bus, BUS_NAME, 0);
+    return 0;
+}
+
+/* From here on clients find us, and what we have taken over. */
+static int take_name(struct manager *manager)
+{
+    int r = sd_bus_request_name(manager->bus, BUS_NAME, 0);
     if (r < 0)
         log_event(LOG_ERR, NULL, NULL, "Cannot have the name %s: %s%s.", BUS_NAME, strerror(-r),
                   r == -EEXIST ? " (another vmferryd has it)" : "");
@@ -177,6 +185,8 @@ int manager_new(const struct config *config, struct manager **ret)
     TAILQ_INIT(&manager->calls);
     TAILQ_INIT(&manager->helpers.links);
     r = set_up_event(manager);
+    if (r >= 0)
+        r = store_new(&manager->store);
     manager->helpers.event = manager->event;
     manager->helpers.path = config->helper;
     manager->helpers.socket = config->helper_socket;
@@ -189,6 +199,15 @@ int manager_new(const struct config *config, struct manager **ret)
     if (r >= 0)
         r = open_bus(manager);
     manager->helpers.bus = manager->bus;
+    if (r >= 0) {
+        port_restore(manager->port);
+        migration_restore_all(manager);
+        port_settle(manager->port);
+        remove_leftovers(manager);
+        r = take_name(manager);
+    }
+    if (r >= 0)
+        migration_check_ties(manager);
     if (r < 0) {
         manager_free(manager);
         return r;
@@ -202,12 +221,16 @@ struct manager *manager_free(struct manager *manager)
     if (!manager)
         return NULL;
     caller_drop_all(manager);
+    if (manager->store)
+        store_freeze(manager->store);
+    manager->helpers.leaving = manager->store && store_frozen(manager->store);
     while (!TAILQ_EMPTY(&manager->migrations))
         migration_free(TAILQ_FIRST(&manager->migrations));
     port_free(manager->port);
     helper_links_clear(&manager->helpers);
     sd_bus_flush_close_unref(manager->bus);
     sd_event_unref(manager->event);
+    store_free(manager->store);
     fd_closep(&manager->lock);
     free(manager);
     return NULL;

@@ -23,12 +23,14 @@
 struct call;
 struct migration;
 struct port;
+struct store;
 
 struct manager {
     const struct config *config; /* borrowed */
     sd_event *event;             /* owned */
     sd_bus *bus;                 /* owned */
     struct port *port;           /* owned */
+    struct store *store;         /* owned */
     int lock;                    /* owned: held for as long as the runtime directory is ours */
     struct helper_links helpers;
     struct lifecycle lifecycle;

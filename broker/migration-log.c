@@ -63,6 +63,7 @@ void migration_on_helper_unit(struct helper_link *link, void *userdata)
     snprintf(migration->helper_unit, sizeof(migration->helper_unit), "%s", helper_link_unit(link));
     if (migration->helper_unit[0] == '\0')
         return;
+    migration_save(migration);
     migration_log(migration, LOG_DEBUG, NULL, "Its helper is %s.", migration->helper_unit);
     migration_emit_changed(migration, "HelperUnit", NULL);
 }

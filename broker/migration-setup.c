@@ -49,8 +49,8 @@ static int start_helper(struct migration *migration, const uint8_t secret[static
     return 0;
 }
 
-static int migration_new(struct manager *manager, enum message_role role, uint64_t id, const char *vm,
-                         struct options *options, uid_t uid, struct migration **ret)
+int migration_new(struct manager *manager, enum message_role role, uint64_t id, const char *vm,
+                  struct options *options, uid_t uid, struct migration **ret)
 {
     struct migration *migration = calloc(1, sizeof(*migration));
 
@@ -105,8 +105,10 @@ int migration_prepare(struct manager *manager, const char *vm, struct options *o
     uint8_t secret[MESSAGE_SECRET_SIZE];
     struct migration *migration;
     uint64_t id;
-    int r = new_id(manager, &id);
+    int r = migration_make_room(manager, options->n_streams, error);
 
+    if (r >= 0)
+        r = new_id(manager, &id);
     if (r >= 0)
         r = migration_new(manager, ROLE_INCOMING, id, vm, options, uid, &migration);
     if (r < 0)
@@ -127,6 +129,7 @@ int migration_prepare(struct manager *manager, const char *vm, struct options *o
         return r;
     }
     migration_await_peer(migration);
+    migration_store(migration);
     migration_log(migration, LOG_INFO, LOG_PREPARED, "Prepared: waits for its source for %" PRIu64 " s.",
                   migration->options.expire / 1000000);
     migration_emit_new(migration);
@@ -143,7 +146,9 @@ int migration_start(struct manager *manager, const char *vm, const char *text, s
 
     if (r < 0)
         return r;
-    r = migration_new(manager, ROLE_OUTGOING, ticket.id, vm, options, uid, &migration);
+    r = migration_make_room(manager, options->n_streams, error);
+    if (r >= 0)
+        r = migration_new(manager, ROLE_OUTGOING, ticket.id, vm, options, uid, &migration);
     if (r >= 0) {
         migration->security = ticket.security;
         if (migration->options.n_endpoints == 0) {
@@ -165,6 +170,7 @@ int migration_start(struct manager *manager, const char *vm, const char *text, s
         return r;
     }
     migration_await_peer(migration);
+    migration_store(migration);
     migration_log(migration, LOG_INFO, LOG_PREPARED, "Started: %s%s.",
                   migration->options.n_endpoints > 0 ? "dials " : "waits for AddPeerConnection",
                   migration->options.n_endpoints > 0 ? migration->options.endpoints[0] : "");

@@ -2,14 +2,11 @@
 #include "migration.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "common/cleanup.h"
@@ -27,7 +24,9 @@ uint64_t migration_now(void)
     return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
-/* ---- The one setter of the state, and the one end ---- */
+static void finish(struct migration *migration, enum vf_error error, const char *text);
+
+/* ---- The one setter of the state ---- */
 
 static void set_state(struct migration *migration, enum message_state state)
 {
@@ -41,56 +40,7 @@ static void set_state(struct migration *migration, enum message_state state)
     }
 }
 
-static void drop_ticket(struct migration *migration)
-{
-    if (migration->ticket)
-        explicit_bzero(migration->ticket, strlen(migration->ticket));
-    free(migration->ticket);
-    migration->ticket = NULL;
-}
-
-/* All that it has open in the outside world. */
-static void release(struct migration *migration, bool forgotten)
-{
-    supplied_clear(&migration->supplied);
-    while (!TAILQ_EMPTY(&migration->dials))
-        peer_dial_free(TAILQ_FIRST(&migration->dials));
-    for (uint32_t i = 0; i < migration->options.n_streams; i++)
-        stream_close(&migration->streams[i]);
-    if (migration->directory)
-        qemu_socket_remove_directory(migration->directory);
-    free(migration->directory);
-    migration->directory = NULL;
-    /* A source that was cut off comes back one day, and is to hear that it is over: until that is forgotten.
-     */
-    if (migration->expects_peers && !(migration->state == STATE_INTERRUPTED && !forgotten)) {
-        port_release(migration->manager->port);
-        migration->expects_peers = false;
-    }
-    migration->timer = sd_event_source_disable_unref(migration->timer);
-    free(migration->tied_to);
-    migration->tied_to = NULL;
-    drop_ticket(migration);
-}
-
-void migration_free(struct migration *migration)
-{
-    release(migration, true);
-    migration->helper = helper_link_free(migration->helper);
-    stats_page_clear(&migration->page);
-    TAILQ_REMOVE(&migration->manager->migrations, migration, entry);
-    if (migration->state == STATE_FINISHED)
-        migration->manager->n_finished--;
-    else
-        migration->manager->n_running--;
-    while (migration->n_waiters > 0)
-        sd_bus_message_unref(migration->waiters[--migration->n_waiters]);
-    options_clear(&migration->options);
-    free(migration->ending_text);
-    free(migration->message);
-    free(migration->vm);
-    free(migration);
-}
+/* ---- What bounds each state ---- */
 
 static int on_forget_time(sd_event_source *source, uint64_t usec, void *userdata)
 {
@@ -98,55 +48,6 @@ static int on_forget_time(sd_event_source *source, uint64_t usec, void *userdata
     (void)usec;
     migration_forget(userdata);
     return 0;
-}
-
-/* Replaces what bounds the current state. */
-static void set_timer(struct migration *migration, uint64_t usec, sd_event_time_handler_t handler)
-{
-    int r;
-
-    migration->timer = sd_event_source_disable_unref(migration->timer);
-    r = sd_event_add_time_relative(migration->manager->event, &migration->timer, CLOCK_MONOTONIC, usec, 0,
-                                   handler, migration);
-    if (r < 0)
-        migration_log(migration, LOG_ERR, NULL, "Failed to set a timer: %s", strerror(-r));
-}
-
-/* What ErrorName and ErrorMessage say: why it ended, or why it is interrupted. */
-static void set_message(struct migration *migration, enum vf_error error, const char *text)
-{
-    char *message = NULL;
-
-    migration->error = error;
-    free(migration->message);
-    migration->message = NULL;
-    if (error != VF_ERROR_NONE &&
-        asprintf(&message, "Migration %s of VM '%s': %s", migration->id_text, migration->vm, text) >= 0)
-        migration->message = message;
-}
-
-static void finish(struct migration *migration, enum vf_error error, const char *text)
-{
-    if (migration->state == STATE_FINISHED)
-        return;
-    set_message(migration, error, text);
-    migration->result = vf_error_to_result(error);
-    migration->finished = migration_now();
-    stats_page_detach(&migration->page);
-    release(migration, false);
-    if (!migration->farewell)
-        migration->helper = helper_link_free(migration->helper);
-    set_state(migration, STATE_FINISHED);
-    migration_log_result(migration, text);
-    set_timer(migration, FINISHED_KEPT, on_forget_time);
-    migration_emit_changed(migration, "State", "Result", "ErrorName", "ErrorMessage", "FinishedUsec", NULL);
-    migration_reply_result(migration, NULL);
-}
-
-void migration_forget(struct migration *migration)
-{
-    migration_emit_removed(migration);
-    migration_free(migration);
 }
 
 static int on_stop_timeout(sd_event_source *source, uint64_t usec, void *userdata)
@@ -158,31 +59,6 @@ static int on_stop_timeout(sd_event_source *source, uint64_t usec, void *userdat
     finish(migration, migration->ending, migration->ending_text ? migration->ending_text : "");
     return 0;
 }
-
-void migration_stop(struct migration *migration, enum vf_error error, const char *format, ...)
-{
-    union message m = {.end.error = error};
-    char text[MESSAGE_TEXT_MAX];
-    va_list args;
-
-    if (migration->state == STATE_FINISHED || migration->ending != VF_ERROR_NONE)
-        return;
-    va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    migration->ending = error;
-    migration->ending_text = strdup(text);
-    message_text_set(m.end.text, sizeof(m.end.text), text);
-    /* Cut off, its helper cannot tell the peer before the network is back; that need not keep anybody here
-     * waiting. */
-    migration->farewell = migration->role == ROLE_OUTGOING && migration->state == STATE_INTERRUPTED;
-    if (helper_link_send(migration->helper, MESSAGE_END, &m, -1) < 0 || migration->farewell)
-        finish(migration, error, text);
-    else
-        set_timer(migration, STOP_TIMEOUT, on_stop_timeout);
-}
-
-/* ---- Waiting: made, and nobody has come yet ---- */
 
 static int on_expired(sd_event_source *source, uint64_t usec, void *userdata)
 {
@@ -208,14 +84,183 @@ static int on_idle(sd_event_source *source, uint64_t usec, void *userdata)
     return 0;
 }
 
+static sd_event_time_handler_t timer_of(const struct migration *migration)
+{
+    if (migration->state == STATE_FINISHED)
+        return on_forget_time;
+    if (migration->ending != VF_ERROR_NONE)
+        return on_stop_timeout;
+    if (migration->state == STATE_WAITING)
+        return on_expired;
+    return migration->state == STATE_CONNECTED ? on_idle : NULL;
+}
+
+void migration_arm(struct migration *migration)
+{
+    sd_event_time_handler_t handler = timer_of(migration);
+    int r;
+
+    migration->timer = sd_event_source_disable_unref(migration->timer);
+    if (!handler || migration->deadline == 0)
+        return;
+    r = sd_event_add_time(migration->manager->event, &migration->timer, CLOCK_MONOTONIC, migration->deadline,
+                          0, handler, migration);
+    if (r < 0)
+        migration_log(migration, LOG_ERR, NULL, "Failed to set a timer: %s", strerror(-r));
+}
+
+/* Bounds the current state. */
+static void set_timer(struct migration *migration, uint64_t usec)
+{
+    uint64_t now = 0;
+
+    sd_event_now(migration->manager->event, CLOCK_MONOTONIC, &now);
+    migration->deadline = now + usec;
+    migration_arm(migration);
+}
+
+static void clear_timer(struct migration *migration)
+{
+    migration->timer = sd_event_source_disable_unref(migration->timer);
+    migration->deadline = 0;
+}
+
+/* ---- The end ---- */
+
+static void drop_ticket(struct migration *migration)
+{
+    if (migration->ticket)
+        explicit_bzero(migration->ticket, strlen(migration->ticket));
+    free(migration->ticket);
+    migration->ticket = NULL;
+}
+
+/* All that it has open in the outside world. */
+static void release(struct migration *migration, bool forgotten)
+{
+    const bool leaving = store_frozen(migration->manager->store);
+
+    migration_drop_peers(migration);
+    while (!TAILQ_EMPTY(&migration->dials))
+        peer_dial_free(TAILQ_FIRST(&migration->dials));
+    for (uint32_t i = 0; i < migration->options.n_streams; i++)
+        stream_close(&migration->streams[i]);
+    if (migration->directory && !leaving)
+        qemu_socket_remove_directory(migration->directory);
+    free(migration->directory);
+    migration->directory = NULL;
+    /* A source that was cut off comes back one day, and is to hear that it is over: until that is forgotten.
+     */
+    if (migration->expects_peers && !(migration->state == STATE_INTERRUPTED && !forgotten)) {
+        port_release(migration->manager->port);
+        migration->expects_peers = false;
+    }
+    clear_timer(migration);
+    migration->tie_slot = sd_bus_slot_unref(migration->tie_slot);
+    free(migration->tied_to);
+    migration->tied_to = NULL;
+    drop_ticket(migration);
+}
+
+void migration_free(struct migration *migration)
+{
+    migration_unstore(migration);
+    release(migration, true);
+    migration->helper = helper_link_free(migration->helper);
+    stats_page_clear(&migration->page);
+    TAILQ_REMOVE(&migration->manager->migrations, migration, entry);
+    if (migration->state == STATE_FINISHED)
+        migration->manager->n_finished--;
+    else
+        migration->manager->n_running--;
+    while (migration->n_waiters > 0)
+        sd_bus_message_unref(migration->waiters[--migration->n_waiters]);
+    options_clear(&migration->options);
+    free(migration->ending_text);
+    free(migration->message);
+    free(migration->vm);
+    free(migration);
+}
+
+/* What ErrorName and ErrorMessage say: why it ended, or why it is interrupted. */
+static void set_message(struct migration *migration, enum vf_error error, const char *text)
+{
+    char *message = NULL;
+
+    migration->error = error;
+    free(migration->message);
+    migration->message = NULL;
+    if (error != VF_ERROR_NONE &&
+        asprintf(&message, "Migration %s of VM '%s': %s", migration->id_text, migration->vm, text) >= 0)
+        migration->message = message;
+}
+
+static void finish(struct migration *migration, enum vf_error error, const char *text)
+{
+    if (migration->state == STATE_FINISHED)
+        return;
+    set_message(migration, error, text);
+    migration->result = vf_error_to_result(error);
+    migration->finished = migration_now();
+    stats_page_detach(&migration->page);
+    release(migration, false);
+    set_state(migration, STATE_FINISHED);
+    set_timer(migration, FINISHED_KEPT);
+    /* The helper's result is in its socket until this is stored. */
+    migration_save(migration);
+    if (!migration->farewell) {
+        migration_unstore_helper(migration);
+        migration->helper = helper_link_free(migration->helper);
+    }
+    migration_log_result(migration, text);
+    migration_emit_changed(migration, "State", "Result", "ErrorName", "ErrorMessage", "FinishedUsec", NULL);
+    migration_reply_result(migration, NULL);
+}
+
+void migration_lost(struct migration *migration, const char *why)
+{
+    finish(migration, VF_ERROR_HELPER_FAILED, why);
+}
+
+void migration_forget(struct migration *migration)
+{
+    migration_emit_removed(migration);
+    migration_free(migration);
+}
+
+void migration_stop(struct migration *migration, enum vf_error error, const char *format, ...)
+{
+    union message m = {.end.error = error};
+    char text[MESSAGE_TEXT_MAX];
+    va_list args;
+
+    if (migration->state == STATE_FINISHED || migration->ending != VF_ERROR_NONE)
+        return;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    migration->ending = error;
+    migration->ending_text = strdup(text);
+    message_text_set(m.end.text, sizeof(m.end.text), text);
+    /* Cut off, its helper cannot tell the peer before the network is back; that need not keep anybody here
+     * waiting. */
+    migration->farewell = migration->role == ROLE_OUTGOING && migration->state == STATE_INTERRUPTED;
+    if (helper_link_send(migration->helper, MESSAGE_END, &m, -1) < 0 || migration->farewell)
+        finish(migration, error, text);
+    else
+        set_timer(migration, STOP_TIMEOUT);
+    migration_save(migration);
+}
+
 void migration_await_peer(struct migration *migration)
 {
-    set_timer(migration, migration->options.expire, on_expired);
+    set_timer(migration, migration->options.expire);
 }
 
 int migration_tie(struct migration *migration, sd_bus_message *m)
 {
     migration->tied_to = strdup(sd_bus_message_get_sender(m));
+    migration_save(migration);
     return migration->tied_to ? 0 : -ENOMEM;
 }
 
@@ -262,96 +307,11 @@ static void on_need_qemu(struct migration *migration, const struct message_need_
     stream_connect(&migration->streams[m->stream], m->channel);
 }
 
-/* Before a caller's socket is taken, so that he can bring it again later. */
-static int admit_socket(const struct migration *migration, sd_bus_error *error)
-{
-    char why[QUOTA_WHY_MAX];
-
-    if (quota_admit(migration, 1, why) >= 0)
-        return 0;
-    return error_set(error, VF_ERROR_LIMIT_EXCEEDED, "Migration %s can have no more sockets: %s",
-                     migration->id_text, why);
-}
-
-int migration_open_stream(struct migration *migration, uint32_t stream, int *ret, sd_bus_error *error)
-{
-    int pair[2], r = admit_socket(migration, error);
-
-    if (r < 0)
-        return r;
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-        return -errno;
-    _cleanup_fd_ int ours = pair[0], theirs = pair[1];
-
-    /* Only our end: the flag belongs to the end, and QEMU sets its own as it wants. */
-    if (fcntl(ours, F_SETFL, O_NONBLOCK) < 0)
-        return -errno;
-    r = stream_supply(&migration->streams[stream], fd_steal(&ours), true, error);
-    if (r < 0)
-        return r;
-    *ret = fd_steal(&theirs);
-    return 0;
-}
-
-/* supplied_take(), of what no other migration was given: two that read one socket would tear its bytes apart.
- */
-static int take(struct migration *migration, int fd, bool unix_only, int *ret, sd_bus_error *error)
-{
-    const struct migration *other;
-    struct stat st;
-
-    if (fstat(fd, &st) < 0)
-        return -errno;
-    TAILQ_FOREACH(other, &migration->manager->migrations, entry)
-    {
-        if (other != migration && supplied_knows(&other->supplied, st.st_ino))
-            return error_invalid(error, "That socket was given before, to migration %s. Pass each only once.",
-                                 other->uid == migration->uid ? other->id_text : "of another user");
-    }
-    return supplied_take(&migration->supplied, migration->manager->bus, fd, unix_only, ret, error);
-}
-
-int migration_add_stream(struct migration *migration, uint32_t stream, int fd, sd_bus_error *error)
-{
-    int taken, r = admit_socket(migration, error);
-
-    if (r >= 0)
-        r = take(migration, fd, true, &taken, error);
-    return r < 0 ? r : stream_supply(&migration->streams[stream], taken, false, error);
-}
-
-int migration_add_peer(struct migration *migration, int fd, sd_bus_error *error)
-{
-    int taken, r = admit_socket(migration, error);
-
-    if (r >= 0)
-        r = take(migration, fd, false, &taken, error);
-    if (r < 0)
-        return r;
-    endpoint_tune(taken);
-    if (migration->role == ROLE_INCOMING) {
-        union message m = {.peer = {.kind = PEER_ANY, .shared = true}};
-        _cleanup_fd_ int owned = taken;
-
-        if (helper_link_send(migration->helper, MESSAGE_PEER, &m, taken) < 0)
-            return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
-                             "Migration %s does not keep up with its peer connections.", migration->id_text);
-        return 0;
-    }
-    r = supplied_put_peer(&migration->supplied, taken);
-    if (r < 0)
-        return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
-                         "%d peer connections of migration %s wait for a channel already.",
-                         SUPPLIED_PEERS_MAX, migration->id_text);
-    peer_dial_supply(migration);
-    return 0;
-}
-
 /* ---- Connected, active ---- */
 
-static void on_state(struct migration *migration, const struct message_state_changed *m)
+/* Which states a helper can bring about from which. */
+static bool may_follow(const struct migration *migration, uint32_t state)
 {
-    /* Which states a helper can bring about from which. */
     static const unsigned follows[STATE_MAX_] = {
         [STATE_WAITING] = 1U << STATE_CONNECTED,
         [STATE_CONNECTED] = 1U << STATE_ACTIVE | 1U << STATE_INTERRUPTED,
@@ -359,11 +319,21 @@ static void on_state(struct migration *migration, const struct message_state_cha
         [STATE_INTERRUPTED] = 1U << STATE_CONNECTED | 1U << STATE_ACTIVE,
     };
 
-    if (m->state >= STATE_MAX_ || !(follows[migration->state] & (1U << m->state)) ||
+    /* To a new broker it says the one in which it is, which may be that which is known. */
+    if (migration->restored)
+        return state == STATE_CONNECTED || state == STATE_ACTIVE || state == STATE_INTERRUPTED;
+    return follows[migration->state] & (1U << state);
+}
+
+static void on_state(struct migration *migration, const struct message_state_changed *m)
+{
+    if (m->state >= STATE_MAX_ || !may_follow(migration, m->state) ||
         !message_text_ok(m->peer, sizeof(m->peer)) || !message_text_ok(m->text, sizeof(m->text))) {
         helper_link_kill(migration->helper, "claimed a state that cannot follow");
         return;
     }
+    if (migration->state == m->state)
+        return;
     if (strcmp(migration->peer, m->peer) != 0) {
         strcpy(migration->peer, m->peer);
         migration_emit_changed(migration, "Peer", NULL);
@@ -378,10 +348,11 @@ static void on_state(struct migration *migration, const struct message_state_cha
     set_state(migration, m->state);
     if (migration->ending == VF_ERROR_NONE) {
         if (m->state == STATE_CONNECTED)
-            set_timer(migration, CONNECTED_IDLE, on_idle);
+            set_timer(migration, CONNECTED_IDLE);
         else
-            migration->timer = sd_event_source_disable_unref(migration->timer);
+            clear_timer(migration);
     }
+    migration_save(migration);
     migration_emit_changed(migration, "State", "ErrorName", "ErrorMessage", NULL);
 }
 
@@ -390,6 +361,7 @@ void migration_set_limit(struct migration *migration, uint64_t bytes_per_second)
     union message m = {.limit.bandwidth_limit = bytes_per_second};
 
     migration->options.bandwidth_limit = bytes_per_second;
+    migration_save(migration);
     if (migration->helper)
         helper_link_send(migration->helper, MESSAGE_LIMIT, &m, -1);
     migration_emit_changed(migration, "BandwidthLimit", NULL);
@@ -409,14 +381,28 @@ static void on_result(struct migration *migration, const struct message_result *
     finish(migration, m->error, m->text);
 }
 
+static void end_farewell(struct migration *migration)
+{
+    migration->farewell = false;
+    migration_save(migration);
+    migration_unstore_helper(migration);
+    migration->helper = helper_link_free(migration->helper);
+}
+
 static void on_message(struct helper_link *link, const union message *m, int fd, void *userdata)
 {
     struct migration *migration = userdata;
 
     fd_closep(&fd); /* a relay hands us none; the table sees to it */
+    if (m->header.type == MESSAGE_SYNCED && migration->unsynced) {
+        migration->unsynced = false;
+        return;
+    }
+    if (migration->unsynced && (m->header.type == MESSAGE_NEED_PEER || m->header.type == MESSAGE_NEED_QEMU))
+        return;
     if (migration->state == STATE_FINISHED && m->header.type != MESSAGE_NEED_PEER) {
         if (m->header.type == MESSAGE_RESULT)
-            migration->helper = helper_link_free(migration->helper); /* the peer knows, or never will */
+            end_farewell(migration); /* the peer knows, or never will */
         return;
     }
     switch (m->header.type) {
@@ -447,7 +433,7 @@ static void on_helper_gone(struct helper_link *link, const char *why, void *user
 
     (void)link;
     if (migration->state == STATE_FINISHED) {
-        migration->helper = helper_link_free(migration->helper);
+        end_farewell(migration);
         return;
     }
     if (migration->ending != VF_ERROR_NONE) {

@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * One migration as the broker sees it. migration-setup.c makes it; migration.c tells its story from then on,
- * in the order of its states; stream.c makes the connections to the local QEMU; migration-dbus.c is its face
- * on the bus.
+ * One migration as the broker sees it. migration-setup.c makes it, or migration-restore.c makes it again;
+ * migration.c tells its story from then on, in the order of its states; stream.c makes the connections to the
+ * local QEMU; migration-dbus.c is its face on the bus.
  */
 
 #include <stdbool.h>
@@ -21,6 +21,7 @@
 #include "options.h"
 #include "qemu-socket.h"
 #include "stats-page.h"
+#include "store.h"
 #include "supplied.h"
 #include "ticket.h"
 
@@ -43,8 +44,9 @@ struct stream {
     uint64_t pause;    /* µs until the next try */
     sd_event_source *retry;
     struct {
-        int fd;    /* owned */
-        bool ours; /* nobody else holds it, so that its flags stay as they are */
+        int fd;          /* owned */
+        bool ours;       /* nobody else holds it, so that its flags stay as they are */
+        uint32_t number; /* in the FD store */
     } supplied[SUPPLIED_MAX];
     size_t n_supplied;
 };
@@ -91,11 +93,18 @@ struct migration {
     struct supplied supplied;
     TAILQ_HEAD(, peer_dial) dials;
     uint32_t n_dials;
-    enum vf_error ending;   /* it was told to end by this; its helper has yet to confirm */
-    char *ending_text;      /* owned */
-    bool farewell;          /* finished, but its helper goes on to tell the peer */
-    sd_event_source *timer; /* what bounds the state it is in */
-    char *tied_to;          /* owned; tie-to-caller: its name on the bus; NULL: not tied */
+    enum vf_error ending;     /* it was told to end by this; its helper has yet to confirm */
+    char *ending_text;        /* owned */
+    bool farewell;            /* finished, but its helper goes on to tell the peer */
+    sd_event_source *timer;   /* what bounds the state it is in */
+    uint64_t deadline;        /* when that is; µs, CLOCK_MONOTONIC; 0: nothing does */
+    bool stored;              /* it is in the FD store, and what changes is told there */
+    uint32_t record_number;   /* of its last record there */
+    uint32_t supplied_number; /* of the last socket that was supplied */
+    bool restored;            /* another broker had made it */
+    bool unsynced;            /* its helper has yet to answer SYNC: what it asked before is void */
+    sd_bus_slot *tie_slot;    /* whether that is still there */
+    char *tied_to;            /* owned; tie-to-caller: its name on the bus; NULL: not tied */
     sd_bus_message *waiters[WAITERS_MAX];
     size_t n_waiters;
 };
@@ -138,6 +147,10 @@ int migration_add_stream(struct migration *migration, uint32_t stream, int fd, s
 /* AddPeerConnection: a caller's connection to the peer; borrows fd. ≥ 0, or negative with error set. */
 int migration_add_peer(struct migration *migration, int fd, sd_bus_error *error);
 
+/* The oldest of those that wait for a channel, the caller's; −1: none. */
+int migration_take_peer(struct migration *migration);
+void migration_drop_peers(struct migration *migration);
+
 /* A finished one is forgotten: the object is gone. */
 void migration_forget(struct migration *migration);
 
@@ -148,7 +161,19 @@ void migration_free(struct migration *migration);
 /* µs since 1970, CLOCK_REALTIME. */
 uint64_t migration_now(void);
 
-/* ---- migration.c: for migration-setup.c ---- */
+/* ---- migration-setup.c: for migration-restore.c ---- */
+
+/* One with nothing in it but its names; takes what options hold. 0 or a negative errno. */
+int migration_new(struct manager *manager, enum message_role role, uint64_t id, const char *vm,
+                  struct options *options, uid_t uid, struct migration **ret);
+
+/* ---- migration.c: for those two ---- */
+
+/* Sets the timer again that bounds its state, at its deadline. */
+void migration_arm(struct migration *migration);
+
+/* The end of one that can have no helper any more. */
+void migration_lost(struct migration *migration, const char *why);
 
 /* Bounds the time until its peer comes. */
 void migration_await_peer(struct migration *migration);
@@ -166,6 +191,33 @@ void migration_log(const struct migration *migration, int priority, const char *
 void migration_log_result(const struct migration *migration, const char *text);
 void migration_log_helper(struct migration *migration, const struct message_log *m);
 void migration_on_helper_unit(struct helper_link *link, void *userdata);
+
+/* ---- migration-store.c ---- */
+
+/* The name in the store of something that is this migration's. */
+void migration_store_name(const struct migration *migration, char ret[static STORE_NAME_MAX],
+                          const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* It is made: from here on it outlives the broker. */
+void migration_store(struct migration *migration);
+
+/* Stores what it is now, in place of what was stored before; before anybody is told. */
+void migration_save(struct migration *migration);
+
+/* What is over goes from the store: the helper and its page, or all. Sockets go where they are closed. */
+void migration_unstore_helper(struct migration *migration);
+void migration_unstore(struct migration *migration);
+
+/* Room in the store for one more; the oldest finished ones pay. ≥ 0, or negative with error set. */
+int migration_make_room(struct manager *manager, uint32_t n_streams, sd_bus_error *error);
+
+/* ---- migration-restore.c ---- */
+
+/* Makes all that was stored again. What is left over in the store belongs to nobody. */
+void migration_restore_all(struct manager *manager);
+
+/* Once the bus is there: what is tied to clients that went meanwhile ends. */
+void migration_check_ties(struct manager *manager);
 
 /* ---- ticketing.c: for migration-setup.c ---- */
 
@@ -196,12 +248,18 @@ int streams_make_paths(struct migration *migration, sd_bus_error *error);
 /* Outgoing: listens. ≥ 0, or negative with error set. */
 int stream_listen(struct stream *stream, sd_bus_error *error);
 
+/* Outgoing: accepts on the listener that there is. 0 or a negative errno. */
+int stream_accept(struct stream *stream);
+
 /* Incoming: connects to QEMU for this channel, with retries until the deadline; the outcome goes to the
  * helper. */
 void stream_connect(struct stream *stream, uint32_t channel);
 
 /* A connection to QEMU that is there already; takes fd. ours: nobody else holds it. */
 int stream_supply(struct stream *stream, int fd, bool ours, sd_bus_error *error);
+
+/* The same for one that was supplied to the broker before this one, under this number. Takes fd. */
+void stream_restore(struct stream *stream, int fd, bool ours, uint32_t number);
 
 void stream_close(struct stream *stream);
 

@@ -121,7 +121,7 @@ void peer_dial_supply(struct migration *migration)
 
     for (dial = TAILQ_FIRST(&migration->dials); dial; dial = next) {
         union message m = {.peer = {.serial = dial->serial, .kind = dial->kind, .shared = true}};
-        int fd = dial->dial ? -1 : supplied_get_peer(&migration->supplied);
+        int fd = dial->dial ? -1 : migration_take_peer(migration);
 
         next = TAILQ_NEXT(dial, entry);
         if (fd >= 0) {

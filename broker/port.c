@@ -16,7 +16,10 @@
 #include "helper-link.h"
 #include "log.h"
 #include "migration.h"
+#include "store.h"
 #include "supplied.h"
+
+#define GATE_NAME "gate-link"
 
 enum { RESTART_PAUSE = 200000 /* µs before a gate that died is replaced */ };
 
@@ -25,7 +28,8 @@ struct port {
     unsigned users;
     uint32_t n_unexpected; /* peers for which there is no migration, for the log */
     uint32_t n_logged;
-    int listeners[CONFIG_LISTEN_MAX]; /* owned; −1: closed */
+    int listeners[CONFIG_LISTEN_MAX]; /* owned */
+    size_t n_listeners;               /* 0: closed. After a start it may be those of another configuration */
     struct helper_link *gate;
     sd_event_source *restart;
 };
@@ -108,6 +112,18 @@ static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
     return 0;
 }
 
+static void restart_gate(struct port *port, uint64_t usec)
+{
+    sd_event_source_set_time_relative(port->restart, usec);
+    sd_event_source_set_enabled(port->restart, SD_EVENT_ONESHOT);
+}
+
+static void drop_gate(struct port *port)
+{
+    store_remove(port->manager->store, GATE_NAME);
+    port->gate = helper_link_free(port->gate);
+}
+
 /* The listening sockets are still ours: who connects meanwhile waits in their backlog. */
 static void on_gone(struct helper_link *link, const char *why, void *userdata)
 {
@@ -115,9 +131,8 @@ static void on_gone(struct helper_link *link, const char *why, void *userdata)
 
     (void)link;
     log_event(LOG_ERR, NULL, NULL, "The gate %s. A new one is started.", why);
-    port->gate = helper_link_free(port->gate);
-    sd_event_source_set_time_relative(port->restart, RESTART_PAUSE);
-    sd_event_source_set_enabled(port->restart, SD_EVENT_ONESHOT);
+    drop_gate(port);
+    restart_gate(port, RESTART_PAUSE);
 }
 
 static const struct helper_handlers handlers = {.message = on_message, .gone = on_gone};
@@ -132,10 +147,12 @@ static int start_gate(struct port *port)
     r = helper_link_new(&port->manager->helpers, &handlers, port, &port->gate);
     if (r >= 0)
         r = helper_link_send(port->gate, MESSAGE_START_GATE, &m, -1);
-    for (size_t i = 0; r >= 0 && i < port->manager->config->n_listen; i++)
+    for (size_t i = 0; r >= 0 && i < port->n_listeners; i++)
         r = helper_link_send(port->gate, MESSAGE_LISTENER, &listener, port->listeners[i]);
     if (r < 0)
         port->gate = helper_link_free(port->gate);
+    else
+        store_put(port->manager->store, GATE_NAME, helper_link_fd(port->gate));
     return r;
 }
 
@@ -153,17 +170,29 @@ static void unlink_path(int listener)
         unlink(a.un.sun_path);
 }
 
+/* The name of a listening socket in the FD store. */
+static const char *listener_name(size_t i, char ret[static STORE_NAME_MAX])
+{
+    snprintf(ret, STORE_NAME_MAX, "port.%zu", i);
+    return ret;
+}
+
 static void close_port(struct port *port)
 {
-    port->gate = helper_link_free(port->gate);
+    struct store *store = port->manager->store;
+    char name[STORE_NAME_MAX];
+
+    drop_gate(port);
     sd_event_source_set_enabled(port->restart, SD_EVENT_OFF);
-    for (size_t i = 0; i < CONFIG_LISTEN_MAX; i++) {
-        if (port->listeners[i] >= 0) {
-            unlink_path(port->listeners[i]);
-            shutdown(port->listeners[i],
-                     SHUT_RDWR); /* the gate has it too, for another moment: the port is free now */
+    while (port->n_listeners > 0) {
+        int *listener = &port->listeners[--port->n_listeners];
+
+        store_remove(store, listener_name(port->n_listeners, name));
+        if (!store_frozen(store)) {
+            unlink_path(*listener);
+            shutdown(*listener, SHUT_RDWR); /* others have it too, for another moment: the port is free now */
         }
-        fd_closep(&port->listeners[i]);
+        fd_closep(listener);
     }
 }
 
@@ -175,8 +204,6 @@ int port_new(struct manager *manager, struct port **ret)
     if (!port)
         return -ENOMEM;
     port->manager = manager;
-    for (size_t i = 0; i < CONFIG_LISTEN_MAX; i++)
-        port->listeners[i] = -1;
     r = sd_event_add_time(manager->event, &port->restart, CLOCK_MONOTONIC, UINT64_MAX, 0, on_restart, port);
     if (r < 0) {
         free(port);
@@ -196,35 +223,77 @@ struct port *port_free(struct port *port)
     return NULL;
 }
 
-int port_acquire(struct port *port, sd_bus_error *error)
+/* The port as the configuration says. ≥ 0, or negative with error set: then it is closed. */
+static int open_port(struct port *port, sd_bus_error *error)
 {
     const struct config *config = port->manager->config;
-    int r = 0;
+    char name[STORE_NAME_MAX];
+    int r;
 
-    if (port->users > 0) {
-        port->users++;
-        return 0;
-    }
     for (size_t i = 0; i < config->n_listen; i++) {
-        port->listeners[i] = endpoint_listen(&config->endpoints[i]);
-        if (port->listeners[i] < 0) {
-            r = port->listeners[i];
+        r = endpoint_listen(&config->endpoints[i]);
+        if (r < 0) {
             close_port(port);
             return error_set(
                 error, VF_ERROR_SOCKET_UNAVAILABLE,
                 "Cannot listen for peers on %s: %s. Is another vmferryd or program there? See --listen=.",
                 config->listen[i], strerror(-r));
         }
+        store_put(port->manager->store, listener_name(i, name), r);
+        port->listeners[port->n_listeners++] = r;
     }
     r = start_gate(port);
-    if (r < 0) {
-        close_port(port);
-        return error_set(error, VF_ERROR_HELPER_FAILED, "Cannot start %s: %s. %s",
-                         helper_links_source(&port->manager->helpers), strerror(-r),
-                         helper_links_option(&port->manager->helpers));
+    if (r >= 0)
+        return 0;
+    close_port(port);
+    return error_set(error, VF_ERROR_HELPER_FAILED, "Cannot start %s: %s. %s",
+                     helper_links_source(&port->manager->helpers), strerror(-r),
+                     helper_links_option(&port->manager->helpers));
+}
+
+int port_acquire(struct port *port, sd_bus_error *error)
+{
+    int r = port->users > 0 ? 0 : open_port(port, error);
+
+    if (r >= 0)
+        port->users++;
+    return r;
+}
+
+void port_restore(struct port *port)
+{
+    struct store *store = port->manager->store;
+    char name[STORE_NAME_MAX];
+    int fd, r;
+
+    for (size_t i = 0; i < CONFIG_LISTEN_MAX; i++) {
+        fd = store_take(store, listener_name(i, name));
+        if (fd < 0)
+            break;
+        port->listeners[port->n_listeners++] = fd;
     }
-    port->users = 1;
-    return 0;
+    fd = store_take(store, GATE_NAME);
+    r = fd < 0 ? 0
+               : helper_link_adopt(&port->manager->helpers, fd, "", PHASE_GATE, &handlers, port, &port->gate);
+    if (r < 0)
+        log_event(LOG_ERR, NULL, NULL, "Cannot take the gate over: %s.", strerror(-r));
+}
+
+void port_hold(struct port *port)
+{
+    port->users++;
+}
+
+void port_settle(struct port *port)
+{
+    _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+
+    if (port->users == 0 || port->n_listeners == 0)
+        close_port(port);
+    if (port->users > 0 && port->n_listeners == 0 && open_port(port, &error) < 0)
+        log_event(LOG_ERR, NULL, NULL, "%s", error.message);
+    else if (port->users > 0 && !port->gate)
+        restart_gate(port, 0);
 }
 
 void port_release(struct port *port)
@@ -238,11 +307,9 @@ size_t port_endpoints(struct port *port, char (*ret)[ADDRESS_TEXT_MAX], size_t m
     const struct config *config = port->manager->config;
     size_t n = 0;
 
-    for (size_t i = 0; i < config->n_listen && n < max; i++) {
-        if (port->users > 0)
-            n += endpoint_announce(port->listeners[i], ret + n, max - n);
-        else
-            snprintf(ret[n++], ADDRESS_TEXT_MAX, "%s", config->listen[i]);
-    }
+    for (size_t i = 0; i < port->n_listeners && n < max; i++)
+        n += endpoint_announce(port->listeners[i], ret + n, max - n);
+    for (size_t i = 0; port->n_listeners == 0 && i < config->n_listen && n < max; i++)
+        snprintf(ret[n++], ADDRESS_TEXT_MAX, "%s", config->listen[i]);
     return n;
 }

@@ -5,23 +5,43 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
 
-int stats_page_make(struct stats_page *page)
+static int map(struct stats_page *page)
 {
-    void *p;
+    void *p = mmap(NULL, sizeof(struct stats), PROT_READ, MAP_SHARED, page->fd, 0);
 
-    page->fd = memfd_create("vmferry-stats", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (page->fd < 0 || ftruncate(page->fd, sizeof(struct stats)) < 0 ||
-        fcntl(page->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-        return -errno;
-    p = mmap(NULL, sizeof(struct stats), PROT_READ, MAP_SHARED, page->fd, 0);
     if (p == MAP_FAILED)
         return -errno;
     page->stats = p;
     return 0;
+}
+
+int stats_page_make(struct stats_page *page)
+{
+    page->fd = memfd_create("vmferry-stats", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (page->fd < 0 || ftruncate(page->fd, sizeof(struct stats)) < 0 ||
+        fcntl(page->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+        return -errno;
+    return map(page);
+}
+
+int stats_page_map(struct stats_page *page, int fd)
+{
+    struct stat st;
+    int seals = fcntl(fd, F_GET_SEALS);
+
+    page->fd = fd;
+    /* A page that is shorter, or could become so, would kill us when it is read. */
+    if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) < 0 ||
+        st.st_size < (off_t)sizeof(struct stats)) {
+        fd_closep(&page->fd);
+        return -EBADMSG;
+    }
+    return map(page);
 }
 
 void stats_page_detach(struct stats_page *page)

@@ -128,9 +128,13 @@ int stream_listen(struct stream *stream, sd_bus_error *error)
         return error_set(error, VF_ERROR_SOCKET_UNAVAILABLE, "Cannot make the socket %s: %s.", stream->path,
                          strerror(-r));
     }
-    r = sd_event_add_io(migration->manager->event, &stream->accept, stream->listener, EPOLLIN, on_accept,
-                        stream);
-    return r;
+    return stream_accept(stream);
+}
+
+int stream_accept(struct stream *stream)
+{
+    return sd_event_add_io(stream->migration->manager->event, &stream->accept, stream->listener, EPOLLIN,
+                           on_accept, stream);
 }
 
 /* ---- Incoming: we connect ---- */
@@ -185,6 +189,26 @@ static void failed(struct stream *stream, enum vf_error error, const char *why)
     migration_answer(stream->migration, MESSAGE_QEMU_FAILED, &m, -1);
 }
 
+/* The name in the FD store of a socket that was supplied and waits to be needed. */
+static void supplied_name(const struct stream *stream, size_t i, char ret[static STORE_NAME_MAX])
+{
+    migration_store_name(stream->migration, ret, "%s.%u.%u", stream->supplied[i].ours ? "ours" : "sock",
+                         stream->index, stream->supplied[i].number);
+}
+
+/* The oldest that waits; the caller's. */
+static int take_supplied(struct stream *stream, bool *ret_ours)
+{
+    char name[STORE_NAME_MAX];
+    int fd = stream->supplied[0].fd;
+
+    *ret_ours = stream->supplied[0].ours;
+    supplied_name(stream, 0, name);
+    store_remove(stream->migration->manager->store, name);
+    memmove(stream->supplied, stream->supplied + 1, --stream->n_supplied * sizeof(stream->supplied[0]));
+    return fd;
+}
+
 /* One try: true when that settled it. */
 static bool try_connect(struct stream *stream, uint64_t now)
 {
@@ -195,10 +219,9 @@ static bool try_connect(struct stream *stream, uint64_t now)
     int r;
 
     if (stream->n_supplied > 0) {
-        bool ours = stream->supplied[0].ours;
+        bool ours;
 
-        fd = stream->supplied[0].fd;
-        memmove(stream->supplied, stream->supplied + 1, --stream->n_supplied * sizeof(stream->supplied[0]));
+        fd = take_supplied(stream, &ours);
         connected(stream, fd, ours);
         return true;
     }
@@ -297,6 +320,7 @@ int stream_supply(struct stream *stream, int fd, bool ours, sd_bus_error *error)
     struct migration *migration = stream->migration;
     union message m = {.qemu = {.channel = MESSAGE_CHANNEL_NEW, .stream = stream->index, .shared = !ours}};
     _cleanup_fd_ int owned = fd;
+    char name[STORE_NAME_MAX];
     int r;
 
     if (migration->role == ROLE_OUTGOING) {
@@ -315,24 +339,47 @@ int stream_supply(struct stream *stream, int fd, bool ours, sd_bus_error *error)
                          "%d sockets of the stream '%s' wait for the source's connections already.",
                          SUPPLIED_MAX, stream_name(stream));
     stream->supplied[stream->n_supplied].ours = ours;
-    stream->supplied[stream->n_supplied++].fd = fd_steal(&owned);
+    stream->supplied[stream->n_supplied].number = ++migration->supplied_number;
+    stream->supplied[stream->n_supplied].fd = fd_steal(&owned);
+    supplied_name(stream, stream->n_supplied++, name);
+    store_put(migration->manager->store, name, fd);
     if (stream->dialling && try_connect(stream, 0) && stream->retry)
         sd_event_source_set_enabled(stream->retry, SD_EVENT_OFF);
     return 0;
 }
 
+void stream_restore(struct stream *stream, int fd, bool ours, uint32_t number)
+{
+    _cleanup_fd_ int owned = fd;
+
+    if (stream->n_supplied == SUPPLIED_MAX)
+        return;
+    stream->supplied[stream->n_supplied].ours = ours;
+    stream->supplied[stream->n_supplied].number = number;
+    stream->supplied[stream->n_supplied++].fd = fd_steal(&owned);
+}
+
 void stream_close(struct stream *stream)
 {
+    struct store *store = stream->migration->manager->store;
     struct socket_scope scope;
 
     stream->accept = sd_event_source_disable_unref(stream->accept);
     stream->retry = sd_event_source_disable_unref(stream->retry);
     stream->dialling = false;
-    if (stream->listener >= 0 && scope_of(stream, &scope) >= 0)
-        qemu_socket_unlink(stream->path, &scope);
+    if (stream->listener >= 0 && !store_frozen(store)) {
+        char name[STORE_NAME_MAX];
+
+        if (scope_of(stream, &scope) >= 0)
+            qemu_socket_unlink(stream->path, &scope);
+        migration_store_name(stream->migration, name, "listen.%u", stream->index);
+        store_remove(store, name);
+    }
     fd_closep(&stream->listener);
-    while (stream->n_supplied > 0)
-        fd_closep(&stream->supplied[--stream->n_supplied].fd);
+    while (stream->n_supplied > 0) {
+        bool ours;
+        _cleanup_fd_ int fd = take_supplied(stream, &ours);
+    }
 }
 
 /* The paths of its sockets: those that the caller gave, or in a directory of its own. */

@@ -108,23 +108,25 @@ int supplied_take(struct supplied *supplied, sd_bus *bus, int fd, bool unix_only
     return 0;
 }
 
-int supplied_put_peer(struct supplied *supplied, int fd)
+int supplied_put_peer(struct supplied *supplied, int fd, uint32_t number)
 {
     _cleanup_fd_ int owned = fd;
 
     if (supplied->n_peers == SUPPLIED_PEERS_MAX)
         return -ENOBUFS;
-    supplied->peers[supplied->n_peers++] = fd_steal(&owned);
+    supplied->peers[supplied->n_peers].number = number;
+    supplied->peers[supplied->n_peers++].fd = fd_steal(&owned);
     return 0;
 }
 
-int supplied_get_peer(struct supplied *supplied)
+int supplied_get_peer(struct supplied *supplied, uint32_t *ret_number)
 {
     int fd;
 
     if (supplied->n_peers == 0)
         return -1;
-    fd = supplied->peers[0];
+    fd = supplied->peers[0].fd;
+    *ret_number = supplied->peers[0].number;
     memmove(supplied->peers, supplied->peers + 1, --supplied->n_peers * sizeof(supplied->peers[0]));
     return fd;
 }
@@ -132,7 +134,7 @@ int supplied_get_peer(struct supplied *supplied)
 void supplied_clear(struct supplied *supplied)
 {
     while (supplied->n_peers > 0)
-        fd_closep(&supplied->peers[--supplied->n_peers]);
+        fd_closep(&supplied->peers[--supplied->n_peers].fd);
     free(supplied->seen);
     supplied->seen = NULL;
     supplied->n_seen = 0;

@@ -14,7 +14,10 @@
 #define SUPPLIED_SEEN_MAX  1024 /* that one migration may be given in all */
 
 struct supplied {
-    int peers[SUPPLIED_PEERS_MAX]; /* owned */
+    struct {
+        int fd;          /* owned */
+        uint32_t number; /* in the FD store */
+    } peers[SUPPLIED_PEERS_MAX];
     size_t n_peers;
     uint64_t *seen; /* owned; the inodes of all that were given, for none may come twice */
     size_t n_seen;
@@ -35,9 +38,9 @@ int supplied_take(struct supplied *supplied, sd_bus *bus, int fd, bool unix_only
                   sd_bus_error *error);
 
 /* Puts a peer connection into the queue; takes fd. −ENOBUFS when that is full. */
-int supplied_put_peer(struct supplied *supplied, int fd);
+int supplied_put_peer(struct supplied *supplied, int fd, uint32_t number);
 
-/* The oldest in the queue, the caller's; −1 when it is empty. */
-int supplied_get_peer(struct supplied *supplied);
+/* The oldest in the queue, the caller's, with its number; −1 when it is empty. */
+int supplied_get_peer(struct supplied *supplied, uint32_t *ret_number);
 
 void supplied_clear(struct supplied *supplied);

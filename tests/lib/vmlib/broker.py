@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import IO, Any, Callable
 
 from jeepney import DBusAddress, HeaderFields, MessageFlag, MessageType, new_method_call
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
@@ -214,10 +214,13 @@ class Broker:
         if self.listen:
             command.append(f"--listen={self.listen}")
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            start_new_session=True, env={**os.environ, **self.environment()})
+            self.process = self._spawn(command, log)
         self.client = Client(self.bus)
         wait_until(self._ready, f"vmferryd {self.name} is ready\n{self.log()}", 20)
+
+    def _spawn(self, command: list[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                                env={**os.environ, **self.environment()})
 
     def _ready(self) -> bool:
         assert self.process.poll() is None, f"vmferryd {self.name} ended: {self.log()}"

@@ -24,16 +24,16 @@ class Hosts:
     """
 
     def __init__(self, workdir: Path, listen: str = "tcp:127.0.0.1:0", traced: bool = False,
-                 **arguments: Any) -> None:
+                 broker: type[Broker] = Broker, **arguments: Any) -> None:
         self.workdir = workdir
         self.traced = traced
-        self.source = Broker(workdir, "s", listen="tcp:127.0.0.1:0", **arguments)
+        self.source = broker(workdir, "s", listen="tcp:127.0.0.1:0", **arguments)
         try:
-            self.destination = Broker(workdir, "d", listen=listen, **arguments)
+            self.destination = broker(workdir, "d", listen=listen, **arguments)
         except BaseException:
             self.source.close()
             raise
-        self._baseline = {broker: fds(broker) for broker in self.brokers}
+        self._baseline = {one: fds(one) for one in self.brokers}
 
     @property
     def brokers(self) -> tuple[Broker, Broker]:

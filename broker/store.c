@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "store.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "log.h"
+
+/* All names go into one variable at the next start, and one of more than 128 KiB makes execve(2) fail. */
+enum { NAMES_MAX = 120 * 1024 };
+
+struct entry {
+    TAILQ_ENTRY(entry) entry;
+    char name[STORE_NAME_MAX];
+    int fd; /* owned; −1: taken, or put by ourselves */
+};
+
+struct store {
+    bool active;
+    bool frozen;
+    size_t max, n, names; /* entries that may be, that are, and the bytes of their names */
+    TAILQ_HEAD(, entry) entries;
+};
+
+static void notify(const char *verb, const char *name, const int *fd)
+{
+    char text[STORE_NAME_MAX + 64];
+    int r;
+
+    snprintf(text, sizeof(text), "%s=1\nFDNAME=%s%s", verb, name, fd ? "\nFDPOLL=0" : "");
+    r = fd ? sd_pid_notify_with_fds(0, 0, text, fd, 1) : sd_notify(0, text);
+    if (r < 0)
+        log_event(
+            LOG_WARNING, NULL, NULL,
+            "The service manager did not take %s=1 of '%s': %s. What it belongs to does not outlive this "
+            "vmferryd.",
+            verb, name, strerror(-r));
+}
+
+static struct entry *entry_new(struct store *store, const char *name, int fd)
+{
+    struct entry *entry = calloc(1, sizeof(*entry));
+
+    if (!entry)
+        return NULL;
+    entry->fd = fd;
+    snprintf(entry->name, sizeof(entry->name), "%s", name);
+    TAILQ_INSERT_TAIL(&store->entries, entry, entry);
+    store->n++;
+    store->names += strlen(entry->name) + 1;
+    return entry;
+}
+
+static void entry_free(struct store *store, struct entry *entry)
+{
+    TAILQ_REMOVE(&store->entries, entry, entry);
+    store->n--;
+    store->names -= strlen(entry->name) + 1;
+    fd_closep(&entry->fd);
+    free(entry);
+}
+
+static struct entry *find(const struct store *store, const char *name)
+{
+    struct entry *entry;
+
+    TAILQ_FOREACH(entry, &store->entries, entry)
+    if (strcmp(entry->name, name) == 0)
+        return entry;
+    return NULL;
+}
+
+/* What the manager hands back. A name that none of ours can be is removed as it is. */
+static int receive(struct store *store)
+{
+    char **names = NULL;
+    int n = sd_listen_fds_with_names(1, &names), r = n < 0 ? n : 0;
+
+    for (int i = 0; i < n; i++) {
+        int fd = SD_LISTEN_FDS_START + i;
+
+        if (r >= 0 && strlen(names[i]) < STORE_NAME_MAX && !find(store, names[i])) {
+            r = entry_new(store, names[i], fd) ? 0 : -ENOMEM;
+        } else {
+            log_event(LOG_WARNING, NULL, NULL, "A stored descriptor of an unknown name was dropped: '%.64s'.",
+                      names[i]);
+            close(fd);
+            if (store->active && strlen(names[i]) >= STORE_NAME_MAX) {
+                _cleanup_free_ char *text = NULL;
+
+                if (asprintf(&text, "FDSTOREREMOVE=1\nFDNAME=%s", names[i]) >= 0)
+                    sd_notify(0, text);
+                else
+                    text = NULL;
+            }
+        }
+    }
+    for (int i = 0; i < n; i++)
+        free(names[i]);
+    free(names);
+    return r;
+}
+
+int store_new(struct store **ret)
+{
+    struct store *store = calloc(1, sizeof(*store));
+    const char *max = getenv("FDSTORE"); /* what systemd 254 and later say of FileDescriptorStoreMax= */
+    int r;
+
+    if (!store)
+        return -ENOMEM;
+    TAILQ_INIT(&store->entries);
+    store->active = getenv("NOTIFY_SOCKET") != NULL;
+    store->max = max ? strtoul(max, NULL, 10) : STORE_MAX;
+    r = receive(store);
+    if (r < 0) {
+        store_free(store);
+        return r;
+    }
+    *ret = store;
+    return 0;
+}
+
+struct store *store_free(struct store *store)
+{
+    if (!store)
+        return NULL;
+    while (!TAILQ_EMPTY(&store->entries))
+        entry_free(store, TAILQ_FIRST(&store->entries));
+    free(store);
+    return NULL;
+}
+
+bool store_active(const struct store *store)
+{
+    return store->active;
+}
+
+void store_freeze(struct store *store)
+{
+    store->frozen = true;
+}
+
+bool store_frozen(const struct store *store)
+{
+    return store->active && store->frozen;
+}
+
+bool store_has_room(const struct store *store, size_t n)
+{
+    return !store->active || (store->n + n <= store->max && store->names + n * STORE_NAME_MAX <= NAMES_MAX);
+}
+
+void store_put(struct store *store, const char *name, int fd)
+{
+    if (!store->active || store->frozen || fd < 0)
+        return;
+    if (!store_has_room(store, 1) || !entry_new(store, name, -1)) {
+        log_event(LOG_WARNING, NULL, NULL,
+                  "The FD store is full: '%s' does not outlive this vmferryd (FileDescriptorStoreMax=).",
+                  name);
+        return;
+    }
+    notify("FDSTORE", name, &fd);
+}
+
+void store_remove(struct store *store, const char *name)
+{
+    struct entry *entry = find(store, name);
+
+    if (!store->active || store->frozen || !entry)
+        return;
+    entry_free(store, entry);
+    notify("FDSTOREREMOVE", name, NULL);
+}
+
+int store_take(struct store *store, const char *name)
+{
+    struct entry *entry = find(store, name);
+
+    return entry ? fd_steal(&entry->fd) : -1;
+}
+
+const char *store_next(const struct store *store, const char *previous)
+{
+    struct entry *entry = previous ? TAILQ_NEXT(find(store, previous), entry) : TAILQ_FIRST(&store->entries);
+
+    while (entry && entry->fd < 0)
+        entry = TAILQ_NEXT(entry, entry);
+    return entry ? entry->name : NULL;
+}
+
+void store_drop_rest(struct store *store)
+{
+    struct entry *entry, *next;
+
+    for (entry = TAILQ_FIRST(&store->entries); entry; entry = next) {
+        next = TAILQ_NEXT(entry, entry);
+        if (entry->fd < 0)
+            continue;
+        log_event(LOG_WARNING, NULL, NULL, "A stored descriptor was dropped: nothing is known of '%s'.",
+                  entry->name);
+        fd_closep(&entry->fd);
+        store_remove(store, entry->name);
+    }
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The FD store of the service manager, sd_pid_notify_with_fds(3): what is put there comes back when the
+ * broker is started again, after a restart, a crash or an upgrade; `systemctl stop` empties it (systemd 252).
+ * The manager takes what a dead broker had sent before it looks at its death, so what was put is kept,
+ * whatever happens next. It polls none of the descriptors (FDPOLL=0): one whose other end is closed may still
+ * hold what that had said. Without a service manager nothing is stored.
+ *
+ * A name is that of one descriptor.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define STORE_MAX      4096 /* descriptors: FileDescriptorStoreMax= of vmferryd.service */
+#define STORE_NAME_MAX 48   /* bytes of a name, its NUL included */
+
+struct store;
+
+/* Takes over what was stored before. 0 or a negative errno. */
+int store_new(struct store **ret);
+struct store *store_free(struct store *store);
+
+/* Whether there is one. */
+bool store_active(const struct store *store);
+
+/* From here on nothing changes any more: the broker leaves, and its place is as it should be found. */
+void store_freeze(struct store *store);
+
+/* That was done, and there is a store: what is in it, and whatever belongs to it, stays. */
+bool store_frozen(const struct store *store);
+
+/* Whether so many more fit: what does not fit the manager closes, and tells nobody. */
+bool store_has_room(const struct store *store, size_t n);
+
+/* Borrows fd. Where it cannot be stored, logs so: what it belongs to does not outlive this broker. */
+void store_put(struct store *store, const char *name, int fd);
+void store_remove(struct store *store, const char *name);
+
+/* After a start: the descriptor of this name, the caller's, which is still stored too; −1 when there is none.
+ */
+int store_take(struct store *store, const char *name);
+
+/* The names that nobody has taken, one after the other; NULL at the end. previous: NULL, or what was returned
+ * last. */
+const char *store_next(const struct store *store, const char *previous);
+
+/* Closes and removes what nobody took. */
+void store_drop_rest(struct store *store);
