@@ -6,6 +6,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -201,9 +203,11 @@ static void take_helper(struct migration *migration)
     if (fd >= 0)
         r = helper_link_adopt(&migration->manager->helpers, fd, migration->helper_unit, PHASE_RELAY,
                               &migration_helper_handlers, migration, &migration->helper);
-    migration->unsynced = r >= 0;
     /* One that has ended meanwhile cannot be told; what it said is read before its end is seen. */
     if (r >= 0) {
+        if (gnutls_rnd(GNUTLS_RND_NONCE, &migration->sync, sizeof(migration->sync)) < 0)
+            migration->sync = migration_now();
+        sync.sync.cookie = migration->sync;
         if (helper_link_send(migration->helper, MESSAGE_SYNC, &sync, -1) == -EAGAIN)
             helper_link_kill(migration->helper, "does not read what it is told");
     } else if (migration->state != STATE_FINISHED) {

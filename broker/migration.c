@@ -394,11 +394,12 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
     struct migration *migration = userdata;
 
     fd_closep(&fd); /* a relay hands us none; the table sees to it */
-    if (m->header.type == MESSAGE_SYNCED && migration->unsynced) {
-        migration->unsynced = false;
+    if (m->header.type == MESSAGE_SYNCED && migration->restored) {
+        if (m->synced.cookie == migration->sync)
+            migration->sync = 0;
         return;
     }
-    if (migration->unsynced && (m->header.type == MESSAGE_NEED_PEER || m->header.type == MESSAGE_NEED_QEMU))
+    if (migration->sync != 0 && (m->header.type == MESSAGE_NEED_PEER || m->header.type == MESSAGE_NEED_QEMU))
         return;
     if (migration->state == STATE_FINISHED && m->header.type != MESSAGE_NEED_PEER) {
         if (m->header.type == MESSAGE_RESULT)

@@ -102,9 +102,9 @@ struct migration {
     uint32_t record_number;   /* of its last record there */
     uint32_t supplied_number; /* of the last socket that was supplied */
     bool restored;            /* another broker had made it */
-    bool unsynced;            /* its helper has yet to answer SYNC: what it asked before is void */
-    sd_bus_slot *tie_slot;    /* whether that is still there */
-    char *tied_to;            /* owned; tie-to-caller: its name on the bus; NULL: not tied */
+    uint64_t sync; /* its helper has yet to answer SYNC with this: what it asked before is void; 0: it has */
+    sd_bus_slot *tie_slot; /* whether that is still there */
+    char *tied_to;         /* owned; tie-to-caller: its name on the bus; NULL: not tied */
     sd_bus_message *waiters[WAITERS_MAX];
     size_t n_waiters;
 };

@@ -154,6 +154,8 @@ size_t record_encode(const struct record *record, uint8_t ret[static RECORD_SIZE
             const uint8_t *member = (const uint8_t *)record + field->offset + j * field->size;
             size_t size = encode_value(field, member, ret + n + FIELD_HEAD);
 
+            if (size == 0 && field->count == 0)
+                continue; /* empty is what is missing */
             put(ret + n, field->tag, 2);
             put(ret + n + 2, size, 2);
             n += FIELD_HEAD + size;

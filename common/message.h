@@ -172,6 +172,7 @@ struct message_pipe {
 
 struct message_sync {
     struct message_header header;
+    uint64_t cookie; /* not 0; tells the answer to this broker from one that the broker before did not read */
 };
 
 struct message_ready {
@@ -221,6 +222,7 @@ struct message_log {
 
 struct message_synced {
     struct message_header header;
+    uint64_t cookie; /* of the SYNC */
 };
 
 union message {

@@ -259,7 +259,7 @@ static void on_message(struct link *link, const union message *m, int fd, void *
         on_end(session, &m->end);
         break;
     case MESSAGE_SYNC:
-        sync_answer(session);
+        sync_answer(session, m->sync.cookie);
         break;
     default:
         break;

@@ -205,7 +205,7 @@ void session_redial(struct session *session);
 void sync_tell_state(struct session *session);
 
 /* Answers SYNC: what the state is, and all that was asked for and has not come. */
-void sync_answer(struct session *session);
+void sync_answer(struct session *session, uint64_t cookie);
 
 /* Whether it waits for something that only a broker can bring. */
 bool sync_waits(const struct session *session);

@@ -72,9 +72,9 @@ void sync_tell_state(struct session *session)
     link_send(session->link, MESSAGE_STATE, &m, -1);
 }
 
-void sync_answer(struct session *session)
+void sync_answer(struct session *session, uint64_t cookie)
 {
-    union message synced = {0};
+    union message synced = {.synced.cookie = cookie};
 
     link_send(session->link, MESSAGE_SYNCED, &synced, -1);
     if (session->state != STATE_WAITING)
