@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Brokers that are restarted, killed or stopped under the real service manager, in the middle of migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from vmlib.broker import BusError, Migration, wait_until
+from vmlib.fake_qemu import FakeListener, FakeQemu
+from vmlib.migration import CONVERGE, NEVER_CONVERGE, Pair
+from vmlib.nspawn import Host, TwoHosts
+
+UNIT = "vmferryd.service"
+CONSTANT = ("Id", "Vm", "Role", "Security", "OwnerUid", "Sockets", "StartedUsec", "HelperUnit")
+
+
+def stored(host: Host) -> int:
+    return int(host.show(UNIT, "NFileDescriptorStore"))
+
+
+def restart(host: Host) -> None:
+    host.systemctl("restart", UNIT)
+
+
+def kill(host: Host) -> None:
+    pid = host.broker_pid
+    host.systemctl("kill", "--kill-who=main", "--signal=KILL", UNIT)
+    wait_until(lambda: host.broker_pid not in (0, pid) and host.show(UNIT, "ActiveState") == "active",
+               f"another vmferryd on {host.name}")
+
+
+def daemon(verb: str) -> Callable[[Host], None]:
+    def act(host: Host) -> None:
+        host.systemctl(verb)
+
+    return act
+
+
+def stop(host: Host) -> None:
+    host.systemctl("stop", UNIT)
+    assert not host.broker_pid
+
+
+def get(migration: Migration, name: str) -> Any:
+    """By a connection of its own, which outlives nothing."""
+    client = type(migration.broker.client)(migration.broker.bus)
+    try:
+        return client.get(migration.path, "org.vmferry.Migration1", name)
+    finally:
+        client.close()
+
+
+def everything(migration: Migration) -> dict[str, Any]:
+    return {name: get(migration, name) for name in CONSTANT}
+
+
+def socket_of(host: Host, migration: Migration) -> str:
+    return str(host.outside(get(migration, "Sockets")["migrate"]))
+
+
+@contextmanager
+def clean(hosts: TwoHosts) -> Iterator[None]:
+    """At the end nothing is left: no helper but the spare, no file, nothing in the store, nothing that has failed."""
+    for host in hosts:
+        stop(host)
+    yield
+    for host in hosts:
+        for row in host.broker.list():
+            Migration(host.broker, row[5]).call("Forget")  # type: ignore[arg-type]
+        wait_until(lambda: stored(host) == 0, f"an empty store of {host.name}: {stored(host)}")
+        wait_until(lambda: len(host.units("vmferry-helper@*")) <= 1, f"no helper but the spare on {host.name}")
+        assert host.run("find", "/run/vmferry/incoming", "/run/vmferry/outgoing", "-mindepth", "1",
+                        check=False).stdout == ""
+        assert host.failed_units() == []
+        stop(host)
+
+
+@pytest.mark.parametrize("mode", ["precopy", "postcopy"])
+def test_live_guest(needs_postcopy: None, hosts: TwoHosts, mode: str) -> None:
+    """Ten restarts, ten kills, daemon-reload and daemon-reexec on each host while a guest migrates."""
+    workdir = hosts.shared / f"restart-{mode}"
+    workdir.mkdir()
+    with clean(hosts), Pair(workdir, 64, {"return-path": True},
+                            prefixes=(hosts.a.enter_light, hosts.b.enter_light)) as pair:
+        pair.source.wait_sweeps(1)
+        incoming = hosts.b.broker.prepare()
+        outgoing = hosts.a.broker.outgoing(incoming.ticket or "")
+        if mode == "postcopy":
+            pair.enable_postcopy()
+        pair.source.set_parameters({**NEVER_CONVERGE, "max-bandwidth": 8 << 20})
+        pair.listen(f"unix:{get(incoming, 'Sockets')['migrate']}")
+        pair.begin(f"unix:{get(outgoing, 'Sockets')['migrate']}")
+        pair.wait_transferred(1 << 20)
+        ends = ((hosts.a, outgoing), (hosts.b, incoming))
+        wait_until(lambda: all(get(migration, "State") == "active" for _, migration in ends), "both are active")
+        before = [everything(migration) for _, migration in ends]
+        for act in (*[restart] * 10, *[kill] * 10, daemon("daemon-reload"), daemon("daemon-reexec"), restart, kill):
+            for host in hosts:
+                act(host)
+            assert pair.source.query_migrate()["status"] == "active"
+        assert [everything(migration) for _, migration in ends] == before
+        assert [get(migration, "State") for _, migration in ends] == ["active"] * 2
+        if mode == "postcopy":
+            pair.begin_postcopy()
+            for host in hosts:
+                kill(host)
+                restart(host)
+        else:
+            pair.source.set_parameters(CONVERGE)
+        pair.wait_completed(120)
+        pair.assert_unharmed()
+        for _, migration in ends:
+            wait_until(lambda: get(migration, "State") == "finished", "it is finished")
+            assert get(migration, "Result") == "done"
+        assert get(outgoing, "BytesSent") == get(incoming, "BytesReceived") > 0
+        assert get(outgoing, "BytesReceived") == get(incoming, "BytesSent")
+
+
+def test_fifty(hosts: TwoHosts) -> None:
+    """Fifty at once, each with bytes on its way in both directions."""
+    n, size = 50, 1 << 20
+    with clean(hosts), ExitStack() as stack:
+        pairs, ends = [], []
+        options = {"security": ("s", "plain"), "expire-usec": ("t", 600_000_000)}
+        for i in range(n):
+            incoming = hosts.b.broker.prepare(f"vm{i}", options)
+            outgoing = hosts.a.broker.outgoing(incoming.ticket or "", f"vm{i}",
+                                               {"bandwidth-limit": ("t", size // 20)})
+            listener = stack.enter_context(listen_at(hosts.b, incoming))
+            source = stack.enter_context(FakeQemu.connect(socket_of(hosts.a, outgoing), timeout=120))
+            there = source.send_pattern(i, size, shut=True)
+            destination = stack.enter_context(listener.accept())
+            pairs.append((source, destination, there, destination.send_pattern(1000 + i, size, shut=True)))
+            ends += [(outgoing, everything(outgoing)), (incoming, everything(incoming))]
+        for act in (*[restart] * 3, *[kill] * 3, daemon("daemon-reload"), daemon("daemon-reexec"), kill):
+            for host in hosts:
+                act(host)
+        for migration, was in ends:
+            assert everything(migration) == was
+        for i, (source, destination, there, back) in enumerate(pairs):
+            assert destination.recv_pattern_until_eof(i) == size
+            assert source.recv_pattern_until_eof(1000 + i) == size
+            there.result(60), back.result(60)
+        for migration, _ in ends:
+            wait_until(lambda: get(migration, "State") == "finished", "it is finished")
+            assert (get(migration, "Result"), get(migration, "BytesSent"), get(migration, "BytesReceived")) == \
+                ("done", size, size)
+
+
+def listen_at(host: Host, migration: Migration) -> FakeListener:
+    return FakeQemu.listen(socket_of(host, migration), timeout=120)
+
+
+def test_result_while_stopping(hosts: TwoHosts) -> None:
+    """A crash loop: the broker dies again and again as soon as it is there, while the migration ends."""
+    with clean(hosts):
+        incoming = hosts.b.broker.prepare("web1", {"security": ("s", "plain")})
+        outgoing = hosts.a.broker.outgoing(incoming.ticket or "")
+        with listen_at(hosts.b, incoming) as listener, \
+                FakeQemu.connect(socket_of(hosts.a, outgoing)) as source:
+            there = source.send_pattern(1, 1 << 20, shut=True)
+            with listener.accept() as destination:
+                for _ in range(20):
+                    for host in hosts:
+                        host.systemctl("kill", "--kill-who=main", "--signal=KILL", UNIT, check=False)
+                assert destination.recv_pattern_until_eof(1) == 1 << 20
+                destination.shut_wr()
+                assert source.recv_until_eof() == b""
+            there.result(20)
+        for host in hosts:
+            wait_until(lambda: host.broker_pid and host.show(UNIT, "ActiveState") == "active", "it is back")
+        for migration in (outgoing, incoming):
+            wait_until(lambda: get(migration, "Result") == "done", "it is done")
+
+
+def test_stop(hosts: TwoHosts) -> None:
+    """systemd 252 forgets what is stored: the helpers go on to their end by themselves, and nothing is lost."""
+    with clean(hosts):
+        incoming = hosts.b.broker.prepare("web1", {"security": ("s", "plain")})
+        outgoing = hosts.a.broker.outgoing(incoming.ticket or "")
+        with listen_at(hosts.b, incoming) as listener, \
+                FakeQemu.connect(socket_of(hosts.a, outgoing)) as source:
+            source.send_pattern(1, 1 << 20).result(20)
+            with listener.accept() as destination:
+                for host in hosts:
+                    stop(host)
+                there = source.send_pattern(1, 8 << 20, offset=1 << 20, shut=True)
+                back = destination.send_pattern(2, 1 << 20, shut=True)
+                assert destination.recv_pattern_until_eof(1) == 9 << 20
+                assert source.recv_pattern_until_eof(2) == 1 << 20
+                there.result(20), back.result(20)
+        for host, migration in ((hosts.a, outgoing), (hosts.b, incoming)):
+            wait_until(lambda: host.units("vmferry-helper@*") == [], "no helper is left")
+            said = f"Migration {migration.id} ended without its broker: done"
+            wait_until(lambda: said in host.journal_text("--grep", "ended without", "-n", "50"), "its helper says so", 10)
+            with pytest.raises(BusError):
+                get(migration, "State")
+            assert host.broker.list() == []
+
+
+def test_watchdog(hosts: TwoHosts) -> None:
+    """A broker that hangs is aborted by systemd, and followed by one that goes on."""
+    with clean(hosts):
+        incoming = hosts.b.broker.prepare("web1", {"security": ("s", "plain"), "expire-usec": ("t", 600_000_000)})
+        before = everything(incoming) if get(incoming, "HelperUnit") else None
+        pid = hosts.b.broker_pid
+        hosts.b.systemctl("kill", "--kill-who=main", "--signal=STOP", UNIT)
+        wait_until(lambda: hosts.b.broker_pid not in (0, pid) and hosts.b.show(UNIT, "ActiveState") == "active",
+                   "the watchdog", 90)
+        assert get(incoming, "State") == "waiting"
+        assert before is None or everything(incoming) == before
+        outgoing = hosts.a.broker.outgoing(incoming.ticket or "")
+        wait_until(lambda: get(outgoing, "State") == get(incoming, "State") == "connected", "they are connected")
+        outgoing.call("Cancel")
+        for migration in (outgoing, incoming):
+            wait_until(lambda: get(migration, "State") == "finished", "it is finished")
+
