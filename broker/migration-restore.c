@@ -61,7 +61,7 @@ static char *text_of(const char *text)
     return text[0] != '\0' ? strdup(text) : NULL;
 }
 
-static void read_options(const struct record *record, struct options *ret)
+static int read_options(const struct record *record, struct options *ret)
 {
     *ret = (struct options){
         .n_streams = record->n_streams,
@@ -80,6 +80,15 @@ static void read_options(const struct record *record, struct options *ret)
     };
     memcpy(ret->streams, record->streams, sizeof(ret->streams));
     memcpy(ret->endpoints, record->endpoints, sizeof(ret->endpoints));
+    /* What the caller named is used as he may use it, and so is what nobody knows of. */
+    for (uint32_t i = 0; i < record->n_streams; i++) {
+        if (record->own_paths & (1U << i))
+            continue;
+        ret->sockets[i] = strdup(record->paths[i]);
+        if (!ret->sockets[i])
+            return -ENOMEM;
+    }
+    return 0;
 }
 
 static void read_state(struct migration *migration, const struct record *record)
@@ -224,7 +233,9 @@ static int make(struct manager *manager, const struct record *record, uint32_t n
     uint64_t now = 0;
     int r;
 
-    read_options(record, &options);
+    r = read_options(record, &options);
+    if (r < 0)
+        return r;
     r = migration_new(manager, record->role, record->id, record->vm, &options, record->uid, &migration);
     if (r < 0)
         return r;

@@ -57,8 +57,11 @@ static void fill_streams(const struct migration *migration, struct record *recor
 
     record->n_streams = record->n_paths = options->n_streams;
     memcpy(record->streams, options->streams, sizeof(record->streams));
-    for (uint32_t i = 0; i < options->n_streams; i++)
+    for (uint32_t i = 0; i < options->n_streams; i++) {
         TEXT_SET(record->paths[i], migration->streams[i].path);
+        if (!options->sockets[i])
+            record->own_paths |= 1U << i;
+    }
     record->n_endpoints = options->n_endpoints;
     memcpy(record->endpoints, options->endpoints, sizeof(record->endpoints));
 }

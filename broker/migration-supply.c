@@ -24,24 +24,6 @@ static int admit_socket(const struct migration *migration, sd_bus_error *error)
                      migration->id_text, why);
 }
 
-/* supplied_take(), of what no other migration was given: two that read one socket would tear its bytes apart.
- */
-static int take(struct migration *migration, int fd, bool unix_only, int *ret, sd_bus_error *error)
-{
-    const struct migration *other;
-    struct stat st;
-
-    if (fstat(fd, &st) < 0)
-        return -errno;
-    TAILQ_FOREACH(other, &migration->manager->migrations, entry)
-    {
-        if (other != migration && supplied_knows(&other->supplied, st.st_ino))
-            return error_invalid(error, "That socket was given before, to migration %s. Pass each only once.",
-                                 other->uid == migration->uid ? other->id_text : "of another user");
-    }
-    return supplied_take(&migration->supplied, migration->manager->bus, fd, unix_only, ret, error);
-}
-
 int migration_open_stream(struct migration *migration, uint32_t stream, int *ret, sd_bus_error *error)
 {
     int pair[2], r = admit_socket(migration, error);
@@ -60,6 +42,24 @@ int migration_open_stream(struct migration *migration, uint32_t stream, int *ret
         return r;
     *ret = fd_steal(&theirs);
     return 0;
+}
+
+/* supplied_take(), of what no other migration was given: two that read one socket would tear its bytes apart.
+ */
+static int take(struct migration *migration, int fd, bool unix_only, int *ret, sd_bus_error *error)
+{
+    const struct migration *other;
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    TAILQ_FOREACH(other, &migration->manager->migrations, entry)
+    {
+        if (other != migration && supplied_knows(&other->supplied, st.st_ino))
+            return error_invalid(error, "That socket was given before, to migration %s. Pass each only once.",
+                                 other->uid == migration->uid ? other->id_text : "of another user");
+    }
+    return supplied_take(&migration->supplied, migration->manager->bus, fd, unix_only, ret, error);
 }
 
 int migration_add_stream(struct migration *migration, uint32_t stream, int fd, sd_bus_error *error)

@@ -76,6 +76,7 @@ static const struct field fields[] = {
     ONE(35, NUMBER, round_trip),
     ONE(36, NUMBER, reconnects),
     MANY(37, CHANNEL, channels),
+    ONE(38, NUMBER, own_paths),
 };
 
 enum { N_FIELDS = sizeof(fields) / sizeof(fields[0]) };

@@ -37,6 +37,7 @@ struct record {
     uint32_t expects_peers;   /* bool: holds the peer port */
     uint32_t farewell;        /* bool */
     uint32_t ending;          /* enum vf_error: it was told to end by this */
+    uint32_t own_paths;       /* bits: of these streams the path is ours, and not one that the caller named */
     uint64_t started;         /* µs, CLOCK_REALTIME */
     uint64_t finished;        /* the same */
     uint64_t deadline;        /* µs, CLOCK_MONOTONIC: the end of what bounds its state; 0: nothing does */

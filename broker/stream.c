@@ -364,12 +364,12 @@ void stream_restore(struct stream *stream, int fd, bool ours, uint32_t number)
 void stream_close(struct stream *stream)
 {
     struct store *store = stream->migration->manager->store;
+    struct socket_scope scope;
 
     stream->accept = sd_event_source_disable_unref(stream->accept);
     stream->retry = sd_event_source_disable_unref(stream->retry);
     stream->dialling = false;
     if (stream->listener >= 0 && !store_frozen(store)) {
-        struct socket_scope scope;
         char name[STORE_NAME_MAX];
 
         if (scope_of(stream, &scope) >= 0)

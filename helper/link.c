@@ -106,6 +106,7 @@ int link_init(struct link *link, sd_event *event, int fd)
 void link_clear(struct link *link)
 {
     link->source = sd_event_source_disable_unref(link->source);
+    link->leave = sd_event_source_disable_unref(link->leave);
     fd_closep(&link->fd);
     waiting_clear(link);
 }
@@ -154,10 +155,21 @@ bool link_send(struct link *link, enum message_type type, union message *m, int 
     return true;
 }
 
+static int on_leave(sd_event_source *source, void *userdata)
+{
+    (void)source;
+    leave_if_told(userdata);
+    return 0;
+}
+
 void link_exit(struct link *link)
 {
+    if (link->leaving)
+        return;
     link->leaving = true;
-    leave_if_told(link);
+    /* Not from here: the caller may yet have something to send. */
+    if (sd_event_add_defer(link->event, &link->leave, on_leave, link) < 0)
+        sd_event_exit(link->event, 0);
 }
 
 /* Nobody else is there to be told. */

@@ -25,7 +25,7 @@ struct link {
     sd_event *event; /* borrowed */
     int fd;          /* owned; -1 once the broker is gone */
     unsigned phase;
-    sd_event_source *source;
+    sd_event_source *source, *leave;
     link_message_t on_message;
     link_gone_t on_gone;
     void *userdata;

@@ -96,16 +96,14 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
     m.result.error = error;
     message_text_set(m.result.text, sizeof(m.result.text), text);
     /* The peer first: what the broker closes then must not tell it less. */
-    if (session->control.carrier)
-        carrier_send(session->control.carrier, &session->control.out); /* control_linger() sends the rest */
-    if (!link_send(session->link, MESSAGE_RESULT, &m, -1))
-        link_log(session->link, LOG_NOTICE, "Migration %016" PRIx64 " ended without its broker: %s. %s",
-                 session->id, vf_result_to_string(m.result.result), m.result.text);
     if (sd_event_add_time_relative(session->event, &session->linger, CLOCK_MONOTONIC, SESSION_LINGER, 0,
                                    on_linger_end, session) < 0)
         link_exit(session->link);
     else
         control_linger(session);
+    if (!link_send(session->link, MESSAGE_RESULT, &m, -1))
+        link_log(session->link, LOG_NOTICE, "Migration %016" PRIx64 " ended without its broker: %s. %s",
+                 session->id, vf_result_to_string(m.result.result), m.result.text);
 }
 
 static unsigned silence_max(const struct session *session)

@@ -7,8 +7,8 @@
  * that an event handler holds can be freed under it; the struct goes when the event loop has ended.
  *
  *     session.c        from START to RESULT: what the broker says, the ends of a migration
- *     sync.c      what it waits for, told to a broker that has come anew
  *     interruption.c   a lost connection to the peer: dialling again, and giving up
+ *     sync.c           what it waits for, told to a broker that has come anew
  *     peer.c           a peer connection until it has proved itself
  *     peer-failure.c   what the migration comes to when one fails at the source
  *     control.c        the control connection: frames, acknowledgements, pings
@@ -130,9 +130,9 @@ struct session {
     uint32_t farewell;             /* source, cut off: enum vf_error that is still to be told to the peer */
     bool broken;                   /* it is lost; session_interrupt() will clean up from the loop */
     char why[MESSAGE_TEXT_MAX];    /* it was lost */
+    uint32_t control_serial;       /* source: of the NEED_PEER for the first control connection */
     uint32_t resume_serial;        /* source: of the NEED_PEER for the next one; 0: none is on its way */
     uint64_t redial;               /* µs until the next try */
-    uint32_t control_serial;    /* source: of the NEED_PEER for the first control connection */
     uint64_t resume_timeout;       /* µs */
     size_t window;                 /* bytes */
     struct stats *stats;           /* mapped; shared with the broker */

@@ -15,6 +15,7 @@ import pytest
 from vmlib import polkit as harness
 from vmlib.broker import BusError, Migration, wait_until
 from vmlib.fake_qemu import FakeQemu
+from vmlib.managed import ManagedBroker
 from vmlib.peer import PlainPeer
 from vmlib.polkit import Polkit, SystemBroker
 from vmlib.users import DAEMON, NOBODY, User, being
@@ -29,14 +30,14 @@ pytestmark = pytest.mark.skipif(not harness.available(), reason="needs root and 
 class Stage:
     """A broker, a user who may make migrations on it, a directory of his, and a socket that is not his."""
 
-    def __init__(self, workdir: Path, stack: ExitStack, **broker: Any) -> None:
+    def __init__(self, workdir: Path, stack: ExitStack, make: type[SystemBroker] = SystemBroker, **broker: Any) -> None:
         self.workdir = workdir
         self.stack = stack
         self.allowed = workdir / "users" / str(NOBODY)
         self.allowed.mkdir(parents=True)
         os.chown(self.allowed, NOBODY, NOBODY)
         config = f"[Broker]\nAllowedDirectories={workdir}/users/%U\n"
-        self.broker = stack.enter_context(SystemBroker(workdir, "b", config, **broker))
+        self.broker = stack.enter_context(make(workdir, "b", config=config, **broker))
         self.polkit = stack.enter_context(Polkit(workdir, self.broker.bus))
         self.user = stack.enter_context(User(self.broker, NOBODY))
         self.treasure = self.listen(workdir / "treasure")
@@ -74,6 +75,10 @@ class Stage:
         assert found["ErrorName"] == f"org.vmferry.Error.{error}", found
         for word in words:
             assert word in found["ErrorMessage"], found["ErrorMessage"]
+
+
+class RestartedBroker(ManagedBroker, SystemBroker):
+    pass
 
 
 @pytest.fixture
@@ -138,6 +143,23 @@ def test_to_connect_to(stage: Stage, what: str, words: str) -> None:
             assert connection.recv(1) == b""
     stage.untouched(sock)
     stage.untouched()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_after_a_restart(workdir: Path, named: bool) -> None:
+    """A broker that takes a migration over uses its paths as the one before it did."""
+    with ExitStack() as stack:
+        stage = Stage(workdir, stack, RestartedBroker)
+        path = stage.allowed / "qemu.sock"
+        migration = stage.user.prepare("own", at(path) if named else PLAIN)
+        stage.broker.crash()  # type: ignore[attr-defined]
+        path = Path(migration.socket())
+        with being(NOBODY):
+            path.symlink_to(stage.path)
+        stage.arrives(migration)
+        stage.fails(migration, "PathNotAllowed", str(path), "symbolic link")
+        stage.untouched()
+        path.unlink()
 
 
 def test_mount_point(workdir: Path) -> None:

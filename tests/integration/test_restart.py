@@ -42,8 +42,6 @@ def close(pair: Hosts, failed: bool) -> None:
     """At the end nothing may be left, in the store neither."""
     try:
         if not failed:
-            for broker in brokers(pair):
-                pair.note_baseline(broker)
             pair.assert_nothing_left()
             for broker in brokers(pair):
                 assert_empty(broker)

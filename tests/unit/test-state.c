@@ -32,6 +32,7 @@ static void fill_sample(void)
         .expects_peers = 1,
         .farewell = 1,
         .ending = VF_ERROR_TIMED_OUT,
+        .own_paths = 0xffff,
         .started = UINT64_MAX,
         .finished = 1767225600000000,
         .deadline = 3,

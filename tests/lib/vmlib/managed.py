@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import select
 import signal
@@ -141,7 +142,7 @@ class ManagedBroker(Broker):
 
     def _spawn(self, command: list[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
         entries = self.store.entries()
-        environment = {**os.environ, "NOTIFY_SOCKET": str(self.store.path)}
+        environment = {**os.environ, **self.environment(), "NOTIFY_SOCKET": str(self.store.path)}
         high = []
         try:
             for _, fd in entries:
@@ -208,8 +209,6 @@ class ManagedBroker(Broker):
 
 
 def _dup_high(fd: int) -> int:
-    import fcntl
-
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
 
 
