@@ -451,7 +451,7 @@ def test_password(workdir: Path) -> None:
                       str(PROGRAM), "receive", "auth1"])
         terminal.wait_for(r"Password")
         terminal.key("C-c")
-        terminal.wait_for(r"\$ *\Z")
+        terminal.wait_for(r"polkit says no")
         assert broker.list() == []
 
 
