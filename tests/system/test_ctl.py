@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,7 @@ from vmlib.migration import Pair
 from vmlib.nspawn import TwoHosts
 from vmlib.sshd import PORT, Sshd
 
-PATH = "/usr/local/bin:/usr/bin:/bin"
+PATH = "/usr/bin:/bin"
 
 
 class Scene:
@@ -58,25 +59,22 @@ class Scene:
 
 
 @pytest.fixture
-def scene(needs_postcopy: None, hosts: TwoHosts, request: pytest.FixtureRequest) -> Iterator[Scene]:
-    workdir = hosts.shared / re.sub(r"\W", "", request.node.name)[:24]
-    workdir.mkdir()
+def scene(needs_postcopy: None, hosts: TwoHosts) -> Iterator[Scene]:
+    workdir = Path(tempfile.mkdtemp(dir=hosts.shared))
     with ExitStack() as stack:
         yield Scene(hosts, workdir, stack)
 
 
 @pytest.fixture
 def only_ssh(hosts: TwoHosts) -> Iterator[None]:
-    """Between the hosts every TCP port but ssh's is closed."""
-    rules = []
-    for host, other in ((hosts.a, hosts.b), (hosts.b, hosts.a)):
-        for ports in (f"1-{PORT - 1}", f"{PORT + 1}-65535"):
-            rules.append((host, ["to", other.address, "ipproto", "tcp", "dport", ports, "sport", "1024-65535", "blackhole"]))
-    for host, rule in rules:
-        host.run("ip", "rule", "add", *rule)
+    """Of the ports of b only ssh's can be reached from a."""
+    rules = [["to", hosts.b.address, "ipproto", "tcp", "dport", ports, "blackhole"]
+             for ports in (f"1-{PORT - 1}", f"{PORT + 1}-65535")]
+    for rule in rules:
+        hosts.a.run("ip", "rule", "add", *rule)
     yield
-    for host, rule in rules:
-        host.run("ip", "rule", "delete", *rule)
+    for rule in rules:
+        hosts.a.run("ip", "rule", "delete", *rule)
 
 
 @pytest.mark.parametrize("how", ["--postcopy", "--postcopy=auto"])
@@ -127,4 +125,4 @@ def test_the_bus_starts_the_broker(hosts: TwoHosts) -> None:
 def test_completions_are_installed(hosts: TwoHosts) -> None:
     for path in ("bash-completion/completions/vmferryctl", "zsh/site-functions/_vmferryctl",
                  "doc/vmferry/examples/vmferry-metrics.timer", "man/man1/vmferryctl.1"):
-        assert hosts.a.outside(f"/usr/local/share/{path}").exists(), path
+        assert hosts.a.outside(f"/usr/share/{path}").exists(), path
