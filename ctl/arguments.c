@@ -159,6 +159,8 @@ static int read_postcopy(struct arguments *a, const char *text, struct trouble *
 static int read_text_list(struct text_list *list, enum option_id id, const char *text,
                           struct trouble *trouble)
 {
+    if (text[0] == '\0')
+        return bad(trouble, id, text, "it is empty.");
     if (list->n == ARGUMENTS_MANY_MAX)
         return bad(trouble, id, text, "it is given more than 16 times.");
     list->texts[list->n++] = text;

@@ -24,7 +24,8 @@ static void child(int notify, pid_t parent)
     sigprocmask(SIG_SETMASK, &none, NULL);
     fcntl(notify, F_SETFD, 0);
     snprintf(number, sizeof(number), "%d", notify);
-    execlp("pkttyagent", "pkttyagent", "--notify-fd", number, "--fallback", (char *)NULL);
+    /* Not --fallback: polkit 122 uses such a one only for callers that have a session. */
+    execlp("pkttyagent", "pkttyagent", "--notify-fd", number, (char *)NULL);
     _exit(1);
 }
 

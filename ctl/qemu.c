@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/message.h"
 
 #define NO_LIMIT ((uint64_t)1 << 40) /* bytes/s: QEMU has no word for none that all versions know */
 
@@ -40,8 +41,8 @@ void qemu_read_info(json_object *object, struct qemu_info *ret)
     uint64_t pages;
 
     *ret = (struct qemu_info){0};
-    snprintf(ret->status, sizeof(ret->status), "%s", record_text(object, "status"));
-    snprintf(ret->error, sizeof(ret->error), "%s", record_text(object, "error-desc"));
+    message_text_set(ret->status, sizeof(ret->status), record_text(object, "status"));
+    message_text_set(ret->error, sizeof(ret->error), record_text(object, "error-desc"));
     ret->phase = phase_of(ret->status);
     ret->total_msec = record_number(object, "total-time");
     ret->downtime_msec = record_number(object, "downtime");
@@ -72,7 +73,7 @@ int qemu_run_state(struct qmp *qmp, char ret[static 32], struct trouble *trouble
 
     if (qmp_execute(qmp, "query-status", NULL, &object, trouble) < 0)
         return -1;
-    snprintf(ret, 32, "%s", record_text(object, "status"));
+    message_text_set(ret, 32, record_text(object, "status"));
     return 0;
 }
 

@@ -19,8 +19,8 @@ struct qmp_parser *qmp_parser_new(void)
         free(parser);
         return NULL;
     }
-    json_tokener_set_flags(parser->tokener, JSON_TOKENER_STRICT | JSON_TOKENER_ALLOW_TRAILING_CHARS |
-                                                JSON_TOKENER_VALIDATE_UTF8);
+    /* Not JSON_TOKENER_VALIDATE_UTF8: it takes a character that comes in two pieces for a bad one. */
+    json_tokener_set_flags(parser->tokener, JSON_TOKENER_STRICT | JSON_TOKENER_ALLOW_TRAILING_CHARS);
     return parser;
 }
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "lib"))
 
-from vmlib.broker import Broker, BusError, Migration  # noqa: E402
+from vmlib.broker import Broker, BusError, Migration, build_dir  # noqa: E402
 from vmlib.guest import MAX_MIB, GuestHarmed, count_sweeps  # noqa: E402
 from vmlib.migration import MigrationFailed, Outcome, Pair  # noqa: E402
 from vmlib.qemu import QemuDied, postcopy_available  # noqa: E402
@@ -34,7 +36,7 @@ two brokers, two QEMUs, and a tunnel over TCP on the loopback interface. Nothing
                 at the destination early and fetches the pages that are missing)
   --plain       the tunnel's bytes go in clear (default: TLS 1.3 with the ticket's key)
   --mem MiB     how much memory the guest writes to (default 256)
-  --verbose     show whole replies, and the brokers' logs at the end
+  --verbose     show QEMU's command lines, and the brokers' logs at the end
   -h, --help    show this text
 
 The exit status is 0 only if the migration is done, both ledgers agree, and the guest is unharmed.
@@ -48,23 +50,18 @@ class Trouble(Exception):
 
 
 class Screen:
-    """What goes to the terminal: steps, what is said in them, and one line that is drawn again and again."""
+    """What goes to the terminal: steps, and what is said in them."""
 
     def __init__(self, verbose: bool) -> None:
         self.verbose = verbose
         self._tty = sys.stdout.isatty()
         self._steps = 0
-        self._drawn = False
-        self._plain_at = 0.0
-        self._phase = ""
 
     def step(self, text: str) -> None:
-        self._settle()
         self._steps += 1
         print(f"\n{self._style('1')}{self._steps}. {text}{self._style('0')}", flush=True)
 
     def say(self, text: str = "") -> None:
-        self._settle()
         print(f"   {text}" if text else "", flush=True)
 
     def call(self, host: str, what: str) -> None:
@@ -72,53 +69,10 @@ class Screen:
         self.say(f"{self._style('36')}{host + ':':<13}{what}{self._style('0')}")
 
     def reply(self, text: str) -> None:
-        self.say(f"{'':<13}→ {text if self.verbose else shorten(text)}")
-
-    def progress(self, phase: str, text: str) -> None:
-        """The live line; where there is no terminal, a line a second and one for each new phase."""
-        line = f"{phase:<18}{text}"
-        if self._tty:
-            print(f"\r   {line}\x1b[K", end="", flush=True)
-            self._drawn = True
-        elif phase != self._phase or time.monotonic() - self._plain_at >= 1:
-            self.say(line)
-            self._plain_at = time.monotonic()
-        self._phase = phase
-
-    def _settle(self) -> None:
-        if self._drawn:
-            print()
-        self._drawn = False
+        self.say(f"{'':<13}→ {text}")
 
     def _style(self, code: str) -> str:
         return f"\x1b[{code}m" if self._tty else ""
-
-
-def shorten(text: str) -> str:
-    return re.sub(r"(vmferry1:.{12})[\w-]+", r"\1…", text)
-
-
-def mib(size: int) -> str:
-    return f"{size / (1 << 20):,.1f} MiB"
-
-
-def busctl(screen: Screen, host: str, path: str, interface: str, member: str, arguments: str = "") -> None:
-    """Shows the call as one would make it by hand."""
-    screen.call(host, f"busctl call org.vmferry.Broker1 {path} \\")
-    screen.say(f"{'':<13}    org.vmferry.{interface} {member} {shorten(arguments)}".rstrip())
-
-
-class Meter:
-    """Bytes per second over the last second or so."""
-
-    def __init__(self) -> None:
-        self._seen: list[tuple[float, int]] = []
-
-    def rate(self, size: int) -> float:
-        now = time.monotonic()
-        self._seen = [entry for entry in self._seen if now - entry[0] < 1] + [(now, size)]
-        (then, before) = self._seen[0]
-        return (size - before) / (now - then) if now - then > 0.05 else 0.0
 
 
 def start_brokers(screen: Screen, stack: contextlib.ExitStack, workdir: Path) -> tuple[Broker, Broker]:
@@ -148,74 +102,42 @@ def start_qemus(screen: Screen, stack: contextlib.ExitStack, workdir: Path, size
     return pair
 
 
-def connect(screen: Screen, source: Broker, destination: Broker, security: str) -> tuple[Migration, Migration]:
-    screen.step("The destination expects the VM, and gives a ticket")
-    option = f"1 security s {security}"
-    busctl(screen, "destination", "/org/vmferry/Broker1", "Broker1", "PrepareIncoming", f"'sa{{sv}}' {VM} {option}")
-    incoming = destination.prepare(VM, {"security": ("s", security)})
-    assert incoming.ticket
-    screen.reply(incoming.path)
-    screen.reply(incoming.ticket)
-    screen.say("The ticket holds where to dial and a secret. It is all that the two hosts need: no PKI, no files.")
-
-    screen.step("The source takes the ticket; the two helpers meet")
-    busctl(screen, "source", "/org/vmferry/Broker1", "Broker1", "StartOutgoing",
-           f"'ssa{{sv}}' {VM} {incoming.ticket} 0")
-    outgoing = source.outgoing(incoming.ticket, VM)
-    screen.reply(outgoing.path)
-    for migration in (outgoing, incoming):
-        migration.wait_state("connected")
-    helpers = ", ".join(str(pid) for broker in (source, destination) for pid in broker.helpers())
-    screen.say(f"State is 'connected' at both, over {outgoing.get('Security')}; the peer is {outgoing.get('Peer')}.")
-    screen.say(f"Sandboxed helpers carry the bytes (pids {helpers}, with the gate); the brokers read none.")
-    return outgoing, incoming
-
-
-def begin(screen: Screen, pair: Pair, outgoing: Migration, incoming: Migration, precopy: bool) -> None:
-    screen.step("QEMU listens at the destination and connects at the source")
-    if not precopy:
-        pair.enable_postcopy()
-        screen.call("both", 'QMP  migrate-set-capabilities {"postcopy-ram": true}')
-    screen.call("destination", f'QMP  migrate-incoming {{"uri": "unix:{incoming.socket()}"}}')
-    pair.listen(f"unix:{incoming.socket()}")
-    screen.call("source", f'QMP  migrate {{"uri": "unix:{outgoing.socket()}"}}')
-    pair.begin(f"unix:{outgoing.socket()}")
-
-
-PHASES = {"setup": "setup", "active": "pre-copy", "device": "pre-copy", "postcopy-active": "post-copy",
-          "completed": "completed"}
-
-
-def watch(screen: Screen, pair: Pair, outgoing: Migration, size: int, precopy: bool) -> Outcome:
-    """Draws the live line until QEMU says that it is done; goes over to post-copy on the way."""
-    meter, began, switched = Meter(), time.monotonic(), precopy
-    while True:
-        info = pair.source.query_migrate()
-        status = info.get("status", "setup")
-        sent, received = outgoing.get("BytesSent"), outgoing.get("BytesReceived")
-        screen.progress(PHASES.get(status, status),
-                        f"to the destination {mib(sent):>11}   back {mib(received):>9}   "
-                        f"{mib(int(meter.rate(sent))):>11}/s   {time.monotonic() - began:5.1f} s")
-        if status == "completed":
-            break
-        if status in ("failed", "cancelled", "postcopy-paused"):
-            raise Trouble(f"QEMU says that the migration is {status}: {info.get('error-desc', 'no reason given')}")
-        if time.monotonic() - began > 60 + size:
-            raise Trouble("the migration does not come to an end")
-        if not switched and info.get("ram", {}).get("transferred", 0) > (size << 20) // 2:
-            screen.call("source", "QMP  migrate-start-postcopy")
-            pair.source.start_postcopy()
-            switched = True
-        time.sleep(0.05)
-    return pair.wait_completed()
+def move(screen: Screen, pair: Pair, source: Broker, destination: Broker,
+         options: argparse.Namespace) -> tuple[Migration, Migration, Outcome]:
+    """One command does it all; the helpers are named while it runs."""
+    screen.step("One command moves it: both brokers, both QEMUs")
+    how = ["--downtime-limit=60s"] if options.precopy else ["--postcopy"]
+    security = ["--security=plain"] if options.plain else []
+    words = [f"--address={source.bus.address}", "migrate", VM, destination.bus.address,
+             f"--qmp={pair.source.qmp_path}", f"--dst-qmp={pair.destination.qmp_path}", *how, *security]
+    screen.call("source", f"vmferryctl {shlex.join(words)}")
+    screen.say("The destination's broker makes a ticket, the source's takes it, and their sandboxed helpers meet. The")
+    screen.say("ticket holds where to dial and a secret: it is all that two hosts need, no PKI, no files.")
+    process = subprocess.Popen([build_dir() / "ctl" / "vmferryctl", *words])
+    try:
+        named = False
+        while process.poll() is None:
+            if not named and source.helpers() and len(destination.helpers()) > 1:
+                pids = ", ".join(str(pid) for broker in (source, destination) for pid in broker.helpers())
+                screen.say(f"Helpers carry the bytes (pids {pids}, with the gate); the brokers read none.")
+                named = True
+            time.sleep(0.005)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+    if process.returncode != 0:
+        raise Trouble(f"vmferryctl's exit status is {process.returncode}")
+    outgoing, incoming = (Migration(broker, broker.list()[-1][5]) for broker in (source, destination))
+    return outgoing, incoming, pair.wait_completed()
 
 
 def judge(screen: Screen, pair: Pair, outgoing: Migration, incoming: Migration, outcome: Outcome) -> None:
     screen.step("Done? Both brokers and the guest must say so")
     for host, migration in (("source", outgoing), ("destination", incoming)):
-        busctl(screen, host, migration.path, "Migration1", "Wait")
+        screen.call(host, f"vmferryctl --address={migration.broker.bus.address} wait {VM}")
         try:
-            screen.reply(f'"{migration.wait()}"')
+            screen.reply(migration.wait())
         except BusError as error:
             raise Trouble(f"the migration failed at the {host}: {error}") from error
     before = count_sweeps(pair.source.serial())
@@ -238,7 +160,7 @@ def judge(screen: Screen, pair: Pair, outgoing: Migration, incoming: Migration, 
 
 
 def show(options: argparse.Namespace, screen: Screen, workdir: Path) -> None:
-    mode, security = ("pre-copy" if options.precopy else "post-copy"), ("plain" if options.plain else "tls")
+    mode = "pre-copy" if options.precopy else "post-copy"
     how = "in clear" if options.plain else "over TLS"
     print(f"vmferry: VM '{VM}' moves from one QEMU to another while it runs, in {mode}, through a tunnel {how}.")
     with contextlib.ExitStack() as stack:
@@ -246,9 +168,7 @@ def show(options: argparse.Namespace, screen: Screen, workdir: Path) -> None:
         if screen.verbose:
             stack.callback(show_logs, screen, brokers)
         pair = start_qemus(screen, stack, workdir, options.mem)
-        outgoing, incoming = connect(screen, *brokers, security)
-        begin(screen, pair, outgoing, incoming, options.precopy)
-        outcome = watch(screen, pair, outgoing, options.mem, options.precopy)
+        outgoing, incoming, outcome = move(screen, pair, *brokers, options)
         judge(screen, pair, outgoing, incoming, outcome)
         for migration in (outgoing, incoming):
             migration.call("Forget")

@@ -16,6 +16,9 @@ import pytest
 from vmlib.broker import Broker
 from vmlib.ctl import CANCELLED, DENIED, FAILED, PROGRAM, TIMED_OUT, USAGE, Running, Terminal, ctl, environment
 from vmlib.hosts import Hosts
+from vmlib.polkit import Polkit, SystemBroker
+from vmlib.polkit import available as polkit_available
+from vmlib.users import OpenBus
 
 
 def listed(broker: Broker) -> list[str]:
@@ -267,24 +270,19 @@ def test_no_broker(workdir: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two users")
 def test_not_authorized(workdir: Path) -> None:
-    from test_input_caller import OpenBus
-    from vmlib import broker as harness
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(harness, "Bus", OpenBus)
-        with Broker(workdir, "a") as broker:
-            broker.prepare("web1")
-            for verb in (["cancel", "web1"], ["limit", "web1", "1M"], ["forget", "web1"], ["wait", "web1"],
-                         ["receive", "web2"], ["send", "web2"]):
-                run = subprocess.run([PROGRAM, f"--address={broker.bus.address}", *verb], input="vmferry1:AAAA\n",
-                                     capture_output=True, text=True, user=65534, group=65534, env=environment(),
-                                     timeout=30)
-                assert run.returncode == DENIED, (verb, run)
-                assert run.stderr.count("vmferryctl: ") == 1 and "root" in run.stderr, run
-            run = subprocess.run([PROGRAM, f"--address={broker.bus.address}", "list"], capture_output=True, text=True,
-                                 user=65534, group=65534, env=environment(), timeout=30)
-            assert run.returncode == 0 and "web1" in run.stdout
-            ctl(broker, "cancel", "web1").succeeds()
+    with Broker(workdir, "a", bus_type=OpenBus) as broker:
+        broker.prepare("web1")
+        for verb in (["cancel", "web1"], ["limit", "web1", "1M"], ["forget", "web1"], ["wait", "web1"],
+                     ["receive", "web2"], ["send", "web2"]):
+            run = subprocess.run([PROGRAM, f"--address={broker.bus.address}", *verb], input="vmferry1:AAAA\n",
+                                 capture_output=True, text=True, user=65534, group=65534, env=environment(),
+                                 timeout=30)
+            assert run.returncode == DENIED, (verb, run)
+            assert run.stderr.count("vmferryctl: ") == 1 and "root" in run.stderr, run
+        run = subprocess.run([PROGRAM, f"--address={broker.bus.address}", "list"], capture_output=True, text=True,
+                             user=65534, group=65534, env=environment(), timeout=30)
+        assert run.returncode == 0 and "web1" in run.stdout
+        ctl(broker, "cancel", "web1").succeeds()
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -437,6 +435,24 @@ def test_watched_migration_is_forgotten(hosts: Hosts) -> None:
         incoming.call("Forget")
         os.kill(run.process.pid, 18)
         run.end().fails(FAILED, "gone")
+
+
+@pytest.mark.skipif(not polkit_available(), reason="needs root and polkitd")
+def test_password(workdir: Path) -> None:
+    """polkit wants one: it is asked for on a terminal, and only there."""
+    with SystemBroker(workdir, "a") as broker, Polkit(workdir, broker.bus), Terminal(workdir) as terminal:  # type: ignore
+        env = {"DBUS_SYSTEM_BUS_ADDRESS": broker.bus.address}
+        for verb in (["receive", "auth1"], ["receive", "--no-ask-password", "auth1"]):
+            run = subprocess.run([PROGRAM, *verb], capture_output=True, text=True, user=65534, group=65534,
+                                 env=environment(env), timeout=30, stdin=subprocess.DEVNULL)
+            assert run.returncode == DENIED and run.stderr.count("vmferryctl: ") == 1, run
+        terminal.type("chown 65534 $(tty); clear\n")  # as the terminal of somebody who has logged in
+        terminal.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", *(f"{k}={v}" for k, v in env.items()),
+                      str(PROGRAM), "receive", "auth1"])
+        terminal.wait_for(r"Password")
+        terminal.key("C-c")
+        terminal.wait_for(r"polkit says no")
+        assert broker.list() == []
 
 
 # ---- QMP sockets that are none ----

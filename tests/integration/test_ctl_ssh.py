@@ -24,7 +24,7 @@ class Two:
         self.network = network
         self.a = Broker(workdir, "a", netns=network.a)
         self.b = Broker(workdir, "b", netns=network.b, listen=f"tcp:{network.address_b}:0")
-        self.sshd = Sshd(workdir, self.b, network.b, network.address_b)
+        self.sshd = Sshd(workdir, ("ip", "netns", "exec", network.b), network.address_b, bus=self.b.bus.address)
         self.prefix = ("ip", "netns", "exec", network.a)
 
     def ctl(self, *args: str, broker: Broker | None = None, stdin: str = "", **env: str) -> Result:

@@ -29,11 +29,14 @@ class Scene:
         self.network, self.pair = network, pair
         self.a = Broker(workdir, "a", netns=network.a, listen=f"tcp:{network.address_a}:0")
         self.b = Broker(workdir, "b", netns=network.b, listen=far_listens)
-        self.near = Sshd(workdir, self.a, network.a, network.address_a, "host1")
-        self.far = Sshd(workdir, self.b, network.b, network.address_b, "host2")
+        hosts = (("host1", self.a, network.a, network.address_a), ("host2", self.b, network.b, network.address_b))
+        self.sshds = [Sshd(workdir, ("ip", "netns", "exec", netns), address, name, broker.bus.address, proxied=True)
+                      for name, broker, netns, address in hosts]
         config = workdir / "ssh_config"
-        config.write_text("".join((workdir / f"ssh-{name}" / "ssh_config").read_text() for name in ("host1", "host2")))
-        self.env = {"VMFERRY_SSH": f"ssh -F {config}"}
+        config.write_text("".join(sshd.config.read_text() for sshd in self.sshds))
+        self.third = {"VMFERRY_SSH": f"ssh -F {config}"}  # from outside, through the namespaces' doors
+        self.env = {"VMFERRY_SSH": f"ssh -F {workdir}/ssh_config_a"}
+        (workdir / "ssh_config_a").write_text(re.sub(r"  ProxyCommand .*\n", "", config.read_text()))
         self.prefix = ("ip", "netns", "exec", network.a)
         pair.source.set_parameters({"downtime-limit": 300})  # or pre-copy would come to its end at once
         pair.source.wait_sweeps(2)
@@ -66,7 +69,7 @@ class Scene:
                 assert broker.client.get(path, "org.vmferry.Migration1", "Result") == "done"
 
     def close(self) -> None:
-        for sshd in (self.near, self.far):
+        for sshd in self.sshds:
             sshd.close()
         for broker in (self.a, self.b):
             wait_until(lambda: all(entry[3] == "finished" for entry in broker.list()), f"the end of {broker.list()}", 10)
@@ -105,8 +108,7 @@ def test_all_through_ssh(scene: Scene, how: list[str]) -> None:
 @pytest.mark.parametrize("how", [["--postcopy"], ["--postcopy", "--ssh"]])
 def test_from_a_third_place(scene: Scene, how: list[str]) -> None:
     """vmferryctl is at neither end: it speaks ssh to both."""
-    scene.judge(ctl(None, "-H", "host1", *scene.words, *how, env=scene.env, timeout=150,
-                    prefix=("ip", "netns", "exec", scene.network.b)))
+    scene.judge(ctl(None, "-H", "host1", *scene.words, *how, env=scene.third, timeout=150))
 
 
 @UNREACHABLE

@@ -1,53 +1,56 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A real sshd for one test: its own keys, its own configuration, in a network namespace."""
+"""A real sshd for one test: its own keys, its own configuration, on a host of the test's."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
-from .broker import Broker, wait_until
+from .broker import wait_until
 from .ctl import PROGRAM
 
 PORT = 22
 
 
 class Sshd:
-    """Listens on `address` in the namespace `netns`. Whoever logs in finds the bus of `broker` as the system's bus.
+    """Listens on `address`; `prefix` is what runs a command on its host ("ip netns exec …", "nsenter …").
 
-    `client` is what $VMFERRY_SSH has to be: an ssh that knows this host as `name`, and its key.
+    Whoever logs in finds `bus` as the system's bus, and `path` as $PATH. `client` is what $VMFERRY_SSH has to be: an ssh
+    that knows this host as `name`, and its key. `proxied`: it gets there from anywhere on this machine, too.
     """
 
-    def __init__(self, workdir: Path, broker: Broker, netns: str, address: str, name: str = "host2",
-                 path: str | None = None) -> None:
+    def __init__(self, workdir: Path, prefix: tuple[str, ...], address: str, name: str = "host2", bus: str | None = None,
+                 path: str = f"{PROGRAM.parent}:/usr/bin:/bin", proxied: bool = False) -> None:
         self.name = name
         self._dir = workdir / f"ssh-{name}"
         self._dir.mkdir()
-        self._netns, self._address = netns, address
+        self._prefix = prefix
         for key in ("host", "user"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self._dir / key], check=True)
-        os.makedirs("/run/sshd", exist_ok=True)  # sshd wants it for its separation of privileges
+        subprocess.run([*prefix, "mkdir", "-p", "/run/sshd"], check=True)  # wanted for its separation of privileges
         config = self._dir / "sshd_config"
         config.write_text(
             f"ListenAddress {address}\nPort {PORT}\nHostKey {self._dir}/host\nPidFile none\nUsePAM no\nStrictModes no\n"
             f"AuthorizedKeysFile {self._dir}/user.pub\nPasswordAuthentication no\nPermitRootLogin yes\n"
-            f"SetEnv PATH={path or f'{PROGRAM.parent}:/usr/bin:/bin'} DBUS_SYSTEM_BUS_ADDRESS={broker.bus.address} "
-            "LC_ALL=C.UTF-8 ASAN_OPTIONS=detect_leaks=0\n")
+            f"SetEnv PATH={path} {f'DBUS_SYSTEM_BUS_ADDRESS={bus} ' if bus else ''}LC_ALL=C.UTF-8 ASAN_OPTIONS=detect_leaks=0\n")
         public = (self._dir / "host.pub").read_text()
         (self._dir / "known_hosts").write_text(f"{name} {public}")
         (self._dir / "ssh_config").write_text(
             f"Host {name}\n  HostName {address}\n  HostKeyAlias {name}\n  Port {PORT}\n  User {os.environ.get('USER', 'root')}\n"
             f"  IdentityFile {self._dir}/user\n  IdentitiesOnly yes\n  UserKnownHostsFile {self._dir}/known_hosts\n"
-            "  GlobalKnownHostsFile /dev/null\n  ConnectTimeout 10\n")
-        self.client = f"ssh -F {self._dir}/ssh_config"
+            "  GlobalKnownHostsFile /dev/null\n  ConnectTimeout 10\n" +
+            (f"  ProxyCommand {shlex.join(prefix)} socat - TCP:{address}:{PORT}\n" if proxied else ""))
+        self.config = self._dir / "ssh_config"
+        self.client = f"ssh -F {self.config}"
         self.log = self._dir / "log"
         self.process: subprocess.Popen[bytes]
         self.start()
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            ["ip", "netns", "exec", self._netns, "/usr/sbin/sshd", "-D", "-f", str(self._dir / "sshd_config"), "-E",
+            [*self._prefix, "/usr/sbin/sshd", "-D", "-f", str(self._dir / "sshd_config"), "-E",
              str(self.log)], stdin=subprocess.DEVNULL, start_new_session=True)
         wait_until(self._listens, "sshd listens", 10)
 
