@@ -144,11 +144,20 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 "failures": run.failures}
 
 
+def hand_over(directory: Path) -> None:
+    """What root has written into the tree is its owner's."""
+    if directory.resolve().is_relative_to(ROOT):
+        owner = ROOT.stat()
+        for path in (directory, *directory.iterdir()):
+            os.chown(path, owner.st_uid, owner.st_gid)
+
+
 def write(data: dict[str, Any], directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "bench.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     (directory / "bench.md").write_text(report.whole(data), encoding="utf-8")
     plots.draw(data["sections"], directory)
+    hand_over(directory)
 
 
 def update_docs(data: dict[str, Any], document: Path, directory: Path) -> None:
@@ -158,6 +167,7 @@ def update_docs(data: dict[str, Any], document: Path, directory: Path) -> None:
     for name in plots.PLOTS:
         if data["sections"].get(name):
             shutil.copyfile(directory / f"{name}.png", beside / f"{name}.png")
+    hand_over(beside)
 
 
 def check(data: dict[str, Any]) -> bool:

@@ -56,7 +56,8 @@ def pages(rows: Rows) -> tuple[int, int, str]:
     titles = ("idle, p50", "idle, p99", "beside a stream, p50", "beside a stream, p99")
     return 1100, 520, block("data", lines) + (
         "set title 'Round trip of a page request, µs (less is better; logarithmic)'\nset logscale y\n"
-        "set style data histograms\nset style histogram clustered gap 1\nset boxwidth 0.9\nset key outside top center horizontal\n"
+        "set style data histograms\nset style histogram clustered gap 1\nset boxwidth 0.9\n"
+        "set key outside top center horizontal\n"
         "plot " + ", ".join(f"$data using {i + 2}:xtic(1) title '{title}'" for i, title in enumerate(titles)) + "\n")
 
 

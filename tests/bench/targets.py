@@ -104,8 +104,8 @@ def qemu(rows: Rows) -> Iterator[Verdict]:
             peers = [row for row in peers_of(rows, kind, mode) if row["name"] != "qemu-tls"]
             reference, times = ("direct-tcp", 1.5) if kind == "plain" else ("qemu-tls", 1.0)
             other = row_of(rows, reference, mode)
-            for name, them in ((f"{kind}-{mode}-peers", min(peers, key=lambda row: median(row, "total_ms"), default=None)),
-                               (f"{kind}-{mode}-{reference}", other)):
+            fastest = min(peers, key=lambda row: median(row, "total_ms"), default=None)
+            for name, them in ((f"{kind}-{mode}-peers", fastest), (f"{kind}-{mode}-{reference}", other)):
                 if not ours or not them:
                     yield from missing(name)
                     continue

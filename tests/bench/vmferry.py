@@ -67,5 +67,5 @@ class Vmferry(Tunnel):
 register(Spec("vmferry-plain", "plain", lambda lab: Vmferry(lab, "plain"), peer=False))
 register(Spec("vmferry-tls", "tls", lambda lab: Vmferry(lab, "tls"), peer=False))
 for kind in ("plain", "tls"):
-    register(Spec(f"vmferry-{kind}-no-resume", kind, lambda lab, kind=kind: Vmferry(lab, kind, resuming=False), peer=False,
-                  sections=frozenset({"stream"})))
+    register(Spec(f"vmferry-{kind}-no-resume", kind, lambda lab, kind=kind: Vmferry(lab, kind, resuming=False),
+                  peer=False, sections=frozenset({"stream"})))
