@@ -127,7 +127,7 @@ def test_cancel_interrupted(hosts: Hosts, security: str, side: str, mended: bool
 def test_cancel_interrupted_with_its_channels(hosts: Hosts, security: str, side: str) -> None:
     """While QEMU's connections are kept: those at this side end at once, the others when the network is back."""
     incoming = hosts.prepare(security=security)
-    with FaultyProxy(hosts.destination.peer_port()) as proxy:
+    with FaultyProxy(("127.0.0.1", hosts.destination.peer_port())) as proxy:
         tunnel = Tunnel(hosts.start(incoming, endpoint=("s", proxy.endpoint)), incoming)
         near, far = tunnel.open_channel()
         with near, far:
@@ -148,7 +148,7 @@ def test_cancel_interrupted_with_its_channels(hosts: Hosts, security: str, side:
 def test_cancel_at_the_destination_before_the_cut_is_noticed(hosts: Hosts, security: str) -> None:
     """What it says gets lost; a source that comes back is told all the same."""
     incoming = hosts.prepare(security=security)
-    with FaultyProxy(hosts.destination.peer_port()) as proxy:
+    with FaultyProxy(("127.0.0.1", hosts.destination.peer_port())) as proxy:
         tunnel = Tunnel(hosts.start(incoming, endpoint=("s", proxy.endpoint)), incoming)
         near, far = tunnel.open_channel()
         with near, far:
