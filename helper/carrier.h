@@ -17,7 +17,7 @@
 #include "ring.h"
 
 /* Bytes that one call moves at most: what is read or sent in one system call. */
-#define CARRIER_BATCH ((size_t)512 * 1024)
+#define CARRIER_BATCH ((size_t)256 * 1024)
 
 struct carrier;
 
