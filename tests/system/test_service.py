@@ -60,7 +60,7 @@ def test_exposure(hosts: TwoHosts) -> None:
         assert exposure(host, broker) <= BROKER_EXPOSURE
 
 
-BROKER_EXPOSURE = 2.6
+BROKER_EXPOSURE = 1.8
 
 
 def test_verify(hosts: TwoHosts) -> None:
