@@ -5,33 +5,22 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "open-path.h"
 
 enum { BACKLOG = 128 };
 
-/* glibc has no wrapper for openat2(2) yet. */
-static int open_resolved(int at, const char *path, uint64_t flags, uint64_t resolve)
+static int open_no_links(int at, const char *path, int flags)
 {
-    struct open_how how = {.flags = flags | O_CLOEXEC,
-                           .resolve = resolve | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
-    long fd = syscall(SYS_openat2, at, path, &how, sizeof(how));
-
-    return fd < 0 ? -errno : (int)fd;
-}
-
-static int open_no_links(int at, const char *path, uint64_t flags)
-{
-    return open_resolved(at, path, flags, 0);
+    return open_path(at, path, flags, false);
 }
 
 /* path without its last part, which comes after slash: below the allowed directory, and of the scope's user.
@@ -49,8 +38,7 @@ static int open_in_scope(const char *path, const char *slash, const struct socke
         return base;
     rest += strspn(rest, "/");
     snprintf(part, sizeof(part), "%.*s", rest < slash ? (int)(slash - rest) : 0, rest);
-    fd = open_resolved(base, part[0] != '\0' ? part : ".", O_PATH | O_DIRECTORY,
-                       RESOLVE_BENEATH | RESOLVE_NO_XDEV);
+    fd = open_path(base, part[0] != '\0' ? part : ".", O_PATH | O_DIRECTORY, true);
     if (fd < 0)
         return fd;
     if (fstat(fd, &st) < 0)

@@ -3,7 +3,7 @@
 
 /*
  * The UNIX sockets that QEMU and the broker meet at: directories, listeners and connections by path. A path
- * is opened without following any symbolic link (openat2(2), RESOLVE_NO_SYMLINKS), and used through the
+ * is opened without following any symbolic link (open-path.h), and used through the
  * descriptor of what was opened, so that nothing can be swapped in between.
  */
 

@@ -213,14 +213,19 @@ class Host:
 
     def journal(self, *argv: str) -> list[dict[str, Any]]:
         """Journal entries, the oldest first; arguments as journalctl's ("-u", "vmferryd", "-p", "notice", …)."""
+        self.run("journalctl", "--sync")
         return [json.loads(line) for line in self.run("journalctl", "-o", "json", "--all", "-q", *argv).stdout.splitlines()]
+
+    def journal_since(self, cursor: str, **fields: str) -> list[dict[str, Any]]:
+        """The entries after a cursor, with these fields. (journalctl loses the first where it has to look for fields.)"""
+        return [entry for entry in self.journal(f"--after-cursor={cursor}")
+                if all(str(entry.get(name)) == value for name, value in fields.items())]
 
     def journal_text(self, *argv: str) -> str:
         return self.run("journalctl", "--no-pager", "-q", *argv, check=False).stdout
 
     def journal_cursor(self) -> str:
         """For --after-cursor=."""
-        self.run("journalctl", "--sync")
         entries = self.journal("-n", "1")
         return str(entries[-1]["__CURSOR"])
 

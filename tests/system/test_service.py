@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The broker and its helpers as services: how they come, how they are confined, and how they go."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from vmlib.broker import BROKER, MIGRATION, PATH, wait_until
+from vmlib.hosts import Tunnel, assert_failed, cancel_and_wait
+from vmlib.nspawn import Host, HostMigration, TwoHosts
+
+CONF = "/etc/vmferry/vmferryd.conf.d/test.conf"
+DROPIN = "/run/systemd/system/vmferryd.service.d/test.conf"
+
+
+@contextmanager
+def file_of(host: Host, path: str, text: str) -> Iterator[None]:
+    """A file for as long as the block lasts; the broker is started anew by the next call, before and after."""
+    host.run("mkdir", "-p", path.rpartition("/")[0])
+    host.run("tee", path, stdin=text)
+    try:
+        host.systemctl("daemon-reload")
+        host.systemctl("stop", "vmferryd.service")
+        yield
+    finally:
+        host.run("rm", path)
+        host.systemctl("daemon-reload")
+        host.systemctl("stop", "vmferryd.service")
+
+
+def carry(tunnel: Tunnel, size: int = 1 << 20) -> None:
+    """Bytes both ways through a connected tunnel, and its good end."""
+    source, destination = tunnel.open_channel()
+    with source, destination:
+        there, back = source.send_pattern(1, size, shut=True), destination.send_pattern(2, size, shut=True)
+        assert destination.recv_pattern_until_eof(1) == source.recv_pattern_until_eof(2) == size
+        there.result(20)
+        back.result(20)
+    tunnel.assert_done()
+
+
+# How they are confined.
+
+
+def exposure(host: Host, unit: str) -> float:
+    said = host.run("systemd-analyze", "security", "--no-pager", unit, check=False).stdout
+    found = re.search(rf"exposure level for {unit}: (\d+\.\d)", said)
+    assert found, said
+    return float(found[1])
+
+
+def test_exposure(hosts: TwoHosts) -> None:
+    """What systemd-analyze thinks of the units; it rises where something is taken out of them."""
+    for host in hosts:
+        helper, broker = hosts.b.broker.prepare(), "vmferryd.service"
+        assert exposure(hosts.b, helper.unit()) <= 0.4
+        helper.cancel()
+        helper.wait_finished()
+        assert exposure(host, broker) <= BROKER_EXPOSURE
+
+
+BROKER_EXPOSURE = 1.8
+
+
+def test_verify(hosts: TwoHosts) -> None:
+    units = ["vmferryd.service", "vmferry-helper.socket", "vmferry-helper@1.service", "vmferry.slice"]
+    for scope, user in (("system", None), ("user", "alice")):
+        done = hosts.a.run("env", "XDG_RUNTIME_DIR=/tmp", "systemd-analyze", "verify", f"--{scope}",
+                           *(f"/usr/lib/systemd/{scope}/{unit}" for unit in units), user=user)
+        assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_helper_is_alone(hosts: TwoHosts) -> None:
+    """Of two helpers each has its own uid, no capability, no network and no more than its seccomp filter permits."""
+    first, second = (hosts.connect(f"web{i}") for i in range(2))
+    try:
+        uids = []
+        for migration in (first.outgoing, second.outgoing):
+            assert isinstance(migration, HostMigration)
+            pid = hosts.a.show(migration.unit(), "MainPID")
+            status = dict(line.split(":\t", 1) for line in hosts.a.run("cat", f"/proc/{pid}/status").stdout.splitlines())
+            assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+            assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+            uids.append(int(status["Uid"].split()[0]))
+            links = hosts.a.run("nsenter", "-t", pid, "-n", "ip", "-o", "link").stdout.splitlines()
+            assert len(links) == 1 and " lo:" in links[0]
+        assert len(set(uids)) == 2 and all(61184 <= uid <= 65519 for uid in uids), uids
+    finally:
+        for tunnel in (first, second):
+            tunnel.outgoing.cancel()
+            for end in tunnel.ends:
+                end.wait_finished()
+
+
+def test_socket_is_root_s(hosts: TwoHosts) -> None:
+    for host in hosts:
+        host.get(PATH, BROKER, "Version")
+        done = host.run("socat", "-u", "/dev/null", "unix-connect:/run/vmferry/helper.sock,type=5", user="alice",
+                        check=False)
+        assert done.returncode != 0 and "Permission denied" in done.stderr
+
+
+def test_bus_policy(hosts: TwoHosts) -> None:
+    """A user reads, and calls what is listed; the rest, and the name, the bus denies him."""
+    for host in hosts:
+        assert host.busctl("call", "org.vmferry.Broker1", PATH, BROKER, "ListMigrations", user="alice") == "a(ssssuo) 0\n"
+        assert "0.1" in host.busctl("get-property", "org.vmferry.Broker1", PATH, BROKER, "Version", user="alice")
+        assert PATH in host.busctl("tree", "org.vmferry.Broker1", user="alice")
+        for call in ((BROKER, "Unheard"), (MIGRATION, "Unheard"), ("org.example.Other", "Wait")):
+            said = host.busctl("call", "org.vmferry.Broker1", PATH, *call, user="alice", check=False)
+            assert "denied" in said.lower() or "rejected" in said.lower(), said
+            said = host.busctl("call", "org.vmferry.Broker1", PATH, *call, check=False)
+            assert "denied" not in said.lower() and "rejected" not in said.lower(), said
+        said = host.run("systemd-run", "--quiet", "--pipe", "--wait", "--uid=bob", "dbus-test-tool", "echo",
+                        "--system", "--name=org.vmferry.Broker1", check=False)
+        assert said.returncode != 0
+
+
+# How they come and go.
+
+
+def test_idle(hosts: TwoHosts) -> None:
+    """With nothing to do it goes, and its spare helper with it; a call brings it back."""
+    for host in hosts:
+        with file_of(host, CONF, "[Broker]\nIdleTimeoutSec=1\n"):
+            for _ in range(2):
+                assert host.get(PATH, BROKER, "ActiveMigrations") == 0
+                assert host.broker_pid
+                wait_until(lambda: host.show("vmferryd", "ActiveState") == "inactive", "it has ended", 10)
+                assert host.show("vmferryd", "Result") == "success"
+                wait_until(lambda: not host.helpers(), "its helper has gone")
+            assert host.show("vmferryd", "NRestarts") == "0"
+
+
+def test_not_idle(hosts: TwoHosts) -> None:
+    """It stays for a migration that waits, and for one that is finished and not forgotten."""
+    with file_of(hosts.b, CONF, "[Broker]\nIdleTimeoutSec=1\n"):
+        migration = hosts.b.broker.prepare()
+        pid = hosts.b.broker_pid
+        time.sleep(2.5)  # more than two of its time-outs
+        migration.cancel()
+        migration.wait_finished()
+        time.sleep(2.5)
+        assert hosts.b.broker_pid == pid
+        migration.call("Forget")
+        wait_until(lambda: not hosts.b.broker_pid, "it has ended", 10)
+
+
+def test_calls_while_it_goes(hosts: TwoHosts) -> None:
+    """No call is lost around the moment when it ends."""
+    with file_of(hosts.a, CONF, "[Broker]\nIdleTimeoutSec=1\n"):
+        pids = set()
+        for pause in range(-10, 11):
+            assert hosts.a.broker.get("ActiveMigrations") == 0
+            pids.add(hosts.a.broker_pid)
+            time.sleep(1 + pause / 500)  # up to 20 ms before and after
+        assert len(pids) > 2, "it has ended now and then"
+
+
+def test_watchdog(hosts: TwoHosts) -> None:
+    """A broker that hangs is ended and started again."""
+    with file_of(hosts.a, DROPIN, "[Service]\nWatchdogSec=1s\n"):
+        hosts.a.broker.get("Version")
+        pid = hosts.a.broker_pid
+        hosts.a.run("kill", "-STOP", str(pid))
+        wait_until(lambda: hosts.a.broker_pid not in (0, pid), "another one is there", 20)
+        assert hosts.a.broker.get("ActiveMigrations") == 0
+    assert hosts.a.failed_units() == []
+
+
+def test_helper_killed(hosts: TwoHosts) -> None:
+    """Its migration fails, and no other one."""
+    begins = hosts.a.journal_cursor()
+    killed, other = hosts.connect("killed"), hosts.connect("other")
+    assert isinstance(killed.outgoing, HostMigration)
+    unit = killed.outgoing.unit()
+    with channel_of(killed) as lost:
+        hosts.a.systemctl("kill", "--signal=KILL", unit)
+        found = assert_failed(killed.outgoing, "failed", "HelperFailed")
+        assert unit in found["ErrorMessage"]
+        lost()
+    cancel_and_wait(killed.incoming)
+    carry(other)
+    wait_until(lambda: unit not in hosts.a.helpers(), "the unit is gone")
+    assert hosts.a.failed_units() == []
+    lines = [entry for entry in hosts.a.journal_since(begins, _SYSTEMD_UNIT="vmferryd.service")
+             if int(entry["PRIORITY"]) <= 3]
+    assert len(lines) == 1 and "killed" in lines[0]["MESSAGE"] and unit in lines[0]["MESSAGE"]
+
+
+@contextmanager
+def channel_of(tunnel: Tunnel) -> Iterator[Callable[[], None]]:
+    """A channel through it; what is yielded says that the source's QEMU has lost it."""
+    source, destination = tunnel.open_channel()
+    with source, destination:
+        yield lambda: wait_until(source.at_eof, "the source's QEMU learns of it")
+
+
+def test_spare_killed(hosts: TwoHosts) -> None:
+    """The next migration does without."""
+    hosts.a.broker.get("Version")
+    wait_until(lambda: len(hosts.a.helpers()) == 1, "there is a spare")
+    hosts.a.systemctl("kill", "--signal=KILL", *hosts.a.helpers())
+    carry(hosts.connect())
+
+
+def test_many(hosts: TwoHosts) -> None:
+    """After 200 migrations nothing is left but the spare."""
+    def what_is(host: Host) -> tuple[int, str, str]:
+        pid = host.broker_pid
+        fds = host.run("find", f"/proc/{pid}/fd", "-mindepth", "1").stdout
+        return fds.count("\n"), host.show("vmferryd", "NFileDescriptorStore"), host.run("ls", "-R", "/run/vmferry").stdout
+
+    carry(hosts.connect())
+    for host in hosts:
+        host.clean()
+    before = [what_is(host) for host in hosts]
+    for i in range(200):
+        tunnel = hosts.connect(f"vm{i}", ("tls", "plain")[i % 2])
+        carry(tunnel, 4096)
+        for end in tunnel.ends:
+            end.call("Forget")
+    for host, was in zip(hosts, before):
+        host.clean()
+        wait_until(lambda: what_is(host) == was, f"before: {was}, now: {what_is(host)}")
+
+
+# What an admin sees.
+
+
+def test_catalog(hosts: TwoHosts) -> None:
+    """Prepared, connected, finished, cancelled, failed: one line each, which says which, and is explained."""
+    begins = hosts.b.journal_cursor()
+    done, cancelled = hosts.connect("good"), hosts.b.broker.prepare("unwanted")
+    carry(done)
+    cancelled.cancel()
+    cancelled.wait_finished()
+    expired = hosts.b.broker.prepare("late", {"expire-usec": ("t", 100_000)})
+    expired.wait_finished()
+    for migration, subjects in ((done.incoming, ["prepared", "has reached the other host", "is done"]),
+                                (cancelled, ["prepared", "cancelled"]), (expired, ["prepared", "has failed"])):
+        lines = [entry for entry in hosts.b.journal_since(begins, VMFERRY_MIGRATION=migration.id) if "MESSAGE_ID" in entry]
+        assert len(lines) == len(subjects), lines
+        explained = hosts.b.journal_text("-x", f"VMFERRY_MIGRATION={migration.id}")
+        vm = migration.get("Vm")
+        for line, subject in zip(lines, subjects):
+            assert line["VMFERRY_VM"] == vm and vm in line["MESSAGE"] and migration.id in line["MESSAGE"]
+            assert line["VMFERRY_ROLE"] == "incoming"
+            assert re.search(rf"Subject: .*{vm} .*{subject}", explained), explained
+        assert "@VMFERRY" not in explained
+    assert isinstance(done.incoming, HostMigration)
+    assert done.incoming.id in hosts.b.journal_text(f"OBJECT_SYSTEMD_UNIT={done.incoming.unit()}")
+
+
+def test_denied(hosts: TwoHosts) -> None:
+    """polkit is asked, and each no is a line that says who wanted what; members of the group vmferry need not ask."""
+    call = ("call", "org.vmferry.Broker1", PATH, BROKER, "PrepareIncoming", "sa{sv}", "web1", "0")
+    for host in hosts:
+        begins = host.journal_cursor()
+        said = host.busctl("--allow-interactive-authorization=no", *call, user="bob", check=False)
+        assert "authent" in said.lower() or "may not" in said, said
+        lines = host.journal_since(begins, VMFERRY_UID="4102")
+        assert [line["VMFERRY_METHOD"] for line in lines] == ["PrepareIncoming"] or "authent" in said.lower(), lines
+        host.run("usermod", "-aG", "vmferry", "bob")
+        try:
+            path = host.busctl(*call, user="bob").split('"')[1]
+            host.busctl("call", "org.vmferry.Broker1", path, MIGRATION, "Cancel", user="bob")
+            wait_until(lambda: host.get(path, MIGRATION, "State") == "finished", "it is cancelled")
+        finally:
+            host.run("gpasswd", "-d", "bob", "vmferry")
+
+
+def test_user(hosts: TwoHosts) -> None:
+    """A user's own broker, by the user's own service manager and bus."""
+    host = hosts.a
+    host.systemctl("start", "user@4101.service")
+    environment = ("env", "XDG_RUNTIME_DIR=/run/user/4101", "DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/4101/bus")
+    try:
+        said = host.run(*environment, "busctl", "--user", "call", "org.vmferry.Broker1", PATH, BROKER, "PrepareIncoming",
+                        "sa{sv}", "mine", "0", user="alice").stdout
+        path = said.split('"')[1]
+        unit = wait_until(lambda: host.run(*environment, "busctl", "--user", "get-property", "org.vmferry.Broker1", path,
+                                           MIGRATION, "HelperUnit", user="alice").stdout.split('"')[1], "its unit")
+        said = host.run(*environment, "systemctl", "--user", "show", "-P", "ActiveState", unit, user="alice").stdout
+        assert said == "active\n"
+        assert host.run("find", "/run/user/4101/vmferry/incoming", "-mindepth", "1", user="alice").stdout
+    finally:
+        host.systemctl("stop", "user@4101.service")
