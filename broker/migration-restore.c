@@ -162,7 +162,8 @@ static void take_listeners(struct migration *migration)
     }
 }
 
-/* One socket that was supplied: "in-ID-sock.STREAM.N", "in-ID-ours.STREAM.N", "out-ID-peer.N". */
+/* One socket that was supplied: "in-ID-sock.STREAM.N", "in-ID-ours.STREAM.N", "out-ID-peer.N"; or that
+ * connects, "in-ID-dial.STREAM.CHANNEL". */
 static void take_supplied(struct migration *migration, const char *name)
 {
     const char *what = strrchr(name, '-') + 1;
@@ -171,6 +172,12 @@ static void take_supplied(struct migration *migration, const char *name)
     bool peer = sscanf(what, "peer.%" SCNu32 "%c", &number, &end) == 1;
     bool ours = sscanf(what, "ours.%" SCNu32 ".%" SCNu32 "%c", &stream, &number, &end) == 2;
 
+    if (sscanf(what, "dial.%" SCNu32 ".%" SCNu32 "%c", &stream, &number, &end) == 2) {
+        if (migration->state != STATE_FINISHED && stream < migration->options.n_streams)
+            stream_restore_dial(&migration->streams[stream], store_take(migration->manager->store, name),
+                                number);
+        return;
+    }
     if (!peer && !ours && sscanf(what, "sock.%" SCNu32 ".%" SCNu32 "%c", &stream, &number, &end) != 2)
         return;
     if (migration->state == STATE_FINISHED || stream >= migration->options.n_streams)

@@ -77,6 +77,7 @@ int migration_new(struct manager *manager, enum message_role role, uint64_t id, 
         migration->streams[i].migration = migration;
         migration->streams[i].index = i;
         migration->streams[i].listener = -1;
+        migration->streams[i].dial = -1;
     }
     TAILQ_INSERT_TAIL(&manager->migrations, migration, entry);
     manager->n_running++;

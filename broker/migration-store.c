@@ -4,7 +4,8 @@
 /*
  * What of a migration goes to the FD store, by name: "in-ID-link" (or "out-…", with its id) its helper's
  * socket,
- * "-page" the counters, "-listen.STREAM" a listener, "-sock.STREAM.N", "-ours.STREAM.N" and "-peer.N" sockets
+ * "-page" the counters, "-listen.STREAM" a listener, "-dial.STREAM.CHANNEL" a
+ * connection to QEMU that is being made, "-sock.STREAM.N", "-ours.STREAM.N" and "-peer.N" sockets
  * that were supplied and wait to be needed, "-state.N" the record. That comes last and goes first: where it
  * is, the migration is. A new record is stored before the old one is removed; the one with the highest N
  * counts.

@@ -40,8 +40,10 @@ struct stream {
     /* Incoming: we connect to QEMU, for one channel at a time. */
     bool dialling;
     uint32_t channel;
-    uint64_t deadline; /* µs */
-    uint64_t pause;    /* µs until the next try */
+    uint64_t deadline;     /* µs */
+    uint64_t pause;        /* µs until the next try */
+    int dial;              /* owned; by which that is tried, and which is in the FD store before; −1 */
+    uint32_t dial_channel; /* for which that is */
     sd_event_source *retry;
     struct {
         int fd;          /* owned */
@@ -260,6 +262,9 @@ int stream_supply(struct stream *stream, int fd, bool ours, sd_bus_error *error)
 
 /* The same for one that was supplied to the broker before this one, under this number. Takes fd. */
 void stream_restore(struct stream *stream, int fd, bool ours, uint32_t number);
+
+/* The same for one that was connecting for this channel, or connected. Takes fd. */
+void stream_restore_dial(struct stream *stream, int fd, uint32_t channel);
 
 void stream_close(struct stream *stream);
 

@@ -211,9 +211,9 @@ void qemu_socket_unlink(const char *path, const struct socket_scope *scope)
         unlinkat(dir, name, 0);
 }
 
-int qemu_socket_connect(const char *path, const struct socket_scope *scope)
+int qemu_socket_connect_by(int fd, const char *path, const struct socket_scope *scope)
 {
-    _cleanup_fd_ int dir = -1, file = -1, fd = -1;
+    _cleanup_fd_ int dir = -1, file = -1;
     struct sockaddr_un address;
     struct stat st;
     const char *name;
@@ -236,12 +236,15 @@ int qemu_socket_connect(const char *path, const struct socket_scope *scope)
     r = address_at(file, NULL, &address);
     if (r < 0)
         return r;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -errno;
-    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-        return -errno;
-    return fd_steal(&fd);
+    return connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
+}
+
+int qemu_socket_connect(const char *path, const struct socket_scope *scope)
+{
+    _cleanup_fd_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int r = fd < 0 ? -errno : qemu_socket_connect_by(fd, path, scope);
+
+    return r < 0 ? r : fd_steal(&fd);
 }
 
 /* Whether the process at the other end is in the group, by its own or a supplementary one, socket(7). */

@@ -56,6 +56,9 @@ void qemu_socket_unlink(const char *path, const struct socket_scope *scope);
 /* A connection to QEMU's socket; non-blocking. -ENOTSOCK when that is no socket; other negative errnos. */
 int qemu_socket_connect(const char *path, const struct socket_scope *scope);
 
+/* The same by a socket that is there already, which is as it was where that fails. 0 or a negative errno. */
+int qemu_socket_connect_by(int fd, const char *path, const struct socket_scope *scope);
+
 /*
  * Whether the process at the other end (of the listener, where we connected) is one whose connection this can
  * be: the owner's, root's or, where that may use the sockets, the group's. Its uid is in *ret_uid, for a

@@ -177,8 +177,8 @@ void store_remove(struct store *store, const char *name)
 
     if (!store->active || store->frozen || !entry)
         return;
+    notify("FDSTOREREMOVE", name, NULL); /* first: the name may be the entry's own */
     entry_free(store, entry);
-    notify("FDSTOREREMOVE", name, NULL);
 }
 
 int store_take(struct store *store, const char *name)

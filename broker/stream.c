@@ -169,6 +169,52 @@ static void give_pipe(struct stream *stream)
         helper_link_send(stream->migration->helper, MESSAGE_PIPE, &m, fd);
 }
 
+static void dial_name(const struct stream *stream, char ret[static STORE_NAME_MAX])
+{
+    migration_store_name(stream->migration, ret, "dial.%u.%u", stream->index, stream->dial_channel);
+}
+
+static void drop_dial(struct stream *stream)
+{
+    char name[STORE_NAME_MAX];
+
+    if (stream->dial < 0)
+        return;
+    dial_name(stream, name);
+    store_remove(stream->migration->manager->store, name);
+    fd_closep(&stream->dial);
+}
+
+/* A connection to QEMU that a dead broker takes with it would be QEMU's end. So it is stored before it is
+ * one. */
+static int make_dial(struct stream *stream)
+{
+    char name[STORE_NAME_MAX];
+
+    if (stream->dial >= 0 && stream->dial_channel == stream->channel)
+        return 0;
+    drop_dial(stream);
+    stream->dial = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (stream->dial < 0)
+        return -errno;
+    stream->dial_channel = stream->channel;
+    dial_name(stream, name);
+    store_put(stream->migration->manager->store, name, stream->dial);
+    return 0;
+}
+
+/* 0 when it is connected. */
+static int dial(struct stream *stream, const struct socket_scope *scope)
+{
+    struct sockaddr_storage address;
+    socklen_t size = sizeof(address);
+    int r = make_dial(stream);
+
+    if (r < 0 || getpeername(stream->dial, (struct sockaddr *)&address, &size) >= 0)
+        return r;
+    return qemu_socket_connect_by(stream->dial, stream->path, scope);
+}
+
 static void connected(struct stream *stream, int fd, bool ours)
 {
     union message m = {.qemu = {.channel = stream->channel, .stream = stream->index, .shared = !ours}};
@@ -177,6 +223,7 @@ static void connected(struct stream *stream, int fd, bool ours)
         give_pipe(stream);
     stream->dialling = false;
     migration_answer(stream->migration, MESSAGE_QEMU, &m, fd);
+    drop_dial(stream);
 }
 
 static void failed(struct stream *stream, enum vf_error error, const char *why)
@@ -189,6 +236,7 @@ static void failed(struct stream *stream, enum vf_error error, const char *why)
              stream->path, stream_name(stream), why);
     message_text_set(m.qemu_failed.text, sizeof(m.qemu_failed.text), text);
     migration_answer(stream->migration, MESSAGE_QEMU_FAILED, &m, -1);
+    drop_dial(stream);
 }
 
 /* The name in the FD store of a socket that was supplied and waits to be needed. */
@@ -217,13 +265,12 @@ static bool try_connect(struct stream *stream, uint64_t now)
     struct socket_scope scope;
     char why[256];
     uid_t uid = (uid_t)-1;
-    _cleanup_fd_ int fd = -1;
     int r;
 
     if (stream->n_supplied > 0) {
         bool ours;
+        _cleanup_fd_ int fd = take_supplied(stream, &ours);
 
-        fd = take_supplied(stream, &ours);
         connected(stream, fd, ours);
         return true;
     }
@@ -235,16 +282,17 @@ static bool try_connect(struct stream *stream, uint64_t now)
         return true;
     }
     r = scope_of(stream, &scope);
-    r = fd = r < 0 ? r : qemu_socket_connect(stream->path, &scope);
-    if (fd >= 0 && !qemu_socket_peer_is(fd, &stream->migration->owner, &uid)) {
+    if (r >= 0)
+        r = dial(stream, &scope);
+    if (r >= 0 && !qemu_socket_peer_is(stream->dial, &stream->migration->owner, &uid)) {
         snprintf(why, sizeof(why),
                  "the process that listens there runs as uid %u, not as uid %u (socket-owner).", uid,
                  stream->migration->owner.uid);
         failed(stream, VF_ERROR_PATH_NOT_ALLOWED, why);
         return true;
     }
-    if (fd >= 0) {
-        connected(stream, fd, true);
+    if (r >= 0) {
+        connected(stream, stream->dial, true);
         return true;
     }
     switch (r) {
@@ -361,6 +409,13 @@ void stream_restore(struct stream *stream, int fd, bool ours, uint32_t number)
     stream->supplied[stream->n_supplied++].fd = fd_steal(&owned);
 }
 
+void stream_restore_dial(struct stream *stream, int fd, uint32_t channel)
+{
+    drop_dial(stream);
+    stream->dial = fd;
+    stream->dial_channel = channel;
+}
+
 void stream_close(struct stream *stream)
 {
     struct store *store = stream->migration->manager->store;
@@ -369,6 +424,7 @@ void stream_close(struct stream *stream)
     stream->accept = sd_event_source_disable_unref(stream->accept);
     stream->retry = sd_event_source_disable_unref(stream->retry);
     stream->dialling = false;
+    drop_dial(stream);
     if (stream->listener >= 0 && !store_frozen(store)) {
         char name[STORE_NAME_MAX];
 
