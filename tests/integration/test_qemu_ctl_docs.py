@@ -116,7 +116,8 @@ def looked_at(shell: Shell, lines: list[str]) -> None:
                 continue
             result = shell.run(line).succeeds()
             if verb in ("list", "status", "metrics"):
-                assert "web1" in result.out, result
+                written = shell.workdir / "vmferry.prom"
+                assert "web1" in (written.read_text() if "--output" in line else result.out), result
             if verb == "show":
                 assert re.fullmatch(r"active\n\d+\n", result.out), result
             if verb == "limit":
