@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,17 +21,18 @@ static void print_json(const struct ctl *ctl, const struct tunnel *tunnel, const
     record_print_json(ctl, object);
 }
 
-static void hint(const struct ctl *ctl, const struct tunnel *tunnel, bool driven)
+static void hint(const struct ctl *ctl, const struct tunnel *tunnel, bool driven, bool with_ticket)
 {
     const struct arguments *a = &ctl->arguments;
+    char how[32] = "";
 
     if (!driven)
         ctl_say(ctl, "Tell the waiting QEMU:  migrate_incoming unix:%s", tunnel->socket);
-    ctl_say(ctl, "At the source, with the ticket on stdin:  vmferryctl send %s --qmp=SOCKET%s", tunnel->vm,
-            a->resume                    ? " --resume"
-            : a->multifd > 0             ? " --multifd=N"
-            : a->postcopy != POSTCOPY_NO ? " --postcopy"
-                                         : "");
+    if (a->multifd > 0)
+        snprintf(how, sizeof(how), " --multifd=%" PRIu64, a->multifd);
+    ctl_say(ctl, "At the source%s:  vmferryctl send %s --qmp=SOCKET%s%s%s",
+            with_ticket ? ", with the ticket on stdin" : "", tunnel->vm, a->resume ? " --resume" : "",
+            a->postcopy != POSTCOPY_NO ? " --postcopy" : "", how);
 }
 
 static void print_ticket(struct ctl *ctl, const struct tunnel *tunnel, const char *ticket, bool driven)
@@ -40,7 +42,7 @@ static void print_ticket(struct ctl *ctl, const struct tunnel *tunnel, const cha
     else if (ticket)
         puts(ticket);
     fflush(stdout);
-    hint(ctl, tunnel, driven);
+    hint(ctl, tunnel, driven, ticket != NULL);
 }
 
 /* What QEMU has to do; takes back what was done where it refuses. */
@@ -66,6 +68,14 @@ static int resume_same(struct ctl *ctl, struct qmp *qmp, const struct tunnel *tu
     return STATUS_DONE;
 }
 
+/* Nobody is to hear of it any more. */
+static int take_back(struct tunnel *tunnel)
+{
+    tunnel_cancel(tunnel);
+    side_call(tunnel->side, tunnel->path, MIGRATION_INTERFACE, "Forget", NULL, NULL, "", NULL);
+    return -1;
+}
+
 static int receive(struct ctl *ctl, struct side *side, struct qmp *qmp, struct qemu_before *before,
                    struct trouble *trouble)
 {
@@ -78,11 +88,14 @@ static int receive(struct ctl *ctl, struct side *side, struct qmp *qmp, struct q
                        qmp ? tunnel_owner(&ctl->arguments, qmp_uid(qmp), owner) : ctl->arguments.socket_owner,
                        &tunnel, &ticket, trouble) < 0)
         return -1;
-    if (qmp && listen_at(qmp, &tunnel, before, ctl->arguments.resume, trouble) < 0) {
-        tunnel_cancel(&tunnel);
-        side_call(side, tunnel.path, MIGRATION_INTERFACE, "Forget", NULL, NULL, "", NULL);
-        return -1;
+    if (ctl->interrupts > 0) {
+        if (qmp)
+            qemu_restore(qmp, before);
+        trouble_set(trouble, STATUS_CANCELLED, "Cancelled: VM '%s' is not expected any more.", vm);
+        return take_back(&tunnel);
     }
+    if (qmp && listen_at(qmp, &tunnel, before, ctl->arguments.resume, trouble) < 0)
+        return take_back(&tunnel);
     print_ticket(ctl, &tunnel, ticket, qmp != NULL);
     return STATUS_DONE;
 }

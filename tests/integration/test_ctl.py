@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vmlib.broker import Broker
+from vmlib.broker import Broker, wait_until
 from vmlib.ctl import CANCELLED, DENIED, FAILED, PROGRAM, TIMED_OUT, USAGE, Running, Terminal, ctl, environment
 from vmlib.hosts import Hosts
 from vmlib.polkit import Polkit, SystemBroker
@@ -245,6 +245,20 @@ def test_ctrl_c_while_connecting(hosts: Hosts) -> None:
     assert listed(hosts.source) == ["finished"]
     ctl(hosts.destination, "cancel", "web1").succeeds()
     ctl(hosts.destination, "wait", "-q", "web1").fails(CANCELLED)
+
+
+def test_ctrl_c_while_preparing(hosts: Hosts) -> None:
+    """The broker is stopped while it is asked: what it makes all the same is taken back."""
+    os.kill(hosts.destination.pid, 19)
+    with Running(hosts.destination, "receive", "web1") as run:
+        # It reads its signals through a descriptor from when it catches them on.
+        status = Path(f"/proc/{run.process.pid}/status")
+        wait_until(lambda: int(re.findall(r"SigBlk:\s+(\w+)", status.read_text())[0], 16) & 2, "it catches Ctrl-C")
+        run.interrupt()
+        os.kill(hosts.destination.pid, 18)
+        result = run.end().fails(CANCELLED, "web1", "not expected any more")
+        assert result.out == ""
+    assert hosts.destination.list() == []
 
 
 def test_vm_is_busy(hosts: Hosts) -> None:

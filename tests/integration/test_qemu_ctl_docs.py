@@ -110,23 +110,25 @@ def looked_at(shell: Shell, lines: list[str]) -> None:
     """What one does while a migration is under way, and afterwards."""
     with shell.scene.begin("--bandwidth=4M") as run:
         shell.scene.pair.wait_transferred(1 << 20)
-        for line in lines:
-            verb = line.split()[1]
-            if verb in ("watch", "wait", "forget"):
-                continue
-            result = shell.run(line).succeeds()
-            if verb in ("list", "status", "metrics"):
-                assert "web1" in result.out, result
-            if verb == "show":
-                assert re.fullmatch(r"active\n\d+\n", result.out), result
-            if verb == "limit":
-                assert "BandwidthLimit=104857600" in shell.run("vmferryctl show web1").out
-        (cancel,) = [line for line in lines if line.startswith("vmferryctl cancel")]
-        assert cancel
-        run.end()
+        run.process.kill()  # it goes on without the one that began it, and its monitor is free
+    for line in lines:
+        verb = line.split()[1]
+        if verb in ("watch", "wait", "forget"):
+            continue
+        result = shell.run(line).succeeds()
+        if verb in ("list", "status", "metrics"):
+            written = shell.workdir / "vmferry.prom"
+            assert "web1" in (written.read_text() if "--output" in line else result.out), result
+        if verb == "show":
+            assert re.fullmatch(r"active\n\d+\n", result.out), result
+        if verb == "limit":
+            assert "BandwidthLimit=104857600" in shell.run("vmferryctl show web1").out
     for verb in ("watch", "wait"):
         (line,) = [line for line in lines if line.startswith(f"vmferryctl {verb}")]
-        assert shell.run(line).status in (1, 3), "it says how it ended"
+        # QEMU ended it first, and all that it had sent may have been delivered by then.
+        assert shell.run(line).status in (0, 1, 3), "it says how it ended"
+    shell.scene.pair.source.wait_migration({"cancelled", "failed"})
+    shell.scene.pair.source.wait_sweeps(1)
     (forget,) = [line for line in lines if line.startswith("vmferryctl forget")]
     shell.run(forget).succeeds()
     assert shell.run("vmferryctl list").out == "0 migrations.\n"

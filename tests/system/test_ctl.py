@@ -69,7 +69,7 @@ def scene(needs_postcopy: None, hosts: TwoHosts) -> Iterator[Scene]:
 def only_ssh(hosts: TwoHosts) -> Iterator[None]:
     """Of the ports of b only ssh's can be reached from a."""
     rules = [["to", hosts.b.address, "ipproto", "tcp", "dport", ports, "blackhole"]
-             for ports in (f"1-{PORT - 1}", f"{PORT + 1}-65535")]
+             for ports in (f"1-{PORT - 1}", f"{PORT + 1}-65534")]  # the kernel takes no 65535
     for rule in rules:
         hosts.a.run("ip", "rule", "add", *rule)
     yield

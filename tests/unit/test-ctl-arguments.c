@@ -6,8 +6,8 @@
 /* Parses a command line that is written with single blanks; '_' stands for a blank within a word. */
 static int parse(const char *line, struct arguments *ret, struct trouble *trouble)
 {
-    static char text[512];
-    char *argv[64] = {NULL}, *rest = NULL;
+    static char text[512], *argv[64]; /* what is returned points into them */
+    char *rest = NULL;
     int argc = 0;
 
     snprintf(text, sizeof(text), "%s", line);
@@ -16,6 +16,7 @@ static int parse(const char *line, struct arguments *ret, struct trouble *troubl
             *c = *c == '_' ? ' ' : *c;
         argv[argc++] = word;
     }
+    argv[argc] = NULL;
     return arguments_parse(argc, argv, ret, trouble);
 }
 
