@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from vmlib.broker import Broker, Migration, wait_until
+from vmlib.broker import Broker, wait_until
 from vmlib.fake_qemu import FakeQemu
-from vmlib.hosts import Hosts
+from vmlib.hosts import Hosts, Tunnel
 from vmlib.network import Network, ip
+from vmlib.supplied import NO_PORT, add_peers
 
 SIZE = 64 << 20
 
@@ -81,24 +82,13 @@ def test_source_with_another_address(workdir: Path, security: str) -> None:
         assert outgoing.get("Reconnects") == 1 and other in incoming.get("Peer")
 
 
-def give_peers(ends: tuple[Migration, Migration], count: int) -> list[socket.socket]:
-    """Peer connections as a manager brings them; returns its copies, by which it can cut them."""
-    kept = []
-    for _ in range(count):
-        pair = socket.socketpair()
-        kept += pair
-        for end, migration in zip(pair, ends):
-            migration.call("AddPeerConnection", "h", end)
-    return kept
-
-
 @pytest.mark.parametrize("security", ["tls", "plain"])
 def test_peer_connections_are_supplied_again(hosts: Hosts, security: str) -> None:
     """A manager that brings the peer connections sees State change, on both hosts, and brings new ones."""
-    incoming = hosts.prepare(security=security, endpoints=("as", []))
+    incoming = hosts.prepare(security=security, endpoints=NO_PORT)
     outgoing = hosts.start(incoming)
-    ends = (outgoing, incoming)
-    kept = give_peers(ends, 2)
+    tunnel = Tunnel(outgoing, incoming)
+    kept = add_peers(tunnel, 2)
     with FakeQemu.listen(incoming.socket()) as listener, FakeQemu.connect(outgoing.socket()) as source:
         source.send_pattern(1, 1000).result(10)
         with listener.accept() as destination:
@@ -107,13 +97,14 @@ def test_peer_connections_are_supplied_again(hosts: Hosts, security: str) -> Non
                 for sock in kept:
                     sock.shutdown(socket.SHUT_RDWR)
                     sock.close()
-                for migration in ends if round_ != 1 else ends[:1]:  # once before the destination can have noticed
+                # Once before the destination can have noticed.
+                for migration in tunnel.ends if round_ != 1 else (outgoing,):
                     migration.wait_state("interrupted")
-                kept = give_peers(ends, 2)
+                kept = add_peers(tunnel, 2)
                 at = 1000 * (round_ + 1)
                 source.send_pattern(1, 1000, offset=at).result(10)
                 destination.recv_pattern(1, 1000, at)
-                for migration in ends:
+                for migration in tunnel.ends:
                     migration.wait_state("active")
                     wait_until(lambda m=migration: m.get("Reconnects") == round_ + 1, "the reconnect is counted", 10)
             source.shut_wr()
