@@ -10,6 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from vmlib.fixtures import *  # noqa: E402, F401, F403
 from vmlib.hosts import Hosts  # noqa: E402
+from vmlib.managed import ManagedBroker  # noqa: E402
+from vmlib.restarts import close  # noqa: E402
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -46,3 +48,11 @@ def hosts(workdir: Path, request: pytest.FixtureRequest) -> Iterator[Hosts]:
         pair.__exit__(True)  # says what the brokers logged
     else:
         pair.close()
+
+
+@pytest.fixture
+def managed(workdir: Path, request: pytest.FixtureRequest) -> Iterator[Hosts]:
+    """As hosts, with brokers that can be restarted."""
+    pair = Hosts(workdir, broker=ManagedBroker)
+    yield pair
+    close(pair, request.node.stash.get(FAILED, False))

@@ -1,73 +1,28 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A broker that is restarted, or killed, in the middle of things: no migration notices."""
+"""A broker that is restarted, or killed, in the middle of things: no migration notices.
+
+test_restart_store.py has what is wrong with the FD store, test_restart_killed.py deaths at any instant.
+"""
 
 from __future__ import annotations
 
 import os
-import random
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from conftest import FAILED
 from vmlib.broker import BusError, Client, Migration, wait_until
 from vmlib.fake_qemu import FakeQemu
 from vmlib.hosts import Hosts, Tunnel, assert_failed, cancel_and_wait, files, kill, starttime
 from vmlib.managed import ManagedBroker
 from vmlib.proxy import Proxy
+from vmlib.restarts import brokers, carry
 
 SEC = 1_000_000
 CONSTANT = ("Id", "Vm", "Role", "Security", "OwnerUid", "Sockets", "StartedUsec")
 how = pytest.mark.parametrize("how", ["restart", "crash"])
-
-
-def assert_empty(broker: ManagedBroker) -> None:
-    """Nothing of any migration is left in the store."""
-    wait_until(lambda: not broker.store.entries(), f"an empty store: {broker.store.names()}", 10)
-    assert broker.store.refused == []
-
-
-@pytest.fixture
-def managed(workdir: Path, request: pytest.FixtureRequest) -> Iterator[Hosts]:
-    pair = Hosts(workdir, broker=ManagedBroker)
-    yield pair
-    close(pair, request.node.stash.get(FAILED, False))
-
-
-def close(pair: Hosts, failed: bool) -> None:
-    """At the end nothing may be left, in the store neither."""
-    try:
-        if not failed:
-            pair.assert_nothing_left()
-            for broker in brokers(pair):
-                assert_empty(broker)
-    except BaseException:
-        failed = True
-        raise
-    finally:
-        for broker in brokers(pair):
-            if failed:
-                print(f"---- vmferryd {broker.name}\n{broker.log()}")
-            broker.close()
-
-
-def brokers(pair: Hosts) -> tuple[ManagedBroker, ManagedBroker]:
-    source, destination = pair.brokers
-    assert isinstance(source, ManagedBroker) and isinstance(destination, ManagedBroker)
-    return source, destination
-
-
-def carry(source: FakeQemu, destination: FakeQemu, size: int = 1 << 20) -> None:
-    """Both ways, to the end."""
-    there = source.send_pattern(1, size, shut=True)
-    back = destination.send_pattern(2, size, shut=True)
-    assert destination.recv_pattern_until_eof(1) == size
-    assert source.recv_pattern_until_eof(2) == size
-    there.result(20), back.result(20)
 
 
 # ---- Each state ----
@@ -436,231 +391,3 @@ def test_stop(managed: Hosts) -> None:
         broker.start()
         assert broker.list() == []
         assert files(broker) == []
-
-
-# ---- A store that is not as it should be ----
-
-
-def memory(data: bytes, sealed: bool = True) -> int:
-    import fcntl
-
-    fd = os.memfd_create("vmferry-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.write(fd, data)
-    if sealed:
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, 0xF)
-    return fd
-
-
-@pytest.mark.parametrize("what", ["garbage", "empty", "cut", "unsealed", "newer", "another's", "link", "missing"])
-def test_garbage(managed: Hosts, what: str) -> None:
-    """It ends that migration, with all that it has, and no other."""
-    tunnel, bystander = managed.connect(), managed.connect("other")
-    source_broker, _ = brokers(managed)
-    source_broker.kill_only()
-    store = source_broker.store
-    entries = dict(store.entries())
-    mine = f"out-{tunnel.outgoing.id}"
-    name = next(name for name in entries if name.startswith(f"{mine}-state."))
-    record = os.pread(entries[name], 1 << 20, 0)
-    changed = {
-        "garbage": os.urandom(1000),
-        "empty": b"",
-        "cut": record[:-3],
-        "unsealed": record,
-        "newer": record[:10] + b"\x02\0" + record[12:],
-        "another's": record.replace(bytes.fromhex(tunnel.outgoing.id)[::-1], b"\1" * 8),
-    }
-    if what in changed:
-        store.remove(name)
-        store.put(name, memory(changed[what], sealed=what != "unsealed"))
-    elif what == "link":
-        store.remove(f"{mine}-link")
-    else:
-        store.remove(name)
-    store.put("whatever", os.open("/dev/null", os.O_RDONLY))
-    store.put("out-nonsense-link", os.open("/dev/null", os.O_RDONLY))
-    store.put("in-0123456789abcdef-link", os.open("/dev/null", os.O_RDONLY))
-    store.put("x" * 200, os.open("/dev/null", os.O_RDONLY))
-    source_broker.start()
-    if what == "link":
-        assert "FD store" in assert_failed(tunnel.outgoing, "failed", "HelperFailed")["ErrorMessage"]
-    else:
-        with pytest.raises(BusError):
-            tunnel.outgoing.get("State")
-        assert what == "missing" or f"'{name}' cannot be used" in source_broker.log()
-    properties = tunnel.incoming.wait_finished()
-    if what != "link":
-        assert "lost in a restart" in properties["ErrorMessage"]
-    assert not any(name.startswith(mine) and "state" not in name for name in store.names())
-    assert not {"whatever", "out-nonsense-link", "in-0123456789abcdef-link", "x" * 200} & set(store.names())
-    source, destination = bystander.open_channel()
-    with source, destination:
-        carry(source, destination)
-    bystander.assert_done()
-
-
-def test_record_of_a_newer_version(managed: Hosts) -> None:
-    """What an upgraded broker adds is passed over by an older one, which was put back in its place."""
-    tunnel = managed.connect()
-    source_broker, _ = brokers(managed)
-    source_broker.kill_only()
-    store = source_broker.store
-    name, fd = next((name, fd) for name, fd in store.entries() if "-state." in name)
-    record = os.pread(fd, 1 << 20, 0) + b"\xfe\xff\x03\0new"
-    record = record[:8] + b"\x07\0" + record[10:12] + len(record).to_bytes(4, "little") + record[16:]
-    store.remove(name)
-    store.put(name, memory(record))
-    source_broker.start()
-    source, destination = tunnel.open_channel()
-    with source, destination:
-        carry(source, destination)
-    tunnel.assert_done()
-
-
-def test_store_is_full(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the limit is known a migration that would not outlive a restart is refused."""
-    monkeypatch.setenv("FDSTORE", "12")
-    with ManagedBroker(workdir, "d", limit=12) as broker:
-        first = broker.prepare("a")
-        second = broker.prepare("b", {"client-id": ("s", "b")})
-        with pytest.raises(BusError, match="FileDescriptorStoreMax=") as full:
-            broker.prepare("c")
-        assert full.value.short == "LimitExceeded"
-        broker.crash()
-        assert [migration.get("State") for migration in (first, second)] == ["waiting"] * 2
-        second.cancel()
-        second.wait_finished()
-        broker.prepare("c").cancel()  # finished ones make room
-        first.cancel()
-        for row in broker.list():
-            Migration(broker, row[5]).wait_finished()
-        assert broker.store.refused == []
-
-
-def test_store_takes_less_than_it_says(workdir: Path) -> None:
-    """systemd closes what is too much, and tells nobody: that migration is lost with the broker, others are not."""
-    with ManagedBroker(workdir, "d", limit=7) as broker:
-        first = broker.prepare("a")
-        second = broker.prepare("b")
-        broker.store.drain()
-        assert broker.store.refused != []
-        broker.crash()
-        assert first.get("State") == "waiting"
-        assert second.path not in [row[5] for row in broker.list()] or second.get("State") == "finished"
-        first.cancel()
-        first.wait_finished()
-
-
-# ---- At any instant ----
-
-
-class Life:
-    """A whole migration, whose calls are repeated as a manager would whom the broker has died under."""
-
-    def __init__(self, pair: Hosts, number: int, size: int) -> None:
-        self.pair, self.vm, self.size = pair, f"vm{number}", size
-        self.client_id = ("s", self.vm)
-
-    def __call__(self) -> tuple[int, int]:
-        incoming = self._make(lambda: self.pair.prepare(self.vm, client_id=self.client_id, expire_usec=("t", 300 * SEC)))
-        outgoing = self._make(lambda: self.pair.start(incoming, self.vm, client_id=self.client_id,
-                                                      expire_usec=("t", 300 * SEC)))
-        paths = [self._again(lambda: migration.socket()) for migration in (incoming, outgoing)]
-        with FakeQemu.listen(paths[0], timeout=120) as listener:
-            source = FakeQemu.connect(paths[1], timeout=120)
-            with source:
-                there = source.send_pattern(1, self.size, shut=True)
-                with listener.accept() as destination:
-                    back = destination.send_pattern(2, self.size, shut=True)
-                    assert destination.recv_pattern_until_eof(1) == self.size
-                    assert source.recv_pattern_until_eof(2) == self.size
-                    there.result(60), back.result(60)
-        for migration in (incoming, outgoing):
-            found = self._again(lambda: self._finished(migration))
-            assert (found["Result"], found["ErrorMessage"]) == ("done", ""), found
-            assert found["BytesSent"] == found["BytesReceived"] == self.size
-        return self.size, self.size
-
-    def _finished(self, migration: Migration) -> dict[str, object]:
-        client = Client(migration.broker.bus)
-        try:
-            end = time.monotonic() + 60
-            while True:
-                found = client.get_all(migration.path, "org.vmferry.Migration1")
-                if found["State"] == "finished" or time.monotonic() > end:
-                    return found
-                time.sleep(0.05)
-        finally:
-            client.close()
-
-    _make = staticmethod(lambda call: Life._again(call))
-
-    @staticmethod
-    def _again(call):  # type: ignore[no-untyped-def]
-        end = time.monotonic() + 60
-        while True:
-            try:
-                return call()
-            except (BusError, OSError, EOFError, ConnectionError) as error:
-                if isinstance(error, BusError) and not error.name.startswith("org.freedesktop.DBus.Error."):
-                    raise
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.05)
-
-
-class Own(Hosts):
-    """Calls on connections of their own, for they come from many threads and over many brokers."""
-
-    def prepare(self, vm: str = "web1", security: str = "plain", **options):  # type: ignore[no-untyped-def,override]
-        return self._call(self.destination, "PrepareIncoming", "sa{sv}", vm, {"security": ("s", security), **named(options)})
-
-    def start(self, incoming, vm: str = "web1", **options):  # type: ignore[no-untyped-def,override]
-        return self._call(self.source, "StartOutgoing", "ssa{sv}", vm, incoming.ticket, named(options))
-
-    @staticmethod
-    def _call(broker, member, signature, *args):  # type: ignore[no-untyped-def]
-        client = Client(broker.bus)
-        try:
-            reply = client.call("/org/vmferry/Broker1", "org.vmferry.Broker1", member, signature, *args)
-        finally:
-            client.close()
-        return Detached(broker, *reply)
-
-
-class Detached(Migration):
-    def socket(self, stream: str = "migrate") -> str:
-        client = Client(self.broker.bus)
-        try:
-            return client.get(self.path, "org.vmferry.Migration1", "Sockets")[stream]
-        finally:
-            client.close()
-
-
-def named(options):  # type: ignore[no-untyped-def]
-    return {key.replace("_", "-"): value for key, value in options.items()}
-
-
-@pytest.mark.parametrize("n, rounds", [(1, 30), (50, 6)])
-def test_killed_at_any_instant(workdir: Path, n: int, rounds: int) -> None:
-    """Both brokers die at random instants of the lives of migrations, from the first call to the last result."""
-    rng = random.Random(int(os.environ.get("VMFERRY_SEED", "1")))
-    limits = ("--max-migrations-per-user=200",)
-    pair = Own(workdir, broker=ManagedBroker, args=limits)
-    try:
-        with ThreadPoolExecutor(n) as pool:
-            deaths, number = 0, 0
-            while deaths < rounds:
-                lives = [pool.submit(Life(pair, number + i, 256 << 10)) for i in range(n)]
-                number += n
-                while not all(life.done() for life in lives):
-                    time.sleep(rng.uniform(0, 0.25 if n == 1 else 1))
-                    broker = rng.choice(brokers(pair))
-                    (broker.restart if rng.random() < 0.2 else broker.crash)()
-                    deaths += 1
-                for life in lives:
-                    life.result()
-    except BaseException:
-        close(pair, True)
-        raise
-    close(pair, False)

@@ -10,6 +10,7 @@ gdbstub     writes a guest's memory, to prove that the guest's check can fail
 bench       runs the benchmark for tests of it
 relay       a byte relay between two UNIX sockets that keeps a log, for what a tunnel may expect of QEMU
 supplied    a manager that brings all descriptors of a migration
+restarts    two hosts whose brokers can be restarted
 users       several users on one bus
 polkit      a real polkitd on a private bus, and a broker that asks it
 nspawn      two booted hosts, vmferry installed in each
