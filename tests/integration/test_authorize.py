@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -13,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jeepney import DBusAddress, HeaderFields, MessageFlag, MessageType, new_error, new_method_call, new_method_return
+from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call, new_method_return
 
 from vmlib import polkit as harness
-from vmlib.broker import BROKER, MIGRATION, NAME, PATH, PROPERTIES, BusError, Client, Migration, wait_until
+from vmlib.broker import BROKER, MIGRATION, PATH, PROPERTIES, Migration, wait_until
+from vmlib.calls import DENIED, answer, gone, post, refused
 from vmlib.fake_qemu import FakeQemu
-from vmlib.polkit import Polkit, SystemBroker
+from vmlib.polkit import Agent, Polkit, SystemBroker
 from vmlib.users import DAEMON, NOBODY, User, being
 
-DENIED = "org.freedesktop.DBus.Error.AccessDenied"
 INTERACTIVE = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
-LIMIT = "org.vmferry.Error.LimitExceeded"
 PLAIN: dict[str, tuple[str, Any]] = {"security": ("s", "plain")}
 
 pytestmark = pytest.mark.skipif(not harness.available(), reason="needs root and polkitd")
@@ -47,46 +44,6 @@ def polkit(workdir: Path, broker: SystemBroker) -> Iterator[Polkit]:
 def nobody(broker: SystemBroker) -> Iterator[User]:
     with User(broker, NOBODY) as one:
         yield one
-
-
-def gone(*migrations: Migration) -> None:
-    """Cancelled, finished and forgotten, by root."""
-    for migration in migrations:
-        migration = Migration(getattr(migration.broker, "broker", migration.broker), migration.path)
-        if migration.get("State") != "finished":
-            migration.cancel()
-        migration.wait_finished()
-        migration.call("Forget")
-
-
-def refused(call: Any, *args: Any, error: str = DENIED, **options: Any) -> str:
-    """What it says."""
-    with pytest.raises(BusError) as info:
-        call(*args, **options)
-    assert info.value.name == error, info.value
-    return info.value.text
-
-
-def post(client: Client, path: str, interface: str, member: str, signature: str = "", *args: Any,
-         interactive: bool = False) -> int:
-    """Calls and does not wait: the serial."""
-    message = new_method_call(DBusAddress(path, bus_name=NAME, interface=interface), member, signature or None, args)
-    if interactive:
-        message.header.flags |= MessageFlag.allow_interactive_authorization
-    serial = next(client.connection.outgoing_serial)
-    client.connection.send(message, serial=serial)
-    return serial
-
-
-def answer(client: Client, serial: int, timeout: float = 30) -> tuple[str, str]:
-    """The error that a posted call got, and its text; or two empty ones."""
-    while True:
-        reply = client.connection.receive(timeout=timeout)
-        if reply.header.fields.get(HeaderFields.reply_serial) == serial:
-            break
-    if reply.header.message_type == MessageType.error:
-        return str(reply.header.fields[HeaderFields.error_name]), str(reply.body[0])
-    return "", ""
 
 
 def managing(path: str, fd: int) -> list[tuple[Any, ...]]:
@@ -322,67 +279,6 @@ def test_migration_changes_meanwhile(broker: SystemBroker, polkit: Polkit, nobod
 # ---- A password ----
 
 
-class Agent:
-    """An authentication agent for this process, of the user whose connection it has: it says yes or no.
-
-    It is polkit's own protocol, less the password: what pkttyagent's set-uid helper would tell polkitd after asking
-    for it, we tell it as root.
-    """
-
-    NAME = "org.freedesktop.PolicyKit1"
-    AUTHORITY = DBusAddress("/org/freedesktop/PolicyKit1/Authority", NAME, "org.freedesktop.PolicyKit1.Authority")
-
-    def __init__(self, user: User, says: str) -> None:
-        self.says = says
-        self.root = user.bus.connect()
-        self.connection = user.client.connection
-        self.seen: list[tuple[str, str]] = []
-        self.cancelled = threading.Event()
-        self.begun = threading.Event()
-        stat = Path("/proc/self/stat").read_text().rsplit(") ", 1)[1].split()
-        subject = ("unix-process", {"pid": ("u", os.getpid()), "start-time": ("t", int(stat[19])),
-                                    "uid": ("i", user.uid)})
-        message = new_method_call(self.AUTHORITY, "RegisterAuthenticationAgent", "(sa{sv})ss",
-                                  (subject, "C", "/agent"))
-        with being(user.uid):  # polkitd looks at whose process this is
-            reply = self.connection.send_and_get_reply(message, timeout=10)
-        assert reply.header.message_type != MessageType.error, reply.body
-
-    def serve(self, serial: int, timeout: float = 30) -> tuple[str, str]:
-        """Serves until the answer to this call is there: as answer()."""
-        while True:
-            message = self.connection.receive(timeout=timeout)
-            fields = message.header.fields
-            if message.header.message_type == MessageType.method_call:
-                self.on_call(message, fields[HeaderFields.member])
-            elif fields.get(HeaderFields.reply_serial) == serial:
-                if message.header.message_type == MessageType.error:
-                    return str(fields[HeaderFields.error_name]), str(message.body[0])
-                return "", ""
-
-    def on_call(self, message: Any, member: str) -> None:
-        if member == "CancelAuthentication":
-            self.cancelled.set()
-        elif member == "BeginAuthentication":
-            action, text, _, _, cookie, _ = message.body
-            self.seen.append((action, text))
-            self.begun.set()
-            if self.says == "nothing":
-                return
-            if self.says == "no":
-                self.connection.send(new_error(message, self.NAME + ".Error.Cancelled", "s", ("no",)))
-                return
-            identity = ("unix-user", {"uid": ("u", 0)})
-            response = new_method_call(self.AUTHORITY, "AuthenticationAgentResponse2", "us(sa{sv})",
-                                       (NOBODY, cookie, identity))
-            reply = self.root.send_and_get_reply(response, timeout=10)
-            assert reply.header.message_type != MessageType.error, reply.body
-        self.connection.send(new_method_return(message))
-
-    def close(self) -> None:
-        self.root.close()
-
-
 def test_password_is_wanted(broker: SystemBroker, polkit: Polkit, nobody: User) -> None:
     text = refused(nobody.prepare, "auth", PLAIN, error=INTERACTIVE)
     assert "Call again with interactive authorization allowed." in text
@@ -422,52 +318,6 @@ def test_question_is_taken_back(broker: SystemBroker, polkit: Polkit, nobody: Us
     assert not broker.list()
 
 
-# ---- Limits ----
-
-
-def test_calls_of_a_user(workdir: Path) -> None:
-    """Those that wait for polkit, over however many connections; root and others are none the worse."""
-    config = "[Broker]\nMaxCallsPerUser=3\nMaxCalls=5\n"
-    with SystemBroker(workdir, "a", config) as broker, Polkit(workdir, broker.bus) as polkit, ExitStack() as stack:
-        polkit.pause()
-        nobody = [stack.enter_context(User(broker, NOBODY)) for _ in range(2)]
-        daemon = stack.enter_context(User(broker, DAEMON))
-        call = (PATH, BROKER, "PrepareIncoming", "sa{sv}")
-        waiting = [(nobody[i % 2], post(nobody[i % 2].client, *call, f"own{i}", PLAIN)) for i in range(3)]
-        gone(broker.prepare("no", PLAIN))
-        text = refused(nobody[0].prepare, "own", PLAIN, error=LIMIT)
-        assert "3 calls of uid 65534" in text and "MaxCallsPerUser=" in text
-        waiting += [(daemon, post(daemon.client, *call, f"own-d{i}", PLAIN)) for i in range(2)]
-        wait_until(lambda: "MaxCalls=" in refused(daemon.prepare, "own-e", PLAIN, error=LIMIT), "all places are taken")
-        polkit.go_on()
-        assert [answer(user.client, serial) for user, serial in waiting] == [("", "")] * 5
-        gone(*(Migration(broker, entry[5]) for entry in broker.list()))
-
-
-def test_calls_of_a_connection(workdir: Path) -> None:
-    config = "[Broker]\nMaxCallsPerUser=2\n"
-    with SystemBroker(workdir, "a", config) as broker, Polkit(workdir, broker.bus) as polkit:
-        polkit.pause()
-        with User(broker, NOBODY) as nobody:
-            serials = [post(nobody.client, PATH, BROKER, "PrepareIncoming", "sa{sv}", f"own{i}", PLAIN)
-                       for i in range(4)]
-            # Of these four each is one too many in its turn, or waits; the last can only be refused.
-            name, text = answer(nobody.client, serials[-1])
-            assert name == LIMIT and "MaxCallsPerUser=" in text
-        polkit.go_on()
-
-
-def test_migrations_of_a_user(workdir: Path) -> None:
-    config = "[Broker]\nMaxMigrationsPerUser=2\nMaxMigrations=4\n"
-    with SystemBroker(workdir, "a", config) as broker, Polkit(workdir, broker.bus), User(broker, NOBODY) as nobody:
-        made = [nobody.prepare(f"own{i}", PLAIN) for i in range(2)]
-        text = refused(nobody.prepare, "own2", PLAIN, error=LIMIT)
-        assert "2 migrations of uid 65534" in text and "MaxMigrationsPerUser=" in text
-        made += [broker.prepare(f"no{i}", PLAIN) for i in range(2)]
-        assert "MaxMigrations=" in refused(broker.prepare, "no2", PLAIN, error=LIMIT)
-        gone(*made)
-
-
 # ---- All of it ----
 
 
@@ -497,68 +347,3 @@ def test_tied_to_its_caller(broker: SystemBroker, polkit: Polkit) -> None:
     assert tied.wait_finished()["ErrorName"] == "org.vmferry.Error.Cancelled"
     assert free.get("State") == "waiting"
     gone(tied, free)
-
-
-def test_channels_of_a_user(workdir: Path) -> None:
-    """QEMU's connections and sockets that were handed over are counted together, over all migrations of the user."""
-    config = "[Broker]\nMaxChannelsPerUser=3\nMaxChannelsInAll=5\n"
-    with SystemBroker(workdir, "a", config) as broker, Polkit(workdir, broker.bus), User(broker, NOBODY) as nobody, \
-            ExitStack() as stack:
-        incoming = [nobody.prepare(f"own{i}", PLAIN) for i in range(2)]
-        # Three wait at the destination; a fourth is one too many, wherever it is to go.
-        for migration in (incoming[0], incoming[0], incoming[1]):
-            stack.enter_context(closing(migration.call("OpenStream", "s", "migrate")[0]))
-        for migration in incoming:
-            text = refused(migration.call, "OpenStream", "s", "migrate", error=LIMIT)
-            assert "uid 65534 may have 3 channels" in text and "MaxChannelsPerUser=" in text
-        a, b = (stack.enter_context(closing(end)) for end in socket.socketpair())
-        assert "MaxChannelsPerUser=" in refused(incoming[0].call, "AddStream", "sh", "migrate", a.fileno(), error=LIMIT)
-        # Root has two more, which is the limit of all.
-        other = broker.prepare("no", PLAIN)
-        for _ in range(2):
-            stack.enter_context(closing(other.call("OpenStream", "s", "migrate")[0]))
-        assert "MaxChannelsInAll=" in refused(other.call, "AddStream", "sh", "migrate", a.fileno(), error=LIMIT)
-        gone(*incoming)
-        other.call("AddStream", "sh", "migrate", a.fileno())  # the same socket: it had not been taken before
-        gone(other)
-
-
-def test_connections_of_a_user(workdir: Path) -> None:
-    """QEMU's own are closed when there are too many, and it is said why; those that are open go on."""
-    config = "[Broker]\nMaxChannelsPerUser=4\n"
-    with SystemBroker(workdir, "a", config) as broker, Polkit(workdir, broker.bus), User(broker, NOBODY) as nobody, \
-            ExitStack() as stack:
-        incoming = nobody.prepare("own-in", PLAIN)
-        outgoing = nobody.outgoing(incoming.ticket or "", "own-out")
-        with being(NOBODY):
-            listener = stack.enter_context(FakeQemu.listen(incoming.socket()))
-        for number in (1, 2):
-            with being(NOBODY):
-                source = stack.enter_context(FakeQemu.connect(outgoing.socket()))
-            source.send(b"memory")
-            assert stack.enter_context(listener.accept()).recv_exact(6) == b"memory"
-            wait_until(lambda: len(outgoing.get("Channels")) == number == len(incoming.get("Channels")), "both count it")
-        with being(NOBODY):
-            late = stack.enter_context(FakeQemu.connect(outgoing.socket()))
-        assert late.recv_until_eof() == b""
-        wait_until(lambda: "was closed: uid 65534 may have 4 channels" in broker.log(), "the log says so")
-        assert [channel[4] for channel in outgoing.get("Channels")] == ["open", "open"]
-        gone(outgoing, incoming)
-
-
-def test_connections_in_all(workdir: Path) -> None:
-    """At the destination the migration ends by it: its source's QEMU is connected already."""
-    with SystemBroker(workdir, "a") as source, \
-            SystemBroker(workdir, "b", "[Broker]\nMaxChannelsInAll=1\n") as destination, ExitStack() as stack:
-        incoming = destination.prepare("no", PLAIN)
-        outgoing = source.outgoing(incoming.ticket or "", "no")
-        listener = stack.enter_context(FakeQemu.listen(incoming.socket()))
-        for number in range(2):
-            qemu = stack.enter_context(FakeQemu.connect(outgoing.socket()))
-            qemu.send(b"memory")
-            if number == 0:
-                assert stack.enter_context(listener.accept()).recv_exact(6) == b"memory"
-        for migration in (incoming, outgoing):
-            found = migration.wait_finished()
-            assert found["ErrorName"] == LIMIT and "MaxChannelsInAll=" in found["ErrorMessage"]
-            gone(migration)

@@ -12,7 +12,8 @@ relay       a byte relay between two UNIX sockets that keeps a log, for what a t
 supplied    a manager that brings all descriptors of a migration
 restarts    two hosts whose brokers can be restarted
 users       several users on one bus
-polkit      a real polkitd on a private bus, and a broker that asks it
+calls       calls that are refused, or not waited for
+polkit      a real polkitd on a private bus, a broker that asks it, and an agent that polkitd asks
 nspawn      two booted hosts, vmferry installed in each
 fixtures    pytest fixtures: a work directory that must be left clean
 

@@ -11,13 +11,14 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
-from jeepney import DBusAddress, new_method_call
+from jeepney import DBusAddress, HeaderFields, MessageType, new_error, new_method_call, new_method_return
 
 from .broker import ROOT, Broker, wait_until
-from .users import OpenBus
+from .users import NOBODY, OpenBus, User, being
 
 POLKITD = "/usr/lib/polkit-1/polkitd"
 POLICY = ROOT / "dbus" / "org.vmferry.Broker1.policy"
@@ -118,3 +119,64 @@ class SystemBroker(Broker):
 
     def environment(self) -> dict[str, str]:
         return {"DBUS_SYSTEM_BUS_ADDRESS": self.bus.address}
+
+
+class Agent:
+    """An authentication agent for this process, of the user whose connection it has: it says yes or no.
+
+    It is polkit's own protocol, less the password: what pkttyagent's set-uid helper would tell polkitd after asking
+    for it, we tell it as root.
+    """
+
+    NAME = "org.freedesktop.PolicyKit1"
+    AUTHORITY = DBusAddress("/org/freedesktop/PolicyKit1/Authority", NAME, "org.freedesktop.PolicyKit1.Authority")
+
+    def __init__(self, user: User, says: str) -> None:
+        self.says = says
+        self.root = user.bus.connect()
+        self.connection = user.client.connection
+        self.seen: list[tuple[str, str]] = []
+        self.cancelled = threading.Event()
+        self.begun = threading.Event()
+        stat = Path("/proc/self/stat").read_text().rsplit(") ", 1)[1].split()
+        subject = ("unix-process", {"pid": ("u", os.getpid()), "start-time": ("t", int(stat[19])),
+                                    "uid": ("i", user.uid)})
+        message = new_method_call(self.AUTHORITY, "RegisterAuthenticationAgent", "(sa{sv})ss",
+                                  (subject, "C", "/agent"))
+        with being(user.uid):  # polkitd looks at whose process this is
+            reply = self.connection.send_and_get_reply(message, timeout=10)
+        assert reply.header.message_type != MessageType.error, reply.body
+
+    def serve(self, serial: int, timeout: float = 30) -> tuple[str, str]:
+        """Serves until the answer to this call is there: as calls.answer()."""
+        while True:
+            message = self.connection.receive(timeout=timeout)
+            fields = message.header.fields
+            if message.header.message_type == MessageType.method_call:
+                self.on_call(message, fields[HeaderFields.member])
+            elif fields.get(HeaderFields.reply_serial) == serial:
+                if message.header.message_type == MessageType.error:
+                    return str(fields[HeaderFields.error_name]), str(message.body[0])
+                return "", ""
+
+    def on_call(self, message: Any, member: str) -> None:
+        if member == "CancelAuthentication":
+            self.cancelled.set()
+        elif member == "BeginAuthentication":
+            action, text, _, _, cookie, _ = message.body
+            self.seen.append((action, text))
+            self.begun.set()
+            if self.says == "nothing":
+                return
+            if self.says == "no":
+                self.connection.send(new_error(message, self.NAME + ".Error.Cancelled", "s", ("no",)))
+                return
+            identity = ("unix-user", {"uid": ("u", 0)})
+            response = new_method_call(self.AUTHORITY, "AuthenticationAgentResponse2", "us(sa{sv})",
+                                       (NOBODY, cookie, identity))
+            reply = self.root.send_and_get_reply(response, timeout=10)
+            assert reply.header.message_type != MessageType.error, reply.body
+        self.connection.send(new_method_return(message))
+
+    def close(self) -> None:
+        self.root.close()

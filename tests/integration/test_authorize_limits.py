@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""How much a user may have on the system bus: calls that wait for polkit, migrations, channels."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vmlib import polkit as harness
+from vmlib.broker import BROKER, PATH, Migration, wait_until
+from vmlib.calls import LIMIT, answer, gone, post, refused
+from vmlib.fake_qemu import FakeQemu
+from vmlib.polkit import Polkit, SystemBroker
+from vmlib.users import DAEMON, NOBODY, User, being
+
+PLAIN: dict[str, tuple[str, Any]] = {"security": ("s", "plain")}
+
+pytestmark = pytest.mark.skipif(not harness.available(), reason="needs root and polkitd")
+
+
+def test_calls_of_a_user(workdir: Path) -> None:
+    """Those that wait for polkit, over however many connections; root and others are none the worse."""
+    config = "[Broker]\nMaxCallsPerUser=3\nMaxCalls=5\n"
+    with SystemBroker(workdir, "a", config) as broker, Polkit(workdir, broker.bus) as polkit, ExitStack() as stack:
+        polkit.pause()
+        nobody = [stack.enter_context(User(broker, NOBODY)) for _ in range(2)]
+        daemon = stack.enter_context(User(broker, DAEMON))
+        call = (PATH, BROKER, "PrepareIncoming", "sa{sv}")
+        waiting = [(nobody[i % 2], post(nobody[i % 2].client, *call, f"own{i}", PLAIN)) for i in range(3)]
+        gone(broker.prepare("no", PLAIN))
+        text = refused(nobody[0].prepare, "own", PLAIN, error=LIMIT)
+        assert "3 calls of uid 65534" in text and "MaxCallsPerUser=" in text
+        waiting += [(daemon, post(daemon.client, *call, f"own-d{i}", PLAIN)) for i in range(2)]
+        wait_until(lambda: "MaxCalls=" in refused(daemon.prepare, "own-e", PLAIN, error=LIMIT), "all places are taken")
+        polkit.go_on()
+        assert [answer(user.client, serial) for user, serial in waiting] == [("", "")] * 5
+        gone(*(Migration(broker, entry[5]) for entry in broker.list()))
+
+
+def test_calls_of_a_connection(workdir: Path) -> None:
+    config = "[Broker]\nMaxCallsPerUser=2\n"
+    with SystemBroker(workdir, "a", config) as broker, Polkit(workdir, broker.bus) as polkit:
+        polkit.pause()
+        with User(broker, NOBODY) as nobody:
+            serials = [post(nobody.client, PATH, BROKER, "PrepareIncoming", "sa{sv}", f"own{i}", PLAIN)
+                       for i in range(4)]
+            # Of these four each is one too many in its turn, or waits; the last can only be refused.
+            name, text = answer(nobody.client, serials[-1])
+            assert name == LIMIT and "MaxCallsPerUser=" in text
+        polkit.go_on()
+
+
+def test_migrations_of_a_user(workdir: Path) -> None:
+    config = "[Broker]\nMaxMigrationsPerUser=2\nMaxMigrations=4\n"
+    with SystemBroker(workdir, "a", config) as broker, Polkit(workdir, broker.bus), User(broker, NOBODY) as nobody:
+        made = [nobody.prepare(f"own{i}", PLAIN) for i in range(2)]
+        text = refused(nobody.prepare, "own2", PLAIN, error=LIMIT)
+        assert "2 migrations of uid 65534" in text and "MaxMigrationsPerUser=" in text
+        made += [broker.prepare(f"no{i}", PLAIN) for i in range(2)]
+        assert "MaxMigrations=" in refused(broker.prepare, "no2", PLAIN, error=LIMIT)
+        gone(*made)
+
+
+def test_channels_of_a_user(workdir: Path) -> None:
+    """QEMU's connections and sockets that were handed over are counted together, over all migrations of the user."""
+    config = "[Broker]\nMaxChannelsPerUser=3\nMaxChannelsInAll=5\n"
+    with SystemBroker(workdir, "a", config) as broker, Polkit(workdir, broker.bus), User(broker, NOBODY) as nobody, \
+            ExitStack() as stack:
+        incoming = [nobody.prepare(f"own{i}", PLAIN) for i in range(2)]
+        # Three wait at the destination; a fourth is one too many, wherever it is to go.
+        for migration in (incoming[0], incoming[0], incoming[1]):
+            stack.enter_context(closing(migration.call("OpenStream", "s", "migrate")[0]))
+        for migration in incoming:
+            text = refused(migration.call, "OpenStream", "s", "migrate", error=LIMIT)
+            assert "uid 65534 may have 3 channels" in text and "MaxChannelsPerUser=" in text
+        a, b = (stack.enter_context(closing(end)) for end in socket.socketpair())
+        assert "MaxChannelsPerUser=" in refused(incoming[0].call, "AddStream", "sh", "migrate", a.fileno(), error=LIMIT)
+        # Root has two more, which is the limit of all.
+        other = broker.prepare("no", PLAIN)
+        for _ in range(2):
+            stack.enter_context(closing(other.call("OpenStream", "s", "migrate")[0]))
+        assert "MaxChannelsInAll=" in refused(other.call, "AddStream", "sh", "migrate", a.fileno(), error=LIMIT)
+        gone(*incoming)
+        other.call("AddStream", "sh", "migrate", a.fileno())  # the same socket: it had not been taken before
+        gone(other)
+
+
+def test_connections_of_a_user(workdir: Path) -> None:
+    """QEMU's own are closed when there are too many, and it is said why; those that are open go on."""
+    config = "[Broker]\nMaxChannelsPerUser=4\n"
+    with SystemBroker(workdir, "a", config) as broker, Polkit(workdir, broker.bus), User(broker, NOBODY) as nobody, \
+            ExitStack() as stack:
+        incoming = nobody.prepare("own-in", PLAIN)
+        outgoing = nobody.outgoing(incoming.ticket or "", "own-out")
+        with being(NOBODY):
+            listener = stack.enter_context(FakeQemu.listen(incoming.socket()))
+        for number in (1, 2):
+            with being(NOBODY):
+                source = stack.enter_context(FakeQemu.connect(outgoing.socket()))
+            source.send(b"memory")
+            assert stack.enter_context(listener.accept()).recv_exact(6) == b"memory"
+            wait_until(lambda: len(outgoing.get("Channels")) == number == len(incoming.get("Channels")), "both count it")
+        with being(NOBODY):
+            late = stack.enter_context(FakeQemu.connect(outgoing.socket()))
+        assert late.recv_until_eof() == b""
+        wait_until(lambda: "was closed: uid 65534 may have 4 channels" in broker.log(), "the log says so")
+        assert [channel[4] for channel in outgoing.get("Channels")] == ["open", "open"]
+        gone(outgoing, incoming)
+
+
+def test_connections_in_all(workdir: Path) -> None:
+    """At the destination the migration ends by it: its source's QEMU is connected already."""
+    with SystemBroker(workdir, "a") as source, \
+            SystemBroker(workdir, "b", "[Broker]\nMaxChannelsInAll=1\n") as destination, ExitStack() as stack:
+        incoming = destination.prepare("no", PLAIN)
+        outgoing = source.outgoing(incoming.ticket or "", "no")
+        listener = stack.enter_context(FakeQemu.listen(incoming.socket()))
+        for number in range(2):
+            qemu = stack.enter_context(FakeQemu.connect(outgoing.socket()))
+            qemu.send(b"memory")
+            if number == 0:
+                assert stack.enter_context(listener.accept()).recv_exact(6) == b"memory"
+        for migration in (incoming, outgoing):
+            found = migration.wait_finished()
+            assert found["ErrorName"] == LIMIT and "MaxChannelsInAll=" in found["ErrorMessage"]
+            gone(migration)
