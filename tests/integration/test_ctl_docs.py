@@ -11,9 +11,9 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from test_docs import define, flat, page, section, source, terms
 from vmlib.broker import MIGRATION, ROOT
 from vmlib.ctl import PROGRAM, ctl, environment
+from vmlib.docs import define, flat, page, section, source, terms
 from vmlib.hosts import Hosts
 
 PAGE = "vmferryctl.1.rst"

@@ -12,58 +12,10 @@ from pathlib import Path
 
 import pytest
 from vmlib.broker import BROKER, MIGRATION, ROOT, build_dir
+from vmlib.docs import DOCS, define, error_names, flat, page, section, source, sources, terms
 
-DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.rst"))
 RST2MAN = shutil.which("rst2man") or shutil.which("rst2man.py")
-
-
-def flat(text: str) -> str:
-    """With single blanks, so that line breaks do not matter."""
-    return re.sub(r"\s+", " ", text)
-
-
-def page(name: str) -> str:
-    return (DOCS / name).read_text()
-
-
-def source(name: str) -> str:
-    return (ROOT / name).read_text()
-
-
-def sources(directory: str) -> str:
-    """All of a directory: where in it something stands is of no account here."""
-    return "\n".join(path.read_text() for path in sorted((ROOT / directory).glob("*.c")))
-
-
-def section(text: str, title: str) -> str:
-    """What stands below a heading, up to the next one of its kind or of a higher one."""
-    end = r"(?=^[^\n]+\n(?:={3,}|\1{3,})\n|\Z)"
-    found = re.search(rf"^{re.escape(title)}\n([=-])\1{{2,}}\n(.*?){end}", text, re.M | re.S)
-    assert found, f"there is no section '{title}'"
-    return found[2]
-
-
-def terms(text: str) -> dict[str, str]:
-    """Of a definition list whose terms are ``literals``: what is in the first line, and the definition."""
-    found: dict[str, str] = {}
-    for match in re.finditer(r"^(``[^\n]*)\n((?:  [^\n]*\n|\n)+)", text, re.M):
-        assert match[1] not in found, f"{match[1]} stands there twice"
-        found[match[1]] = flat(match[2]).strip()
-    return found
-
-
-def define(name: str, *headers: str) -> int:
-    """A number that a header #defines; macros in it are followed."""
-    for header in headers:
-        found = re.search(rf"^#define {name}\s+(.*?)(?:/\*.*)?$", source(header).replace("\\\n", " "), re.M)
-        if found:
-            text = re.sub(r"\(\(\w+\)(\d+)", r"(\1", found[1]).replace("(uint64_t)", "").replace("(size_t)", "")
-            text = re.sub(r"\b(\d+)(?:ULL|UL|U)\b", r"\1", text)
-            text = re.sub(r"\b[A-Z][A-Z_]+\b", lambda match: str(define(match[0], *headers)), text)
-            assert re.fullmatch(r"[\d\s()*+]+", text), f"{name} is '{text}'"
-            return int(eval(text))  # digits and operators only
-    raise AssertionError(f"{name} is in none of {headers}")
 
 
 # ---- The pages as such ----
@@ -358,15 +310,6 @@ def test_broker_page_numbers() -> None:
     assert re.findall(r"\*([\w-]+)\*", said) == re.findall(r'"([\w-]+)"', features[1])
 
 
-def error_names() -> list[str]:
-    """In the order of their numbers, from 1 on."""
-    numbers = dict(re.findall(r"^ +VF_ERROR_(\w+) = (\d+),", source("common/error.h"), re.M))
-    names = dict(re.findall(r'\[VF_ERROR_(\w+)\] = "(\w+)"', source("common/error.c")))
-    found = sorted((int(numbers[key]), name) for key, name in names.items())
-    assert [number for number, _ in found] == list(range(1, len(numbers)))
-    return [name for _, name in found]
-
-
 def test_authorization() -> None:
     """The actions are those of the code and of the policy, and the page has the time-outs."""
     text = section(page(BROKER_PAGE), "WHO MAY DO WHAT")
@@ -392,129 +335,3 @@ def test_states_and_results() -> None:
     results = re.findall(r'\[VF_RESULT_\w+\] = "([\w-]+)"', source("common/error.c"))
     assert states and re.findall(r"^([\w-]+)\n  \S", text, re.M) == states
     assert results and re.findall(r"^  ([\w-]+)\n    \S", text, re.M) == results
-
-
-# ---- vmferry-protocol(7) ----
-
-PROTOCOL_PAGE = "vmferry-protocol.7.rst"
-LIMITS = {  # row of the table: the macro, and what one of the row's units is in the macro's
-    "Until the preamble is whole": ("DEFAULT_GATE_DEADLINE", "s", 1000),
-    "Connections without a preamble, at once": ("DEFAULT_GATE_PENDING", "", 1),
-    "Until a connection is proved and has its channel": ("SESSION_PEER_DEADLINE", "s", 1000000),
-    "Connections of a migration that are not there, at once": ("SESSION_PEERS_MAX", "", 1),
-    "From one PING to the next": ("SESSION_TICK", "s", 1000000),
-    "Silence on the control connection": ("SESSION_SILENCE_RESUME", "s", 1),
-    "The same where nothing is resumed": ("SESSION_SILENCE_MAX", "s", 1),
-    "Until a lost network loses QEMU its connections": ("DEFAULT_RESUME", "s", 1000000),
-    "From a failed try to resume to the next, at first": ("SESSION_REDIAL_FIRST", "ms", 1000),
-    "The same at last": ("SESSION_REDIAL_MAX", "s", 1000000),
-    "Until a delivered byte is acknowledged": ("SESSION_ACK_DELAY", "ms", 1000),
-    "Delivered bytes that are acknowledged at once": ("FLOW_ACK_STEP", "MiB", 1 << 20),
-    "Bytes of a flow that are not acknowledged": ("DEFAULT_WINDOW_MIB", "MiB", 1),
-    "Bytes of a flow between peer and QEMU": ("FLOW_BUFFER", "MiB", 1 << 20),
-    "Until a silent channel is connected to QEMU": ("SESSION_GRACE", "ms", 1000),
-    "Until the destination QEMU accepts": ("DEFAULT_QEMU_TIMEOUT", "s", 1000000),
-    "For the last frame to reach the peer": ("SESSION_LINGER", "s", 1000000),
-    "Channels at once": ("DEFAULT_MAX_CHANNELS", "", 1),
-}
-
-
-def rows(text: str) -> list[list[str]]:
-    """The rows of all simple tables."""
-    lines = (line for line in text.splitlines() if re.match(r"[^\s=].* {2,}\S", line))
-    return [re.split(r" {2,}", line.strip()) for line in lines]
-
-
-def test_frames() -> None:
-    numbers = re.findall(r"^ +FRAME_(\w+) = (\d+),", source("helper/protocol.h"), re.M)
-    assert len(numbers) == 10
-    table = rows(section(page(PROTOCOL_PAGE), "CONTROL CONNECTION"))
-    said = [row[:2] for row in table if row[0].isupper() and row[1].isdigit()]
-    assert said == [list(pair) for pair in numbers]
-
-
-def test_frames_permitted() -> None:
-    """The table of the page is that of frame_not_permitted()."""
-    table = re.search(r"permitted\[FRAME_MAX_TYPE_\] = \{(.*?)\};", source("helper/protocol.c"), re.S)
-    assert table
-    whom = {"BOTH": "yes", "SOURCE": "from the source", "DESTINATION": "from the destination"}
-    there = {}
-    for name, bits in re.findall(r"\[FRAME_(\w+)\] = ([A-Z| ]+)", table[1]):
-        words = bits.split(" | ")
-        there[name] = tuple(whom[words[-1]] if when in words else "no" for when in ("BEFORE", "AFTER"))
-    said = {}
-    for row in rows(section(page(PROTOCOL_PAGE), "When what is permitted")):
-        for name in row[0].split(", "):
-            said[name] = tuple(row[1:])
-    del said["From a side whose HELLO"]
-    assert said == there
-
-
-def test_error_numbers() -> None:
-    said = [row for row in rows(section(page(PROTOCOL_PAGE), "ERRORS")) if row[0].isdigit()]
-    assert said == [[str(number), name] for number, name in enumerate(error_names(), 1)]
-
-
-def test_keys_and_labels() -> None:
-    """Every label that goes into a key is on the page as it stands."""
-    text = page(PROTOCOL_PAGE)
-    derived = re.findall(r'"(vmferry [\w ]+ v1)"', source("helper/session.c") + source("helper/control.c"))
-    assert len(derived) == 4
-    exporter = re.findall(r'label\[\] = "([\w-]+)"', source("helper/carrier-tls.c"))
-    proofs = set(re.findall(r'mac_of\(proof, "(\w+)"', source("helper/proof.c")))
-    assert exporter and proofs == {"server", "client", "export"}
-    for label in derived + exporter + [f'MAC("{label}")' for label in proofs]:
-        assert label in text, label
-
-
-def test_magics() -> None:
-    for name in ("preamble_magic", "rejection_magic"):
-        found = re.search(rf"{name}\[8\] = \{{(.*?)\}}", source("helper/protocol.c"))
-        assert found
-        values = [re.fullmatch(r"'(\\n|.)'|(\d+)", item.strip()) for item in found[1].split(",")]
-        data = bytes(ord(v[1].replace("\\n", "\n")) if v[1] else int(v[2]) for v in values if v)
-        assert len(data) == 8 and data.hex(" ") in page(PROTOCOL_PAGE)
-
-
-def test_preamble_kinds() -> None:
-    enum = re.search(r"enum peer_kind \{(.*?)\};", source("common/message.h"), re.S)
-    kinds = dict(re.findall(r"PEER_(\w+) = (\d+),", enum[1])) if enum else {}
-    assert kinds == {"ANY": "0", "CONTROL": "1", "CHANNEL": "2", "RESUME": "3"}
-    said = re.search(r"Kind: 1 control connection, 2 channel connection, 3 resume", flat(page(PROTOCOL_PAGE)))
-    assert said and "kind (1, 2 or 3)" in page(PROTOCOL_PAGE)
-
-
-def test_resuming_numbers() -> None:
-    """The prose says what the table says."""
-    text = flat(page(PROTOCOL_PAGE))
-    names = ("PEERS_MAX", "SILENCE_RESUME", "SILENCE_MAX", "REDIAL_FIRST", "REDIAL_MAX")
-    peers, resume, silence, first, last = (define(f"SESSION_{name}", "helper/session.h", "common/stats.h")
-                                           for name in names)
-    assert f"at most {peers} that are not there yet" in text
-    assert f"for {resume} seconds takes it for lost; for {silence} seconds where" in text
-    assert f"at once, then {first // 1000} ms after that" in text and f"up to {last // 1000000} seconds" in text
-    assert f"{define('DEFAULT_RESUME', 'broker/config.h') // 1000000} seconds unless the option says" in text
-    assert f"its window, {define('DEFAULT_WINDOW_MIB', 'broker/config.h')} MiB unless" in text
-
-
-def test_protocol_numbers() -> None:
-    text = flat(page(PROTOCOL_PAGE))
-    version = define("PROTOCOL_VERSION", "helper/protocol.h")
-    assert f"peer protocol of vmferry, version {version}:" in text
-    assert f"in bytes, at most {define('FRAME_PAYLOAD_MAX', 'helper/protocol.h')}." in text
-    assert f"then 0 to {define('FRAME_TEXT_MAX', 'helper/protocol.h')} bytes of printable text" in text
-    for name in ("PREAMBLE_SIZE", "REJECTION_SIZE"):
-        assert define(name, "helper/protocol.h") == 32
-    assert define("CHANNEL_HELLO_SIZE", "helper/protocol.h") == 16
-
-
-def test_limits() -> None:
-    said = {row[0]: row[1] for row in rows(section(page(PROTOCOL_PAGE), "TIMES AND LIMITS")) if len(row) == 2}
-    for what, (macro, unit, factor) in LIMITS.items():
-        value = define(macro, "helper/session.h", "helper/flow.h", "broker/config.h", "common/stats.h")
-        assert said[what] == f"{value // factor} {unit}".strip(), what
-    dial = re.search(r"DIAL_TIMEOUT = (\d+)", sources("broker"))
-    ring = re.search(r"CONTROL_RING = (\d+) \* 1024", source("helper/control.c"))
-    assert dial and said["Until an endpoint is connected to"] == f"{int(dial[1]) // 1000000} s"
-    assert ring and said["Frames that wait to be sent"] == f"{ring[1]} KiB"
-    assert set(said) - set(LIMITS) <= {"What", "Until an endpoint is connected to", "Frames that wait to be sent"}

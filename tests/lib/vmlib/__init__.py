@@ -14,6 +14,7 @@ restarts    two hosts whose brokers can be restarted
 users       several users on one bus
 calls       calls that are refused, or not waited for
 polkit      a real polkitd on a private bus, a broker that asks it, and an agent that polkitd asks
+docs        reads docs and sources
 nspawn      two booted hosts, vmferry installed in each
 fixtures    pytest fixtures: a work directory that must be left clean
 
