@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vmlib.broker import Broker, wait_until
-from vmlib.ctl import CANCELLED, DONE, FAILED, TIMED_OUT, USAGE, Result, Running, ctl
+from vmlib.broker import Broker
+from vmlib.ctl import CANCELLED, DONE, FAILED, TIMED_OUT, USAGE, Result, Running, ctl, wait_all_finished
 from vmlib.network import Network
 from vmlib.sshd import Sshd
 
@@ -37,8 +37,8 @@ class Two:
 
     def close(self) -> None:
         self.sshd.close()
+        wait_all_finished(self.a, self.b)
         for broker in (self.a, self.b):
-            wait_until(lambda: all(entry[3] == "finished" for entry in broker.list()), f"the end of {broker.list()}", 10)
             broker.close()
 
 
@@ -116,7 +116,8 @@ def test_nobody_listens(two: Two) -> None:
 
 
 def test_host_is_not_known(two: Two) -> None:
-    two.ctl("migrate", "web1", "nowhere.invalid", "--qmp=/x", "--dst-qmp=/y").fails(FAILED, "nowhere.invalid", "resolve")
+    words = ["migrate", "web1", "nowhere.invalid", "--qmp=/x", "--dst-qmp=/y"]
+    two.ctl(*words).fails(FAILED, "nowhere.invalid", "resolve")
 
 
 def test_key_is_refused(two: Two, workdir: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from vmlib.broker import wait_until
-from vmlib.ctl import CANCELLED, FAILED, PROGRAM, Result, Running, Terminal, ctl
+from vmlib.ctl import CANCELLED, FAILED, PROGRAM, Result, Running, Terminal, ctl, wait_all_finished
 from vmlib.guest import assert_unharmed
 from vmlib.hosts import Hosts, kill
 from vmlib.migration import Pair
@@ -63,7 +63,8 @@ class Scene:
     def judge_moved(self, result: Result) -> None:
         """It says so, and is right."""
         result.succeeds()
-        assert re.search(r"^web1: done after [\d.]+ m?s; it stood still for [\d.]+ m?s; [\d.]+ MiB sent\.", result.err, re.M)
+        summary = r"^web1: done after [\d.]+ m?s; it stood still for [\d.]+ m?s; [\d.]+ MiB sent\."
+        assert re.search(summary, result.err, re.M), result
         self.assert_done()
 
     def assert_done(self) -> None:
@@ -74,8 +75,7 @@ class Scene:
 
     def assert_stayed(self) -> None:
         """The guest runs on at the source, QEMU is as it was, and no migration goes on."""
-        for broker in self.hosts.brokers:
-            wait_until(lambda: all(entry[3] == "finished" for entry in broker.list()), f"the end of {broker.list()}", 10)
+        wait_all_finished(*self.hosts.brokers)
         self.pair.source.wait_sweeps(2)
         assert_unharmed(self.pair.source.serial())
         assert self.settings() == self.before
@@ -93,7 +93,8 @@ AFTER = pytest.param(["--postcopy=after 1"], marks=needs_postcopy)
 AUTO = pytest.param(["--postcopy=auto"], marks=needs_postcopy)
 
 
-@pytest.mark.parametrize("how", [["--downtime-limit=60s"], ["--downtime-limit=60s", "--multifd=3"], POSTCOPY, AFTER, AUTO])
+@pytest.mark.parametrize("how", [["--downtime-limit=60s"], ["--downtime-limit=60s", "--multifd=3"], POSTCOPY, AFTER,
+                                 AUTO])
 def test_receive_and_send(scene: Scene, how: list[str]) -> None:
     at_destination = [word for word in how if not word.startswith("--downtime")]
     ticket = scene.receive(*at_destination)
@@ -313,8 +314,7 @@ def test_source_qemu_dies(scene: Scene) -> None:
         scene.pair.wait_transferred(4 << 20)
         scene.pair.source.kill()
         run.end().fails(FAILED, "closed the connection", "cancelled")
-    for broker in scene.hosts.brokers:
-        wait_until(lambda: all(entry[3] == "finished" for entry in broker.list()), f"the end of {broker.list()}", 10)
+    wait_all_finished(*scene.hosts.brokers)
 
 
 def test_incoming_that_was_not_deferred(scene: Scene, workdir: Path) -> None:

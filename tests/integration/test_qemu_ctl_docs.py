@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from test_qemu_ctl_ssh import Scene
-from vmlib.broker import ROOT, wait_until
-from vmlib.ctl import Result, environment
+from vmlib.broker import ROOT
+from vmlib.ctl import Result, environment, wait_all_finished
 from vmlib.hosts import kill
 from vmlib.migration import Pair
 from vmlib.network import Network
@@ -65,7 +65,8 @@ class Shell:
         line = line.replace(f"--qmp={MONITOR}", f"--qmp={near.qmp_path}")
         line = line.replace("/var/lib/prometheus/node-exporter", str(self.workdir))
         broker = self.scene.a if at == "a" else self.scene.b
-        run = subprocess.run(["ip", "netns", "exec", network.a if at == "a" else network.b, "bash", "-o", "pipefail", "-c", line],
+        netns = network.a if at == "a" else network.b
+        run = subprocess.run(["ip", "netns", "exec", netns, "bash", "-o", "pipefail", "-c", line],
                              env={**self._env, "DBUS_SYSTEM_BUS_ADDRESS": broker.bus.address}, cwd=self.workdir,
                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=150)
         return Result([line], run.returncode, run.stdout, run.stderr)
@@ -169,5 +170,4 @@ def test_story(scene: Scene, workdir: Path, number: int) -> None:
     if not any("postcopy" in line or "resume" in line for line in lines) and lines is not LOOK:
         scene.pair.source.set_parameters({"downtime-limit": 60_000})
     story(Shell(scene, workdir), *lines)
-    for broker in (scene.a, scene.b):
-        wait_until(lambda: all(entry[3] == "finished" for entry in broker.list()), f"the end of {broker.list()}", 10)
+    wait_all_finished(scene.a, scene.b)

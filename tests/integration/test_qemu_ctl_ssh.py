@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from vmlib.broker import Broker, wait_until
-from vmlib.ctl import CANCELLED, FAILED, Result, Running, ctl
+from vmlib.ctl import CANCELLED, FAILED, Result, Running, ctl, wait_all_finished
 from vmlib.migration import Pair
 from vmlib.network import Network
 from vmlib.sshd import Sshd
@@ -71,8 +71,8 @@ class Scene:
     def close(self) -> None:
         for sshd in self.sshds:
             sshd.close()
+        wait_all_finished(self.a, self.b)
         for broker in (self.a, self.b):
-            wait_until(lambda: all(entry[3] == "finished" for entry in broker.list()), f"the end of {broker.list()}", 10)
             broker.close()
 
 

@@ -46,6 +46,12 @@ class Result:
         return self
 
 
+def wait_all_finished(*brokers: Broker) -> None:
+    """No migration goes on."""
+    for broker in brokers:
+        wait_until(lambda: all(entry[3] == "finished" for entry in broker.list()), f"the end of {broker.list()}", 10)
+
+
 def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     base = {key: value for key, value in os.environ.items() if key.startswith(("ASAN_", "UBSAN_", "VMFERRY_"))}
     return {**base, "PATH": f"{PROGRAM.parent}:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC",
