@@ -150,7 +150,7 @@ static void take_listeners(struct migration *migration)
 {
     for (uint32_t i = 0; i < migration->options.n_streams; i++) {
         struct stream *stream = &migration->streams[i];
-        char what[16];
+        char what[24];
         int r;
 
         snprintf(what, sizeof(what), "listen.%" PRIu32, i);

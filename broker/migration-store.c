@@ -203,7 +203,7 @@ static void remove_one(struct migration *migration, const char *what)
 
 void migration_store(struct migration *migration)
 {
-    char what[16];
+    char what[24];
 
     put(migration, "link", helper_link_fd(migration->helper));
     put(migration, "page", migration->page.fd);
