@@ -228,7 +228,7 @@ static void connected(struct stream *stream, int fd, bool ours)
 
 static void failed(struct stream *stream, enum vf_error error, const char *why)
 {
-    union message m = {.qemu_failed = {.channel = stream->channel, .error = error}};
+    union message m = {.qemu_failed = {.channel = stream->channel, .stream = stream->index, .error = error}};
     char text[MESSAGE_TEXT_MAX + 256];
 
     stream->dialling = false;

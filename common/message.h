@@ -148,6 +148,7 @@ struct message_qemu {
 struct message_qemu_failed {
     struct message_header header;
     uint32_t channel;
+    uint32_t stream;
     uint32_t error; /* enum vf_error */
     char text[MESSAGE_TEXT_MAX];
 };

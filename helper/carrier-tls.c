@@ -16,6 +16,7 @@
  * which one send(2) empties; so a batch of records costs one system call each way.
  */
 
+enum { REFILLS_MAX = 4 /* of one recv() */ };
 enum { RECORD_MAX = 16384, RECORD_OVERHEAD = 512 /* header, tag, and a KeyUpdate before it */ };
 
 /* The suites that a SHA-256 PSK can have; tried on GnuTLS 3.7.9. */
@@ -173,7 +174,7 @@ static ssize_t tls_recv(struct carrier *carrier, struct ring *ring, size_t max)
 
     if (max > CARRIER_BATCH)
         max = CARRIER_BATCH;
-    for (;;) {
+    for (int i = 0; i < REFILLS_MAX; i++) {
         while (got < max && ring_room(ring) > 0) {
             n = recv_record(tls, ring, max - got);
             if (n == -EAGAIN)
@@ -188,6 +189,7 @@ static ssize_t tls_recv(struct carrier *carrier, struct ring *ring, size_t max)
         if (n <= 0)
             return n;
     }
+    return -EAGAIN; /* records without a byte for us, one after the other: others have their turn */
 }
 
 static ssize_t tls_send(struct carrier *carrier, struct ring *ring)

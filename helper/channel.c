@@ -223,32 +223,6 @@ void channel_announce(struct channel *channel)
                     "The broker is gone, so that no connection can be made for a new channel.");
 }
 
-void channel_dial(struct session *session, uint32_t stream)
-{
-    struct channel *first = NULL;
-    union message m = {0};
-
-    /* QEMU takes its connections in the order of accept(2): one at a time, in the source's order. */
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
-        struct channel *channel = &session->channels[i];
-
-        if (channel->stage == CHANNEL_OPENING && channel->stream == stream && channel->dial != DIAL_DONE &&
-            (!first || channel->number < first->number))
-            first = channel;
-    }
-    if (!first || first->dial == DIAL_ASKED || !first->carrier)
-        return;
-    /* A new QEMU looks at the first bytes at once, so they should be there; what stays silent is graced. */
-    if (first->in.ring.end == 0 && !first->in.ending && !first->graced)
-        return;
-    first->dial = DIAL_ASKED;
-    m.need_qemu.channel = first->number;
-    m.need_qemu.stream = stream;
-    if (!link_send(session->link, MESSAGE_NEED_QEMU, &m, -1))
-        session_end(session, VF_ERROR_HELPER_FAILED, true,
-                    "The broker is gone, so that QEMU cannot be connected for a new channel.");
-}
-
 void channel_ack(struct channel *channel)
 {
     if (channel->in.told != channel->in.ring.begin)
@@ -295,15 +269,32 @@ void channel_detach(struct channel *channel)
     channel_watch(channel);
 }
 
+/* The channel of the lowest number from there on that is in a slot; NULL when there is none. */
+static struct channel *next_known(struct session *session, uint64_t from)
+{
+    struct channel *next = NULL;
+
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
+        struct channel *channel = &session->channels[i];
+
+        if (channel->stage != CHANNEL_UNUSED && channel->number >= from &&
+            (!next || channel->number < next->number))
+            next = channel;
+    }
+    return next;
+}
+
 void channel_announce_all(struct session *session)
 {
-    for (size_t i = 0; i < STATS_CHANNELS_MAX && !session_halted(session); i++) {
-        struct channel *channel = &session->channels[i];
+    struct channel *channel;
+
+    for (uint64_t from = 0; !session_halted(session) && (channel = next_known(session, from));
+         from = (uint64_t)channel->number + 1) {
         struct frame frame = {.type = FRAME_CLOSE, .channel = channel->number};
 
         if (channel_lives(channel)) {
             channel_announce(channel);
-        } else if (channel->stage == CHANNEL_CLOSED && session->adopted_again) {
+        } else if (session->adopted_again) {
             if (!channel->close_sent) {
                 frame.type = FRAME_REFUSED;
                 frame.refusal.error = VF_ERROR_INTERRUPTED;
@@ -335,7 +326,9 @@ static void channel_tell(struct channel *channel)
         channel_ack(channel);
     else if (in->ring.begin != in->told)
         control_ack_later(session);
-    if (channel_ended(channel) && !channel->close_sent && !session_halted(session)) {
+    /* After a loss not before the connection is back: FIN and the last ACK, which make it true, come then. */
+    if (channel_ended(channel) && !channel->close_sent && (channel->carrier || channel->close_received) &&
+        !session_halted(session)) {
         struct frame close = {.type = FRAME_CLOSE, .channel = channel->number};
 
         channel->close_sent = true;
@@ -368,6 +361,10 @@ void channel_end_if_complete(struct session *session)
 
     if (session->role != ROLE_OUTGOING || session->control.close_sent || !session_complete(session))
         return;
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        if (channel_lives(&session->channels[i]))
+            return; /* this side's ledger is proved, but the peer has yet to hear of it: its CLOSE comes back
+                       here */
     session->control.close_sent = true;
     control_send(session, &close);
 }
@@ -431,6 +428,9 @@ void channel_update(struct channel *channel)
     if (channel->stage == CHANNEL_OPENING && channel->qemu && channel->carrier) {
         channel->stage = CHANNEL_OPEN;
         session_set_state(session, STATE_ACTIVE);
+        if (session->given_up)
+            session->resume_timer = sd_event_source_disable_unref(session->resume_timer);
+        session->given_up = false;
     }
     publish(channel, channel->stage == CHANNEL_OPEN ? STATS_CHANNEL_OPEN : STATS_CHANNEL_OPENING);
     channel_tell(channel);

@@ -11,8 +11,9 @@
 #include "common/cleanup.h"
 
 enum {
-    CONTROL_RING = 128 * 1024
-}; /* far more than is ever on the way; a peer that does not read is cut off */
+    LINGER_READS = 64,         /* of a turn */
+    CONTROL_RING = 128 * 1024, /* far more than is ever on the way; a peer that does not read is cut off */
+};
 
 void control_clear(struct session *session)
 {
@@ -130,7 +131,9 @@ static void on_hello(struct session *session, const struct frame *frame)
         send_hello(session);
     if (session_halted(session))
         return;
-    session->resume_timer = sd_event_source_disable_unref(session->resume_timer);
+    session->n_rejections = 0;
+    if (!session->given_up)
+        session->resume_timer = sd_event_source_disable_unref(session->resume_timer);
     if (session->state == STATE_WAITING ||
         (session->state == STATE_INTERRUPTED && session->next_channel == 0))
         session_set_state(session, STATE_CONNECTED);
@@ -221,7 +224,8 @@ static void on_channel_frame(struct session *session, const struct frame *frame)
 
     if (!channel) {
         /* It may just have closed here, or been refused; only one that never was is a lie. */
-        if (frame->channel >= session->next_channel && frame->type == FRAME_REFUSED && session->adopted_again)
+        if (frame->channel >= session->next_channel && frame->type == FRAME_REFUSED &&
+            session->adopted_again && session->role == ROLE_INCOMING)
             session->next_channel = frame->channel + 1; /* given up before its OPEN came through */
         else if (frame->channel >= session->next_channel)
             lie(session, frame, "a frame for a channel that never was");
@@ -237,9 +241,11 @@ static void on_channel_frame(struct session *session, const struct frame *frame)
         }
         link_log(session->link, LOG_WARNING, "The peer refused channel %" PRIu32 ": %s", channel->number,
                  frame->refusal.text);
-        if (frame->refusal.error == VF_ERROR_LIMIT_EXCEEDED || frame->refusal.error == VF_ERROR_INTERRUPTED)
+        if (frame->refusal.error == VF_ERROR_LIMIT_EXCEEDED || frame->refusal.error == VF_ERROR_INTERRUPTED) {
             channel_close(channel);
-        else
+            if (session->role == ROLE_INCOMING)
+                channel_dial(session, channel->stream); /* the next one's turn */
+        } else
             session_end(session, frame->refusal.error, false, "%s", frame->refusal.text);
         return;
     case FRAME_ACK:
@@ -446,14 +452,14 @@ void control_linger(struct session *session)
         }
         /* A close with unread bytes would reset the connection and take the last frame with it. */
         shutdown(control->carrier->fd, SHUT_WR);
-        do {
-            n = socket_recv(control->carrier->fd, &iov, 1);
-        } while (n > 0);
-        if (n == -EAGAIN) {
+        for (int i = 0; i < LINGER_READS && (n = socket_recv(control->carrier->fd, &iov, 1)) > 0; i++)
+            ;
+        if (n > 0 || n == -EAGAIN) {
             carrier_watch(control->carrier, EPOLLIN);
             return;
         }
     }
+    carrier_watch(control->carrier, 0);
     link_exit(session->link);
 }
 

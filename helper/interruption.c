@@ -53,6 +53,7 @@ static void give_channels_up(struct session *session)
         session_end(session, VF_ERROR_NONE, false, "%s", "");
         return;
     }
+    session->given_up = true;
     session->main_closed = false; /* what is lost now has to come again before this can be done */
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
         channel_close(&session->channels[i]);

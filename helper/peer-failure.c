@@ -14,8 +14,11 @@ static void resume_failed(struct peer *peer, int r)
 {
     struct session *session = peer->session;
 
-    if (r != -ECONNREFUSED && r != -EKEYREJECTED)
+    if (r != -ECONNREFUSED && r != -EKEYREJECTED) {
+        session->n_rejections = 0;
         session_redial(session);
+    } else if (++session->n_rejections < SESSION_REJECTIONS && !session_complete(session))
+        session_redial(session); /* anybody on the way can say so, and a gate that has just been started */
     else if (r == -ECONNREFUSED && peer->carrier->rejected == VF_ERROR_CANCELLED)
         session_end(session, VF_ERROR_CANCELLED, false,
                     "Cancelled at the destination, while the network was away.");
@@ -78,6 +81,8 @@ void peer_connecting_failed(struct peer *peer, int r)
 {
     struct session *session = peer->session;
 
+    if (peer->kind == PEER_CHANNEL && !channel_find(session, peer->channel))
+        return; /* the channel has ended meanwhile */
     if (r == -EBADMSG)
         session_end(session, VF_ERROR_PROTOCOL_MISMATCH, true,
                     "The peer greeted channel %u with what cannot be. " ADVICE, peer->channel);

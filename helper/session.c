@@ -162,9 +162,9 @@ static void on_qemu(struct session *session, const struct message_qemu *m, int f
     if (m->stream >= session->n_streams)
         return;
     if (session->role == ROLE_INCOMING) {
-        channel = channel_find(session, m->channel);
-        if (!channel || channel->dial != DIAL_ASKED)
-            return; /* it has ended meanwhile */
+        channel = channel_dialled(session, m->channel, m->stream);
+        if (!channel)
+            return;
     } else if (session->control.close_sent) {
         return; /* the migration is done */
     } else {
@@ -199,7 +199,7 @@ static void on_peer_failed(struct session *session, const struct message_peer_fa
         session_end(session, m->error, true, "%s", m->text);
     else if (m->serial == session->resume_serial)
         session_redial(session);
-    else
+    else if (sync_awaits_peer(session, PEER_CHANNEL, m->serial)) /* else it was for what is lost already */
         session_interrupt(session, "%s", m->text);
 }
 
@@ -207,13 +207,21 @@ static void on_qemu_failed(struct session *session, const struct message_qemu_fa
 {
     struct channel *channel = channel_find(session, m->channel);
 
+    if (m->stream >= session->n_streams)
+        return;
+    session->dialling &= ~(1U << m->stream);
     if (channel && channel->dial == DIAL_ASKED)
         session_end(session, m->error, true, "%s", m->text);
+    else
+        channel_dial(session, m->stream); /* that one was given up meanwhile */
 }
 
 /* The broker ends it. A source that is cut off goes on until it can tell its peer. */
 static void on_end(struct session *session, const struct message_end *m)
 {
+    session_clean_up(session); /* the connection may be lost already, and the loop has yet to act upon it */
+    if (session->over)
+        return;
     if (session->role != ROLE_OUTGOING || session->state != STATE_INTERRUPTED || session->control.greeted) {
         session_end(session, m->error, true, "%s", m->text);
         return;

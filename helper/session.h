@@ -13,6 +13,7 @@
  *     peer-failure.c   what the migration comes to when one fails at the source
  *     control.c        the control connection: frames, acknowledgements, pings
  *     channel.c        one connection of QEMU's and the two flows over it
+ *     channel-dial.c   the destination's connections to QEMU, one at a time
  */
 
 #include <stdbool.h>
@@ -38,6 +39,7 @@
 #define SESSION_GRACE          100000  /* µs until a silent channel is connected to QEMU all the same */
 #define SESSION_LINGER         2000000 /* µs for the last frame to reach the peer */
 #define SESSION_RECOVERY       86400000000ULL /* µs in which to recover a paused post-copy: a day */
+#define SESSION_REJECTIONS     3 /* in a row, until it is believed that the peer has given the migration up */
 #define SESSION_REDIAL_FIRST   200000  /* µs until the peer is dialled again after a loss, doubled up to */
 #define SESSION_REDIAL_MAX     5000000 /* this, give or take a quarter */
 
@@ -133,6 +135,7 @@ struct session {
     uint32_t control_serial;       /* source: of the NEED_PEER for the first control connection */
     uint32_t resume_serial;        /* source: of the NEED_PEER for the next one; 0: none is on its way */
     uint64_t redial;               /* µs until the next try */
+    uint32_t n_rejections;         /* of the connections that were to follow, in a row */
     uint64_t resume_timeout;       /* µs */
     size_t window;                 /* bytes */
     struct stats *stats;           /* mapped; shared with the broker */
@@ -143,9 +146,11 @@ struct session {
     struct peer peers[SESSION_PEERS_MAX];
     uint32_t next_channel;
     uint32_t next_serial;
-    uint32_t n_refused;      /* peer connections that failed to prove themselves, for the log */
-    uint32_t main_stream;    /* the source's first */
-    uint32_t lost_streams;   /* bits: a channel was lost, and none has come in its place */
+    uint32_t n_refused;    /* peer connections that failed to prove themselves, for the log */
+    uint32_t main_stream;  /* the source's first */
+    uint32_t lost_streams; /* bits: a channel was lost, and none has come in its place */
+    uint32_t dialling; /* destination, bits: the broker was asked for a connection to this stream's QEMU */
+    bool given_up; /* after a loss, and nothing has come in the channels' place; resume_timer bounds that */
     bool main_closed;        /* a channel of that has ended well */
     bool over;               /* the result stands; only the last frame may still be on its way */
     uint64_t sent, received; /* bytes, all channels */
@@ -275,6 +280,9 @@ void channel_update_all(struct session *session);
 
 /* Begins a new round of the bandwidth limit. */
 void channel_share_out(struct session *session);
+
+/* Destination: the broker has answered. The channel that takes the connection; NULL: none does any more. */
+struct channel *channel_dialled(struct session *session, uint32_t number, uint32_t stream);
 
 /* Sends the acknowledgement that is due, if any. */
 void channel_ack(struct channel *channel);

@@ -81,13 +81,16 @@ void sync_answer(struct session *session, uint64_t cookie)
         sync_tell_state(session);
     ask_for_peer(session, PEER_CONTROL, session->control_serial);
     ask_for_peer(session, PEER_RESUME, session->resume_serial);
+    session->dialling = 0;
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
         const struct channel *channel = &session->channels[i];
         union message m = {.need_qemu = {.channel = channel->number, .stream = channel->stream}};
 
         if (session->role == ROLE_OUTGOING && channel_lives(channel))
             ask_for_peer(session, PEER_CHANNEL, channel->serial);
-        if (channel_awaits_qemu(channel))
+        if (channel_awaits_qemu(channel)) {
+            session->dialling |= 1U << channel->stream;
             link_send(session->link, MESSAGE_NEED_QEMU, &m, -1);
+        }
     }
 }

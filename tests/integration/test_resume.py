@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from vmlib.broker import Broker, wait_until
 from vmlib.fake_qemu import FakeQemu
+from vmlib.faulty import FaultyProxy
 from vmlib.hosts import Hosts, Tunnel
 from vmlib.network import Network, ip
 from vmlib.supplied import NO_PORT, add_peers
@@ -114,3 +115,29 @@ def test_peer_connections_are_supplied_again(hosts: Hosts, security: str) -> Non
     assert outgoing.wait() == "done" and incoming.wait() == "done"
     for sock in kept:
         sock.close()
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+@pytest.mark.parametrize("security", ["tls", "plain"])
+def test_last_end_while_cut(hosts: Hosts, security: str, side: str) -> None:
+    """Everything is delivered and one side has ended; the other QEMU ends while the hosts do not hear each other."""
+    incoming = hosts.prepare(security=security)
+    with FaultyProxy(("127.0.0.1", hosts.destination.peer_port())) as proxy:
+        outgoing = hosts.start(incoming, endpoint=("s", proxy.endpoint))
+        with FakeQemu.listen(incoming.socket()) as listener, FakeQemu.connect(outgoing.socket()) as source:
+            source.send_pattern(1, 5000).result(10)
+            with listener.accept() as destination:
+                destination.recv_pattern(1, 5000)
+                first, last = (destination, source) if side == "source" else (source, destination)
+                first.shut_wr()
+                assert last.recv_until_eof() == b""
+                time.sleep(0.2)  # the acknowledgement is there as well, or it is lost: both must do
+                proxy.silence()
+                proxy.reset()
+                for migration in (outgoing, incoming):
+                    migration.wait_state("interrupted")
+                last.shut_wr()
+                time.sleep(0.3)
+                proxy.mend()
+                assert outgoing.wait(30) == "done" and incoming.wait(30) == "done"
+                assert first.recv_until_eof() == b""
