@@ -18,6 +18,7 @@ from vmlib.scene import Scene, Victim
 from vmlib.wire import (OPEN, RESUME, Ticket, Unproved, connect, derive, preamble, prove_accepting, recv_exact,
                         rejection, wait_eof)
 
+PART = 128 << 10
 LIMIT = 3  # times that the peer may be dialled in a second, after the first two at once
 
 
