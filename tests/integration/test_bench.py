@@ -13,6 +13,8 @@ from vmlib.bench import SECTIONS, TUNNELS, bench, measure, names, needs_root
 from vmlib.broker import ROOT
 
 DOCUMENT = ROOT / "docs" / "performance.md"
+pytestmark = pytest.mark.qemu  # on the release build: its programs are measured, not checked
+
 NO_RESUME = ("vmferry-plain-no-resume", "vmferry-tls-no-resume")
 
 

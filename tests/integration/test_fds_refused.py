@@ -225,7 +225,7 @@ def test_vsock(giver: Giver, member: str) -> None:
             listener.listen()
             a.connect(listener.getsockname())
         except OSError as error:
-            pytest.skip(f"the kernel has no vsock loopback: {error}")
+            pytest.skip(f"kernel: no vsock loopback: {error}")
         with listener.accept()[0]:
             if member == "AddStream":
                 giver.assert_refused(member, a, "not a UNIX socket")
