@@ -89,6 +89,7 @@ struct migration {
     char helper_unit[HELPER_UNIT_MAX]; /* stays known when the helper has gone; "": none, or not yet */
     bool expects_peers;                /* holds the peer port */
     uint32_t n_helper_logs;
+    uint32_t n_interruptions;
     uint32_t n_strangers;   /* connections of others to its sockets */
     uint32_t n_over_quota;  /* connections beyond MaxChannelsPerUser=, MaxChannelsInAll= */
     struct stats_page page; /* the helper's counters */
@@ -103,7 +104,7 @@ struct migration {
     bool stored;              /* it is in the FD store, and what changes is told there */
     uint32_t record_number;   /* of its last record there */
     uint32_t supplied_number; /* of the last socket that was supplied */
-    bool restored;            /* another broker had made it */
+    bool restored; /* another broker had made it, and its helper has yet to say in which state it is */
     uint64_t sync; /* its helper has yet to answer SYNC with this: what it asked before is void; 0: it has */
     sd_bus_slot *tie_slot; /* whether that is still there */
     char *tied_to;         /* owned; tie-to-caller: its name on the bus; NULL: not tied */
