@@ -185,8 +185,12 @@ static void take_supplied(struct migration *migration, const char *name)
     if (migration->supplied_number < number)
         migration->supplied_number = number;
     if (peer) {
-        if (migration->supplied.n_peers < SUPPLIED_PEERS_MAX)
-            supplied_put_peer(&migration->supplied, store_take(migration->manager->store, name), number);
+        if (migration->supplied.n_peers < SUPPLIED_PEERS_MAX) {
+            int fd = store_take(migration->manager->store, name);
+
+            supplied_remember(&migration->supplied, fd);
+            supplied_put_peer(&migration->supplied, fd, number);
+        }
     } else {
         stream_restore(&migration->streams[stream], store_take(migration->manager->store, name), ours,
                        number);

@@ -404,6 +404,8 @@ void stream_restore(struct stream *stream, int fd, bool ours, uint32_t number)
 
     if (stream->n_supplied == SUPPLIED_MAX)
         return;
+    if (!ours)
+        supplied_remember(&stream->migration->supplied, fd); /* none may come twice to us, either */
     stream->supplied[stream->n_supplied].ours = ours;
     stream->supplied[stream->n_supplied].number = number;
     stream->supplied[stream->n_supplied++].fd = fd_steal(&owned);
