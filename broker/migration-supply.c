@@ -135,7 +135,7 @@ int migration_add_peer(struct migration *migration, int fd, sd_bus_error *error)
                          SUPPLIED_PEERS_MAX, migration->id_text);
     }
     peer_name(migration, migration->supplied_number, name);
-    store_put(migration->manager->store, name, taken);
+    migration_store_socket(migration, name, taken);
     peer_dial_supply(migration);
     return 0;
 }

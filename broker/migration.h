@@ -201,6 +201,9 @@ void migration_on_helper_unit(struct helper_link *link, void *userdata);
 void migration_store_name(const struct migration *migration, char ret[static STORE_NAME_MAX],
                           const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* A socket of it that waits to be needed: room stays for the next record of each that runs. Borrows fd. */
+void migration_store_socket(const struct migration *migration, const char *name, int fd);
+
 /* It is made: from here on it outlives the broker. */
 void migration_store(struct migration *migration);
 

@@ -29,7 +29,7 @@ struct store {
     TAILQ_HEAD(, entry) entries;
 };
 
-static void notify(const char *verb, const char *name, const int *fd)
+static bool notify(const char *verb, const char *name, const int *fd)
 {
     char text[STORE_NAME_MAX + 64];
     int r;
@@ -42,6 +42,7 @@ static void notify(const char *verb, const char *name, const int *fd)
             "The service manager did not take %s=1 of '%s': %s. What it belongs to does not outlive this "
             "vmferryd.",
             verb, name, strerror(-r));
+    return r >= 0;
 }
 
 static struct entry *entry_new(struct store *store, const char *name, int fd)
@@ -158,17 +159,24 @@ bool store_has_room(const struct store *store, size_t n)
     return !store->active || (store->n + n <= store->max && store->names + n * STORE_NAME_MAX <= NAMES_MAX);
 }
 
-void store_put(struct store *store, const char *name, int fd)
+bool store_put(struct store *store, const char *name, int fd, size_t leave)
 {
+    struct entry *entry;
+
     if (!store->active || store->frozen || fd < 0)
-        return;
-    if (!store_has_room(store, 1) || !entry_new(store, name, -1)) {
+        return false;
+    entry = store_has_room(store, 1 + leave) ? entry_new(store, name, -1) : NULL;
+    if (!entry) {
         log_event(LOG_WARNING, NULL, NULL,
                   "The FD store is full: '%s' does not outlive this vmferryd (FileDescriptorStoreMax=).",
                   name);
-        return;
+        return false;
     }
-    notify("FDSTORE", name, &fd);
+    if (!notify("FDSTORE", name, &fd)) {
+        entry_free(store, entry);
+        return false;
+    }
+    return true;
 }
 
 void store_remove(struct store *store, const char *name)

@@ -199,7 +199,7 @@ static int make_dial(struct stream *stream)
         return -errno;
     stream->dial_channel = stream->channel;
     dial_name(stream, name);
-    store_put(stream->migration->manager->store, name, stream->dial);
+    migration_store_socket(stream->migration, name, stream->dial);
     return 0;
 }
 
@@ -392,7 +392,7 @@ int stream_supply(struct stream *stream, int fd, bool ours, sd_bus_error *error)
     stream->supplied[stream->n_supplied].number = ++migration->supplied_number;
     stream->supplied[stream->n_supplied].fd = fd_steal(&owned);
     supplied_name(stream, stream->n_supplied++, name);
-    store_put(migration->manager->store, name, fd);
+    migration_store_socket(migration, name, fd);
     if (stream->dialling && try_connect(stream, 0) && stream->retry)
         sd_event_source_set_enabled(stream->retry, SD_EVENT_OFF);
     return 0;
