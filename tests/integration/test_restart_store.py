@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from vmlib.broker import BusError, Migration
 from vmlib.hosts import Hosts, assert_failed
 from vmlib.managed import ManagedBroker
 from vmlib.restarts import brokers, carry
+from vmlib.supplied import NO_PATH
 
 
 def memory(data: bytes, sealed: bool = True) -> int:
@@ -120,3 +122,19 @@ def test_store_takes_less_than_it_says(workdir: Path) -> None:
         assert second.path not in [row[5] for row in broker.list()] or second.get("State") == "finished"
         first.cancel()
         first.wait_finished()
+
+
+def test_sockets_leave_room_for_records(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many sockets are brought, what changes of a migration can still be stored."""
+    monkeypatch.setenv("FDSTORE", "12")
+    with ManagedBroker(workdir, "d", limit=12) as broker, ExitStack() as stack:
+        migration = broker.prepare("a", {"sockets": NO_PATH})
+        for _ in range(12):
+            stack.enter_context(closing(migration.call("OpenStream", "s", "migrate")[0]))
+        assert "The FD store is full" in broker.log()
+        migration.set_limit(12345)
+        broker.crash()
+        assert broker.store.refused == []
+        assert migration.get("BandwidthLimit") == 12345
+        migration.cancel()
+        migration.wait_finished()
