@@ -458,12 +458,9 @@ int streams_make_paths(struct migration *migration, sd_bus_error *error)
         else
             snprintf(path, sizeof(path), "%s/%s/%s/%s.sock", runtime_dir, migration_role_text(migration),
                      migration->id_text, stream);
-        if (strlen(path) >= QEMU_SOCKET_PATH_MAX)
-            return error_set(
-                error, VF_ERROR_PATH_TOO_LONG,
-                "The socket path '%s' of the stream '%s' has %zu bytes; UNIX sockets allow %d. Give a "
-                "shorter one in 'sockets'.",
-                path, stream, strlen(path), QEMU_SOCKET_PATH_MAX - 1);
+        r = options_check_path(path, stream, error);
+        if (r < 0)
+            return r;
         strcpy(migration->streams[i].path, path);
         needs_directory = needs_directory || !given;
     }
