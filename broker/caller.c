@@ -11,6 +11,10 @@
 #include "log.h"
 #include "manager.h"
 
+/* Calls that wait for polkit, which may be for minutes: of one user, and all of them. */
+#define ASKED_PER_USER 16
+#define ASKED_MAX      64
+
 struct call {
     TAILQ_ENTRY(call) entry;
     struct manager *manager;
@@ -25,6 +29,7 @@ static void call_free(struct call *call)
 {
     TAILQ_REMOVE(&call->manager->calls, call, entry);
     call->manager->n_calls--;
+    call->manager->n_asked -= call->asked;
     sd_bus_slot_unref(call->slot);
     sd_bus_message_unref(call->m);
     free(call);
@@ -56,9 +61,9 @@ static int too_many(uint32_t n, const char *whose, sd_bus_error *error)
 {
     return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
                      "%" PRIu32
-                     " calls of %s are waiting already, which is the limit (MaxCallsPerUser=). "
-                     "Wait for their answers.",
-                     n, whose);
+                     " calls of %s are waiting already, which is the limit (MaxCallsPerUser=; for polkit "
+                     "%d at most). Wait for their answers.",
+                     n, whose, ASKED_PER_USER);
 }
 
 static int on_answer(sd_bus_message *reply, void *userdata, sd_bus_error *unused)
@@ -82,17 +87,22 @@ static int on_answer(sd_bus_message *reply, void *userdata, sd_bus_error *unused
 static int ask(struct call *call, uid_t uid, sd_bus_error *error)
 {
     struct manager *manager = call->manager;
+    uint32_t max = manager->config->max_calls_per_user, of_user = 0;
     struct call *other;
-    uint32_t of_user = 0;
     char whose[32];
 
     TAILQ_FOREACH(other, &manager->calls, entry)
     of_user += other->asked && other->authorization.uid == uid;
-    if (of_user >= manager->config->max_calls_per_user) {
+    if (of_user >= (max < ASKED_PER_USER ? max : ASKED_PER_USER)) {
         snprintf(whose, sizeof(whose), "uid %u", uid);
         return too_many(of_user, whose, error);
     }
+    if (manager->n_asked >= ASKED_MAX)
+        return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
+                         "%" PRIu32 " calls wait for polkit already, which is the limit. Try again.",
+                         manager->n_asked);
     call->asked = true;
+    manager->n_asked++;
     call->slot = sd_bus_slot_unref(call->slot);
     return authorize_ask(manager, &call->authorization, sd_bus_message_get_sender(call->m), on_answer, call,
                          &call->slot);
@@ -138,10 +148,11 @@ int caller_resolve(struct manager *manager, sd_bus_message *m, enum action actio
     of_sender += strcmp(sd_bus_message_get_sender(call->m), sd_bus_message_get_sender(m)) == 0;
     if (of_sender >= config->max_calls_per_user)
         return too_many(of_sender, "this connection", error);
-    if (manager->n_calls >= config->max_calls)
+    /* Those that wait for polkit have limits of their own: none of root's is refused for them. */
+    if (manager->n_calls - manager->n_asked >= config->max_calls)
         return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
                          "%" PRIu32 " calls are waiting already, which is the limit (MaxCalls=). Try again.",
-                         manager->n_calls);
+                         manager->n_calls - manager->n_asked);
     call = calloc(1, sizeof(*call));
     if (!call)
         return -ENOMEM;

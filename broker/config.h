@@ -66,7 +66,7 @@ struct config {
     uint32_t max_channels; /* of one migration */
     uint32_t max_channels_per_user;
     uint32_t max_channels_in_all;
-    uint32_t max_calls; /* that wait for an answer of the bus or of polkit */
+    uint32_t max_calls; /* that wait until it is known who calls */
     uint32_t max_calls_per_user;
     uint32_t max_gate;       /* connections at the peer port that have said nothing yet */
     uint64_t window;         /* bytes */

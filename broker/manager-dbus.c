@@ -131,15 +131,36 @@ static int call_start_outgoing(struct manager *manager, sd_bus_message *m, uid_t
     return call_new(manager, m, ROLE_OUTGOING, uid, error);
 }
 
+/* Before it is held until it is known who calls: what nothing can come of is refused, so that what is held is
+ * small. */
+static int check_new(struct manager *manager, sd_bus_message *m, enum message_role role, sd_bus_error *error)
+{
+    const char *vm, *ticket = "";
+    int r = manager_read_call(m, role, &vm, &ticket, error);
+
+    if (r >= 0 && strlen(ticket) >= TICKET_TEXT_MAX)
+        return error_set(error, VF_ERROR_INVALID_TICKET,
+                         "That is no ticket: it has %zu bytes, and none has more than %d. Pass exactly the "
+                         "text that PrepareIncoming gave, from 'vmferry1:' to its end.",
+                         strlen(ticket), TICKET_TEXT_MAX - 1);
+    if (r >= 0)
+        r = options_check(m, role, manager->config, error);
+    return r < 0 ? r : sd_bus_message_rewind(m, true);
+}
+
 static int on_prepare_incoming(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
-    return caller_resolve(userdata, m, ACTION_PREPARE, call_prepare_incoming, error);
+    int r = check_new(userdata, m, ROLE_INCOMING, error);
+
+    return r < 0 ? r : caller_resolve(userdata, m, ACTION_PREPARE, call_prepare_incoming, error);
 }
 
 static int on_start_outgoing(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
     int r = sd_bus_message_sensitive(m); /* the ticket */
 
+    if (r >= 0)
+        r = check_new(userdata, m, ROLE_OUTGOING, error);
     return r < 0 ? r : caller_resolve(userdata, m, ACTION_START, call_start_outgoing, error);
 }
 

@@ -39,6 +39,7 @@ struct manager {
     uint32_t n_finished;
     TAILQ_HEAD(, call) calls; /* waiting until it is known who calls, and whether he may */
     uint32_t n_calls;
+    uint32_t n_asked;     /* of those: that wait for polkit */
     uint64_t n_questions; /* to polkit, so that each has a name of its own */
     uint32_t n_denied;    /* for the log */
 };

@@ -173,6 +173,22 @@ static int call_add_peer_connection(struct manager *manager, sd_bus_message *m, 
     return r < 0 ? r : sd_bus_reply_method_return(m, NULL);
 }
 
+/* Before it is held until it is known who calls: a stream's name is short. */
+static int check_held(sd_bus_message *m, sd_bus_error *error)
+{
+    const char *name;
+    int r;
+
+    if (!sd_bus_message_has_signature(m, "s") && !sd_bus_message_has_signature(m, "sh"))
+        return 0;
+    r = sd_bus_message_read(m, "s", &name);
+    if (r >= 0 && strlen(name) >= MESSAGE_STREAM_MAX)
+        return error_set(error, VF_ERROR_NO_SUCH_STREAM,
+                         "The name of a stream has at most %d bytes, not %zu. See 'streams'.",
+                         MESSAGE_STREAM_MAX - 1, strlen(name));
+    return r < 0 ? r : sd_bus_message_rewind(m, true);
+}
+
 static int on_method(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
     static const struct {
@@ -184,11 +200,19 @@ static int on_method(sd_bus_message *m, void *userdata, sd_bus_error *error)
         {"AddStream", call_add_stream}, {"AddPeerConnection", call_add_peer_connection},
     };
     struct migration *migration = userdata;
+    int r = check_held(m, error);
 
+    if (r < 0)
+        return r;
     for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
         if (strcmp(sd_bus_message_get_member(m), calls[i].member) == 0)
             return caller_resolve(migration->manager, m, ACTION_MANAGE, calls[i].call, error);
     return -ENOSYS;
+}
+
+static int limit_invalid(sd_bus_error *error)
+{
+    return error_invalid(error, "BandwidthLimit is of type 't' (bytes/s, 0 = none).");
 }
 
 static int call_set_limit(struct manager *manager, sd_bus_message *m, uid_t uid, sd_bus_error *error)
@@ -207,7 +231,7 @@ static int call_set_limit(struct manager *manager, sd_bus_message *m, uid_t uid,
     if (r >= 0)
         r = sd_bus_message_read(m, "v", "t", &limit);
     if (r < 0)
-        return error_invalid(error, "BandwidthLimit is of type 't' (bytes/s, 0 = none).");
+        return limit_invalid(error);
     migration_set_limit(migration, limit);
     return sd_bus_reply_method_return(m, NULL);
 }
@@ -219,7 +243,7 @@ static int call_set_limit(struct manager *manager, sd_bus_message *m, uid_t uid,
 static int on_set_limit(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
     struct manager *manager = userdata;
-    const char *interface, *property;
+    const char *interface, *property, *type;
     int r;
 
     if (!sd_bus_message_is_method_call(m, "org.freedesktop.DBus.Properties", "Set") ||
@@ -230,7 +254,11 @@ static int on_set_limit(sd_bus_message *m, void *userdata, sd_bus_error *error)
         return r;
     if (strcmp(interface, MIGRATION_INTERFACE) == 0 && strcmp(property, "BandwidthLimit") == 0 &&
         manager_find_path(manager, sd_bus_message_get_path(m))) {
-        r = sd_bus_message_rewind(m, true);
+        r = sd_bus_message_peek_type(m, NULL, &type);
+        if (r >= 0 && strcmp(type, "t") != 0)
+            return limit_invalid(error);
+        if (r >= 0)
+            r = sd_bus_message_rewind(m, true);
         return r < 0 ? r : caller_resolve(manager, m, ACTION_MANAGE, call_set_limit, error);
     }
     return sd_bus_message_rewind(m, true) < 0 ? -EIO : 0;

@@ -37,6 +37,98 @@ static void draft_freep(struct draft **draft)
     free(*draft);
 }
 
+/* ---- The names in the store ---- */
+
+/* "in-0123456789abcdef-WHAT"; where that is state.N it is a record, and N its number. */
+struct name {
+    char text[STORE_NAME_MAX];
+    enum message_role role;
+    uint64_t id;
+    bool record;
+    uint32_t number;
+    size_t at; /* the how many-th it is in the store, which is in the order in which they were put */
+};
+
+/* All names of one migration: its records, the newest first, then the others as they were put. */
+struct group {
+    const struct name *names;
+    size_t n;
+};
+
+/* false for other names. */
+static bool read_name(const char *text, size_t at, struct name *ret)
+{
+    const char *id = strchr(text, '-');
+
+    if (!id || (strncmp(text, "in-", 3) != 0 && strncmp(text, "out-", 4) != 0))
+        return false;
+    if (strspn(++id, "0123456789abcdef") != 16 || id[16] != '-')
+        return false;
+    *ret = (struct name){
+        .role = text[0] == 'i' ? ROLE_INCOMING : ROLE_OUTGOING, .id = strtoull(id, NULL, 16), .at = at};
+    snprintf(ret->text, sizeof(ret->text), "%s", text);
+    ret->record = sscanf(id + 17, "state.%" SCNu32, &ret->number) == 1;
+    return true;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    const struct name *one = a, *other = b;
+
+    if (one->role != other->role)
+        return one->role < other->role ? -1 : 1;
+    if (one->id != other->id)
+        return one->id < other->id ? -1 : 1;
+    if (one->record != other->record)
+        return one->record ? -1 : 1;
+    if (one->number != other->number)
+        return one->number > other->number ? -1 : 1;
+    return one->at < other->at ? -1 : 1;
+}
+
+static int compare_groups(const void *a, const void *b)
+{
+    const struct group *one = a, *other = b;
+
+    return one->names->at < other->names->at ? -1 : 1;
+}
+
+/* Those that nobody has taken, sorted by their migrations; NULL where there are none, or there is no memory.
+ */
+static struct name *sort_names(const struct store *store, size_t *ret_n)
+{
+    struct name *names;
+    size_t max = 0, at = 0;
+
+    *ret_n = 0;
+    for (const char *text = store_next(store, NULL); text; text = store_next(store, text))
+        max++;
+    names = calloc(max, sizeof(*names));
+    if (!names)
+        return NULL;
+    for (const char *text = store_next(store, NULL); text && at < max; text = store_next(store, text))
+        *ret_n += read_name(text, at++, &names[*ret_n]);
+    qsort(names, *ret_n, sizeof(*names), compare_names);
+    return names;
+}
+
+/* The migrations of which there is a record, in the order of that. */
+static struct group *group_names(const struct name *names, size_t n, size_t *ret_n)
+{
+    struct group *groups = calloc(n, sizeof(*groups));
+
+    *ret_n = 0;
+    for (size_t i = 0, end; groups && i < n; i = end) {
+        for (end = i + 1; end < n && names[end].role == names[i].role && names[end].id == names[i].id; end++)
+            ;
+        if (names[i].record)
+            groups[(*ret_n)++] = (struct group){&names[i], end - i};
+    }
+    if (groups)
+        qsort(groups, *ret_n, sizeof(*groups), compare_groups);
+    return groups;
+}
+
 /* ---- The record ---- */
 
 /* Reads a record; NULL, or what is wrong with it. */
@@ -185,25 +277,16 @@ static void take_supplied(struct migration *migration, const char *name)
     if (migration->supplied_number < number)
         migration->supplied_number = number;
     if (peer) {
-        if (migration->supplied.n_peers < SUPPLIED_PEERS_MAX)
-            supplied_put_peer(&migration->supplied, store_take(migration->manager->store, name), number);
+        if (migration->supplied.n_peers < SUPPLIED_PEERS_MAX) {
+            int fd = store_take(migration->manager->store, name);
+
+            supplied_remember(&migration->supplied, fd);
+            supplied_put_peer(&migration->supplied, fd, number);
+        }
     } else {
         stream_restore(&migration->streams[stream], store_take(migration->manager->store, name), ours,
                        number);
     }
-}
-
-/* In the order in which the store lists them, which is that in which they were put. */
-static void take_all_supplied(struct migration *migration)
-{
-    struct store *store = migration->manager->store;
-    char prefix[STORE_NAME_MAX];
-    const char *name;
-
-    migration_store_name(migration, prefix, "%s", "");
-    for (name = store_next(store, NULL); name; name = store_next(store, name))
-        if (strncmp(name, prefix, strlen(prefix)) == 0)
-            take_supplied(migration, name);
 }
 
 static void take_helper(struct migration *migration)
@@ -233,7 +316,8 @@ static void take_helper(struct migration *migration)
 
 /* ---- One migration ---- */
 
-static int make(struct manager *manager, const struct record *record, uint32_t number)
+/* names: all that the store holds of it, in the order in which it was put. */
+static int make(struct manager *manager, const struct record *record, const struct name *names, size_t n)
 {
     _cleanup_(options_clear) struct options options;
     struct migration *migration;
@@ -247,7 +331,7 @@ static int make(struct manager *manager, const struct record *record, uint32_t n
     if (r < 0)
         return r;
     migration->restored = migration->stored = true;
-    migration->record_number = number;
+    migration->record_number = names[0].number;
     read_state(migration, record);
     sd_event_now(manager->event, CLOCK_MONOTONIC, &now);
     if (migration->deadline > 0 && migration->deadline < now + GRACE)
@@ -260,33 +344,12 @@ static int make(struct manager *manager, const struct record *record, uint32_t n
         read_counters(migration, record);
     migration_arm(migration);
     take_listeners(migration);
-    take_all_supplied(migration);
+    for (size_t i = 0; i < n; i++)
+        take_supplied(migration, names[i].text);
     if (record->state != STATE_FINISHED || record->farewell)
         take_helper(migration);
     migration_log(migration, LOG_DEBUG, NULL, "Taken over: %s.", migration_state_text(migration));
     return 0;
-}
-
-struct name {
-    enum message_role role;
-    uint64_t id;
-    uint32_t number;
-};
-
-/* "in-0123456789abcdef-WHAT"; where that is state.N also N. false for other names. */
-static bool read_name(const char *name, const char *what, struct name *ret)
-{
-    const char *id = strchr(name, '-');
-    char *end;
-
-    if (!id || (strncmp(name, "in-", 3) != 0 && strncmp(name, "out-", 4) != 0))
-        return false;
-    ret->role = name[0] == 'i' ? ROLE_INCOMING : ROLE_OUTGOING;
-    if (strspn(++id, "0123456789abcdef") != 16 || id[16] != '-' || strncmp(id + 17, what, strlen(what)) != 0)
-        return false;
-    ret->id = strtoull(id, &end, 16);
-    ret->number = 0;
-    return strcmp(what, "state.") != 0 || sscanf(id + 23, "%" SCNu32, &ret->number) == 1;
 }
 
 /* A helper of which nobody knows what it is for: it tells its peer and its QEMU, and goes. */
@@ -295,70 +358,59 @@ static void end_helper(struct store *store, const char *name)
     _cleanup_fd_ int fd = store_take(store, name);
     union message m = {.end.error = VF_ERROR_HELPER_FAILED};
 
+    if (fd < 0)
+        return; /* its migration has it */
     message_text_set(m.end.text, sizeof(m.end.text), "Its state was lost in a restart of vmferryd.");
     message_send(fd, MESSAGE_END, &m, -1);
     shutdown(fd, SHUT_WR);
     store_remove(store, name);
 }
 
-/* The newest record of those that there are of one migration. */
-static bool is_newest(const struct store *store, const struct name *one)
+static bool restore_one(struct manager *manager, const struct name *names, size_t n, struct draft *draft)
 {
-    struct name other;
-
-    for (const char *name = store_next(store, NULL); name; name = store_next(store, name))
-        if (read_name(name, "state.", &other) && other.role == one->role && other.id == one->id &&
-            other.number > one->number)
-            return false;
-    return true;
-}
-
-static void restore_one(struct manager *manager, const char *stored, const struct name *name,
-                        struct draft *draft)
-{
-    _cleanup_fd_ int fd = store_take(manager->store, stored);
+    _cleanup_fd_ int fd = store_take(manager->store, names->text);
     const char *why = read_record(fd, draft);
 
-    if (!why && (draft->record.id != name->id || draft->record.role != name->role))
+    if (!why && (draft->record.id != names->id || draft->record.role != names->role))
         why = "it is that of another migration";
-    if (manager_find(manager, name->role, name->id)) { /* an older record, which was yet to be removed */
-        store_remove(manager->store, stored);
-        return;
-    }
-    if (!why && make(manager, &draft->record, name->number) < 0)
+    if (!why && make(manager, &draft->record, names, n) < 0)
         why = "there is no memory";
     if (!why)
-        return;
-    log_event(LOG_ERR, NULL, NULL, "The stored state '%s' cannot be used: %s. Its migration ends.", stored,
-              why);
-    store_remove(manager->store, stored);
+        return true;
+    log_event(LOG_ERR, NULL, NULL, "The stored state '%s' cannot be used: %s. Its migration ends.",
+              names->text, why);
+    store_remove(manager->store, names->text);
+    return false;
+}
+
+/* By its newest record. An older one was yet to be removed, and is looked at only where the newer is no good.
+ */
+static void restore_group(struct manager *manager, const struct group *group, struct draft *draft)
+{
+    bool restored = false;
+
+    for (size_t i = 0; i < group->n && group->names[i].record; i++)
+        if (restored)
+            store_remove(manager->store, group->names[i].text);
+        else
+            restored = restore_one(manager, &group->names[i], group->n - i, draft);
 }
 
 void migration_restore_all(struct manager *manager)
 {
     _cleanup_(draft_freep) struct draft *draft = malloc(sizeof(*draft));
     struct store *store = manager->store;
-    const char *stored, *next;
-    struct name name;
+    size_t n, n_groups;
+    _cleanup_free_ struct name *names = sort_names(store, &n);
+    _cleanup_free_ struct group *groups = group_names(names, n, &n_groups);
 
-    /* A name that was removed cannot be gone on from. */
-    for (stored = store_next(store, NULL); draft && stored; stored = next) {
-        char copy[STORE_NAME_MAX];
+    for (size_t i = 0; draft && i < n_groups; i++)
+        restore_group(manager, &groups[i], draft);
+    for (size_t i = 0; i < n; i++) {
+        const char *what = names[i].text + strlen(names[i].text) - strlen("-link");
 
-        next = store_next(store, stored);
-        snprintf(copy, sizeof(copy), "%s", stored);
-        if (read_name(copy, "state.", &name) && is_newest(store, &name)) {
-            restore_one(manager, copy, &name, draft);
-            next = store_next(store, NULL);
-        }
-    }
-    for (stored = store_next(store, NULL); stored; stored = next) {
-        char copy[STORE_NAME_MAX];
-
-        next = store_next(store, stored);
-        snprintf(copy, sizeof(copy), "%s", stored);
-        if (read_name(copy, "link", &name))
-            end_helper(store, copy);
+        if (strcmp(what, "-link") == 0)
+            end_helper(store, names[i].text);
     }
     store_drop_rest(store);
     if (manager->n_running + manager->n_finished > 0)

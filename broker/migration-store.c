@@ -178,7 +178,8 @@ void migration_save(struct migration *migration)
         return;
     }
     migration_store_name(migration, name, "state.%" PRIu32, migration->record_number + 1);
-    store_put(store, name, fd);
+    if (!store_put(store, name, fd, 0))
+        return; /* the one that is there is older, but it is one */
     migration_store_name(migration, name, "state.%" PRIu32, migration->record_number++);
     store_remove(store, name);
 }
@@ -190,7 +191,7 @@ static void put(struct migration *migration, const char *what, int fd)
     char name[STORE_NAME_MAX];
 
     migration_store_name(migration, name, "%s", what);
-    store_put(migration->manager->store, name, fd);
+    store_put(migration->manager->store, name, fd, 0);
 }
 
 static void remove_one(struct migration *migration, const char *what)
@@ -199,6 +200,11 @@ static void remove_one(struct migration *migration, const char *what)
 
     migration_store_name(migration, name, "%s", what);
     store_remove(migration->manager->store, name);
+}
+
+void migration_store_socket(const struct migration *migration, const char *name, int fd)
+{
+    store_put(migration->manager->store, name, fd, migration->manager->n_running);
 }
 
 void migration_store(struct migration *migration)
@@ -235,15 +241,16 @@ void migration_unstore(struct migration *migration)
 
 int migration_make_room(struct manager *manager, uint32_t n_streams, sd_bus_error *error)
 {
+    const size_t n = STORED_BESIDES + n_streams + manager->n_running; /* one for each one's next record */
     struct migration *migration, *next;
 
-    for (migration = TAILQ_FIRST(&manager->migrations);
-         migration && !store_has_room(manager->store, STORED_BESIDES + n_streams); migration = next) {
+    for (migration = TAILQ_FIRST(&manager->migrations); migration && !store_has_room(manager->store, n);
+         migration = next) {
         next = TAILQ_NEXT(migration, entry);
         if (migration->state == STATE_FINISHED)
             migration_forget(migration);
     }
-    if (store_has_room(manager->store, STORED_BESIDES + n_streams))
+    if (store_has_room(manager->store, n))
         return 0;
     return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
                      "The FD store is full, so that this migration would not outlive a restart of vmferryd "

@@ -44,13 +44,17 @@ int migration_open_stream(struct migration *migration, uint32_t stream, int *ret
     return 0;
 }
 
-/* supplied_take(), of what no other migration was given: two that read one socket would tear its bytes apart.
+/* supplied_check() and supplied_take(), of what no other migration was given: two that read one socket would
+ * tear its bytes apart.
  */
 static int take(struct migration *migration, int fd, bool unix_only, int *ret, sd_bus_error *error)
 {
     const struct migration *other;
     struct stat st;
+    int r = supplied_check(migration->manager->bus, fd, unix_only, error);
 
+    if (r < 0)
+        return r;
     if (fstat(fd, &st) < 0)
         return -errno;
     TAILQ_FOREACH(other, &migration->manager->migrations, entry)
@@ -59,7 +63,7 @@ static int take(struct migration *migration, int fd, bool unix_only, int *ret, s
             return error_invalid(error, "That socket was given before, to migration %s. Pass each only once.",
                                  other->uid == migration->uid ? other->id_text : "of another user");
     }
-    return supplied_take(&migration->supplied, migration->manager->bus, fd, unix_only, ret, error);
+    return supplied_take(&migration->supplied, fd, ret, error);
 }
 
 int migration_add_stream(struct migration *migration, uint32_t stream, int fd, sd_bus_error *error)
@@ -68,7 +72,12 @@ int migration_add_stream(struct migration *migration, uint32_t stream, int fd, s
 
     if (r >= 0)
         r = take(migration, fd, true, &taken, error);
-    return r < 0 ? r : stream_supply(&migration->streams[stream], taken, false, error);
+    if (r < 0)
+        return r;
+    r = stream_supply(&migration->streams[stream], taken, false, error);
+    if (r < 0)
+        supplied_forget(&migration->supplied, fd);
+    return r;
 }
 
 static void peer_name(const struct migration *migration, uint32_t number, char ret[static STORE_NAME_MAX])
@@ -112,20 +121,21 @@ int migration_add_peer(struct migration *migration, int fd, sd_bus_error *error)
         union message m = {.peer = {.kind = PEER_ANY, .shared = true}};
         _cleanup_fd_ int owned = taken;
 
-        if (helper_link_send(migration->helper, MESSAGE_PEER, &m, taken) < 0)
-            return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
-                             "Migration %s does not keep up with its peer connections.", migration->id_text);
-        return 0;
+        if (helper_link_send(migration->helper, MESSAGE_PEER, &m, taken) >= 0)
+            return 0;
+        supplied_forget(&migration->supplied, fd);
+        return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
+                         "Migration %s does not keep up with its peer connections.", migration->id_text);
     }
     r = supplied_put_peer(&migration->supplied, taken, ++migration->supplied_number);
-    if (r >= 0) {
-        peer_name(migration, migration->supplied_number, name);
-        store_put(migration->manager->store, name, taken);
-    }
-    if (r < 0)
+    if (r < 0) {
+        supplied_forget(&migration->supplied, fd);
         return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
                          "%d peer connections of migration %s wait for a channel already.",
                          SUPPLIED_PEERS_MAX, migration->id_text);
+    }
+    peer_name(migration, migration->supplied_number, name);
+    migration_store_socket(migration, name, taken);
     peer_dial_supply(migration);
     return 0;
 }

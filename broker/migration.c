@@ -339,6 +339,8 @@ static void on_state(struct migration *migration, const struct message_state_cha
         helper_link_kill(migration->helper, "claimed a state that cannot follow");
         return;
     }
+    if (migration->sync == 0)
+        migration->restored = false; /* it has said in which state it is, and goes on from there */
     if (migration->state == m->state)
         return;
     if (strcmp(migration->peer, m->peer) != 0) {
@@ -350,7 +352,7 @@ static void on_state(struct migration *migration, const struct message_state_cha
         migration_log(migration, LOG_INFO, LOG_CONNECTED, "Connected to %s.", migration->peer);
     }
     set_message(migration, m->state == STATE_INTERRUPTED ? VF_ERROR_INTERRUPTED : VF_ERROR_NONE, m->text);
-    if (m->state == STATE_INTERRUPTED)
+    if (m->state == STATE_INTERRUPTED && log_sample(&migration->n_interruptions))
         migration_log(migration, LOG_WARNING, NULL, "Interrupted: %s", m->text);
     set_state(migration, m->state);
     if (migration->ending == VF_ERROR_NONE) {

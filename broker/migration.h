@@ -89,6 +89,7 @@ struct migration {
     char helper_unit[HELPER_UNIT_MAX]; /* stays known when the helper has gone; "": none, or not yet */
     bool expects_peers;                /* holds the peer port */
     uint32_t n_helper_logs;
+    uint32_t n_interruptions;
     uint32_t n_strangers;   /* connections of others to its sockets */
     uint32_t n_over_quota;  /* connections beyond MaxChannelsPerUser=, MaxChannelsInAll= */
     struct stats_page page; /* the helper's counters */
@@ -103,7 +104,7 @@ struct migration {
     bool stored;              /* it is in the FD store, and what changes is told there */
     uint32_t record_number;   /* of its last record there */
     uint32_t supplied_number; /* of the last socket that was supplied */
-    bool restored;            /* another broker had made it */
+    bool restored; /* another broker had made it, and its helper has yet to say in which state it is */
     uint64_t sync; /* its helper has yet to answer SYNC with this: what it asked before is void; 0: it has */
     sd_bus_slot *tie_slot; /* whether that is still there */
     char *tied_to;         /* owned; tie-to-caller: its name on the bus; NULL: not tied */
@@ -199,6 +200,9 @@ void migration_on_helper_unit(struct helper_link *link, void *userdata);
 /* The name in the store of something that is this migration's. */
 void migration_store_name(const struct migration *migration, char ret[static STORE_NAME_MAX],
                           const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* A socket of it that waits to be needed: room stays for the next record of each that runs. Borrows fd. */
+void migration_store_socket(const struct migration *migration, const char *name, int fd);
 
 /* It is made: from here on it outlives the broker. */
 void migration_store(struct migration *migration);

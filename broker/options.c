@@ -11,6 +11,7 @@
 #include "common/cleanup.h"
 #include "config.h"
 #include "errors.h"
+#include "qemu-socket.h"
 
 enum { CLIENT_ID_MAX = 128, IN = 1 << ROLE_INCOMING, OUT = 1 << ROLE_OUTGOING };
 
@@ -73,6 +74,17 @@ static int read_streams(sd_bus_message *m, struct options *options, sd_bus_error
     return 0;
 }
 
+int options_check_path(const char *path, const char *stream, sd_bus_error *error)
+{
+    if (strlen(path) < QEMU_SOCKET_PATH_MAX)
+        return 0;
+    return error_set(
+        error, VF_ERROR_PATH_TOO_LONG,
+        "The socket path '%.200s' of the stream '%s' has %zu bytes; UNIX sockets allow %d. Give a "
+        "shorter one in 'sockets'.",
+        path, stream, strlen(path), QEMU_SOCKET_PATH_MAX - 1);
+}
+
 /* Read after all others, since it needs the streams; see options_read(). */
 static int read_sockets(sd_bus_message *m, struct options *options, sd_bus_error *error)
 {
@@ -81,6 +93,11 @@ static int read_sockets(sd_bus_message *m, struct options *options, sd_bus_error
 
     while (r >= 0 && (r = sd_bus_message_read(m, "{ss}", &stream, &path)) > 0) {
         int i = options_stream(options, stream);
+
+        if (i >= 0)
+            r = options_check_path(path, stream, error);
+        if (r < 0)
+            return r;
 
         if (i < 0)
             return error_set(error, VF_ERROR_NO_SUCH_STREAM,
@@ -150,9 +167,13 @@ static int read_owner(sd_bus_message *m, struct options *options, sd_bus_error *
 
     if (r < 0)
         return r;
+    if (strlen(text) >= 2 * sizeof(user))
+        return error_invalid(error, "Option 'socket-owner' is longer than %zu bytes.", 2 * sizeof(user) - 1);
     n = strcspn(text, ":");
     if (n == 0 || n >= sizeof(user))
         return error_invalid(error, "Option 'socket-owner': '%s' is not USER or USER:GROUP.", text);
+    if (options->only_checked)
+        return 0;
     memcpy(user, text, n);
     user[n] = '\0';
     if (!find_user(user, &options->owner_uid, &options->owner_gid))
@@ -357,12 +378,13 @@ static int read_pass(sd_bus_message *m, enum message_role role, bool second, str
     return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
-int options_read(sd_bus_message *m, enum message_role role, const struct config *config, struct options *ret,
-                 sd_bus_error *error)
+static int read_all(sd_bus_message *m, enum message_role role, const struct config *config, bool only_check,
+                    struct options *ret, sd_bus_error *error)
 {
     int r;
 
-    *ret = (struct options){.n_streams = 1,
+    *ret = (struct options){.only_checked = only_check,
+                            .n_streams = 1,
                             .streams = {"migrate"},
                             .expire = config->expire,
                             .resume_timeout = config->resume_timeout};
@@ -380,6 +402,19 @@ int options_read(sd_bus_message *m, enum message_role role, const struct config 
             error, VF_ERROR_SECURITY_MISMATCH,
             "Option 'security' is 'plain', which this host does not allow (AllowPlain=). Take 'tls'.");
     return r;
+}
+
+int options_read(sd_bus_message *m, enum message_role role, const struct config *config, struct options *ret,
+                 sd_bus_error *error)
+{
+    return read_all(m, role, config, false, ret, error);
+}
+
+int options_check(sd_bus_message *m, enum message_role role, const struct config *config, sd_bus_error *error)
+{
+    _cleanup_(options_clear) struct options options;
+
+    return read_all(m, role, config, true, &options, error);
 }
 
 int options_peek_endpoint(sd_bus_message *m, const char **ret)

@@ -18,7 +18,8 @@ struct options {
     uid_t owner_uid;                    /* of the sockets */
     gid_t owner_gid;
     bool has_owner;
-    bool has_group; /* the group may use them too */
+    bool has_group;    /* the group may use them too */
+    bool only_checked; /* users and groups were not looked up */
     bool has_security;
     enum message_security security;
     uint32_t n_endpoints; /* incoming: what the ticket says; outgoing: what is dialled instead of that */
@@ -36,6 +37,16 @@ struct options {
  * options_clear() in any case. */
 int options_read(sd_bus_message *m, enum message_role role, const struct config *config, struct options *ret,
                  sd_bus_error *error);
+
+/*
+ * Only whether it is in range, before anybody knows who calls: what is held until then is small, and no user
+ * is looked up, which may take its time. ≥ 0, or negative with error set.
+ */
+int options_check(sd_bus_message *m, enum message_role role, const struct config *config,
+                  sd_bus_error *error);
+
+/* Whether a socket has room for this path; negative with error set where it has not. */
+int options_check_path(const char *path, const char *stream, sd_bus_error *error);
 void options_clear(struct options *options);
 
 /* Only 'endpoint' of the a{sv} that comes next in m: in *ret, which stays where there is none. ≥ 0 or a

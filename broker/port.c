@@ -152,7 +152,7 @@ static int start_gate(struct port *port)
     if (r < 0)
         port->gate = helper_link_free(port->gate);
     else
-        store_put(port->manager->store, GATE_NAME, helper_link_fd(port->gate));
+        store_put(port->manager->store, GATE_NAME, helper_link_fd(port->gate), 0);
     return r;
 }
 
@@ -239,7 +239,7 @@ static int open_port(struct port *port, sd_bus_error *error)
                 "Cannot listen for peers on %s: %s. Is another vmferryd or program there? See --listen=.",
                 config->listen[i], strerror(-r));
         }
-        store_put(port->manager->store, listener_name(i, name), r);
+        store_put(port->manager->store, listener_name(i, name), r, 0);
         port->listeners[port->n_listeners++] = r;
     }
     r = start_gate(port);

@@ -182,15 +182,14 @@ int qemu_socket_listen(const char *path, const struct socket_scope *scope, const
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
-    /* Nobody can connect before listen(2), and by then the mode and the owner are right. */
-    mask = umask(0177);
+    /* Nobody can connect before listen(2), and by then the owner is right. The mode is from the beginning:
+     * the name may be another one's by now. */
+    mask = umask(owner->group ? 0117 : 0177);
     r = bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
     umask(mask);
     if (r < 0)
         return r == -EADDRINUSE ? -EEXIST : r;
     r = give_socket_to(dir, name, owner);
-    if (r >= 0 && owner->group && fchmodat(dir, name, 0660, 0) < 0)
-        r = -errno;
     if (r >= 0 && listen(fd, BACKLOG) < 0)
         r = -errno;
     if (r < 0) {

@@ -2,6 +2,7 @@
 #include "store.h"
 
 #include <errno.h>
+#include <search.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,8 +17,8 @@
 /* All names go into one variable at the next start, and one of more than 128 KiB makes execve(2) fail. */
 enum { NAMES_MAX = 120 * 1024 };
 
-struct entry {
-    TAILQ_ENTRY(entry) entry;
+struct stored {
+    TAILQ_ENTRY(stored) entry;
     char name[STORE_NAME_MAX];
     int fd; /* owned; −1: taken, or put by ourselves */
 };
@@ -26,10 +27,16 @@ struct store {
     bool active;
     bool frozen;
     size_t max, n, names; /* entries that may be, that are, and the bytes of their names */
-    TAILQ_HEAD(, entry) entries;
+    TAILQ_HEAD(, stored) entries;
+    void *index; /* tsearch(3): them by name */
 };
 
-static void notify(const char *verb, const char *name, const int *fd)
+static int compare(const void *a, const void *b)
+{
+    return strcmp(((const struct stored *)a)->name, ((const struct stored *)b)->name);
+}
+
+static bool notify(const char *verb, const char *name, const int *fd)
 {
     char text[STORE_NAME_MAX + 64];
     int r;
@@ -42,39 +49,45 @@ static void notify(const char *verb, const char *name, const int *fd)
             "The service manager did not take %s=1 of '%s': %s. What it belongs to does not outlive this "
             "vmferryd.",
             verb, name, strerror(-r));
+    return r >= 0;
 }
 
-static struct entry *entry_new(struct store *store, const char *name, int fd)
+static struct stored *entry_new(struct store *store, const char *name, int fd)
 {
-    struct entry *entry = calloc(1, sizeof(*entry));
+    struct stored *entry = calloc(1, sizeof(*entry)), **found;
 
     if (!entry)
         return NULL;
-    entry->fd = fd;
     snprintf(entry->name, sizeof(entry->name), "%s", name);
+    found = tsearch(entry, &store->index, compare);
+    if (!found || *found != entry) { /* no memory; or the name is there */
+        free(entry);
+        return NULL;
+    }
+    entry->fd = fd;
     TAILQ_INSERT_TAIL(&store->entries, entry, entry);
     store->n++;
     store->names += strlen(entry->name) + 1;
     return entry;
 }
 
-static void entry_free(struct store *store, struct entry *entry)
+static void entry_free(struct store *store, struct stored *entry)
 {
     TAILQ_REMOVE(&store->entries, entry, entry);
+    tdelete(entry, &store->index, compare);
     store->n--;
     store->names -= strlen(entry->name) + 1;
     fd_closep(&entry->fd);
     free(entry);
 }
 
-static struct entry *find(const struct store *store, const char *name)
+static struct stored *find(const struct store *store, const char *name)
 {
-    struct entry *entry;
+    struct stored key, **found;
 
-    TAILQ_FOREACH(entry, &store->entries, entry)
-    if (strcmp(entry->name, name) == 0)
-        return entry;
-    return NULL;
+    snprintf(key.name, sizeof(key.name), "%s", name);
+    found = tfind(&key, &store->index, compare);
+    return found ? *found : NULL;
 }
 
 /* What the manager hands back. A name that none of ours can be is removed as it is. */
@@ -158,22 +171,29 @@ bool store_has_room(const struct store *store, size_t n)
     return !store->active || (store->n + n <= store->max && store->names + n * STORE_NAME_MAX <= NAMES_MAX);
 }
 
-void store_put(struct store *store, const char *name, int fd)
+bool store_put(struct store *store, const char *name, int fd, size_t leave)
 {
+    struct stored *entry;
+
     if (!store->active || store->frozen || fd < 0)
-        return;
-    if (!store_has_room(store, 1) || !entry_new(store, name, -1)) {
+        return false;
+    entry = store_has_room(store, 1 + leave) ? entry_new(store, name, -1) : NULL;
+    if (!entry) {
         log_event(LOG_WARNING, NULL, NULL,
                   "The FD store is full: '%s' does not outlive this vmferryd (FileDescriptorStoreMax=).",
                   name);
-        return;
+        return false;
     }
-    notify("FDSTORE", name, &fd);
+    if (!notify("FDSTORE", name, &fd)) {
+        entry_free(store, entry);
+        return false;
+    }
+    return true;
 }
 
 void store_remove(struct store *store, const char *name)
 {
-    struct entry *entry = find(store, name);
+    struct stored *entry = find(store, name);
 
     if (!store->active || store->frozen || !entry)
         return;
@@ -183,14 +203,14 @@ void store_remove(struct store *store, const char *name)
 
 int store_take(struct store *store, const char *name)
 {
-    struct entry *entry = find(store, name);
+    struct stored *entry = find(store, name);
 
     return entry ? fd_steal(&entry->fd) : -1;
 }
 
 const char *store_next(const struct store *store, const char *previous)
 {
-    struct entry *entry = previous ? TAILQ_NEXT(find(store, previous), entry) : TAILQ_FIRST(&store->entries);
+    struct stored *entry = previous ? TAILQ_NEXT(find(store, previous), entry) : TAILQ_FIRST(&store->entries);
 
     while (entry && entry->fd < 0)
         entry = TAILQ_NEXT(entry, entry);
@@ -199,7 +219,7 @@ const char *store_next(const struct store *store, const char *previous)
 
 void store_drop_rest(struct store *store)
 {
-    struct entry *entry, *next;
+    struct stored *entry, *next;
 
     for (entry = TAILQ_FIRST(&store->entries); entry; entry = next) {
         next = TAILQ_NEXT(entry, entry);

@@ -35,8 +35,11 @@ bool store_frozen(const struct store *store);
 /* Whether so many more fit: what does not fit the manager closes, and tells nobody. */
 bool store_has_room(const struct store *store, size_t n);
 
-/* Borrows fd. Where it cannot be stored, logs so: what it belongs to does not outlive this broker. */
-void store_put(struct store *store, const char *name, int fd);
+/*
+ * Borrows fd; leaves room for so many others. Whether it is stored now. Where it cannot be, logs so: what it
+ * belongs to does not outlive this broker.
+ */
+bool store_put(struct store *store, const char *name, int fd, size_t leave);
 void store_remove(struct store *store, const char *name);
 
 /* After a start: the descriptor of this name, the caller's, which is still stored too; −1 when there is none.

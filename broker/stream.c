@@ -199,7 +199,7 @@ static int make_dial(struct stream *stream)
         return -errno;
     stream->dial_channel = stream->channel;
     dial_name(stream, name);
-    store_put(stream->migration->manager->store, name, stream->dial);
+    migration_store_socket(stream->migration, name, stream->dial);
     return 0;
 }
 
@@ -392,7 +392,7 @@ int stream_supply(struct stream *stream, int fd, bool ours, sd_bus_error *error)
     stream->supplied[stream->n_supplied].number = ++migration->supplied_number;
     stream->supplied[stream->n_supplied].fd = fd_steal(&owned);
     supplied_name(stream, stream->n_supplied++, name);
-    store_put(migration->manager->store, name, fd);
+    migration_store_socket(migration, name, fd);
     if (stream->dialling && try_connect(stream, 0) && stream->retry)
         sd_event_source_set_enabled(stream->retry, SD_EVENT_OFF);
     return 0;
@@ -404,6 +404,8 @@ void stream_restore(struct stream *stream, int fd, bool ours, uint32_t number)
 
     if (stream->n_supplied == SUPPLIED_MAX)
         return;
+    if (!ours)
+        supplied_remember(&stream->migration->supplied, fd); /* none may come twice to us, either */
     stream->supplied[stream->n_supplied].ours = ours;
     stream->supplied[stream->n_supplied].number = number;
     stream->supplied[stream->n_supplied++].fd = fd_steal(&owned);
@@ -456,12 +458,9 @@ int streams_make_paths(struct migration *migration, sd_bus_error *error)
         else
             snprintf(path, sizeof(path), "%s/%s/%s/%s.sock", runtime_dir, migration_role_text(migration),
                      migration->id_text, stream);
-        if (strlen(path) >= QEMU_SOCKET_PATH_MAX)
-            return error_set(
-                error, VF_ERROR_PATH_TOO_LONG,
-                "The socket path '%s' of the stream '%s' has %zu bytes; UNIX sockets allow %d. Give a "
-                "shorter one in 'sockets'.",
-                path, stream, strlen(path), QEMU_SOCKET_PATH_MAX - 1);
+        r = options_check_path(path, stream, error);
+        if (r < 0)
+            return r;
         strcpy(migration->streams[i].path, path);
         needs_directory = needs_directory || !given;
     }

@@ -60,8 +60,7 @@ bool supplied_knows(const struct supplied *supplied, ino_t inode)
     return false;
 }
 
-/* Remembers the socket; -EEXIST when it was given before, -ENOBUFS when there were too many. */
-static int remember(struct supplied *supplied, int fd)
+int supplied_remember(struct supplied *supplied, int fd)
 {
     uint64_t *seen;
     struct stat st;
@@ -80,19 +79,26 @@ static int remember(struct supplied *supplied, int fd)
     return 0;
 }
 
-int supplied_take(struct supplied *supplied, sd_bus *bus, int fd, bool unix_only, int *ret,
-                  sd_bus_error *error)
+int supplied_check(sd_bus *bus, int fd, bool unix_only, sd_bus_error *error)
 {
     const char *what = socket_check(fd, unix_only);
-    _cleanup_fd_ int copy = -1;
-    int r, flags;
 
     if (!what && same_peer(fd, sd_bus_get_fd(bus)))
         what = "a connection to the bus";
     if (what)
         return error_invalid(error, "The descriptor is %s. Pass a connected stream socket%s.", what,
                              unix_only ? " of the UNIX domain" : "");
-    r = remember(supplied, fd);
+    return 0;
+}
+
+int supplied_take(struct supplied *supplied, int fd, int *ret, sd_bus_error *error)
+{
+    _cleanup_fd_ int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    int flags = copy >= 0 ? fcntl(copy, F_GETFL) : -1, r;
+
+    if (flags < 0 || fcntl(copy, F_SETFL, flags | O_NONBLOCK) < 0)
+        return -errno;
+    r = supplied_remember(supplied, copy);
     if (r == -EEXIST)
         return error_invalid(error, "That socket was given before. Pass each only once.");
     if (r == -ENOBUFS)
@@ -100,12 +106,22 @@ int supplied_take(struct supplied *supplied, sd_bus *bus, int fd, bool unix_only
                          SUPPLIED_SEEN_MAX);
     if (r < 0)
         return r;
-    copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    flags = copy >= 0 ? fcntl(copy, F_GETFL) : -1;
-    if (flags < 0 || fcntl(copy, F_SETFL, flags | O_NONBLOCK) < 0)
-        return -errno;
     *ret = fd_steal(&copy);
     return 0;
+}
+
+void supplied_forget(struct supplied *supplied, int fd)
+{
+    struct stat st;
+    size_t i;
+
+    if (fstat(fd, &st) < 0)
+        return;
+    for (i = 0; i < supplied->n_seen; i++)
+        if (supplied->seen[i] == st.st_ino) {
+            supplied->seen[i] = supplied->seen[--supplied->n_seen];
+            return;
+        }
 }
 
 int supplied_put_peer(struct supplied *supplied, int fd, uint32_t number)

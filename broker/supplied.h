@@ -30,12 +30,23 @@ const char *socket_check(int fd, bool unix_only);
 bool supplied_knows(const struct supplied *supplied, ino_t inode);
 
 /*
- * Takes over a socket from a message: a copy of fd (borrowed) that is close-on-exec and non-blocking, if it
- * is a connected stream socket of a fitting domain, not the bus's own, and was not given before. ≥ 0 with
- * *ret the caller's, or negative with error set: InvalidArgs says what it is instead.
+ * Whether a descriptor from a message is a connected stream socket of a fitting domain, and not the bus's
+ * own. ≥ 0, or negative with error set: InvalidArgs says what it is instead. Of one that nothing is known of,
+ * no more may be asked before: fstat(2) of a file can hang.
  */
-int supplied_take(struct supplied *supplied, sd_bus *bus, int fd, bool unix_only, int *ret,
-                  sd_bus_error *error);
+int supplied_check(sd_bus *bus, int fd, bool unix_only, sd_bus_error *error);
+
+/*
+ * Takes over such a one: a copy of fd (borrowed) that is close-on-exec and non-blocking, if it was not given
+ * before, which is remembered. ≥ 0 with *ret the caller's, or negative with error set.
+ */
+int supplied_take(struct supplied *supplied, int fd, int *ret, sd_bus_error *error);
+
+/* Remembers a socket; -EEXIST when it was given before, -ENOBUFS when there were too many. */
+int supplied_remember(struct supplied *supplied, int fd);
+
+/* It was not taken after all, and can be given again. */
+void supplied_forget(struct supplied *supplied, int fd);
 
 /* Puts a peer connection into the queue; takes fd. −ENOBUFS when that is full. */
 int supplied_put_peer(struct supplied *supplied, int fd, uint32_t number);

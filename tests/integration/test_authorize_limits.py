@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vmlib import polkit as harness
-from vmlib.broker import BROKER, PATH, Migration, wait_until
+from vmlib.broker import BROKER, MIGRATION, PATH, PROPERTIES, BusError, Migration, wait_until
 from vmlib.calls import LIMIT, answer, gone, post, refused
 from vmlib.fake_qemu import FakeQemu
 from vmlib.polkit import Polkit, SystemBroker
@@ -34,11 +34,57 @@ def test_calls_of_a_user(workdir: Path) -> None:
         gone(broker.prepare("no", PLAIN))
         text = refused(nobody[0].prepare, "own", PLAIN, error=LIMIT)
         assert "3 calls of uid 65534" in text and "MaxCallsPerUser=" in text
-        waiting += [(daemon, post(daemon.client, *call, f"own-d{i}", PLAIN)) for i in range(2)]
-        wait_until(lambda: "MaxCalls=" in refused(daemon.prepare, "own-e", PLAIN, error=LIMIT), "all places are taken")
+        waiting += [(daemon, post(daemon.client, *call, f"own-d{i}", PLAIN)) for i in range(3)]
+        gone(broker.prepare("no", PLAIN))  # MaxCalls= is for those that polkit was not asked about yet
         polkit.go_on()
-        assert [answer(user.client, serial) for user, serial in waiting] == [("", "")] * 5
+        assert [answer(user.client, serial) for user, serial in waiting] == [("", "")] * 6
         gone(*(Migration(broker, entry[5]) for entry in broker.list()))
+
+
+def test_calls_that_wait_for_polkit(workdir: Path) -> None:
+    """Whatever MaxCallsPerUser= says, 16 of a user and 64 in all; root needs no polkit, and is refused nothing."""
+    with SystemBroker(workdir, "a") as broker, Polkit(workdir, broker.bus) as polkit, ExitStack() as stack:
+        victim = broker.prepare("all", PLAIN)
+        call = (victim.path, PROPERTIES, "Set", "ssv", MIGRATION, "BandwidthLimit", ("t", 1 << 20))
+        polkit.pause()
+        users = [stack.enter_context(User(broker, uid)) for uid in (NOBODY, DAEMON, 2, 3, 4)]
+        waiting = [(user, post(user.client, *call)) for user in users[:4] for _ in range(16)]
+        for user in users[:4]:
+            assert "16 calls of uid" in refused(user.client.call, *call, error=LIMIT)
+        assert "64 calls wait for polkit" in refused(users[4].client.call, *call, error=LIMIT)
+        victim.set_limit(1)
+        polkit.go_on()
+        assert [answer(user.client, serial) for user, serial in waiting] == [("", "")] * 64
+        assert victim.get("BandwidthLimit") == 1 << 20
+        gone(victim)
+
+
+LONG = "x" * (1 << 20)
+
+
+@pytest.mark.parametrize("member,signature,args,word", [
+    ("PrepareIncoming", "sa{sv}", ("own", {"sockets": ("a{ss}", {"migrate": "/" + LONG})}), "PathTooLong"),
+    ("PrepareIncoming", "sa{sv}", ("own", {"socket-owner": ("s", LONG)}), "InvalidArgs"),
+    ("PrepareIncoming", "sa{sv}", ("own", {"socket-owner": ("s", "root:" + LONG)}), "InvalidArgs"),
+    ("PrepareIncoming", "sa{sv}", ("own", {"client-id": ("s", LONG)}), "InvalidArgs"),
+    ("PrepareIncoming", "sa{sv}", ("own", {"whatever": ("s", LONG)}), "InvalidArgs"),
+    ("StartOutgoing", "ssa{sv}", ("own", "vmferry1:" + LONG, {}), "InvalidTicket"),
+    ("OpenStream", "s", (LONG,), "NoSuchStream"),
+    ("Set", "ssv", (MIGRATION, "BandwidthLimit", ("s", LONG)), "InvalidArgs"),
+])
+def test_long_calls(workdir: Path, member: str, signature: str, args: tuple[Any, ...], word: str) -> None:
+    """They are not held until polkit has answered."""
+    with SystemBroker(workdir, "a") as broker, Polkit(workdir, broker.bus) as polkit, User(broker, NOBODY) as nobody:
+        victim = broker.prepare("no", PLAIN)
+        polkit.pause()
+        path, interface = {"OpenStream": (victim.path, MIGRATION), "Set": (victim.path, PROPERTIES)}.get(
+            member, (PATH, BROKER))
+        with pytest.raises(BusError) as refusal:
+            nobody.client.call(path, interface, member, signature, *args)
+        assert refusal.value.name.endswith("." + word) and len(refusal.value.text) < 1000
+        polkit.go_on()
+        assert not polkit.asked()
+        gone(victim)
 
 
 def test_calls_of_a_connection(workdir: Path) -> None:

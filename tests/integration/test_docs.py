@@ -169,7 +169,8 @@ def test_threat_model_numbers() -> None:
     assert f"{resume} s of silence on the control connection ({silence} s without resuming)" in text
     calls = [define(name, "broker/config.h") for name in ("DEFAULT_CALLS_PER_USER", "DEFAULT_MAX_CALLS")]
     assert "At most {} calls of one bus connection, and {} in all".format(*calls) in text
-    assert f"at most {calls[0]} of one user" in text
+    asked = [define(name, "broker/caller.c") for name in ("ASKED_PER_USER", "ASKED_MAX")]
+    assert "for polkit {} of a user, and {} in all".format(*asked) in text
     give_up = re.search(r"give_up = (\d+)", source("broker/endpoint.c"))
     assert give_up and f"TCP gives up after {int(give_up[1]) // 1000} s" in text
 

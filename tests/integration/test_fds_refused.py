@@ -315,6 +315,9 @@ def test_flood_of_right_ones(giver: Giver, member: str) -> None:
         if not giver.to_helper(member):
             # The control connection's place in the queue is free when the helper has asked for that, sooner or later.
             assert errors.count("") <= 64 + (giver.migration.get("Role") == "outgoing"), errors
+        # What was refused was not given: it can be brought again.
+        again = [a for error, (a, _) in zip(errors, pairs) if error]
+        assert set(flood(giver, member, again)) <= {"", "org.vmferry.Error.LimitExceeded"}
         for a, _ in pairs:
             a.close()
         giver.close()

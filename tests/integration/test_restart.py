@@ -280,9 +280,11 @@ def test_supplied(managed: Hosts) -> None:
         migration.wait_state("connected")
     qemu, far = socket.socketpair()
     incoming.call("AddStream", "sh", "migrate", far)
-    far.close()
     for broker in managed.brokers:
         broker.crash()  # type: ignore[attr-defined]
+    with pytest.raises(BusError, match="given before"):
+        incoming.call("AddStream", "sh", "migrate", far)
+    far.close()
     (handle,) = outgoing.call("OpenStream", "s", "migrate")
     with FakeQemu(socket.socket(fileno=handle.to_raw_fd())) as source, FakeQemu(qemu) as destination:
         carry(source, destination)

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from vmlib.broker import BusError, Migration
+from vmlib.broker import BusError, Migration, wait_until
 from vmlib.hosts import Hosts, assert_failed
 from vmlib.managed import ManagedBroker
 from vmlib.restarts import brokers, carry
+from vmlib.supplied import NO_PATH
 
 
 def memory(data: bytes, sealed: bool = True) -> int:
@@ -62,6 +65,7 @@ def test_garbage(managed: Hosts, what: str) -> None:
     properties = tunnel.incoming.wait_finished()
     if what != "link":
         assert "lost in a restart" in properties["ErrorMessage"]
+    store.drain()
     assert not any(name.startswith(mine) and "state" not in name for name in store.names())
     assert not {"whatever", "out-nonsense-link", "in-0123456789abcdef-link", "x" * 200} & set(store.names())
     source, destination = bystander.open_channel()
@@ -82,6 +86,32 @@ def test_record_of_a_newer_version(managed: Hosts) -> None:
     store.remove(name)
     store.put(name, memory(record))
     source_broker.start()
+    source, destination = tunnel.open_channel()
+    with source, destination:
+        carry(source, destination)
+    tunnel.assert_done()
+
+
+def test_large_store(managed: Hosts) -> None:
+    """As many as FileDescriptorStoreMax= has: what is not known takes no more than its share of time."""
+    tunnel = managed.connect()
+    source_broker, _ = brokers(managed)
+    source_broker.kill_only()
+    store, mine = source_broker.store, f"out-{tunnel.outgoing.id}"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        number = next(int(name.rpartition(".")[2]) for name in store.names() if name.startswith(f"{mine}-state."))
+        for i in range(1000):  # newer records of a real one that are no good; and what is nobody's
+            store.put(f"{mine}-state.{number + 1 + i}", memory(b""))
+        for i in range(4096 - len(store.names())):
+            store.put(f"in-{i // 4 + 1:016x}-" + ("state.1", "link", "sock.0.1", "page")[i % 4], memory(b""))
+        assert len(store.entries()) == 4096
+        source_broker.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert tunnel.outgoing.get("State") == "connected"
+    wait_until(lambda: all(name.startswith((mine, "gate", "listen")) for name, _ in store.entries()), "all else is gone")
     source, destination = tunnel.open_channel()
     with source, destination:
         carry(source, destination)
@@ -120,3 +150,19 @@ def test_store_takes_less_than_it_says(workdir: Path) -> None:
         assert second.path not in [row[5] for row in broker.list()] or second.get("State") == "finished"
         first.cancel()
         first.wait_finished()
+
+
+def test_sockets_leave_room_for_records(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many sockets are brought, what changes of a migration can still be stored."""
+    monkeypatch.setenv("FDSTORE", "12")
+    with ManagedBroker(workdir, "d", limit=12) as broker, ExitStack() as stack:
+        migration = broker.prepare("a", {"sockets": NO_PATH})
+        for _ in range(12):
+            stack.enter_context(closing(migration.call("OpenStream", "s", "migrate")[0]))
+        assert "The FD store is full" in broker.log()
+        migration.set_limit(12345)
+        broker.crash()
+        assert broker.store.refused == []
+        assert migration.get("BandwidthLimit") == 12345
+        migration.cancel()
+        migration.wait_finished()

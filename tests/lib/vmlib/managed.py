@@ -23,7 +23,6 @@ from typing import IO, Any
 from .broker import Broker, Client, wait_until
 
 _FIRST = 3  # SD_LISTEN_FDS_START
-_HIGH = 500  # a child's descriptors are moved down from here, so that none is in another's way
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -144,9 +143,10 @@ class ManagedBroker(Broker):
         entries = self.store.entries()
         environment = {**os.environ, **self.environment(), "NOTIFY_SOCKET": str(self.store.path)}
         high = []
+        above = _FIRST + len(entries) + 100  # they are moved down from here, so that none is in another's way
         try:
             for _, fd in entries:
-                high.append(_dup_high(fd))
+                high.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above))
             moves = "".join(f" {_FIRST + i}<&{fd} {fd}<&-" for i, fd in enumerate(high))
             if entries:
                 environment["LISTEN_FDS"] = str(len(entries))
@@ -206,10 +206,6 @@ class ManagedBroker(Broker):
 
     def _left(self) -> list[int]:
         return [pid for pid, session, _ in _processes() if session in self._sessions and pid != self.process.pid]
-
-
-def _dup_high(fd: int) -> int:
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
 
 
 def _processes() -> list[tuple[int, int, str]]:
