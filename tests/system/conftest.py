@@ -28,8 +28,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """What the journals of both hosts said during a test that failed."""
     outcome = yield
     report = outcome.get_result()
-    if report.when == "call":
-        item.stash[FAILED] = report.failed
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
     begins = item.stash.get(BEGINS, None)
     if report.failed and begins:
         for host, cursor in begins:
@@ -51,9 +50,19 @@ def booted() -> Iterator[TwoHosts]:
 
 @pytest.fixture
 def hosts(booted: TwoHosts, request: pytest.FixtureRequest) -> Iterator[TwoHosts]:
-    """The two hosts; afterwards no migration, socket, failed unit or helper but a spare may be left."""
+    """The two hosts; afterwards no migration, socket, failed unit or helper but a spare may be left.
+
+    After a failure that is seen to, so that the next test has nothing of it.
+    """
     begins = [(host, host.journal_cursor()) for host in booted]
     request.node.stash[BEGINS] = begins
     yield booted
-    for host in booted:
-        host.clean(check=not request.node.stash.get(FAILED, False))
+    try:
+        if not request.node.stash.get(FAILED, False):
+            for host in booted:
+                host.clean()
+            return
+    except BaseException:
+        booted.reset()
+        raise
+    booted.reset()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -29,18 +29,18 @@ polkit.addRule(function (action, subject) {
 @pytest.fixture
 def ruled(hosts: TwoHosts) -> Iterator[TwoHosts]:
     """alice may; alice's directory is mounted when the brokers run already, as at a login."""
-    for host in hosts:
-        host.run("tee", RULES, stdin=RULE)
-        host.systemctl("restart", "polkit.service")
-        host.call(PATH, BROKER, "ListMigrations")
-        host.run("mkdir", HOME)
-        host.run("mount", "-t", "tmpfs", "-o", "mode=0700,uid=4101,gid=4101", "tmpfs", HOME)
-    yield hosts
-    for host in hosts:
-        host.run("umount", HOME)
-        host.run("rmdir", HOME)
-        host.run("rm", RULES)
-        host.systemctl("restart", "polkit.service")
+    with ExitStack() as stack:
+        for host in hosts:
+            stack.callback(host.systemctl, "restart", "polkit.service")
+            stack.callback(host.run, "rm", RULES)
+            host.run("tee", RULES, stdin=RULE)
+            host.systemctl("restart", "polkit.service")
+            host.call(PATH, BROKER, "ListMigrations")
+            host.run("mkdir", HOME)
+            stack.callback(host.run, "rmdir", HOME)
+            host.run("mount", "-t", "tmpfs", "-o", "mode=0700,uid=4101,gid=4101", "tmpfs", HOME)
+            stack.callback(host.run, "umount", HOME)
+        yield hosts
 
 
 def prepare(host: Host, user: str, vm: str, *options: str, check: bool = True) -> tuple[str, str]:

@@ -70,11 +70,11 @@ def only_ssh(hosts: TwoHosts) -> Iterator[None]:
     """Of the ports of b only ssh's can be reached from a."""
     rules = [["to", hosts.b.address, "ipproto", "tcp", "dport", ports, "blackhole"]
              for ports in (f"1-{PORT - 1}", f"{PORT + 1}-65534")]  # the kernel takes no 65535
-    for rule in rules:
-        hosts.a.run("ip", "rule", "add", *rule)
-    yield
-    for rule in rules:
-        hosts.a.run("ip", "rule", "delete", *rule)
+    with ExitStack() as stack:
+        for rule in rules:
+            hosts.a.run("ip", "rule", "add", *rule)
+            stack.callback(hosts.a.run, "ip", "rule", "delete", *rule)
+        yield
 
 
 @pytest.mark.parametrize("how", ["--postcopy", "--postcopy=auto"])

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Brokers that are restarted, killed or stopped under the real service manager, in the middle of migrations."""
+"""Brokers that are restarted, killed or stopped under the real service manager, in the middle of migrations.
+
+VMFERRY_LONG=1 makes it more of each.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,9 +16,13 @@ import pytest
 from vmlib.broker import BusError, Migration, wait_until
 from vmlib.fake_qemu import FakeListener, FakeQemu
 from vmlib.migration import CONVERGE, NEVER_CONVERGE, Pair
-from vmlib.nspawn import Host, TwoHosts
+from vmlib.nspawn import DROPIN, Host, TwoHosts
 
 UNIT = "vmferryd.service"
+LONG = bool(os.environ.get("VMFERRY_LONG"))
+TIMES = 10 if LONG else 2  # restarts, and kills, of each broker under one guest
+AT_ONCE = 50 if LONG else 10
+CRASHES = 20 if LONG else 6
 CONSTANT = ("Id", "Vm", "Role", "Security", "OwnerUid", "Sockets", "StartedUsec", "HelperUnit")
 
 
@@ -83,7 +91,7 @@ def clean(hosts: TwoHosts) -> Iterator[None]:
 
 @pytest.mark.parametrize("mode", ["precopy", "postcopy"])
 def test_live_guest(needs_postcopy: None, hosts: TwoHosts, mode: str) -> None:
-    """Ten restarts, ten kills, daemon-reload and daemon-reexec on each host while a guest migrates."""
+    """Restarts, kills, daemon-reload and daemon-reexec on each host while a guest migrates."""
     workdir = hosts.shared / f"restart-{mode}"
     workdir.mkdir()
     with clean(hosts), Pair(workdir, 64, {"return-path": True},
@@ -100,7 +108,7 @@ def test_live_guest(needs_postcopy: None, hosts: TwoHosts, mode: str) -> None:
         ends = ((hosts.a, outgoing), (hosts.b, incoming))
         wait_until(lambda: all(get(migration, "State") == "active" for _, migration in ends), "both are active")
         before = [everything(migration) for _, migration in ends]
-        for act in (*[restart] * 10, *[kill] * 10, daemon("daemon-reload"), daemon("daemon-reexec"), restart, kill):
+        for act in (*[restart] * TIMES, *[kill] * TIMES, daemon("daemon-reload"), daemon("daemon-reexec"), restart, kill):
             for host in hosts:
                 act(host)
             assert pair.source.query_migrate()["status"] == "active"
@@ -122,9 +130,9 @@ def test_live_guest(needs_postcopy: None, hosts: TwoHosts, mode: str) -> None:
         assert get(outgoing, "BytesReceived") == get(incoming, "BytesSent")
 
 
-def test_fifty(hosts: TwoHosts) -> None:
-    """Fifty at once, each with bytes on its way in both directions."""
-    n, size = 50, 1 << 20
+def test_many_at_once(hosts: TwoHosts) -> None:
+    """Each with bytes on its way in both directions."""
+    n, size = AT_ONCE, 1 << 20
     with clean(hosts), ExitStack() as stack:
         pairs, ends = [], []
         options = {"security": ("s", "plain"), "expire-usec": ("t", 600_000_000)}
@@ -166,7 +174,7 @@ def test_result_while_stopping(hosts: TwoHosts) -> None:
                 FakeQemu.connect(socket_of(hosts.a, outgoing)) as source:
             there = source.send_pattern(1, 1 << 20, shut=True)
             with listener.accept() as destination:
-                for _ in range(20):
+                for _ in range(CRASHES):
                     for host in hosts:
                         host.systemctl("kill", "--kill-who=main", "--signal=KILL", UNIT, check=False)
                 assert destination.recv_pattern_until_eof(1) == 1 << 20
@@ -206,7 +214,7 @@ def test_stop(hosts: TwoHosts) -> None:
 
 def test_watchdog(hosts: TwoHosts) -> None:
     """A broker that hangs is aborted by systemd, and followed by one that goes on."""
-    with clean(hosts):
+    with hosts.b.configured(DROPIN, "[Service]\nWatchdogSec=2s\n"), clean(hosts):
         incoming = hosts.b.broker.prepare("web1", {"security": ("s", "plain"), "expire-usec": ("t", 600_000_000)})
         before = everything(incoming) if get(incoming, "HelperUnit") else None
         pid = hosts.b.broker_pid

@@ -35,8 +35,10 @@ def test_network(hosts: TwoHosts) -> None:
     try:
         wait_until(lambda: hosts.a.run(*talk, stdin="hello", check=False).stdout == "hello", "an echo")
         hosts.cut()
-        assert hosts.a.run(*talk, stdin="hello", check=False).returncode != 0
-        hosts.mend()
+        try:
+            assert hosts.a.run(*talk, stdin="hello", check=False).returncode != 0
+        finally:
+            hosts.mend()
         wait_until(lambda: hosts.a.run(*talk, stdin="hello", check=False).stdout == "hello", "an echo again")
     finally:
         echo.kill()

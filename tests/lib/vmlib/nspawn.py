@@ -26,7 +26,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from jeepney.io.blocking import DBusConnection, open_dbus_connection
 from .broker import BROKER, NAME, PATH, Client, Migration, build_dir, variants, wait_until
 from .hosts import Tunnel, named
 
+DROPIN = "/run/systemd/system/vmferryd.service.d/test.conf"
 _ROOT = "/run/root"  # of the host, in the mount namespace
 _MASKED = (
     "console-getty.service", "getty.target", "systemd-firstboot.service", "systemd-networkd.socket",
@@ -241,6 +242,20 @@ class Host:
         """The pid, on the host, of its vmferryd; 0 where there is none. Activates nothing."""
         return int(self.show("vmferryd.service", "MainPID"))
 
+    @contextmanager
+    def configured(self, path: str, text: str) -> Iterator[None]:
+        """A file for as long as the block lasts; the broker is started anew by the next call, before and after."""
+        self.run("mkdir", "-p", path.rpartition("/")[0])
+        self.run("tee", path, stdin=text)
+        try:
+            self.systemctl("daemon-reload")
+            self.systemctl("stop", "vmferryd.service")
+            yield
+        finally:
+            self.run("rm", path)
+            self.systemctl("daemon-reload")
+            self.systemctl("stop", "vmferryd.service")
+
     def helpers(self) -> list[str]:
         """The units of helpers that run, the gate and the spare among them."""
         return self.units("vmferry-helper@*")
@@ -250,23 +265,26 @@ class Host:
         found = self.run("find", "/run/vmferry", "-mindepth", "2").stdout
         return sorted(found.splitlines())
 
-    def clean(self, check: bool = True) -> None:
-        """Nothing of any migration is left, or (where that is not checked) will be. A broker that runs goes on."""
+    def clean(self) -> None:
+        """Nothing of any migration is left. A broker that runs goes on."""
         if self.broker_pid:
             for _, _, _, state, _, path in self.broker.list():
-                migration = Migration(self.broker, path)  # type: ignore[arg-type]
-                assert state == "finished" or not check, f"{path} is {state}"
-                if state != "finished":
-                    migration.cancel()
-                    migration.wait_finished()
-                migration.call("Forget")
-        if check:
-            wait_until(lambda: len(self.helpers()) <= 1, f"only the spare is left: {self.helpers()}")
-            wait_until(lambda: not self.files(), f"no file is left: {self.files()}")
-            assert self.failed_units() == []
-        else:
-            self.systemctl("stop", "vmferryd.service", "vmferry-helper@*.service")
-            self.systemctl("reset-failed")
+                assert state == "finished", f"{path} is {state}"
+                Migration(self.broker, path).call("Forget")  # type: ignore[arg-type]
+        wait_until(lambda: len(self.helpers()) <= 1, f"only the spare is left: {self.helpers()}")
+        wait_until(lambda: not self.files(), f"no file is left: {self.files()}")
+        assert self.failed_units() == []
+
+    def reset(self) -> None:
+        """Ends what there is of vmferry, whatever state it is in, so that nothing is left."""
+        if self._broker:
+            self._broker.close()
+            self._broker = None
+        for what in ("vmferryd.service", "vmferry-helper@*.service"):
+            self.systemctl("kill", "--signal=KILL", what, check=False)
+            self.systemctl("stop", what, check=False)
+        self.run("find", "/run/vmferry", "-mindepth", "2", "-delete", check=False)
+        self.systemctl("reset-failed")
 
     def close(self) -> None:
         if self._broker:
@@ -384,6 +402,12 @@ class TwoHosts:
 
     def mend(self) -> None:
         self.a.run("ip", "link", "set", "peer0", "up")
+
+    def reset(self) -> None:
+        """After a failure: see Host.reset()."""
+        self.mend()
+        for host in self:
+            host.reset()
 
     def close(self) -> None:
         self._stack.close()
