@@ -174,7 +174,7 @@ static int call_add_peer_connection(struct manager *manager, sd_bus_message *m, 
 }
 
 /* Before it is held until it is known who calls: a stream's name is short. */
-static int check_held(sd_bus_message *m, sd_bus_error *error)
+static int check_held(const struct migration *migration, sd_bus_message *m, sd_bus_error *error)
 {
     const char *name;
     int r;
@@ -184,8 +184,8 @@ static int check_held(sd_bus_message *m, sd_bus_error *error)
     r = sd_bus_message_read(m, "s", &name);
     if (r >= 0 && strlen(name) >= MESSAGE_STREAM_MAX)
         return error_set(error, VF_ERROR_NO_SUCH_STREAM,
-                         "The name of a stream has at most %d bytes, not %zu. See 'streams'.",
-                         MESSAGE_STREAM_MAX - 1, strlen(name));
+                         "Migration %s of VM '%s' has no stream '%.100s…'. See 'streams'.", migration->id_text,
+                         migration->vm, name);
     return r < 0 ? r : sd_bus_message_rewind(m, true);
 }
 
@@ -200,7 +200,7 @@ static int on_method(sd_bus_message *m, void *userdata, sd_bus_error *error)
         {"AddStream", call_add_stream}, {"AddPeerConnection", call_add_peer_connection},
     };
     struct migration *migration = userdata;
-    int r = check_held(m, error);
+    int r = check_held(migration, m, error);
 
     if (r < 0)
         return r;

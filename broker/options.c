@@ -168,7 +168,7 @@ static int read_owner(sd_bus_message *m, struct options *options, sd_bus_error *
     if (r < 0)
         return r;
     if (strlen(text) >= 2 * sizeof(user))
-        return error_invalid(error, "Option 'socket-owner' is longer than %zu bytes.", 2 * sizeof(user) - 1);
+        return error_invalid(error, "Option 'socket-owner': '%.40s…' is not USER or USER:GROUP.", text);
     n = strcspn(text, ":");
     if (n == 0 || n >= sizeof(user))
         return error_invalid(error, "Option 'socket-owner': '%s' is not USER or USER:GROUP.", text);
