@@ -22,6 +22,7 @@ UNIT = "vmferryd.service"
 LONG = bool(os.environ.get("VMFERRY_LONG"))
 TIMES = 10 if LONG else 2  # restarts, and kills, of each broker under one guest
 AT_ONCE = 50 if LONG else 10
+SECONDS = 20 if LONG else 10  # that each of them takes at least
 CRASHES = 20 if LONG else 6
 CONSTANT = ("Id", "Vm", "Role", "Security", "OwnerUid", "Sockets", "StartedUsec", "HelperUnit")
 
@@ -139,7 +140,7 @@ def test_many_at_once(hosts: TwoHosts) -> None:
         for i in range(n):
             incoming = hosts.b.broker.prepare(f"vm{i}", options)
             outgoing = hosts.a.broker.outgoing(incoming.ticket or "", f"vm{i}",
-                                               {"bandwidth-limit": ("t", size // 20)})
+                                               {"bandwidth-limit": ("t", size // SECONDS)})
             listener = stack.enter_context(listen_at(hosts.b, incoming))
             source = stack.enter_context(FakeQemu.connect(socket_of(hosts.a, outgoing), timeout=120))
             there = source.send_pattern(i, size, shut=True)

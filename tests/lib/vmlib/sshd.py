@@ -18,7 +18,8 @@ class Sshd:
     """Listens on `address`; `prefix` is what runs a command on its host ("ip netns exec …", "nsenter …").
 
     Whoever logs in finds `bus` as the system's bus, and `path` as $PATH. `client` is what $VMFERRY_SSH has to be: an ssh
-    that knows this host as `name`, and its key. `proxied`: it gets there from anywhere on this machine, too.
+    that knows this host as `name`, and its key. `proxied`: it gets there from anywhere on this machine, too. $HOME is an
+    empty place: what this machine's root has in its shell's start-up files may be slow, or wait for a lock of its own.
     """
 
     def __init__(self, workdir: Path, prefix: tuple[str, ...], address: str, name: str = "host2", bus: str | None = None,
@@ -34,7 +35,8 @@ class Sshd:
         config.write_text(
             f"ListenAddress {address}\nPort {PORT}\nHostKey {self._dir}/host\nPidFile none\nUsePAM no\nStrictModes no\n"
             f"AuthorizedKeysFile {self._dir}/user.pub\nPasswordAuthentication no\nPermitRootLogin yes\n"
-            f"SetEnv PATH={path} {f'DBUS_SYSTEM_BUS_ADDRESS={bus} ' if bus else ''}LC_ALL=C.UTF-8 ASAN_OPTIONS=detect_leaks=0\n")
+            f"SetEnv HOME={self._dir} PATH={path} {f'DBUS_SYSTEM_BUS_ADDRESS={bus} ' if bus else ''}"
+            "LC_ALL=C.UTF-8 ASAN_OPTIONS=detect_leaks=0\n")
         public = (self._dir / "host.pub").read_text()
         (self._dir / "known_hosts").write_text(f"{name} {public}")
         (self._dir / "ssh_config").write_text(
