@@ -99,6 +99,11 @@ def ticket(*endpoints: str) -> str:
     return Ticket(endpoints=endpoints or ("tcp:127.0.0.1:1",)).encode()
 
 
+def waiting() -> str:
+    """A ticket whose peer connections a manager is to bring: none comes, and the migration waits."""
+    return Ticket(endpoints=()).encode()
+
+
 # ---- To connect to ----
 
 
@@ -243,7 +248,7 @@ def test_to_listen_on(stage: Stage, what: str) -> None:
 
 def test_to_listen_on_own(stage: Stage) -> None:
     path = stage.allowed / "qemu.sock"
-    migration = stage.user.outgoing(ticket("tcp:192.0.2.1:1"), "own", sent(path))
+    migration = stage.user.outgoing(waiting(), "own", sent(path))
     st = path.stat()
     assert (st.st_uid, st.st_mode & 0o777) == (NOBODY, 0o600)
     for uid in (0, DAEMON):  # only the user's own QEMU is taken for it
@@ -265,7 +270,7 @@ def test_what_is_removed(stage: Stage) -> None:
         path.mkdir()
     os.chown(mine, NOBODY, NOBODY)
     kept = stage.listen(theirs / "s")
-    migration = stage.user.outgoing(ticket("tcp:192.0.2.1:1"), "own", sent(mine / "s"))
+    migration = stage.user.outgoing(waiting(), "own", sent(mine / "s"))
     mine.rename(stage.allowed / "away")
     mine.symlink_to(theirs)
     migration.cancel()
@@ -274,7 +279,7 @@ def test_what_is_removed(stage: Stage) -> None:
     (stage.allowed / "away" / "s").unlink()
     mine.unlink()
     (stage.allowed / "away").rename(mine)
-    migration = stage.user.outgoing(ticket("tcp:192.0.2.1:1"), "own2", sent(mine / "s"))
+    migration = stage.user.outgoing(waiting(), "own2", sent(mine / "s"))
     (mine / "s").unlink()
     (theirs / "s").rename(mine / "s")  # only root can do that, and it is root's
     migration.cancel()
