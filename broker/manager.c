@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "caller.h"
@@ -66,6 +67,21 @@ static void remove_leftovers(struct manager *manager)
     }
 }
 
+/* What a broker that was just killed had forked, and had not become a helper yet, holds it a moment longer.
+ */
+static int lock_soon(int fd)
+{
+    const struct timespec pause = {.tv_nsec = 20000000};
+    int r = -EWOULDBLOCK;
+
+    for (int i = 0; i < 100 && r == -EWOULDBLOCK; i++) {
+        if (i > 0)
+            nanosleep(&pause, NULL);
+        r = flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+    }
+    return r;
+}
+
 static int take_runtime_dir(struct manager *manager)
 {
     const char *runtime_dir = manager->config->runtime_dir;
@@ -75,8 +91,7 @@ static int take_runtime_dir(struct manager *manager)
     if (r >= 0) {
         snprintf(path, sizeof(path), "%s/lock", runtime_dir);
         manager->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (manager->lock < 0 || flock(manager->lock, LOCK_EX | LOCK_NB) < 0)
-            r = -errno;
+        r = manager->lock < 0 ? -errno : lock_soon(manager->lock);
     }
     if (r < 0) {
         log_event(LOG_ERR, NULL, NULL, "Cannot take the runtime directory %s: %s. %s", runtime_dir,

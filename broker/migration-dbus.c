@@ -184,8 +184,8 @@ static int check_held(const struct migration *migration, sd_bus_message *m, sd_b
     r = sd_bus_message_read(m, "s", &name);
     if (r >= 0 && strlen(name) >= MESSAGE_STREAM_MAX)
         return error_set(error, VF_ERROR_NO_SUCH_STREAM,
-                         "Migration %s of VM '%s' has no stream '%.100s…'. See 'streams'.", migration->id_text,
-                         migration->vm, name);
+                         "Migration %s of VM '%s' has no stream '%.100s…'. See 'streams'.",
+                         migration->id_text, migration->vm, name);
     return r < 0 ? r : sd_bus_message_rewind(m, true);
 }
 

@@ -17,6 +17,7 @@ from vmlib.broker import Broker, Migration, wait_until
 from vmlib.delay import DelayingRelay
 from vmlib.fake_qemu import FakeListener, FakeQemu
 from vmlib.hosts import Hosts, Tunnel, assert_failed, assert_learns
+from vmlib.rates import assert_held
 
 SECURITIES = pytest.mark.parametrize("security", ["tls", "plain"])
 
@@ -353,7 +354,7 @@ def test_bandwidth_limit_is_shared(hosts: Hosts, security: str) -> None:
             for qemu in pair:
                 stack.enter_context(qemu)
         asking, asked = pairs.pop()
-        futures = [source.send_pattern(index, 32 << 20) for index, (source, _) in enumerate(pairs)]
+        futures = [source.send_pattern(index, 64 << 20) for index, (source, _) in enumerate(pairs)]
         counters = [Counter(destination) for _, destination in pairs]
         time.sleep(0.5)  # the first sip
 
@@ -371,13 +372,14 @@ def test_bandwidth_limit_is_shared(hosts: Hosts, security: str) -> None:
         asker.start()
         rates = rates_of(counters, 2)
         asker.join(10)
-        assert sum(rates) == pytest.approx(limit, rel=0.05), rates
-        assert all(rate == pytest.approx(limit / 4, rel=0.2) for rate in rates), rates
+        assert sum(rates) <= limit * 1.05, rates
+        assert all(rate == pytest.approx(sum(rates) / 4, rel=0.2) for rate in rates), rates
         assert sorted(answers)[50] < 0.01 and max(answers) < 0.2, sorted(answers)
 
-        tunnel.outgoing.set_limit(3 * limit)
+        assert_held(lambda: sum(rates_of(counters, 1)), limit)
+        tunnel.outgoing.set_limit(2 * limit)
         time.sleep(0.2)
-        assert sum(rates_of(counters, 1)) == pytest.approx(3 * limit, rel=0.05)
+        assert_held(lambda: sum(rates_of(counters, 1)), 2 * limit)
         tunnel.outgoing.set_limit(0)
         for future in futures:
             future.result(30)
@@ -385,7 +387,7 @@ def test_bandwidth_limit_is_shared(hosts: Hosts, security: str) -> None:
             source.shut_wr()
         for counter in counters:
             counter.join(20)
-            assert counter.taken == 32 << 20
+            assert counter.taken == 64 << 20
         for _, destination in pairs:
             destination.shut_wr()
         end_both((asking, asked))

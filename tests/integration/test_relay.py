@@ -13,6 +13,7 @@ import pytest
 from vmlib.broker import Broker, BusError, Migration, wait_until
 from vmlib.fake_qemu import FakeQemu
 from vmlib.hosts import Hosts, Tunnel, kill
+from vmlib.rates import assert_held
 from vmlib.signals import Signals
 
 SIZE = (4 << 20) + 12345
@@ -320,15 +321,15 @@ def test_bandwidth_limit_is_held(hosts: Hosts) -> None:
         size = 256 << 20
         sent = source.send_pattern(1, size)
         received = destination_reads(destination)
-        assert measure(outgoing) == pytest.approx(4_000_000, rel=0.05)
+        assert_held(lambda: measure(outgoing), 4_000_000)
         with Signals(hosts.source.bus) as signals:
             outgoing.set_limit(12_000_000)
             signals.wait(lambda _: signals.changes(outgoing.path, "BandwidthLimit") == [12_000_000], "the change")
         assert outgoing.get("BandwidthLimit") == 12_000_000
-        assert measure(outgoing) == pytest.approx(12_000_000, rel=0.05)
+        assert_held(lambda: measure(outgoing), 12_000_000)
         assert outgoing.get("Rate") == pytest.approx(12_000_000, rel=0.2)
         outgoing.set_limit(1_000_000)
-        assert measure(outgoing) == pytest.approx(1_000_000, rel=0.05)
+        assert_held(lambda: measure(outgoing), 1_000_000)
         outgoing.set_limit(0)
         sent.result(30)
         source.shut_wr()
