@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/cleanup.h"
 #include "common/message.h"
@@ -57,14 +58,27 @@ void qemu_read_info(json_object *object, struct qemu_info *ret)
         ret->dirty = 0;
 }
 
+/* A source says "completed" a moment before it knows how long that took (QEMU 7.2). */
+static bool times_are_missing(json_object *object, const struct qemu_info *info)
+{
+    return info->phase == QEMU_DONE && info->total_msec == 0 &&
+           json_object_object_get_ex(object, "total-time", NULL);
+}
+
 int qemu_query(struct qmp *qmp, struct qemu_info *ret, struct trouble *trouble)
 {
-    _cleanup_json_ json_object *object = NULL;
+    const struct timespec pause = {.tv_nsec = 10000000};
 
-    if (qmp_execute(qmp, "query-migrate", NULL, &object, trouble) < 0)
-        return -1;
-    qemu_read_info(object, ret);
-    return 0;
+    for (int i = 0;; i++) {
+        _cleanup_json_ json_object *object = NULL;
+
+        if (qmp_execute(qmp, "query-migrate", NULL, &object, trouble) < 0)
+            return -1;
+        qemu_read_info(object, ret);
+        if (i == 50 || !times_are_missing(object, ret))
+            return 0;
+        nanosleep(&pause, NULL);
+    }
 }
 
 int qemu_run_state(struct qmp *qmp, char ret[static 32], struct trouble *trouble)
