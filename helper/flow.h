@@ -19,7 +19,7 @@
 
 #define FLOW_WINDOW_BACK ((size_t)1 * 1024 * 1024) /* bytes that are kept from the destination, at most */
 #define FLOW_BUFFER      ((size_t)1 * 1024 * 1024) /* bytes on the way in to QEMU, at most */
-#define FLOW_ACK_STEP    ((uint64_t)1024 * 1024)   /* delivered bytes that are acknowledged at once */
+#define FLOW_ACK_STEP    ((uint64_t)256 * 1024)    /* delivered bytes that are acknowledged at once */
 #define FLOW_BUDGET      ((size_t)256 * 1024) /* bytes that one pump moves before others have their turn */
 
 enum flow_kind {

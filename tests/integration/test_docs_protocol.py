@@ -20,7 +20,7 @@ LIMITS = {  # row of the table: the macro, and what one of the row's units is in
     "From a failed try to resume to the next, at first": ("SESSION_REDIAL_FIRST", "ms", 1000),
     "The same at last": ("SESSION_REDIAL_MAX", "s", 1000000),
     "Until a delivered byte is acknowledged": ("SESSION_ACK_DELAY", "ms", 1000),
-    "Delivered bytes that are acknowledged at once": ("FLOW_ACK_STEP", "MiB", 1 << 20),
+    "Delivered bytes that are acknowledged at once": ("FLOW_ACK_STEP", "KiB", 1 << 10),
     "Bytes of a flow that are not acknowledged": ("DEFAULT_WINDOW_MIB", "MiB", 1),
     "Bytes of a flow between peer and QEMU": ("FLOW_BUFFER", "MiB", 1 << 20),
     "Until a silent channel is connected to QEMU": ("SESSION_GRACE", "ms", 1000),
