@@ -231,6 +231,9 @@ static void on_end(struct session *session, const struct message_end *m)
     session->resume_timer = sd_event_source_disable_unref(session->resume_timer);
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
         channel_close(&session->channels[i]);
+    /* What the broker was dialling is closed with the migration, and is asked for again. */
+    if (sync_awaits_peer(session, PEER_RESUME, session->resume_serial))
+        session_redial(session);
 }
 
 static void on_message(struct link *link, const union message *m, int fd, void *userdata)
