@@ -17,23 +17,18 @@ static struct channel *first_to_dial(struct session *session, uint32_t stream)
     }
     if (!first || !first->carrier)
         return NULL;
-    /* A new QEMU looks at the first bytes at once, so they should be there; what is silent by design is not.
-     */
+    /* A new QEMU looks at the first bytes at once: they should be there, but where silence is by design. */
     return first->in.ring.end > 0 || first->in.ending || first->graced ? first : NULL;
 }
 
 void channel_dial(struct session *session, uint32_t stream)
 {
     struct channel *first = first_to_dial(session, stream);
-    union message m = {0};
 
     if (!first || (session->dialling & (1U << stream)))
         return;
     first->dial = DIAL_ASKED;
-    session->dialling |= 1U << stream;
-    m.need_qemu.channel = first->number;
-    m.need_qemu.stream = stream;
-    if (!link_send(session->link, MESSAGE_NEED_QEMU, &m, -1))
+    if (!sync_need_qemu(first))
         session_end(session, VF_ERROR_HELPER_FAILED, true,
                     "The broker is gone, so that QEMU cannot be connected for a new channel.");
 }

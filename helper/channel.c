@@ -209,16 +209,13 @@ void channel_announce(struct channel *channel)
 {
     struct session *session = channel->session;
     struct frame open = {.type = FRAME_OPEN, .channel = channel->number, .stream = channel->stream};
-    union message m = {0};
 
     if (channel->announced || session->role != ROLE_OUTGOING)
         return;
     channel->announced = true;
     channel->serial = ++session->next_serial;
     control_send(session, &open);
-    m.need_peer.serial = channel->serial;
-    m.need_peer.kind = PEER_CHANNEL;
-    if (!session_halted(session) && !link_send(session->link, MESSAGE_NEED_PEER, &m, -1))
+    if (!session_halted(session) && !sync_need_peer(session, PEER_CHANNEL, channel->serial))
         session_end(session, VF_ERROR_HELPER_FAILED, true,
                     "The broker is gone, so that no connection can be made for a new channel.");
 }

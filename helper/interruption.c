@@ -9,15 +9,13 @@
 static int on_redial(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct session *session = userdata;
-    union message m = {0};
 
     (void)source;
     (void)usec;
     if (session->over || session->control.carrier || session->role != ROLE_OUTGOING)
         return 0;
-    session->resume_serial = m.need_peer.serial = ++session->next_serial;
-    m.need_peer.kind = PEER_RESUME;
-    if (!link_send(session->link, MESSAGE_NEED_PEER, &m, -1))
+    session->resume_serial = ++session->next_serial;
+    if (!sync_need_peer(session, PEER_RESUME, session->resume_serial))
         session_end(session, VF_ERROR_INTERRUPTED, false, "%s The broker is gone, too.", session->why);
     return 0;
 }

@@ -329,7 +329,6 @@ int session_new(sd_event *event, struct link *link, const struct message_start_r
                 struct session **ret)
 {
     _cleanup_fd_ int owned = stats_fd;
-    union message m = {0};
     struct session *session;
     int r = check_start(start);
 
@@ -366,9 +365,8 @@ int session_new(sd_event *event, struct link *link, const struct message_start_r
     }
     link_set_handlers(link, on_message, on_gone, session);
     if (session->role == ROLE_OUTGOING) {
-        session->control_serial = m.need_peer.serial = ++session->next_serial;
-        m.need_peer.kind = PEER_CONTROL;
-        if (!link_send(link, MESSAGE_NEED_PEER, &m, -1))
+        session->control_serial = ++session->next_serial;
+        if (!sync_need_peer(session, PEER_CONTROL, session->control_serial))
             on_gone(link, session);
     }
     *ret = session;

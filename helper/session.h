@@ -8,7 +8,7 @@
  *
  *     session.c        from START to RESULT: what the broker says, the ends of a migration
  *     interruption.c   a lost connection to the peer: dialling again, and giving up
- *     sync.c           what it waits for, told to a broker that has come anew
+ *     sync.c           what it asks of the broker, and again of one that has come anew
  *     peer.c           a peer connection until it has proved itself
  *     peer-failure.c   what the migration comes to when one fails at the source
  *     control.c        the control connection: frames, acknowledgements, pings
@@ -93,8 +93,8 @@ struct channel {
     bool graced;             /* destination: it has been silent for long enough */
     bool close_sent;         /* both flows are proved at this side */
     bool close_received;     /* and at the other */
-    bool open_again;         /* destination: the source may name it once more, likewise */
     bool close_again;        /* the other may say so once more, since the connection was lost */
+    bool open_again;         /* destination: the source may name it once more, likewise */
     uint32_t serial;         /* source: of the NEED_PEER */
     struct carrier *qemu;    /* owned */
     struct carrier *carrier; /* owned: the peer connection */
@@ -205,6 +205,11 @@ void session_clean_up(struct session *session);
 void session_redial(struct session *session);
 
 /* ---- sync.c ---- */
+
+/* Asks the broker for what only it can bring: a peer connection (source), the connection to a channel's QEMU
+ * (destination). False: the broker is gone. */
+bool sync_need_peer(struct session *session, enum peer_kind kind, uint32_t serial);
+bool sync_need_qemu(const struct channel *channel);
 
 /* Tells the broker the state (again). */
 void sync_tell_state(struct session *session);

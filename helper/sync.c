@@ -53,12 +53,25 @@ bool sync_waits(const struct session *session)
            sync_awaits_peer(session, PEER_RESUME, session->resume_serial);
 }
 
-static void ask_for_peer(struct session *session, enum peer_kind kind, uint32_t serial)
+bool sync_need_peer(struct session *session, enum peer_kind kind, uint32_t serial)
 {
     union message m = {.need_peer = {.serial = serial, .kind = kind}};
 
+    return link_send(session->link, MESSAGE_NEED_PEER, &m, -1);
+}
+
+bool sync_need_qemu(const struct channel *channel)
+{
+    union message m = {.need_qemu = {.channel = channel->number, .stream = channel->stream}};
+
+    channel->session->dialling |= 1U << channel->stream;
+    return link_send(channel->session->link, MESSAGE_NEED_QEMU, &m, -1);
+}
+
+static void ask_for_peer(struct session *session, enum peer_kind kind, uint32_t serial)
+{
     if (sync_awaits_peer(session, kind, serial))
-        link_send(session->link, MESSAGE_NEED_PEER, &m, -1);
+        sync_need_peer(session, kind, serial);
 }
 
 void sync_tell_state(struct session *session)
@@ -84,13 +97,10 @@ void sync_answer(struct session *session, uint64_t cookie)
     session->dialling = 0;
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
         const struct channel *channel = &session->channels[i];
-        union message m = {.need_qemu = {.channel = channel->number, .stream = channel->stream}};
 
         if (session->role == ROLE_OUTGOING && channel_lives(channel))
             ask_for_peer(session, PEER_CHANNEL, channel->serial);
-        if (channel_awaits_qemu(channel)) {
-            session->dialling |= 1U << channel->stream;
-            link_send(session->link, MESSAGE_NEED_QEMU, &m, -1);
-        }
+        if (channel_awaits_qemu(channel))
+            sync_need_qemu(channel);
     }
 }
