@@ -25,18 +25,6 @@
 #define GRACE \
     5000000 /* µs that a restored migration has at least: what its helper said is still to be read */
 
-struct draft {
-    struct record record;
-    uint8_t data[RECORD_SIZE_MAX];
-};
-
-static void draft_freep(struct draft **draft)
-{
-    if (*draft)
-        explicit_bzero(*draft, sizeof(**draft));
-    free(*draft);
-}
-
 /* ---- The names in the store ---- */
 
 /* "in-0123456789abcdef-WHAT"; where that is state.N it is a record, and N its number. */
@@ -132,7 +120,7 @@ static struct group *group_names(const struct name *names, size_t n, size_t *ret
 /* ---- The record ---- */
 
 /* Reads a record; NULL, or what is wrong with it. */
-static const char *read_record(int fd, struct draft *draft)
+static const char *read_record(int fd, struct record_draft *draft)
 {
     const int sealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
     int seals = fcntl(fd, F_GET_SEALS);
@@ -366,7 +354,8 @@ static void end_helper(struct store *store, const char *name)
     store_remove(store, name);
 }
 
-static bool restore_one(struct manager *manager, const struct name *names, size_t n, struct draft *draft)
+static bool restore_one(struct manager *manager, const struct name *names, size_t n,
+                        struct record_draft *draft)
 {
     _cleanup_fd_ int fd = store_take(manager->store, names->text);
     const char *why = read_record(fd, draft);
@@ -385,7 +374,7 @@ static bool restore_one(struct manager *manager, const struct name *names, size_
 
 /* By its newest record. An older one was yet to be removed, and is looked at only where the newer is no good.
  */
-static void restore_group(struct manager *manager, const struct group *group, struct draft *draft)
+static void restore_group(struct manager *manager, const struct group *group, struct record_draft *draft)
 {
     bool restored = false;
 
@@ -398,7 +387,7 @@ static void restore_group(struct manager *manager, const struct group *group, st
 
 void migration_restore_all(struct manager *manager)
 {
-    _cleanup_(draft_freep) struct draft *draft = malloc(sizeof(*draft));
+    _cleanup_(record_draft_freep) struct record_draft *draft = malloc(sizeof(*draft));
     struct store *store = manager->store;
     size_t n, n_groups;
     _cleanup_free_ struct name *names = sort_names(store, &n);

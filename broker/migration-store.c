@@ -143,23 +143,10 @@ static int make_memory(const uint8_t *data, size_t size)
     return fd_steal(&fd);
 }
 
-/* The secret that may be in it is wiped when it goes. */
-struct draft {
-    struct record record;
-    uint8_t data[RECORD_SIZE_MAX];
-};
-
-static void draft_freep(struct draft **draft)
-{
-    if (*draft)
-        explicit_bzero(*draft, sizeof(**draft));
-    free(*draft);
-}
-
 void migration_save(struct migration *migration)
 {
     struct store *store = migration->manager->store;
-    _cleanup_(draft_freep) struct draft *draft = NULL;
+    _cleanup_(record_draft_freep) struct record_draft *draft = NULL;
     _cleanup_fd_ int fd = -1;
     char name[STORE_NAME_MAX];
 

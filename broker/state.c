@@ -2,6 +2,7 @@
 #include "state.h"
 
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/error.h"
@@ -297,4 +298,11 @@ enum record_verdict record_decode(const uint8_t *data, size_t size, struct recor
     if (!*ret_why)
         *ret_why = check(ret);
     return *ret_why ? RECORD_BAD : RECORD_OK;
+}
+
+void record_draft_freep(struct record_draft **draft)
+{
+    if (*draft)
+        explicit_bzero(*draft, sizeof(**draft));
+    free(*draft);
 }

@@ -78,3 +78,12 @@ size_t record_encode(const struct record *record, uint8_t ret[static RECORD_SIZE
 
 /* Unless it is good, *ret_why says what is wrong with it (static). */
 enum record_verdict record_decode(const uint8_t *data, size_t size, struct record *ret, const char **ret_why);
+
+/* A record beside its bytes, to be read or written. The ticket's secret that may be in it is wiped when it
+ * goes. */
+struct record_draft {
+    struct record record;
+    uint8_t data[RECORD_SIZE_MAX];
+};
+
+void record_draft_freep(struct record_draft **draft);
