@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +19,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.name.startswith("test_qemu_"):
             item.add_marker(pytest.mark.qemu)
-    if not os.environ.get("VMFERRY_LONG"):
-        late = [item for item in items if item.get_closest_marker("long")]
-        if late:
-            config.hook.pytest_deselected(items=late)
-            items[:] = [item for item in items if item not in late]
+    leave_out_late(config, items)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -12,7 +12,7 @@ import pytest
 
 from vmlib.peer import PlainPeer
 from vmlib.scene import Scene
-from vmlib.wire import CLOSE, Ticket, connect, preamble
+from vmlib.wire import Ticket, connect, preamble
 
 LONG = bool(os.environ.get("VMFERRY_LONG"))
 
@@ -85,12 +85,4 @@ def test_racers(workdir: Path) -> None:
         assert set(outcomes) <= {"won", "TicketUsed", "closed"}, outcomes
         assert outcomes["TicketUsed"] >= outcomes["closed"], outcomes
         with scene.listen(victim) as listener, winners[0] as peer:
-            channel = scene.own(peer.open(0))
-            channel.sendall(b"x")
-            peer.fin(0, 1)
-            with listener.accept() as qemu:
-                assert qemu.recv_until_eof() == b"x"
-            peer.expect(CLOSE, 0)
-            peer.close_channel(0)
-            peer.close_channel()
-            assert victim.migration.wait(20) == "done"
+            scene.send_all(victim, listener, peer)

@@ -36,6 +36,18 @@ def lost_source(scene: Scene, listener: PlainListener) -> tuple[Victim, PlainPee
     return victim, peer, qemu
 
 
+def goes_on(scene: Scene, listener: PlainListener, victim: Victim, peer: PlainPeer, qemu: FakeQemu) -> None:
+    """The source's next try succeeds, and its stream goes on where it was."""
+    peer = scene.own(listener.accept(before=peer))
+    assert peer.expect(OPEN).channel == 0
+    channel = scene.own(listener.accept_channel(peer, offset=5)[1])
+    qemu.send(b"again")
+    assert recv_exact(channel, 5) == b"again"
+    victim.migration.cancel()
+    victim.expect("Cancelled", result="cancelled")
+    peer.close()
+
+
 def test_source_whose_resume_is_lost_itself(workdir: Path) -> None:
     """It has proved itself, but its destination never heard the end of that."""
     with Scene(workdir) as scene, PlainListener() as listener:
@@ -43,14 +55,7 @@ def test_source_whose_resume_is_lost_itself(workdir: Path) -> None:
         with listener.accept_raw() as sock:
             assert recv_exact(sock, 32) == preamble(listener.ticket.id, RESUME)
             prove_accepting(sock, peer.resume_key, listener.ticket.id, RESUME)
-        peer = scene.own(listener.accept(before=peer))
-        assert peer.expect(OPEN).channel == 0
-        channel = scene.own(listener.accept_channel(peer, offset=5)[1])
-        qemu.send(b"again")
-        assert recv_exact(channel, 5) == b"again"
-        victim.migration.cancel()
-        victim.expect("Cancelled", result="cancelled")
-        peer.close()
+        goes_on(scene, listener, victim, peer, qemu)
 
 
 @pytest.mark.parametrize("what", ["forged key", "ticket's key", "rejection"])
@@ -90,14 +95,7 @@ def test_a_word_in_clear_ends_nothing(workdir: Path, what: str) -> None:
         for _ in range(2):
             turn_away(listener, peer, what)
         peer.resume_key = key
-        peer = scene.own(listener.accept(before=peer))
-        assert peer.expect(OPEN).channel == 0
-        channel = scene.own(listener.accept_channel(peer, offset=5)[1])
-        qemu.send(b"again")
-        assert recv_exact(channel, 5) == b"again"
-        victim.migration.cancel()
-        victim.expect("Cancelled", result="cancelled")
-        peer.close()
+        goes_on(scene, listener, victim, peer, qemu)
 
 
 def test_destination_that_accepts_and_hangs_up(workdir: Path) -> None:

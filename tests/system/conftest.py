@@ -3,7 +3,6 @@
 
 The hosts are in vmlib/nspawn.py. A test takes `hosts` and has hosts.a and hosts.b.
 """
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -16,11 +15,7 @@ from vmlib.nspawn import Host, TwoHosts, available
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.system)
-    if not os.environ.get("VMFERRY_LONG"):
-        late = [item for item in items if item.get_closest_marker("long")]
-        if late:
-            config.hook.pytest_deselected(items=late)
-            items[:] = [item for item in items if item not in late]
+    leave_out_late(config, items)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -11,7 +11,7 @@ import pytest
 
 from .qemu import postcopy_available, qemu_binary
 
-__all__ = ["workdir", "needs_qemu", "needs_postcopy"]
+__all__ = ["leave_out_late", "workdir", "needs_qemu", "needs_postcopy"]
 
 
 def children() -> set[int]:
@@ -34,6 +34,14 @@ def open_fds() -> dict[int, str]:
         except FileNotFoundError:
             pass  # the directory's own
     return fds
+
+
+def leave_out_late(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For pytest_collection_modifyitems: tests of the mark long only run with $VMFERRY_LONG."""
+    late = [] if os.environ.get("VMFERRY_LONG") else [item for item in items if item.get_closest_marker("long")]
+    if late:
+        config.hook.pytest_deselected(items=late)
+        items[:] = [item for item in items if item not in late]
 
 
 @pytest.fixture

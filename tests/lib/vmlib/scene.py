@@ -211,15 +211,19 @@ class Scene:
     def migrate(self, victim: Victim) -> None:
         """The right source of a prepared migration comes after all, and everything goes well."""
         with self.listen(victim) as listener, persistent(Ticket.decode(victim.ticket)) as peer:
-            channel = self.own(peer.open(0))
-            channel.sendall(b"memory")
-            peer.fin(0, 6)
-            with listener.accept() as qemu:
-                assert qemu.recv_until_eof() == b"memory"
-            peer.expect(CLOSE, 0)
-            peer.close_channel(0)
-            peer.close_channel()
-            assert victim.migration.wait(20) == "done"
+            self.send_all(victim, listener, peer)
+
+    def send_all(self, victim: Victim, listener: FakeListener, peer: PlainPeer) -> None:
+        """All of a migration, by a source that has greeted."""
+        channel = self.own(peer.open(0))
+        channel.sendall(b"memory")
+        peer.fin(0, 6)
+        with listener.accept() as qemu:
+            assert qemu.recv_until_eof() == b"memory"
+        peer.expect(CLOSE, 0)
+        peer.close_channel(0)
+        peer.close_channel()
+        assert victim.migration.wait(20) == "done"
 
     def __enter__(self) -> "Scene":
         return self
