@@ -35,6 +35,8 @@ Checks everything, or the parts that are named:
 
 The last line is "N passed, N failed, N skipped"; the exit status is 0 only if nothing failed. Where CI=true is in
 the environment, a test that is skipped counts as failed, unless the machine's kernel is the reason ("kernel: …").
+A test with brokers that fails is tried once more, and listed as RERUN; not so where a guest or a byte was harmed, a
+sanitizer reported or a program crashed.
 """
 
 SANITIZED = ("build-test-asan", ("-Dbuildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Dwerror=true"))
@@ -43,6 +45,10 @@ RELEASE = ("build-test", ("-Dbuildtype=release", "-Dwerror=true", "-Dprefix=/usr
 VALGRIND = ("valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full",
             "--errors-for-leak-kinds=definite,indirect", "--child-silent-after-fork=yes")
 PYTEST_LIMIT = 900  # seconds
+# A test that fails is tried once more, and listed as RERUN, for a machine of two cores can be late for any limit. What
+# no lateness explains fails at once: harm to a guest or a byte, a sanitizer's report, a program that crashed.
+SECOND_TRY = ("--reruns", "1", "--only-rerun",
+              r"(?s)\A(?!.*(GuestHarmed|PatternMismatch|Sanitizer|runtime error|SIGSYS|SIGSEGV|SIGABRT))")
 
 ENVIRONMENT = {
     "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1",
@@ -208,7 +214,7 @@ def pytest(directory: Path, log: str, marks: str, where: tuple[str, ...] = ("tes
         status, text = run([sys.executable, "-B", "-m", "pytest", "-q", "--no-header", "--tb=short",
                             "-p", "no:cacheprovider", f"--basetemp={temporary}/t",
                             "-n", str(workers or max(2, os.cpu_count() or 2)), "-m", marks, f"--junitxml={report}",
-                            "--durations=5", *where],
+                            "--durations=5", *SECOND_TRY, *where],
                            {"VMFERRY_BUILD": str(directory)}, limit=PYTEST_LIMIT)
     if not report.exists():
         count.fail(f"pytest ({log}): {text or f'exit status {status}'}")
