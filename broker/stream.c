@@ -2,7 +2,6 @@
 #include "migration.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,13 +14,13 @@
 #include "common/cleanup.h"
 #include "deputy.h"
 #include "log.h"
+#include "pipes.h"
 #include "quota.h"
 
 enum {
     PAUSE_FIRST = 5000,   /* µs between the tries to connect to QEMU, doubled up to */
     PAUSE_MAX = 250000,   /* this */
     ACCEPT_PAUSE = 50000, /* µs without accepting when there are no FDs left */
-    PIPE_SIZE = 256 * 1024,
 };
 
 static const char *stream_name(const struct stream *stream)
@@ -97,6 +96,7 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
                       stream->path, why);
         return 0;
     }
+    pipes_give_source(migration);
     /* What cannot be passed on is closed, and QEMU learns it by that. */
     helper_link_send(migration->helper, MESSAGE_QEMU, &m, fd);
     return 0;
@@ -140,34 +140,6 @@ int stream_accept(struct stream *stream)
 }
 
 /* ---- Incoming: we connect ---- */
-
-/* A pipe with one descriptor for both of its ends; or a negative errno. */
-static int make_pipe(void)
-{
-    char path[32];
-    int pair[2];
-
-    if (pipe2(pair, O_CLOEXEC | O_NONBLOCK) < 0)
-        return -errno;
-    _cleanup_fd_ int out = pair[0], in = pair[1];
-    int fd;
-
-    fcntl(in, F_SETPIPE_SZ, PIPE_SIZE); /* the default serves as well */
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", in);
-    fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
-    (void)out;
-    return fd < 0 ? -errno : fd;
-}
-
-/* A plain channel's bytes can be spliced, if it has a pipe; a helper makes none. Without one it copies. */
-static void give_pipe(struct stream *stream)
-{
-    union message m = {.pipe.channel = stream->channel};
-    _cleanup_fd_ int fd = stream->migration->security == SECURITY_PLAIN ? make_pipe() : -1;
-
-    if (fd >= 0)
-        helper_link_send(stream->migration->helper, MESSAGE_PIPE, &m, fd);
-}
 
 static void dial_name(const struct stream *stream, char ret[static STORE_NAME_MAX])
 {
@@ -220,7 +192,7 @@ static void connected(struct stream *stream, int fd, bool ours)
     union message m = {.qemu = {.channel = stream->channel, .stream = stream->index, .shared = !ours}};
 
     if (ours)
-        give_pipe(stream);
+        pipes_give_destination(stream->migration, stream->channel);
     stream->dialling = false;
     migration_answer(stream->migration, MESSAGE_QEMU, &m, fd);
     drop_dial(stream);

@@ -25,6 +25,7 @@
 #define MESSAGE_SECRET_SIZE 32
 #define WINDOW_MIN          ((uint64_t)64 * 1024)
 #define WINDOW_MAX          ((uint64_t)1024 * 1024 * 1024)
+#define PIPED_CHANNELS      16 /* of a migration whose bytes are kept in pipes at once; others are copied */
 #define MESSAGE_CHANNEL_NEW UINT32_MAX /* a QEMU connection whose channel the helper numbers */
 
 enum message_type {
@@ -165,10 +166,16 @@ struct message_end {
     char text[MESSAGE_TEXT_MAX];
 };
 
+/* What a pipe is for. */
+enum pipe_use {
+    PIPE_MOVE = 0, /* to splice through */
+    PIPE_KEEP = 1, /* source: for what was sent and is not acknowledged; there may be several */
+};
+
 struct message_pipe {
     struct message_header header;
-    uint32_t channel;
-    uint32_t reserved;
+    uint32_t channel; /* destination; source: MESSAGE_CHANNEL_NEW, for the next QEMU connection's */
+    uint32_t use;     /* enum pipe_use */
 };
 
 struct message_sync {

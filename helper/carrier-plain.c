@@ -2,7 +2,6 @@
 #include "carrier.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,16 +75,6 @@ static int plain_handshake(struct carrier *carrier)
 }
 
 /* Between a socket and a pipe of ours: no byte comes into this process' memory. */
-static ssize_t splice_some(int from, int to, size_t max)
-{
-    ssize_t n;
-
-    do {
-        n = splice(from, NULL, to, NULL, max, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-    } while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : n;
-}
-
 static ssize_t splice_recv(struct carrier *carrier, struct ring *ring, size_t max)
 {
     ssize_t n = splice_some(carrier->fd, ring->pipe, max < CARRIER_BATCH ? max : CARRIER_BATCH);
@@ -99,8 +88,11 @@ static ssize_t splice_recv(struct carrier *carrier, struct ring *ring, size_t ma
 
 static ssize_t splice_send(struct carrier *carrier, struct ring *ring)
 {
-    ssize_t n = splice_some(ring->pipe, carrier->fd, ring_unsent(ring));
+    ssize_t n = ring->keeps ? ring_keep(ring) : (ssize_t)ring_unsent(ring);
 
+    if (n < 0)
+        return n;
+    n = splice_some(ring->pipe, carrier->fd, (size_t)n);
     if (n > 0)
         ring_advance(ring, (size_t)n);
     return n;

@@ -16,14 +16,20 @@ void flow_clear(struct flow *flow)
 {
     flow->from = flow->to = NULL;
     fd_closep(&flow->pipe);
+    keep_clear(&flow->keep);
     ring_clear(&flow->ring);
 }
 
-void flow_use_pipe(struct flow *flow, int pipe, size_t size)
+void flow_use_pipe(struct flow *flow, int pipe, size_t size, struct keep *keep)
 {
     fd_closep(&flow->pipe);
+    keep_clear(&flow->keep);
     flow->pipe = pipe;
     flow->pipe_size = size;
+    if (keep) {
+        flow->keep = *keep;
+        *keep = (struct keep){0};
+    }
 }
 
 /* A pipe is to be used: what the ring holds goes out from its memory first, and nothing is read meanwhile. */
@@ -36,8 +42,7 @@ static void take_pipe(struct flow *flow)
 {
     if (!pipe_waits(flow) || flow->ring.begin != flow->ring.end)
         return;
-    ring_use_pipe(&flow->ring, flow->pipe, flow->pipe_size);
-    flow->pipe = -1;
+    ring_use_pipe(&flow->ring, fd_steal(&flow->pipe), flow->pipe_size, flow->keep.n > 0 ? &flow->keep : NULL);
 }
 
 /* How much may be read now. */
@@ -76,7 +81,8 @@ bool flow_wants_input(const struct flow *flow)
 
 bool flow_wants_output(const struct flow *flow)
 {
-    return flow->to && (ring_unsent(&flow->ring) > 0 || flow->to->ops->holds_output(flow->to));
+    return flow->to &&
+           ((ring_unsent(&flow->ring) > 0 && !flow->ring.keep_full) || flow->to->ops->holds_output(flow->to));
 }
 
 bool flow_ended(const struct flow *flow)
@@ -230,7 +236,12 @@ const char *flow_resume(struct flow *flow, uint64_t received)
         return "an offset before what was acknowledged";
     if (received > flow->ring.cursor)
         return "an offset beyond what was sent";
-    ring_rewind(&flow->ring, received);
     flow->fin_sent = false;
+    if (received == flow->ring.cursor)
+        return NULL;
+    /* What is sent again is sent from memory; when all of it has arrived, the pipes serve again. */
+    if (flow->ring.pipe >= 0 && ring_leave_pipe(&flow->ring, &flow->pipe, &flow->keep) < 0)
+        return "no memory for what is to be sent again";
+    ring_rewind(&flow->ring, received);
     return NULL;
 }

@@ -43,8 +43,9 @@ struct flow {
     bool fin_again; /* in: the peer may say the total once more, since the connection was lost */
     bool shut;      /* in: QEMU was told that no more comes */
     uint64_t told;  /* in: the last acknowledgement that was sent */
-    int pipe;       /* in: owned; for the ring as soon as it is empty; −1: none */
+    int pipe;       /* owned; for the ring as soon as it is empty; −1: none */
     size_t pipe_size;
+    struct keep keep; /* out: owned; goes with the pipe */
 };
 
 /* What a pump came to. */
@@ -58,9 +59,11 @@ enum flow_verdict {
 int flow_init(struct flow *flow, enum flow_kind kind, struct ring_pool *pool, size_t capacity);
 void flow_clear(struct flow *flow);
 
-/* In: bytes are spliced through this pipe as soon as both ends, which must be plain, are there and not
- * shared. Takes it. */
-void flow_use_pipe(struct flow *flow, int pipe, size_t size);
+/*
+ * Bytes are spliced through this pipe as soon as both ends, which must be plain, are there and not shared.
+ * Takes it. keep: for a flow that keeps; takes its pipes; else NULL.
+ */
+void flow_use_pipe(struct flow *flow, int pipe, size_t size, struct keep *keep);
 
 /* Moves what can be moved now, at most about FLOW_BUDGET; now in µs (CLOCK_MONOTONIC) is for the pacer. */
 enum flow_verdict flow_pump(struct flow *flow, uint64_t now);

@@ -17,6 +17,7 @@ struct helper {
     sd_event *event;
     sd_event_source *timer; /* never fires: it makes the loop's timerfd, which cannot be had in the sandbox */
     struct link link;
+    int null; /* /dev/null, for what is spliced there; −1 where there is none */
     struct session *session;
     struct gate *gate;
 };
@@ -26,6 +27,7 @@ static void helper_clear(struct helper *helper)
     helper->session = session_free(helper->session);
     helper->gate = gate_free(helper->gate);
     link_clear(&helper->link);
+    fd_closep(&helper->null);
     sd_event_source_disable_unref(helper->timer);
     sd_event_unref(helper->event);
 }
@@ -42,7 +44,7 @@ static void on_start(struct link *link, const union message *m, int fd, void *us
     else if (gate)
         r = gate_new(helper->event, link, &m->start_gate, &helper->gate);
     else
-        r = session_new(helper->event, link, &m->start_relay, fd, &helper->session);
+        r = session_new(helper->event, link, &m->start_relay, fd, helper->null, &helper->session);
     if (r < 0)
         sd_event_exit(helper->event, r);
 }
@@ -71,6 +73,7 @@ static int set_up(struct helper *helper, int fd)
     if (r >= 0)
         r = link_init(&helper->link, helper->event, fd);
     link_set_handlers(&helper->link, on_start, on_gone_early, helper);
+    helper->null = open("/dev/null", O_WRONLY | O_CLOEXEC);
     return r;
 }
 
@@ -90,7 +93,7 @@ static int check_socket(int fd)
 
 int helper_run(int fd, void (*on_locked)(sd_event *event))
 {
-    _cleanup_(helper_clear) struct helper helper = {.link.fd = -1};
+    _cleanup_(helper_clear) struct helper helper = {.link.fd = -1, .null = -1};
     union message ready = {0};
     int r;
 

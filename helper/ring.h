@@ -11,10 +11,10 @@
  * is needed and goes back to the pool of its helper, last in first out, so that a fast stream runs in memory
  * that is still in the cache.
  *
- * The bytes of a ring that keeps nothing can be in a pipe instead, for the carriers that splice(2): then only
- * the offsets are here.
+ * The bytes can be in pipes instead, for the carriers that splice(2): those from the cursor on in one, and
+ * those before, which are kept, in others. Then only the offsets are here.
  *
- * Pure but for malloc(3): no I/O.
+ * No I/O but on the pipes that it owns.
  */
 
 #include <stdbool.h>
@@ -22,11 +22,14 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "keep.h"
+
 #define RING_BLOCK   ((size_t)128 * 1024)
 #define RING_IOV_MAX 16 /* pieces that one system call is given */
 
-/* The free blocks that the rings of one helper share. Not for use by two threads. */
+/* What the rings of one helper share: the free blocks. Not for use by two threads. */
 struct ring_pool {
+    int null;   /* borrowed: /dev/null, open for writing; only for rings that keep in pipes */
     void *free; /* linked through the first word of each block */
     size_t n_free;
     size_t max_free; /* beyond these, blocks go back to malloc */
@@ -44,10 +47,13 @@ struct ring {
     uint64_t end;
     size_t capacity; /* bytes */
     size_t n_slots;
-    uint8_t **
-        slots; /* the block of offset o is slots[o / RING_BLOCK % n_slots]; NULL: the bytes are in the pipe */
-    int pipe;  /* owned; −1: none */
-    bool pipe_full; /* it takes no more before something went out: its slots are used up before its bytes */
+    uint8_t **slots; /* the block of offset o is slots[o / RING_BLOCK % n_slots] */
+    int pipe;        /* owned, with all from the cursor to the end; −1: the bytes are in the blocks */
+    bool pipe_full;  /* it takes no more before something went out: its slots are used up before its bytes */
+    bool keeps;      /* with a pipe: all from begin to kept is in keep; else nothing is kept */
+    bool keep_full;  /* what is in the pipe must not go out before something was released */
+    uint64_t kept;   /* cursor ≤ kept ≤ end */
+    struct keep keep;
 };
 
 /* 0 or -ENOMEM. Capacity in bytes, at least 1. */
@@ -56,8 +62,21 @@ int ring_init(struct ring *ring, struct ring_pool *pool, size_t capacity);
 /* Gives all memory back; safe on a zeroed ring. */
 void ring_clear(struct ring *ring);
 
-/* From now on the bytes are in this pipe of that many bytes; takes it. The ring must be empty. */
-void ring_use_pipe(struct ring *ring, int pipe, size_t size);
+/*
+ * From now on the bytes are in this pipe; takes it. keep: where what has gone out is kept; takes its pipes.
+ * NULL: it is not kept, and the capacity is from now on that of the pipe. The ring must be empty.
+ */
+void ring_use_pipe(struct ring *ring, int pipe, size_t size, struct keep *keep);
+
+/* With a ring that keeps: how much of what is in the pipe may go out now; what goes out is kept. Or -EAGAIN.
+ */
+ssize_t ring_keep(struct ring *ring);
+
+/*
+ * The bytes are in memory again, all of them; gives the empty pipe back, and those of keep. 0; -ENOMEM, and
+ * nothing has changed; -EIO, and the ring is of no use any more.
+ */
+int ring_leave_pipe(struct ring *ring, int *ret_pipe, struct keep *ret_keep);
 
 static inline size_t ring_room(const struct ring *ring)
 {
@@ -88,7 +107,7 @@ void ring_advance(struct ring *ring, size_t n);
 /* All before offset may be forgotten; offset must lie in begin…cursor. */
 void ring_release(struct ring *ring, uint64_t offset);
 
-/* Goes back to offset, in begin…cursor: what is between is to be sent again. Not with a pipe. */
+/* Goes back to offset, in begin…cursor: what is between is to be sent again. Not while there is a pipe. */
 void ring_rewind(struct ring *ring, uint64_t offset);
 
 /* Copies data in; 0, -ENOBUFS when it does not fit as a whole, or -ENOMEM. */

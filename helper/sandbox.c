@@ -35,16 +35,18 @@ enum {
     NOBODY = 65534
 }; /* Debian's and the kernel's overflow uid; under systemd the unit gives one of its own */
 
-/* Two sockets and a pipe a channel, the peers, the gate's visitors, and what every process has. */
-#define FDS_MAX (3 * STATS_CHANNELS_MAX + SESSION_PEERS_MAX + GATE_PENDING_MAX + 64)
+/* Two sockets and a pipe a channel, the pipes that keep, the peers, the gate's visitors, and what every
+ * process has. */
+#define FDS_MAX \
+    (3 * STATS_CHANNELS_MAX + KEEP_PIPES * PIPED_CHANNELS + SESSION_PEERS_MAX + GATE_PENDING_MAX + 64)
 
 #define SYSCALL(name) SCMP_SYS(name)
 
 /* What moves bytes. */
 static const int relay_calls[] = {
-    SYSCALL(recvmsg), SYSCALL(sendmsg),     SYSCALL(recvfrom),   SYSCALL(sendto),
-    SYSCALL(read),    SYSCALL(write),       SYSCALL(splice),     SYSCALL(shutdown),
-    SYSCALL(close),   SYSCALL(getpeername), SYSCALL(getsockopt),
+    SYSCALL(recvmsg), SYSCALL(sendmsg), SYSCALL(recvfrom),    SYSCALL(sendto),
+    SYSCALL(read),    SYSCALL(write),   SYSCALL(splice),      SYSCALL(shutdown),
+    SYSCALL(tee),     SYSCALL(close),   SYSCALL(getpeername), SYSCALL(getsockopt),
 };
 
 /* What sd-event needs; its descriptors are made before. */

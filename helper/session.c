@@ -153,6 +153,54 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
     return 0;
 }
 
+/* Where the broker gives pipes, a channel's bytes are spliced, in `plain`: in to QEMU at the destination, out
+ * of it at the source, where they come before the connection that they are for. */
+static void on_pipe(struct session *session, const struct message_pipe *m, int fd)
+{
+    _cleanup_fd_ int owned = fd;
+    struct channel *channel = channel_find(session, m->channel);
+    int size = fcntl(fd, F_GETPIPE_SZ);
+
+    if (size <= 0 || session->security != SECURITY_PLAIN)
+        return;
+    if (session->role == ROLE_INCOMING) {
+        if (channel && channel->in.ring.pipe < 0)
+            flow_use_pipe(&channel->in, fd_steal(&owned), (size_t)size, NULL);
+    } else if (m->use == PIPE_KEEP) {
+        if (keep_add(&session->next_keep, fd) >= 0)
+            owned = -1;
+    } else {
+        fd_closep(&session->next_pipe);
+        session->next_pipe = fd_steal(&owned);
+    }
+}
+
+static size_t channels_in_pipes(const struct session *session)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
+        const struct flow *out = &session->channels[i].out;
+
+        n += channel_lives(&session->channels[i]) && (out->keep.n > 0 || out->ring.keep.n > 0);
+    }
+    return n;
+}
+
+/* What the broker gave for this channel, which is new. */
+static void take_pipes(struct session *session, struct channel *channel)
+{
+    _cleanup_fd_ int pipe = fd_steal(&session->next_pipe);
+    _cleanup_(keep_clear) struct keep keep = session->next_keep;
+    int size = pipe >= 0 ? fcntl(pipe, F_GETPIPE_SZ) : 0;
+
+    session->next_keep = (struct keep){0};
+    if (!channel || pipe < 0 || channels_in_pipes(session) >= PIPED_CHANNELS ||
+        (!channel->out.forgetful && (keep.n == 0 || session->pool.null < 0)))
+        return;
+    flow_use_pipe(&channel->out, fd_steal(&pipe), (size_t)size, channel->out.forgetful ? NULL : &keep);
+}
+
 /* A connection to the local QEMU: a new one at the source, the one that was asked for at the destination. */
 static void on_qemu(struct session *session, const struct message_qemu *m, int fd)
 {
@@ -169,6 +217,7 @@ static void on_qemu(struct session *session, const struct message_qemu *m, int f
         return; /* the migration is done */
     } else {
         channel = channel_new(session, session->next_channel, m->stream);
+        take_pipes(session, channel);
         if (!channel) {
             link_log(session->link, LOG_WARNING,
                      "LimitExceeded: a connection of QEMU's on the stream '%s' was closed: "
@@ -179,17 +228,6 @@ static void on_qemu(struct session *session, const struct message_qemu *m, int f
         session->next_channel++;
     }
     channel_set_qemu(channel, fd_steal(&owned), m->shared != 0);
-}
-
-/* Where the broker gives a pipe, the channel's bytes are spliced: plain, in to QEMU. */
-static void on_pipe(struct session *session, const struct message_pipe *m, int fd)
-{
-    _cleanup_fd_ int owned = fd;
-    struct channel *channel = channel_find(session, m->channel);
-    int size = fcntl(fd, F_GETPIPE_SZ);
-
-    if (channel && channel->in.ring.pipe < 0 && size > 0 && session->security == SECURITY_PLAIN)
-        flow_use_pipe(&channel->in, fd_steal(&owned), (size_t)size);
 }
 
 static void on_peer_failed(struct session *session, const struct message_peer_failed *m)
@@ -326,7 +364,7 @@ static int check_start(const struct message_start_relay *start)
 }
 
 int session_new(sd_event *event, struct link *link, const struct message_start_relay *start, int stats_fd,
-                struct session **ret)
+                int null, struct session **ret)
 {
     _cleanup_fd_ int owned = stats_fd;
     struct session *session;
@@ -347,7 +385,8 @@ int session_new(sd_event *event, struct link *link, const struct message_start_r
     session->window = (size_t)start->window;
     session->n_streams = start->n_streams;
     memcpy(session->streams, start->streams, sizeof(session->streams));
-    session->pool.max_free = POOL_BLOCKS;
+    session->pool = (struct ring_pool){.null = null, .max_free = POOL_BLOCKS};
+    session->next_pipe = -1;
     pacer_set(&session->pacer, start->bandwidth_limit, session_now(session));
 
     r = map_stats(fd_steal(&owned), &session->stats);
@@ -384,6 +423,8 @@ struct session *session_free(struct session *session)
         peer_clear(&session->peers[i]);
     control_clear(session);
     ring_pool_clear(&session->pool);
+    fd_closep(&session->next_pipe);
+    keep_clear(&session->next_keep);
     sd_event_source_disable_unref(session->tick);
     sd_event_source_disable_unref(session->ack_timer);
     sd_event_source_disable_unref(session->pace_timer);

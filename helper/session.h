@@ -140,6 +140,8 @@ struct session {
     size_t window;                 /* bytes */
     struct stats *stats;           /* mapped; shared with the broker */
     struct ring_pool pool;
+    int next_pipe;         /* source, owned: for the next channel; −1: none */
+    struct keep next_keep; /* source, owned: goes with it */
     struct pacer pacer;
     struct control control;
     struct channel channels[STATS_CHANNELS_MAX];
@@ -160,9 +162,10 @@ struct session {
 
 /* ---- session.c ---- */
 
-/* A new session for START_RELAY; takes stats_fd in any case. 0 or a negative errno. */
+/* A new session for START_RELAY; takes stats_fd in any case, borrows null (/dev/null, or −1). 0 or a negative
+ * errno. */
 int session_new(sd_event *event, struct link *link, const struct message_start_relay *start, int stats_fd,
-                struct session **ret);
+                int null, struct session **ret);
 struct session *session_free(struct session *session);
 
 /* µs, CLOCK_MONOTONIC, of this turn of the event loop. */

@@ -153,7 +153,8 @@ def test_helper_options() -> None:
 
 
 def test_helper_limits() -> None:
-    headers = ("helper/sandbox.c", "helper/session.h", "helper/gate.h", "common/stats.h")
+    headers = ("helper/sandbox.c", "helper/session.h", "helper/gate.h", "helper/keep.h", "common/stats.h",
+               "common/message.h")
     assert f"**RLIMIT_NOFILE** at most {define('FDS_MAX', *headers)}" in flat(page("vmferry-helper.8.rst"))
     assert f"at most {define('FDS_MAX', *headers)} descriptors" in flat(page("threat-model.md"))
     pending, deadline = (define(f"DEFAULT_GATE_{name}", "broker/config.h") for name in ("PENDING", "DEADLINE"))

@@ -111,7 +111,7 @@ def test_helper_opens_nothing(workdir: Path, traced_helper: Path, security: str)
         carry(hosts, security)
     traces = sorted(workdir.glob("trace.*"))
     assert len(traces) == 3, "two relays and a gate"
-    gates = 0
+    gates = kept = 0
     for trace in traces:
         seen = calls(trace)
         locked = next(i for i, call in enumerate(seen)
@@ -125,6 +125,8 @@ def test_helper_opens_nothing(workdir: Path, traced_helper: Path, security: str)
         assert [call for call in forbidden if not (gate and call.name == "accept4")] == []
         assert [call for call in after if "PROT_EXEC" in call.args] == []
         assert any(call.name in ("recvmsg", "recvfrom", "read", "splice") for call in after)
+        kept += any(call.name == "tee" and call.result != "-1" for call in after)
         narrowed = [call for call in after if call.name == "seccomp"]
         assert [call.result for call in narrowed] == ["0"], "the second filter, once the role is known"
     assert gates == 1
+    assert kept == (1 if security == "plain" else 0), "the source keeps in pipes, where it does not encrypt"

@@ -130,3 +130,19 @@ static inline void tcp_pair(int ret[static 2])
     assert_true(ret[1] >= 0);
     close(listener);
 }
+
+/* Both ends in one descriptor, as the broker hands it over; of that many bytes, a page or more. */
+static inline int rig_pipe(int size)
+{
+    int ends[2], fd;
+    char path[64];
+
+    assert_int_equal(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+    assert_true(fcntl(ends[0], F_SETPIPE_SZ, size) >= size);
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", ends[0]);
+    fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    assert_true(fd >= 0);
+    close(ends[0]);
+    close(ends[1]);
+    return fd;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "pipes.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+
+enum {
+    MOVE_SIZE = 256 * 1024,
+    KEEP_SIZE = 1024 * 1024, /* what a user without privileges may ask for, pipe(7) */
+    KEEP_COUNT = 4,
+    KEEP_WINDOW = 8 * 1024 * 1024, /* what they hold, of a stream whose pieces are not the smallest */
+};
+
+/* A pipe with one descriptor for both of its ends; or a negative errno. */
+static int make_pipe(int size)
+{
+    char path[32];
+    int pair[2];
+
+    if (pipe2(pair, O_CLOEXEC | O_NONBLOCK) < 0)
+        return -errno;
+    _cleanup_fd_ int out = pair[0], in = pair[1];
+    int fd;
+
+    if (fcntl(in, F_SETPIPE_SZ, size) < 0)
+        return -errno;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", in);
+    fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    (void)out;
+    return fd < 0 ? -errno : fd;
+}
+
+static bool give(struct migration *migration, uint32_t channel, enum pipe_use use, int size)
+{
+    union message m = {.pipe = {.channel = channel, .use = use}};
+    _cleanup_fd_ int fd = make_pipe(size);
+
+    return fd >= 0 && helper_link_send(migration->helper, MESSAGE_PIPE, &m, fd) >= 0;
+}
+
+void pipes_give_source(struct migration *migration)
+{
+    bool given = true;
+
+    if (migration->security != SECURITY_PLAIN || migration->n_piped >= PIPED_CHANNELS ||
+        migration->manager->config->window > KEEP_WINDOW)
+        return;
+    migration->n_piped++;
+    for (int i = 0; i < KEEP_COUNT && given && migration->options.resume_timeout > 0; i++)
+        given = give(migration, MESSAGE_CHANNEL_NEW, PIPE_KEEP, KEEP_SIZE);
+    if (given)
+        give(migration, MESSAGE_CHANNEL_NEW, PIPE_MOVE, MOVE_SIZE);
+}
+
+void pipes_give_destination(struct migration *migration, uint32_t channel)
+{
+    if (migration->security == SECURITY_PLAIN)
+        give(migration, channel, PIPE_MOVE, MOVE_SIZE);
+}
