@@ -396,7 +396,7 @@ int session_new(sd_event *event, struct link *link, const struct message_start_r
                                                            : "vmferry control tls v1",
                        session->control_key);
     if (r >= 0)
-        r = sd_event_add_time_relative(event, &session->tick, CLOCK_MONOTONIC, SESSION_TICK, 0, on_tick,
+        r = sd_event_add_time_relative(event, &session->tick, CLOCK_MONOTONIC, SESSION_TICK, 1000, on_tick,
                                        session);
     if (r < 0) {
         session_free(session);
