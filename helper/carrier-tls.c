@@ -96,10 +96,12 @@ static ssize_t on_push(gnutls_transport_ptr_t ptr, const void *data, size_t size
     return (ssize_t)size;
 }
 
-/* One large read where nothing is left of the last: > 0, 0 at EOF, or a negative errno. */
-static ssize_t fill(struct carrier_tls *tls)
+/* One large read where nothing is left of the last, for about so many bytes: > 0, 0 at EOF, or a negative
+ * errno. */
+static ssize_t fill(struct carrier_tls *tls, size_t most)
 {
-    struct iovec iov = {tls->in.data, tls->in.size};
+    size_t wire = most + RECORD_MAX + RECORD_OVERHEAD;
+    struct iovec iov = {tls->in.data, wire < tls->in.size ? wire : tls->in.size};
     ssize_t n;
 
     assert(held(&tls->in) == 0);
@@ -145,7 +147,7 @@ static int tls_handshake(struct carrier *carrier)
         if (flushed < 0)
             return flushed;
         if (held(&tls->in) == 0) {
-            ssize_t n = fill(tls);
+            ssize_t n = fill(tls, RECORD_MAX);
 
             if (n < 0)
                 return (int)n;
@@ -203,7 +205,7 @@ static ssize_t tls_recv(struct carrier *carrier, struct ring *ring, size_t max)
         }
         if (got > 0 || ring_room(ring) == 0 || held(&tls->in) > 0)
             return got > 0 ? (ssize_t)got : -EAGAIN;
-        n = fill(tls);
+        n = fill(tls, max);
         if (n <= 0)
             return n;
     }

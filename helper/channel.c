@@ -57,18 +57,18 @@ static size_t window_of(const struct session *session)
 struct channel *channel_new(struct session *session, uint32_t number, uint32_t stream)
 {
     struct channel *channel = NULL;
-    uint32_t open = 0;
 
+    if (session->n_living >= session->max_channels)
+        return NULL;
     /* A slot that was never used before one whose numbers somebody may still want to read. */
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
         struct channel *slot = &session->channels[i];
 
-        if (channel_lives(slot))
-            open++;
-        else if (!channel || (channel->stage == CHANNEL_CLOSED && slot->stage == CHANNEL_UNUSED))
+        if (!channel_lives(slot) &&
+            (!channel || (channel->stage == CHANNEL_CLOSED && slot->stage == CHANNEL_UNUSED)))
             channel = slot;
     }
-    if (!channel || open >= session->max_channels)
+    if (!channel)
         return NULL;
     *channel =
         (struct channel){.session = session, .stage = CHANNEL_OPENING, .number = number, .stream = stream};
@@ -78,6 +78,7 @@ struct channel *channel_new(struct session *session, uint32_t number, uint32_t s
         channel->stage = CHANNEL_UNUSED;
         return NULL;
     }
+    session->n_living++;
     channel->out.pacer = &session->pacer;
     channel->out.forgetful = session->resume_timeout == 0;
     session->lost_streams &= ~(1U << stream);
@@ -93,6 +94,7 @@ void channel_close(struct channel *channel)
         return;
     publish(channel, STATS_CHANNEL_OPEN); /* the last numbers, before the rings go */
     channel->stage = CHANNEL_CLOSED;
+    channel->session->n_living--;
     publish(channel, ended ? STATS_CHANNEL_CLOSED : STATS_CHANNEL_LOST);
     if (!ended && channel->out.ring.end + channel->in.ring.end > 0)
         channel->session->lost_streams |= 1U << channel->stream;
@@ -368,11 +370,7 @@ void channel_end_if_complete(struct session *session)
 
 void channel_share_out(struct session *session)
 {
-    uint32_t n = 0;
-
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        n += channel_lives(&session->channels[i]);
-    pacer_share(&session->pacer, session_now(session), n);
+    pacer_share(&session->pacer, session_now(session), session->n_living);
 }
 
 static int on_pace(sd_event_source *source, uint64_t usec, void *userdata)
@@ -411,11 +409,12 @@ void channel_update(struct channel *channel)
 {
     struct session *session = channel->session;
     struct flow *flows[] = {&channel->in, &channel->out}; /* in first: page requests and answers to them */
+    size_t budget = session->n_living > 1 ? FLOW_TURN : FLOW_BUDGET;
 
     if (session_halted(session) || !channel_lives(channel))
         return;
     for (size_t i = 0; i < 2; i++) {
-        enum flow_verdict verdict = flow_pump(flows[i], session_now(session));
+        enum flow_verdict verdict = flow_pump(flows[i], session_now(session), budget);
 
         if (verdict != FLOW_OK) {
             channel_lost(channel, flows[i], verdict);

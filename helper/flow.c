@@ -121,13 +121,15 @@ static size_t flow_demand(struct flow *flow, uint64_t now)
     return max;
 }
 
-static enum flow_verdict pump_in(struct flow *flow, uint64_t now, ssize_t *ret_moved)
+static enum flow_verdict pump_in(struct flow *flow, uint64_t now, size_t most, ssize_t *ret_moved)
 {
     size_t max;
 
     *ret_moved = 0;
     take_pipe(flow);
     max = flow_demand(flow, now);
+    if (max > most)
+        max = most;
     if (max == 0)
         return FLOW_OK;
     *ret_moved = carrier_recv(flow->from, &flow->ring, max);
@@ -178,13 +180,15 @@ static void shut_when_done(struct flow *flow)
     flow->shut = true;
 }
 
-enum flow_verdict flow_pump(struct flow *flow, uint64_t now)
+enum flow_verdict flow_pump(struct flow *flow, uint64_t now, size_t budget)
 {
     size_t moved = 0;
     ssize_t in, out;
 
     do {
-        enum flow_verdict verdict = pump_in(flow, now, &in);
+        /* What a carrier holds no poll sees, so it has to be used up now, or when there is room. */
+        size_t left = moved < budget ? budget - moved : FLOW_TURN;
+        enum flow_verdict verdict = pump_in(flow, now, left, &in);
 
         if (verdict == FLOW_OK)
             verdict = pump_out(flow, &out);
@@ -192,9 +196,8 @@ enum flow_verdict flow_pump(struct flow *flow, uint64_t now)
             return verdict;
         if (in > 0)
             moved += (size_t)in;
-        /* What a carrier holds no poll sees, so it has to be used up now, or when there is room. */
     } while ((in > 0 || out > 0) &&
-             (moved < FLOW_BUDGET || (flow->from && flow->from->ops->holds_input(flow->from))));
+             (moved < budget || (flow->from && flow->from->ops->holds_input(flow->from))));
     shut_when_done(flow);
     return FLOW_OK;
 }

@@ -20,7 +20,8 @@
 #define FLOW_WINDOW_BACK ((size_t)1 * 1024 * 1024) /* bytes that are kept from the destination, at most */
 #define FLOW_BUFFER      ((size_t)1 * 1024 * 1024) /* bytes on the way in to QEMU, at most */
 #define FLOW_ACK_STEP    ((uint64_t)256 * 1024)    /* delivered bytes that are acknowledged at once */
-#define FLOW_BUDGET      ((size_t)256 * 1024) /* bytes that one pump moves before others have their turn */
+#define FLOW_BUDGET      ((size_t)256 * 1024)      /* bytes that one pump moves where nobody else waits */
+#define FLOW_TURN        ((size_t)64 * 1024)       /* and where others may have their turn */
 
 enum flow_kind {
     FLOW_OUT, /* QEMU → peer */
@@ -65,8 +66,8 @@ void flow_clear(struct flow *flow);
  */
 void flow_use_pipe(struct flow *flow, int pipe, size_t size, struct keep *keep);
 
-/* Moves what can be moved now, at most about FLOW_BUDGET; now in µs (CLOCK_MONOTONIC) is for the pacer. */
-enum flow_verdict flow_pump(struct flow *flow, uint64_t now);
+/* Moves what can be moved now, at most about budget bytes; now in µs (CLOCK_MONOTONIC) is for the pacer. */
+enum flow_verdict flow_pump(struct flow *flow, uint64_t now, size_t budget);
 
 /* What to wait for; false also where an end is missing. */
 bool flow_wants_input(const struct flow *flow);

@@ -145,6 +145,7 @@ struct session {
     struct pacer pacer;
     struct control control;
     struct channel channels[STATS_CHANNELS_MAX];
+    uint32_t n_living; /* of these */
     struct peer peers[SESSION_PEERS_MAX];
     uint32_t next_channel;
     uint32_t next_serial;

@@ -68,7 +68,7 @@ static inline enum flow_verdict pump(struct flow *flow, uint64_t now)
         if (poll(&p, 1, 0) > 0)
             flow->from->readable = true;
     }
-    return flow_pump(flow, now);
+    return flow_pump(flow, now, FLOW_BUDGET);
 }
 
 /* Writes what goes, up to size bytes of the stream from offset on. */

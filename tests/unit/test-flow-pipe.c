@@ -148,7 +148,8 @@ static void expect_no_block(bool use_pipe, bool tcp)
         fcntl(peer[1], F_SETFL, 0);
         rig.to_peer->readable = rig.to_qemu->readable = true;
         /* With nothing to read, and then with nobody who reads. */
-        ok = ok && flow_pump(&rig.in, 0) == FLOW_OK && flow_pump(&rig.out, 0) == FLOW_OK;
+        ok = ok && flow_pump(&rig.in, 0, FLOW_BUDGET) == FLOW_OK &&
+             flow_pump(&rig.out, 0, FLOW_BUDGET) == FLOW_OK;
         for (int i = 0; i < 200; i++) {
             sent += put(peer[0], sent, 100000);
             ok = ok && pump(&rig.in, 0) == FLOW_OK;

@@ -222,7 +222,7 @@ static void pump(struct flow *flow)
 {
     if (flow->from)
         flow->from->readable = true;
-    assert_int_equal(flow_pump(flow, 0), FLOW_OK);
+    assert_int_equal(flow_pump(flow, 0, FLOW_BUDGET), FLOW_OK);
 }
 
 static void step(struct model *m)
