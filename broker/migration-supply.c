@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "qemu-socket.h"
 #include "quota.h"
 
 /* Before a caller's socket is taken, so that he can bring it again later. */
@@ -37,6 +38,8 @@ int migration_open_stream(struct migration *migration, uint32_t stream, int *ret
     /* Only our end: the flag belongs to the end, and QEMU sets its own as it wants. */
     if (fcntl(ours, F_SETFL, O_NONBLOCK) < 0)
         return -errno;
+    qemu_socket_size(ours);
+    qemu_socket_size(theirs);
     r = stream_supply(&migration->streams[stream], fd_steal(&ours), true, error);
     if (r < 0)
         return r;

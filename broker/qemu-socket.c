@@ -199,6 +199,13 @@ int qemu_socket_listen(const char *path, const struct socket_scope *scope, const
     return fd_steal(&fd);
 }
 
+void qemu_socket_size(int fd)
+{
+    const int size = QEMU_SOCKET_BUFFER;
+
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+}
+
 void qemu_socket_unlink(const char *path, const struct socket_scope *scope)
 {
     const char *name;

@@ -11,6 +11,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* Bytes that a socket of ours towards QEMU may hold, up to net.core.wmem_max: with unix(7)'s default QEMU and
+ * the helper wait for each other more often. More than this does not stay in the cache. */
+#define QEMU_SOCKET_BUFFER (512 * 1024)
+
 #define QEMU_SOCKET_PATH_MAX 108 /* sun_path, its NUL included, unix(7) */
 
 /* Errnos for paths that are not allowed, which no system call here returns by itself. */
@@ -49,6 +53,9 @@ void qemu_socket_remove_directory(const char *path);
  * scope and -EFOREIGN where that is not of the scope's user; or another negative errno.
  */
 int qemu_socket_listen(const char *path, const struct socket_scope *scope, const struct socket_owner *owner);
+
+/* Sizes a socket towards QEMU; best effort. */
+void qemu_socket_size(int fd);
 
 /* Removes what qemu_socket_listen() made. */
 void qemu_socket_unlink(const char *path, const struct socket_scope *scope);
