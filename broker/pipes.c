@@ -11,8 +11,11 @@
 enum {
     MOVE_SIZE = 256 * 1024,
     KEEP_SIZE = 1024 * 1024, /* what a user without privileges may ask for, pipe(7) */
-    KEEP_COUNT = 4,
-    KEEP_WINDOW = 8 * 1024 * 1024, /* what they hold, of a stream whose pieces are not the smallest */
+    KEEP_COUNT = 2,
+    KEEP_WINDOW = 4 * 1024 * 1024, /* what they hold, of a stream whose pieces are not the smallest */
+    /* Channels at once of all migrations: 16 × 576 slots are some half of what pipe-user-pages-soft lets a
+     * user have, 16384; beyond it even his other programs get the smallest pipes only. */
+    PIPED_IN_ALL = 16,
 };
 
 /* A pipe with one descriptor for both of its ends; or a negative errno. */
@@ -26,8 +29,8 @@ static int make_pipe(int size)
     _cleanup_fd_ int out = pair[0], in = pair[1];
     int fd;
 
-    if (fcntl(in, F_SETPIPE_SZ, size) < 0)
-        return -errno;
+    if (fcntl(in, F_SETPIPE_SZ, size) < 0 && size > MOVE_SIZE)
+        return -errno; /* to move bytes a smaller one serves as well */
     snprintf(path, sizeof(path), "/proc/self/fd/%d", in);
     fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
     (void)out;
@@ -42,18 +45,28 @@ static bool give(struct migration *migration, uint32_t channel, enum pipe_use us
     return fd >= 0 && helper_link_send(migration->helper, MESSAGE_PIPE, &m, fd) >= 0;
 }
 
+static uint32_t piped_in_all(const struct manager *manager)
+{
+    const struct migration *migration;
+    uint32_t n = 0;
+
+    TAILQ_FOREACH(migration, &manager->migrations, entry)
+    if (migration->state != STATE_FINISHED)
+        n += migration->n_piped;
+    return n;
+}
+
 void pipes_give_source(struct migration *migration)
 {
     bool given = true;
 
     if (migration->security != SECURITY_PLAIN || migration->n_piped >= PIPED_CHANNELS ||
-        migration->manager->config->window > KEEP_WINDOW)
+        migration->manager->config->window > KEEP_WINDOW || piped_in_all(migration->manager) >= PIPED_IN_ALL)
         return;
-    migration->n_piped++;
     for (int i = 0; i < KEEP_COUNT && given && migration->options.resume_timeout > 0; i++)
         given = give(migration, MESSAGE_CHANNEL_NEW, PIPE_KEEP, KEEP_SIZE);
     if (given)
-        give(migration, MESSAGE_CHANNEL_NEW, PIPE_MOVE, MOVE_SIZE);
+        migration->n_piped += give(migration, MESSAGE_CHANNEL_NEW, PIPE_MOVE, MOVE_SIZE);
 }
 
 void pipes_give_destination(struct migration *migration, uint32_t channel)

@@ -25,7 +25,7 @@
 #define MESSAGE_SECRET_SIZE 32
 #define WINDOW_MIN          ((uint64_t)64 * 1024)
 #define WINDOW_MAX          ((uint64_t)1024 * 1024 * 1024)
-#define PIPED_CHANNELS      16 /* of a migration whose bytes are kept in pipes at once; others are copied */
+#define PIPED_CHANNELS      8 /* of a migration whose bytes are kept in pipes at once; others are copied */
 #define MESSAGE_CHANNEL_NEW UINT32_MAX /* a QEMU connection whose channel the helper numbers */
 
 enum message_type {

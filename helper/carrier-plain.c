@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "common/cleanup.h"
 
@@ -75,14 +76,30 @@ static int plain_handshake(struct carrier *carrier)
 }
 
 /* Between a socket and a pipe of ours: no byte comes into this process' memory. */
+/* Before a byte out of band (tcp(7), MSG_OOB) splice stands still for ever, and the poll goes on to say that
+ * there is something. No vmferry sends one. */
+enum { DEAF_MAX = 64 };
+
 static ssize_t splice_recv(struct carrier *carrier, struct ring *ring, size_t max)
 {
     ssize_t n = splice_some(carrier->fd, ring->pipe, max < CARRIER_BATCH ? max : CARRIER_BATCH);
 
-    if (n > 0)
+    if (n > 0) {
         ring_commit(ring, (size_t)n);
-    else if (n == -EAGAIN)
-        ring->pipe_full = ring_unsent(ring) > 0; /* or the socket is empty: known when it is drained */
+        carrier->deaf = 0;
+    } else if (n == -EAGAIN && ring_unsent(ring) > 0) {
+        ring->pipe_full = true; /* or the socket is empty: known when it is drained */
+    } else if (n == -EAGAIN && carrier->polled && ++carrier->deaf == DEAF_MAX) {
+        return -EPROTO;
+    } else if (n == 0) {
+        /* An end is what ends a guest's way: asked twice, for splice(2) also says so where it had no memory.
+         */
+        char byte;
+
+        n = recv(carrier->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+        n = n > 0 ? -EAGAIN : n < 0 ? -errno : 0;
+    }
+    carrier->polled = false;
     return n;
 }
 

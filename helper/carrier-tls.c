@@ -194,7 +194,7 @@ static ssize_t tls_recv(struct carrier *carrier, struct ring *ring, size_t max)
 
     if (max > CARRIER_BATCH)
         max = CARRIER_BATCH;
-    for (int i = 0; i < REFILLS_MAX; i++) {
+    for (int i = 0;; i++) {
         while (got < max && ring_room(ring) > 0) {
             n = recv_record(tls, ring, max - got);
             if (n == -EAGAIN)
@@ -203,13 +203,15 @@ static ssize_t tls_recv(struct carrier *carrier, struct ring *ring, size_t max)
                 return got > 0 ? (ssize_t)got : n;
             got += (size_t)n;
         }
-        if (got > 0 || ring_room(ring) == 0 || held(&tls->in) > 0)
+        /* "Again" with something held, which no poll sees, only where the ring is full. */
+        if (got > 0 || ring_room(ring) == 0 || carrier->held_only)
             return got > 0 ? (ssize_t)got : -EAGAIN;
+        if (i == REFILLS_MAX)
+            return -EAGAIN; /* records without a byte for us, one after the other: others have their turn */
         n = fill(tls, max);
         if (n <= 0)
             return n;
     }
-    return -EAGAIN; /* records without a byte for us, one after the other: others have their turn */
 }
 
 static ssize_t tls_send(struct carrier *carrier, struct ring *ring)

@@ -73,7 +73,7 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
     (void)source;
     (void)fd;
     if (revents & (EPOLLIN | EPOLLHUP | EPOLLERR))
-        carrier->readable = true;
+        carrier->readable = carrier->polled = true;
     carrier->ready(carrier, revents, carrier->userdata);
     return 0;
 }

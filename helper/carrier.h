@@ -51,6 +51,9 @@ struct carrier {
     void *userdata;
     bool readable;   /* a read is worth a try: set by the poll, cleared by the read that emptied the socket */
     bool shared;     /* others may flip its O_NONBLOCK: not for splice(2), which has no MSG_DONTWAIT */
+    bool held_only;  /* recv() takes only what the carrier holds already */
+    bool polled;     /* the poll said that it is readable, and nothing was read since */
+    uint32_t deaf;   /* how often in a row nothing could be spliced then */
     bool connecting; /* this side made the peer connection */
     bool heard;      /* something has come in the handshake */
     uint32_t rejected; /* enum vf_error of the rejection that came instead of it */

@@ -121,6 +121,7 @@ static size_t flow_demand(struct flow *flow, uint64_t now)
     return max;
 }
 
+/* Moves at most so many bytes; 0: what the carrier holds. */
 static enum flow_verdict pump_in(struct flow *flow, uint64_t now, size_t most, ssize_t *ret_moved)
 {
     size_t max;
@@ -128,10 +129,11 @@ static enum flow_verdict pump_in(struct flow *flow, uint64_t now, size_t most, s
     *ret_moved = 0;
     take_pipe(flow);
     max = flow_demand(flow, now);
-    if (max > most)
+    if (most > 0 && max > most)
         max = most;
     if (max == 0)
         return FLOW_OK;
+    flow->from->held_only = most == 0;
     *ret_moved = carrier_recv(flow->from, &flow->ring, max);
     if (*ret_moved == 0)
         return on_eof(flow);
@@ -152,6 +154,19 @@ static enum flow_verdict pump_in(struct flow *flow, uint64_t now, size_t most, s
     return FLOW_OK;
 }
 
+/* Small pieces use up the slots of what is kept long before the window, and each holds a page or more: in
+ * memory they are as big as they are. For good, since who writes small pieces goes on with it. */
+static enum flow_verdict leave_pipes(struct flow *flow)
+{
+    int r = ring_leave_pipe(&flow->ring, &flow->pipe, &flow->keep);
+
+    if (r < 0) /* without memory it goes on when something is acknowledged */
+        return r == -ENOMEM ? FLOW_OK : FLOW_NO_MEMORY;
+    fd_closep(&flow->pipe);
+    keep_clear(&flow->keep);
+    return FLOW_OK;
+}
+
 static enum flow_verdict pump_out(struct flow *flow, ssize_t *ret_moved)
 {
     int r;
@@ -164,6 +179,8 @@ static enum flow_verdict pump_out(struct flow *flow, ssize_t *ret_moved)
         return r < 0 && r != -EAGAIN ? FLOW_TO_LOST : FLOW_OK;
     }
     *ret_moved = carrier_send(flow->to, &flow->ring);
+    if (*ret_moved == -EAGAIN && flow->ring.keep_full)
+        return leave_pipes(flow);
     if (*ret_moved < 0)
         return *ret_moved == -EAGAIN ? FLOW_OK : FLOW_TO_LOST;
     if (flow->kind == FLOW_IN || flow->forgetful)
@@ -187,15 +204,13 @@ enum flow_verdict flow_pump(struct flow *flow, uint64_t now, size_t budget)
 
     do {
         /* What a carrier holds no poll sees, so it has to be used up now, or when there is room. */
-        size_t left = moved < budget ? budget - moved : FLOW_TURN;
-        enum flow_verdict verdict = pump_in(flow, now, left, &in);
+        enum flow_verdict verdict = pump_in(flow, now, moved < budget ? budget - moved : 0, &in);
 
         if (verdict == FLOW_OK)
             verdict = pump_out(flow, &out);
         if (verdict != FLOW_OK)
             return verdict;
-        if (in > 0)
-            moved += (size_t)in;
+        moved += (size_t)(in > out ? in : out > 0 ? out : 0);
     } while ((in > 0 || out > 0) &&
              (moved < budget || (flow->from && flow->from->ops->holds_input(flow->from))));
     shut_when_done(flow);
@@ -229,6 +244,8 @@ const char *flow_on_fin(struct flow *flow, uint64_t total)
     return NULL;
 }
 
+const char flow_no_memory[] = "no memory for what is to be sent again";
+
 const char *flow_resume(struct flow *flow, uint64_t received)
 {
     if (flow->kind == FLOW_IN) {
@@ -243,8 +260,12 @@ const char *flow_resume(struct flow *flow, uint64_t received)
     if (received == flow->ring.cursor)
         return NULL;
     /* What is sent again is sent from memory; when all of it has arrived, the pipes serve again. */
-    if (flow->ring.pipe >= 0 && ring_leave_pipe(&flow->ring, &flow->pipe, &flow->keep) < 0)
-        return "no memory for what is to be sent again";
+    if (flow->ring.pipe >= 0) {
+        int r = ring_leave_pipe(&flow->ring, &flow->pipe, &flow->keep);
+
+        if (r < 0)
+            return r == -ENOMEM ? flow_no_memory : "an offset whose bytes cannot be read back";
+    }
     ring_rewind(&flow->ring, received);
     return NULL;
 }

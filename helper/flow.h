@@ -90,5 +90,8 @@ const char *flow_on_ack(struct flow *flow, uint64_t delivered);
  */
 const char *flow_resume(struct flow *flow, uint64_t received);
 
+/* What flow_resume() returns where it is no lie of the peer's, and nothing has changed: to be tried again. */
+extern const char flow_no_memory[];
+
 /* In: the peer's QEMU ended after so many bytes. */
 const char *flow_on_fin(struct flow *flow, uint64_t total);

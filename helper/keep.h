@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#define KEEP_PIPES 4
+#define KEEP_PIPES 2
 
 struct keep {
     int pipes[KEEP_PIPES];   /* owned; each with one descriptor for both of its ends */

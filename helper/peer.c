@@ -113,6 +113,7 @@ static int on_channel_hello(struct peer *peer)
     uint8_t buf[CHANNEL_HELLO_SIZE];
     struct channel_hello hello;
     struct channel *channel;
+    const char *why;
     ssize_t n;
     int r;
 
@@ -130,8 +131,9 @@ static int on_channel_hello(struct peer *peer)
     channel = channel_find(peer->session, hello.channel);
     if (channel && channel->carrier)
         return -EEXIST;
-    if (channel ? flow_resume(&channel->out, hello.received) != NULL : hello.received != 0)
-        return -EBADMSG;
+    why = channel ? flow_resume(&channel->out, hello.received) : hello.received != 0 ? "an offset" : NULL;
+    if (why)
+        return why == flow_no_memory ? -ENOMEM : -EBADMSG;
     peer->channel = hello.channel;
     if (!peer->connecting && channel) {
         r = send_channel_hello(peer);

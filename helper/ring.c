@@ -269,7 +269,6 @@ int ring_leave_pipe(struct ring *ring, int *ret_pipe, struct keep *ret_keep)
 
     assert(ring->keeps);
     r = take_blocks(ring);
-
     if (r < 0) {
         free_blocks(ring);
         return r;
@@ -280,7 +279,7 @@ int ring_leave_pipe(struct ring *ring, int *ret_pipe, struct keep *ret_keep)
         fd_closep(&ring->pipe);
         keep_clear(&ring->keep);
         free_blocks(ring);
-        ring->begin = ring->cursor = ring->end;
+        ring->cursor = ring->end;
         return r;
     }
     *ret_pipe = fd_steal(&ring->pipe);

@@ -74,7 +74,7 @@ ssize_t ring_keep(struct ring *ring);
 
 /*
  * The bytes are in memory again, all of them; gives the empty pipe back, and those of keep. 0; -ENOMEM, and
- * nothing has changed; -EIO, and the ring is of no use any more.
+ * nothing has changed; -EIO, and the flow must end: its bytes are gone.
  */
 int ring_leave_pipe(struct ring *ring, int *ret_pipe, struct keep *ret_keep);
 

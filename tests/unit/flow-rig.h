@@ -66,7 +66,7 @@ static inline enum flow_verdict pump(struct flow *flow, uint64_t now)
     if (flow->from) {
         p.fd = flow->from->fd;
         if (poll(&p, 1, 0) > 0)
-            flow->from->readable = true;
+            flow->from->readable = flow->from->polled = true;
     }
     return flow_pump(flow, now, FLOW_BUDGET);
 }

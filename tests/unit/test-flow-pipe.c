@@ -118,6 +118,27 @@ TEST(test_pipe_losses)
     signal(SIGPIPE, SIG_DFL);
 }
 
+/* Before a byte out of band splice(2) stands still, while the poll says that there is something. */
+TEST(test_pipe_out_of_band)
+{
+    struct rig rig;
+    int qemu[2], peer[2];
+    enum flow_verdict verdict = FLOW_OK;
+
+    test_pair(SOCK_STREAM, 0, qemu);
+    tcp_pair(peer);
+    rig_init_on(&rig, qemu, peer);
+    rig_use_pipe(&rig);
+    put(rig.peer, 0, 100);
+    assert_int_equal(send(rig.peer, "!", 1, MSG_OOB), 1);
+    put(rig.peer, 100, 100);
+    for (int i = 0; i < 1000 && verdict == FLOW_OK; i++)
+        verdict = pump(&rig.in, 0);
+    assert_int_equal(verdict, FLOW_FROM_LOST);
+    assert_int_equal(get(rig.qemu, 0, SIZE_MAX), 100);
+    rig_clear(&rig);
+}
+
 /* Who else holds a socket may flip O_NONBLOCK at any time (THREATS.md, 2): it must not stop the helper. */
 static void expect_no_block(bool use_pipe, bool tcp)
 {
@@ -186,6 +207,7 @@ int main(void)
         CASE(test_pipe_of_a_busy_stream),
         CASE(test_pipe_of_small_pieces),
         CASE(test_pipe_losses),
+        CASE(test_pipe_out_of_band),
         CASE(test_nonblock_flipped),
         CASE(test_nonblock_flipped_with_pipe),
         CASE(test_nonblock_flipped_with_pipe_and_tcp),
