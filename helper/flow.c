@@ -32,15 +32,20 @@ void flow_use_pipe(struct flow *flow, int pipe, size_t size, struct keep *keep)
     }
 }
 
-/* A pipe is to be used: what the ring holds goes out from its memory first, and nothing is read meanwhile. */
-static bool pipe_waits(const struct flow *flow)
+static bool pipe_can_be_used(const struct flow *flow)
 {
     return flow->pipe >= 0 && flow->from && flow->to && !flow->from->shared && !flow->to->shared;
 }
 
+/* A pipe is to be used: what the ring holds goes out from its memory first, and nothing is read meanwhile. */
+static bool pipe_waits(const struct flow *flow)
+{
+    return pipe_can_be_used(flow) && flow->ring.begin != flow->ring.end;
+}
+
 static void take_pipe(struct flow *flow)
 {
-    if (!pipe_waits(flow) || flow->ring.begin != flow->ring.end)
+    if (!pipe_can_be_used(flow) || flow->ring.begin != flow->ring.end)
         return;
     ring_use_pipe(&flow->ring, fd_steal(&flow->pipe), flow->pipe_size, flow->keep.n > 0 ? &flow->keep : NULL);
 }
