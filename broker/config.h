@@ -53,6 +53,7 @@ struct config {
     const char *bus_address;   /* BUS_ADDRESS */
     const char *helper;        /* absolute path of vmferry-helper */
     const char *helper_socket; /* absolute path of systemd's socket for helpers; NULL: forks */
+    const char *giver_socket;  /* absolute path of systemd's socket for the giver; NULL: gives away itself */
     const char *runtime_dir;   /* absolute path under which the sockets are */
     struct config_list listen_list;
     const char *listen[CONFIG_LISTEN_MAX];        /* those of the list, or the default; by config_finish() */

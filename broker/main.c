@@ -42,6 +42,9 @@ static void help(void)
         "  --address=ADDRESS             serve the bus at this D-Bus address\n"
         "  --helper=PATH                 the helper (default %s)\n"
         "  --helper-socket=PATH          get helpers from systemd, by connecting here; none is forked\n"
+        "  --giver-socket=PATH           let what connects here give sockets to other users, for a broker "
+        "that\n"
+        "                                has no right to\n"
         "  --runtime-dir=PATH            make the sockets below it (default /run/vmferry, or\n"
         "                                $XDG_RUNTIME_DIR/vmferry with --user or --address)\n"
         "  --config=PATH                 read this file and PATH.d/*.conf instead of the host's\n"
@@ -69,6 +72,7 @@ enum {
     OPTION_ADDRESS,
     OPTION_HELPER,
     OPTION_HELPER_SOCKET,
+    OPTION_GIVER_SOCKET,
     OPTION_RUNTIME_DIR,
     OPTION_CONFIG,
     OPTION_SETTING, /* and as many as there are settings */
@@ -79,6 +83,7 @@ static const struct option plain_options[] = {
     {"address", required_argument, NULL, OPTION_ADDRESS},
     {"helper", required_argument, NULL, OPTION_HELPER},
     {"helper-socket", required_argument, NULL, OPTION_HELPER_SOCKET},
+    {"giver-socket", required_argument, NULL, OPTION_GIVER_SOCKET},
     {"runtime-dir", required_argument, NULL, OPTION_RUNTIME_DIR},
     {"config", required_argument, NULL, OPTION_CONFIG},
     {"verbose", no_argument, NULL, 'v'},
@@ -125,6 +130,8 @@ static bool read_option(struct config *config, struct arguments *arguments, int 
         return set_path("helper", optarg, &config->helper);
     case OPTION_HELPER_SOCKET:
         return set_path("helper-socket", optarg, &config->helper_socket);
+    case OPTION_GIVER_SOCKET:
+        return set_path("giver-socket", optarg, &config->giver_socket);
     case OPTION_RUNTIME_DIR:
         return set_path("runtime-dir", optarg, &config->runtime_dir);
     case OPTION_CONFIG:

@@ -196,6 +196,7 @@ int manager_new(const struct config *config, struct manager **ret)
         return -ENOMEM;
     manager->config = config;
     manager->lock = -1;
+    manager->give = (struct give){.socket = config->giver_socket, .fd = -1};
     TAILQ_INIT(&manager->migrations);
     TAILQ_INIT(&manager->calls);
     TAILQ_INIT(&manager->helpers.links);
@@ -243,6 +244,7 @@ struct manager *manager_free(struct manager *manager)
         migration_free(TAILQ_FIRST(&manager->migrations));
     port_free(manager->port);
     helper_links_clear(&manager->helpers);
+    give_end(&manager->give);
     sd_bus_flush_close_unref(manager->bus);
     sd_event_unref(manager->event);
     store_free(manager->store);
@@ -256,6 +258,7 @@ int manager_run(struct manager *manager)
     int r;
 
     helper_links_keep_spare(&manager->helpers);
+    give_begin(&manager->give);
     r = lifecycle_start(manager);
     if (r >= 0) {
         log_event(LOG_INFO, NULL, NULL, "Ready as %s.", BUS_NAME);

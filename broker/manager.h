@@ -12,6 +12,7 @@
 #include "common/message.h"
 #include "config.h"
 #include "errors.h"
+#include "give.h"
 #include "helper-link.h"
 #include "lifecycle.h"
 
@@ -33,6 +34,7 @@ struct manager {
     struct store *store;         /* owned */
     int lock;                    /* owned: held for as long as the runtime directory is ours */
     struct helper_links helpers;
+    struct give give;
     struct lifecycle lifecycle;
     TAILQ_HEAD(migrations, migration) migrations; /* the oldest first */
     uint32_t n_running;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "give.h"
 #include "open-path.h"
 
 enum { BACKLOG = 128 };
@@ -64,12 +65,20 @@ static int open_parent(const char *path, const struct socket_scope *scope, const
     return open_no_links(AT_FDCWD, slash == path ? "/" : parent, O_PATH | O_DIRECTORY);
 }
 
-static int give_to(int dir, const char *name, const struct socket_owner *owner)
+/* What we have just made, in a directory that may be somebody else's: he can have swapped it. */
+static int give_made(struct give *give, int dir, const char *name, mode_t type,
+                     const struct socket_owner *owner)
 {
-    /* Only where it changes something: an unprivileged broker owns all of its sockets anyway. */
-    if (owner->uid == geteuid() && (owner->gid == (gid_t)-1 || owner->gid == getegid()))
-        return 0;
-    return fchownat(dir, name, owner->uid, owner->gid, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+    _cleanup_fd_ int file = open_no_links(dir, name, O_PATH | O_NOFOLLOW);
+    struct stat st;
+
+    if (file < 0)
+        return file;
+    if (fstat(file, &st) < 0)
+        return -errno;
+    if ((st.st_mode & S_IFMT) != type || st.st_uid != geteuid())
+        return -EFOREIGN;
+    return give_to(give, file, owner->uid, owner->gid);
 }
 
 static int make_parents(const char *path)
@@ -89,7 +98,7 @@ static int make_parents(const char *path)
     return 0;
 }
 
-int qemu_socket_make_directory(const char *path, const struct socket_owner *owner)
+int qemu_socket_make_directory(const char *path, const struct socket_owner *owner, struct give *give)
 {
     static const struct socket_scope ours = {0};
     _cleanup_fd_ int parent = -1;
@@ -106,9 +115,10 @@ int qemu_socket_make_directory(const char *path, const struct socket_owner *owne
         return parent;
     if (mkdirat(parent, name, 0700) < 0)
         return -errno;
-    r = give_to(parent, name, owner);
-    if (r >= 0 && owner->group && fchmodat(parent, name, 0770, 0) < 0)
-        r = -errno;
+    /* Its mode while it is ours: that of another user's only CAP_FOWNER may change. */
+    r = owner->group && fchmodat(parent, name, 0770, 0) < 0 ? -errno : 0;
+    if (r >= 0)
+        r = give_made(give, parent, name, S_IFDIR, owner);
     if (r < 0)
         unlinkat(parent, name, AT_REMOVEDIR);
     return r;
@@ -148,24 +158,8 @@ static int address_at(int fd, const char *name, struct sockaddr_un *ret)
     return n < 0 || (size_t)n >= sizeof(ret->sun_path) ? -ENAMETOOLONG : 0;
 }
 
-/* The same for what we have just made in a directory that may be somebody else's: he can have swapped it. */
-static int give_socket_to(int dir, const char *name, const struct socket_owner *owner)
-{
-    _cleanup_fd_ int file = open_no_links(dir, name, O_PATH | O_NOFOLLOW);
-    struct stat st;
-
-    if (file < 0)
-        return file;
-    if (fstat(file, &st) < 0)
-        return -errno;
-    if (!S_ISSOCK(st.st_mode) || st.st_uid != geteuid())
-        return -EFOREIGN;
-    if (owner->uid == geteuid() && (owner->gid == (gid_t)-1 || owner->gid == getegid()))
-        return 0;
-    return fchownat(file, "", owner->uid, owner->gid, AT_EMPTY_PATH) < 0 ? -errno : 0;
-}
-
-int qemu_socket_listen(const char *path, const struct socket_scope *scope, const struct socket_owner *owner)
+int qemu_socket_listen(const char *path, const struct socket_scope *scope, const struct socket_owner *owner,
+                       struct give *give)
 {
     _cleanup_fd_ int dir = -1, fd = -1;
     struct sockaddr_un address;
@@ -189,7 +183,7 @@ int qemu_socket_listen(const char *path, const struct socket_scope *scope, const
     umask(mask);
     if (r < 0)
         return r == -EADDRINUSE ? -EEXIST : r;
-    r = give_socket_to(dir, name, owner);
+    r = give_made(give, dir, name, S_IFSOCK, owner);
     if (r >= 0 && listen(fd, BACKLOG) < 0)
         r = -errno;
     if (r < 0) {

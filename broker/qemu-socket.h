@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct give;
+
 /* Bytes that a socket of ours towards QEMU may hold, up to net.core.wmem_max: with unix(7)'s default QEMU and
  * the helper wait for each other more often. More than this does not stay in the cache. */
 #define QEMU_SOCKET_BUFFER (512 * 1024)
@@ -42,7 +44,7 @@ struct socket_scope {
  * Makes the directory (and its parents, 0755) for one migration's sockets, for its owner alone: 0700, or 0770
  * with a group. The directory itself must not be there yet. 0 or a negative errno.
  */
-int qemu_socket_make_directory(const char *path, const struct socket_owner *owner);
+int qemu_socket_make_directory(const char *path, const struct socket_owner *owner, struct give *give);
 
 /* Removes the sockets in it and the directory. What is not a socket stays, and then it too. */
 void qemu_socket_remove_directory(const char *path);
@@ -52,7 +54,8 @@ void qemu_socket_remove_directory(const char *path);
  * -EEXIST when something is there, -ELOOP for a symbolic link on the way, -EXDEV where it leads out of its
  * scope and -EFOREIGN where that is not of the scope's user; or another negative errno.
  */
-int qemu_socket_listen(const char *path, const struct socket_scope *scope, const struct socket_owner *owner);
+int qemu_socket_listen(const char *path, const struct socket_scope *scope, const struct socket_owner *owner,
+                       struct give *give);
 
 /* Sizes a socket towards QEMU; best effort. */
 void qemu_socket_size(int fd);

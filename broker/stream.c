@@ -112,7 +112,8 @@ int stream_listen(struct stream *stream, sd_bus_error *error)
         return 0; /* its sockets come by OpenStream and AddStream */
 
     r = scope_of(stream, &scope);
-    stream->listener = r < 0 ? r : qemu_socket_listen(stream->path, &scope, &migration->owner);
+    stream->listener =
+        r < 0 ? r : qemu_socket_listen(stream->path, &scope, &migration->owner, &migration->manager->give);
     if (stream->listener < 0) {
         r = stream->listener;
         if (r == -EEXIST)
@@ -444,7 +445,7 @@ int streams_make_paths(struct migration *migration, sd_bus_error *error)
         migration->directory = NULL;
         return -ENOMEM;
     }
-    r = qemu_socket_make_directory(migration->directory, &migration->owner);
+    r = qemu_socket_make_directory(migration->directory, &migration->owner, &migration->manager->give);
     if (r < 0) {
         r = error_set(error, VF_ERROR_SOCKET_UNAVAILABLE, "Cannot make the directory %s for uid %u: %s.",
                       migration->directory, migration->owner.uid, strerror(-r));

@@ -48,7 +48,7 @@ def test_pages_that_are_named_are_there(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["threat-model.md"])
 def test_files_that_are_named_are_there(name: str) -> None:
-    named = set(re.findall(r"`((?:broker|common|helper|dbus|docs)/[\w./-]+)`", page(name)))
+    named = set(re.findall(r"`((?:broker|common|helper|giver|dbus|docs)/[\w./-]+)`", page(name)))
     assert named and not [path for path in named if not (ROOT / path).exists()]
 
 
@@ -147,8 +147,9 @@ def test_port_of_endpoints() -> None:
     assert f"A port that is left out is {define('ENDPOINT_PORT', 'broker/endpoint.h')}." in text
 
 
-def test_helper_options() -> None:
-    there, said = options_of_help("helper/vmferry-helper"), options_of_page("vmferry-helper.8.rst", "INVOCATION")
+@pytest.mark.parametrize("name", ["helper", "giver"])
+def test_options_of_services(name: str) -> None:
+    there, said = options_of_help(f"{name}/vmferry-{name}"), options_of_page(f"vmferry-{name}.8.rst", "INVOCATION")
     assert set(there) == set(said)
 
 

@@ -43,8 +43,8 @@ def ruled(hosts: TwoHosts) -> Iterator[TwoHosts]:
         yield hosts
 
 
-def prepare(host: Host, user: str, vm: str, *options: str, check: bool = True) -> tuple[str, str]:
-    """The path and the ticket; with check=False ("", what busctl said)."""
+def prepare(host: Host, user: str | None, vm: str, *options: str, check: bool = True) -> tuple[str, str]:
+    """Without a user, as root. The path and the ticket; with check=False ("", what busctl said)."""
     said = host.call(PATH, BROKER, "PrepareIncoming", "sa{sv}", vm, *(options or ("0",)), user=user, check=check)
     found = re.fullmatch(r'os "(\S+)" "(\S+)"\n', said)
     return (found[1], found[2]) if found else ("", said)
@@ -61,6 +61,27 @@ def echoing(host: Host, path: str) -> Iterator[None]:
     finally:
         echo.terminate()
         echo.wait(10)
+
+
+@pytest.mark.parametrize("group", ["", ":vmferry"])
+def test_socket_owner(hosts: TwoHosts, group: str) -> None:
+    """Root has them made for alice, or for her and a group: theirs by owner and mode, and nobody else's."""
+    owner, (directory, socket) = ("socket-owner", "s", f"alice{group}"), (("700", "600"), ("770", "660"))[bool(group)]
+    ours = "vmferry" if group else "alice"
+    incoming, ticket = prepare(hosts.b, None, "web1", "1", *owner)
+    said = hosts.a.call(PATH, BROKER, "StartOutgoing", "ssa{sv}", "web1", ticket, "1", *owner)
+    outgoing = said.split('"')[1]
+    for host, path in ((hosts.a, outgoing), (hosts.b, incoming)):
+        below = f"/run/vmferry/{path.removeprefix(PATH + '/')}"
+        assert host.run("stat", "--format=%U %G %a", below).stdout == f"alice {ours} {directory}\n"
+    here = hosts.a.get(outgoing, MIGRATION, "Sockets")["migrate"]
+    assert hosts.a.run("stat", "--format=%U %G %a", here).stdout == f"alice {ours} {socket}\n"
+    refused = hosts.a.run("socat", "-u", "/dev/null", f"unix-connect:{here}", user="bob", check=False)
+    assert refused.returncode != 0 and "Permission denied" in refused.stderr
+    with echoing(hosts.b, hosts.b.get(incoming, MIGRATION, "Sockets")["migrate"]):
+        assert hosts.a.run("socat", "-t10", "-", f"unix-connect:{here}", user=ALICE, stdin="memory").stdout == "memory"
+    for host, path in ((hosts.a, outgoing), (hosts.b, incoming)):
+        assert host.call(path, MIGRATION, "Wait") == 's "done"\n'
 
 
 @pytest.mark.parametrize("named", [False, True])

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Gives what the broker has made to another user. Under systemd the broker has no right to do so: it asks the
+ * giver (giver/giver.h), which systemd starts on a connection to vmferry-giver.socket and which stays for as
+ * long as the broker does.
+ */
+
+#include <sys/types.h>
+
+struct give {
+    const char *socket; /* absolute path of systemd's socket; NULL: we do it ourselves */
+    int fd;             /* owned: the connection to it, or −1 */
+};
+
+/* Connects, so that the giver is there when it is needed. An error is left to the first give_to(). */
+void give_begin(struct give *give);
+void give_end(struct give *give);
+
+/*
+ * Makes uid the owner of a socket or directory of ours, and gid its group unless that is (gid_t)−1; borrows
+ * file, which may be O_PATH. Waits for the giver, but not for long. 0 or a negative errno; -ENOLINK, which is
+ * logged: the giver cannot be reached.
+ */
+int give_to(struct give *give, int file, uid_t uid, gid_t gid);

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "giver.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/fd-pass.h"
+#include "common/give.h"
+
+static int give_away(int file, uid_t from, const struct give_request *request)
+{
+    struct stat st;
+
+    if (request->uid == (uid_t)-1)
+        return -EINVAL;
+    if (fstat(file, &st) < 0)
+        return -errno;
+    if (st.st_uid != from || !(S_ISSOCK(st.st_mode) || S_ISDIR(st.st_mode)))
+        return -EPERM;
+    return fchownat(file, "", request->uid, request->gid, AT_EMPTY_PATH) < 0 ? -errno : 0;
+}
+
+/* One request and its reply. 1, 0 at the end, or a negative errno: what came is no request. */
+static int serve_one(int sock, uid_t from)
+{
+    struct pollfd p = {.fd = sock, .events = POLLIN};
+    struct give_request request;
+    struct give_reply reply;
+    int fds[FD_PASS_MAX];
+    _cleanup_fd_ int file = -1;
+    size_t n_fds;
+    ssize_t n;
+
+    if (poll(&p, 1, -1) < 0)
+        return -errno;
+    n = fd_pass_recv(sock, 0, &request, sizeof(request), fds, &n_fds);
+    if (n_fds > 0)
+        file = fds[0];
+    if (n <= 0)
+        return (int)n;
+    if (n != sizeof(request) || n_fds != 1 || request.version != GIVE_VERSION)
+        return -EBADMSG;
+    reply = (struct give_reply){.error = give_away(file, from, &request)};
+    n = fd_pass_send(sock, &reply, sizeof(reply), NULL, 0);
+    return n < 0 ? (int)n : 1;
+}
+
+int giver_serve(int sock)
+{
+    struct ucred from;
+    socklen_t size = sizeof(from);
+    int r;
+
+    if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &from, &size) < 0)
+        return -errno;
+    do
+        r = serve_one(sock, from.uid);
+    while (r > 0);
+    return r == -EPIPE || r == -ECONNRESET ? 0 : r;
+}

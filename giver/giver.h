@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The giver changes owners, and nothing else. It is the one part of vmferry with CAP_CHOWN, and opens
+ * nothing: it sees a file only by the descriptor that the broker sends (common/give.h). What may be given
+ * away is a socket or a directory that belongs to the user who connected, as the kernel says it
+ * (SO_PEERCRED). So who takes over the broker can give away what is the broker's anyway, but can take no file
+ * of anybody else's.
+ */
+
+/* Serves one connection; borrows sock. 0 when the other side has gone, or a negative errno. */
+int giver_serve(int sock);
