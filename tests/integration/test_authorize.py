@@ -14,8 +14,8 @@ import pytest
 from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call, new_method_return
 
 from vmlib import polkit as harness
-from vmlib.broker import BROKER, MIGRATION, PATH, PROPERTIES, Migration, wait_until
-from vmlib.calls import DENIED, answer, gone, post, refused
+from vmlib.broker import BROKER, MIGRATION, PATH, Migration, wait_until
+from vmlib.calls import DENIED, answer, gone, managing, post, refused
 from vmlib.fake_qemu import FakeQemu
 from vmlib.polkit import Agent, Polkit, SystemBroker
 from vmlib.users import DAEMON, NOBODY, User, being
@@ -44,13 +44,6 @@ def polkit(workdir: Path, broker: SystemBroker) -> Iterator[Polkit]:
 def nobody(broker: SystemBroker) -> Iterator[User]:
     with User(broker, NOBODY) as one:
         yield one
-
-
-def managing(path: str, fd: int) -> list[tuple[Any, ...]]:
-    """Every call that does something to a migration; the one that ends it comes last."""
-    return [(path, PROPERTIES, "Set", "ssv", MIGRATION, "BandwidthLimit", ("t", 1 << 20)),
-            (path, MIGRATION, "OpenStream", "s", "migrate"), (path, MIGRATION, "AddStream", "sh", "migrate", fd),
-            (path, MIGRATION, "AddPeerConnection", "h", fd), (path, MIGRATION, "Cancel")]
 
 
 # ---- Every method, without yes and with it ----

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from jeepney import DBusAddress, HeaderFields, MessageFlag, MessageType, new_method_call
 
-from .broker import NAME, BusError, Client, Migration
+from .broker import MIGRATION, NAME, PROPERTIES, BusError, Client, Migration
 
 DENIED = "org.freedesktop.DBus.Error.AccessDenied"
 LIMIT = "org.vmferry.Error.LimitExceeded"
@@ -22,6 +22,13 @@ def gone(*migrations: Migration) -> None:
             migration.cancel()
         migration.wait_finished()
         migration.call("Forget")
+
+
+def managing(path: str, fd: int) -> list[tuple[Any, ...]]:
+    """Every call that does something to a migration; the one that ends it comes last."""
+    return [(path, PROPERTIES, "Set", "ssv", MIGRATION, "BandwidthLimit", ("t", 1 << 20)),
+            (path, MIGRATION, "OpenStream", "s", "migrate"), (path, MIGRATION, "AddStream", "sh", "migrate", fd),
+            (path, MIGRATION, "AddPeerConnection", "h", fd), (path, MIGRATION, "Cancel")]
 
 
 def refused(call: Any, *args: Any, error: str = DENIED, **options: Any) -> str:

@@ -306,10 +306,14 @@ class HostBus:
     """A host's system bus, as vmlib.broker.Client wants it."""
 
     def __init__(self, host: Host) -> None:
-        self._host = host
+        # By a descriptor of its directory other users than root get there, too: see vmlib.users.being().
+        self._directory = os.open(host.outside("/run/dbus"), os.O_PATH | os.O_DIRECTORY)
 
     def connect(self) -> DBusConnection:
-        return open_dbus_connection(f"unix:path={self._host.outside('/run/dbus/system_bus_socket')}", enable_fds=True)
+        return open_dbus_connection(f"unix:path=/proc/self/fd/{self._directory}/system_bus_socket", enable_fds=True)
+
+    def close(self) -> None:
+        os.close(self._directory)
 
 
 class HostMigration(Migration):
@@ -349,6 +353,7 @@ class HostBroker:
 
     def close(self) -> None:
         self.client.close()
+        self.bus.close()
 
 
 class TwoHosts:
