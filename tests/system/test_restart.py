@@ -102,6 +102,7 @@ def test_live_guest(needs_postcopy: None, hosts: TwoHosts, mode: str) -> None:
         outgoing = hosts.a.broker.outgoing(incoming.ticket or "")
         if mode == "postcopy":
             pair.enable_postcopy()
+            pair.source.set_parameters({"max-postcopy-bandwidth": 1 << 20})  # it is to last
         pair.source.set_parameters({**NEVER_CONVERGE, "max-bandwidth": 8 << 20})
         pair.listen(f"unix:{get(incoming, 'Sockets')['migrate']}")
         pair.begin(f"unix:{get(outgoing, 'Sockets')['migrate']}")
@@ -117,9 +118,12 @@ def test_live_guest(needs_postcopy: None, hosts: TwoHosts, mode: str) -> None:
         assert [get(migration, "State") for _, migration in ends] == ["active"] * 2
         if mode == "postcopy":
             pair.begin_postcopy()
-            for host in hosts:
-                kill(host)
-                restart(host)
+            for act in (*[restart] * TIMES, *[kill] * TIMES):
+                for host in hosts:
+                    act(host)
+            assert pair.source.query_migrate()["status"] == "postcopy-active"
+            assert [everything(migration) for _, migration in ends] == before
+            pair.source.set_parameters({"max-postcopy-bandwidth": 0})
         else:
             pair.source.set_parameters(CONVERGE)
         pair.wait_completed(120)
