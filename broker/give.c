@@ -15,8 +15,9 @@
 #include "helper-process.h"
 #include "log.h"
 
-/* For its start by systemd. Far below WatchdogSec=, for the broker does nothing else meanwhile. */
-enum { PATIENCE = 10000 /* ms */ };
+/* For its start by systemd. Twice that is below half of WatchdogSec=, for the broker does nothing else
+ * meanwhile. */
+enum { PATIENCE = 7000 /* ms */ };
 
 void give_begin(struct give *give)
 {
