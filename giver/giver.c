@@ -12,16 +12,29 @@
 #include "common/fd-pass.h"
 #include "common/give.h"
 
-static int give_away(int file, uid_t from, const struct give_request *request)
+/* Whether it is what the broker makes: a socket's name or a directory, of its user, for nobody else yet. An
+ * open socket is none, though it says S_ISSOCK: its owner counts for the kernel, too. sock is one itself, and
+ * all of them are on one device. */
+static int check(int file, int sock, uid_t from)
 {
-    struct stat st;
+    struct stat st, open_socket;
+
+    if (fstat(file, &st) < 0 || fstat(sock, &open_socket) < 0)
+        return -errno;
+    if (st.st_uid != from || st.st_dev == open_socket.st_dev || (st.st_mode & 07007) != 0)
+        return -EPERM;
+    return S_ISDIR(st.st_mode) || (S_ISSOCK(st.st_mode) && st.st_nlink == 1) ? 0 : -EPERM;
+}
+
+static int give_away(int file, int sock, uid_t from, const struct give_request *request)
+{
+    int r;
 
     if (request->uid == (uid_t)-1)
         return -EINVAL;
-    if (fstat(file, &st) < 0)
-        return -errno;
-    if (st.st_uid != from || !(S_ISSOCK(st.st_mode) || S_ISDIR(st.st_mode)))
-        return -EPERM;
+    r = check(file, sock, from);
+    if (r < 0)
+        return r;
     return fchownat(file, "", request->uid, request->gid, AT_EMPTY_PATH) < 0 ? -errno : 0;
 }
 
@@ -45,7 +58,7 @@ static int serve_one(int sock, uid_t from)
         return (int)n;
     if (n != sizeof(request) || n_fds != 1 || request.version != GIVE_VERSION)
         return -EBADMSG;
-    reply = (struct give_reply){.error = give_away(file, from, &request)};
+    reply = (struct give_reply){.error = give_away(file, sock, from, &request)};
     n = fd_pass_send(sock, &reply, sizeof(reply), NULL, 0);
     return n < 0 ? (int)n : 1;
 }
