@@ -101,6 +101,8 @@ static int make_parents(const char *path)
 int qemu_socket_make_directory(const char *path, const struct socket_owner *owner, struct give *give)
 {
     static const struct socket_scope ours = {0};
+    const struct socket_owner group = {.uid = geteuid(), .gid = owner->gid};
+    const struct socket_owner user = {.uid = owner->uid, .gid = owner->group ? (gid_t)-1 : owner->gid};
     _cleanup_fd_ int parent = -1;
     const char *name;
     int r;
@@ -115,10 +117,14 @@ int qemu_socket_make_directory(const char *path, const struct socket_owner *owne
         return parent;
     if (mkdirat(parent, name, 0700) < 0)
         return -errno;
-    /* Its mode while it is ours: that of another user's only CAP_FOWNER may change. */
-    r = owner->group && fchmodat(parent, name, 0770, 0) < 0 ? -errno : 0;
+    /* The group comes first, for what group the directory is of until then is none of the owner's. Its mode
+     * while it is ours: that of another user's only CAP_FOWNER may change. */
+    if (owner->group)
+        r = give_made(give, parent, name, S_IFDIR, &group);
+    if (r >= 0 && owner->group && fchmodat(parent, name, 0770, 0) < 0)
+        r = -errno;
     if (r >= 0)
-        r = give_made(give, parent, name, S_IFDIR, owner);
+        r = give_made(give, parent, name, S_IFDIR, &user);
     if (r < 0)
         unlinkat(parent, name, AT_REMOVEDIR);
     return r;
