@@ -4,9 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
@@ -15,9 +16,20 @@
 #include "helper-process.h"
 #include "log.h"
 
-/* For its start by systemd. Twice that is below half of WatchdogSec=, for the broker does nothing else
- * meanwhile. */
-enum { PATIENCE = 7000 /* ms */ };
+/* The broker does nothing else meanwhile, and must stay below half of WatchdogSec=. */
+enum {
+    PATIENCE_FIRST = 7000, /* ms, for its start by systemd */
+    PATIENCE = 3000,
+    SILENCE = 30000, /* after one that did not answer */
+};
+
+static uint64_t now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
 
 void give_begin(struct give *give)
 {
@@ -30,31 +42,80 @@ void give_end(struct give *give)
     fd_closep(&give->fd);
 }
 
-/* A negative errno is one of the connection; what the giver says is in *ret. */
-static int ask(int fd, int file, const struct give_request *request, int *ret)
+static int wait_for_reply(int fd, int patience)
 {
     struct pollfd p = {.fd = fd, .events = POLLIN};
+    int r;
+
+    do
+        r = poll(&p, 1, patience);
+    while (r < 0 && errno == EINTR);
+    if (r < 0)
+        return -errno;
+    return r == 0 ? -ETIMEDOUT : 0;
+}
+
+/* A negative errno is one of the connection; what the giver says is in *ret. */
+static int ask(const struct give *give, int file, const struct give_request *request, int *ret)
+{
     struct give_reply reply;
     ssize_t n;
     int r;
 
-    if (fd < 0)
-        return fd;
-    r = fd_pass_send(fd, request, sizeof(*request), &file, 1);
+    r = fd_pass_send(give->fd, request, sizeof(*request), &file, 1);
+    if (r >= 0)
+        r = wait_for_reply(give->fd, give->answered ? PATIENCE : PATIENCE_FIRST);
     if (r < 0)
         return r;
-    do
-        r = poll(&p, 1, PATIENCE);
-    while (r < 0 && errno == EINTR);
-    if (r <= 0)
-        return r < 0 ? -errno : -ETIMEDOUT;
-    n = recv(fd, &reply, sizeof(reply), MSG_DONTWAIT | MSG_TRUNC);
+    n = recv(give->fd, &reply, sizeof(reply), MSG_DONTWAIT | MSG_TRUNC);
     if (n < 0)
         return -errno;
-    if (n != sizeof(reply))
+    if (n != sizeof(reply) || reply.error > 0)
         return n == 0 ? -ECONNRESET : -EBADMSG;
     *ret = reply.error;
     return 0;
+}
+
+static bool is_given(int file, uid_t uid, gid_t gid)
+{
+    struct stat st;
+
+    return fstat(file, &st) >= 0 && st.st_uid == uid && (gid == (gid_t)-1 || st.st_gid == gid);
+}
+
+/* A giver that was ended since the last time is started anew, once. It may have been ended just after it did
+ * what it was asked for. */
+static int ask_twice(struct give *give, int file, const struct give_request *request, int *ret)
+{
+    int r = 0;
+
+    for (int i = 0; i < 2; i++) {
+        if (i > 0 && is_given(file, request->uid, request->gid))
+            return *ret = 0;
+        give_begin(give);
+        if (give->fd < 0)
+            return give->fd;
+        r = ask(give, file, request, ret);
+        if (r >= 0)
+            return r;
+        give_end(give);
+        if (r != -EPIPE && r != -ECONNRESET)
+            break;
+    }
+    return r;
+}
+
+static void log_failure(const struct give *give, int r)
+{
+    if (r == -ETIMEDOUT)
+        log_event(LOG_ERR, NULL, NULL,
+                  "vmferry-giver, at %s, does not answer; it is not asked again for %d s. See systemctl "
+                  "status vmferry-giver.socket.",
+                  give->socket, SILENCE / 1000);
+    else
+        log_event(LOG_ERR, NULL, NULL,
+                  "vmferry-giver, at %s, cannot be asked: %s. See systemctl status vmferry-giver.socket.",
+                  give->socket, r == -EBADMSG ? "what it said is no answer" : strerror(-r));
 }
 
 int give_to(struct give *give, int file, uid_t uid, gid_t gid)
@@ -67,17 +128,22 @@ int give_to(struct give *give, int file, uid_t uid, gid_t gid)
         return 0;
     if (!give->socket)
         return fchownat(file, "", uid, gid, AT_EMPTY_PATH) < 0 ? -errno : 0;
-    /* A giver that was ended since the last time is started anew, once. */
-    for (int i = 0; i < 2; i++) {
-        give_begin(give);
-        r = ask(give->fd, file, &request, &said);
-        if (r >= 0)
-            return said > 0 ? -EBADMSG : said;
-        give_end(give);
-        if (r != -EPIPE && r != -ECONNRESET)
-            break;
+    if (now() < give->silent_until)
+        return -ENOLINK;
+    r = ask_twice(give, file, &request, &said);
+    if (r >= 0) {
+        give->answered = true;
+        return said;
     }
-    log_event(LOG_ERR, NULL, NULL, "No answer from the giver at %s: %s. See vmferry-giver.socket.",
-              give->socket, strerror(-r));
+    if (r == -ETIMEDOUT)
+        give->silent_until = now() + SILENCE * UINT64_C(1000);
+    log_failure(give, r);
     return -ENOLINK;
+}
+
+const char *give_why(int r)
+{
+    return r == -ENOLINK ? "vmferry-giver, which gives it to its owner, cannot be reached or does not "
+                           "answer. See systemctl status vmferry-giver.socket, and try again"
+                         : strerror(-r);
 }

@@ -7,11 +7,15 @@
  * long as the broker does.
  */
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct give {
-    const char *socket; /* absolute path of systemd's socket; NULL: we do it ourselves */
-    int fd;             /* owned: the connection to it, or −1 */
+    const char *socket;    /* absolute path of systemd's socket; NULL: we do it ourselves */
+    int fd;                /* owned: the connection to it, or −1 */
+    bool answered;         /* a giver has, so the next is there soon */
+    uint64_t silent_until; /* µs of CLOCK_MONOTONIC: it has not answered, and is not asked before then */
 };
 
 /* Connects, so that the giver is there when it is needed. An error is left to the first give_to(). */
@@ -20,7 +24,10 @@ void give_end(struct give *give);
 
 /*
  * Makes uid the owner of a socket or directory of ours, and gid its group unless that is (gid_t)−1; borrows
- * file, which may be O_PATH. Waits for the giver, but not for long. 0 or a negative errno; -ENOLINK, which is
- * logged: the giver cannot be reached.
+ * file, which may be O_PATH. Waits for the giver, but not for long, and after it has not answered not at all
+ * for a while. 0 or a negative errno; -ENOLINK, which is logged: the giver cannot be had.
  */
 int give_to(struct give *give, int file, uid_t uid, gid_t gid);
+
+/* strerror(3) of what give_to() returns, and for -ENOLINK what to do. */
+const char *give_why(int r);

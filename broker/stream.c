@@ -129,7 +129,7 @@ int stream_listen(struct stream *stream, sd_bus_error *error)
                              "Cannot make the socket %s: its directory is not there. Make it first.",
                              stream->path);
         return error_set(error, VF_ERROR_SOCKET_UNAVAILABLE, "Cannot make the socket %s: %s.", stream->path,
-                         strerror(-r));
+                         give_why(r));
     }
     return stream_accept(stream);
 }
@@ -448,7 +448,7 @@ int streams_make_paths(struct migration *migration, sd_bus_error *error)
     r = qemu_socket_make_directory(migration->directory, &migration->owner, &migration->manager->give);
     if (r < 0) {
         r = error_set(error, VF_ERROR_SOCKET_UNAVAILABLE, "Cannot make the directory %s for uid %u: %s.",
-                      migration->directory, migration->owner.uid, strerror(-r));
+                      migration->directory, migration->owner.uid, give_why(r));
         free(migration->directory);
         migration->directory = NULL;
     }
