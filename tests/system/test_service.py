@@ -100,6 +100,7 @@ def test_sockets_are_the_broker_s(hosts: TwoHosts) -> None:
             done = host.run("socat", "-u", "/dev/null", f"unix-connect:/run/vmferry/{name}.sock,type=5", user="alice",
                             check=False)
             assert done.returncode != 0 and "Permission denied" in done.stderr
+        assert host.run("stat", "--format=%U:%a", "/run/vmferry/giver.sock").stdout == "root:600\n"
 
 
 def test_capabilities(hosts: TwoHosts) -> None:
@@ -114,28 +115,79 @@ def test_capabilities(hosts: TwoHosts) -> None:
 
 
 CAP_CHOWN, CAP_DAC_OVERRIDE = 0, 1
+# To be root by, where modes do not count.
+WRITTEN, READ = ("/run/systemd/system", "/run/udev", "/run/sudo", "/run/polkit-1"), ("/etc/shadow", "/etc/gshadow", "/etc/ssh")
+
+
+@contextmanager
+def there(host: Host, *paths: str) -> Iterator[None]:
+    """Directories that are there for as long as the block lasts."""
+    made = [path for path in paths if host.run("test", "-e", path, check=False).returncode != 0]
+    try:
+        host.run("mkdir", "-p", *paths)
+        yield
+    finally:
+        for path in made:
+            host.run("rm", "-rf", path)
+
+
+def test_out_of_reach(hosts: TwoHosts) -> None:
+    """What the broker cannot write or read in its mounts, though no mode counts for it; what it needs it can."""
+    host = hosts.b
+    host.systemctl("stop", "vmferryd.service")
+    with there(host, *WRITTEN, "/etc/ssh", "/etc/ssh/below"):
+        host.get(PATH, BROKER, "Version")
+        within = ("nsenter", "-t", str(host.broker_pid), "-m", "--")
+        for path in WRITTEN:
+            done = host.run(*within, "touch", f"{path}/planted", check=False)
+            assert done.returncode != 0 and "Read-only file system" in done.stderr, done
+        for path in READ:  # a node without any right, and empty, stands for it
+            assert host.run(*within, "stat", "--format=%a", path).stdout == "0\n"
+        assert not host.run(*within, "find", "/etc/ssh", "-mindepth", "1").stdout
+        assert not host.run(*within, "cat", "/etc/shadow", check=False).stdout
+        migration = host.broker.prepare("named", {"socket-owner": ("s", "alice:bob")})
+        found = host.run("stat", "--format=%U:%G:%a", f"/run/vmferry/incoming/{migration.id}").stdout
+        assert found == "alice:bob:770\n"
+        migration.cancel()
+        migration.wait_finished()
+        migration.call("Forget")
+        host.systemctl("stop", "vmferryd.service")
 
 
 def test_giver_killed(hosts: TwoHosts) -> None:
     """Nobody notices: the next socket is given away by another one. Where there can be none the caller is told why."""
     host = hosts.b
     host.broker.prepare("first").cancel()
-    giver = giver_of(host)
+    pid, giver = host.broker_pid, giver_of(host)
     host.systemctl("kill", "--signal=KILL", giver)
     wait_until(lambda: giver not in host.units("vmferry-giver@*"), "it is gone")
     migration = host.broker.prepare("second")
     assert host.run("stat", "--format=%U", f"/run/vmferry/incoming/{migration.id}").stdout == "root\n"
     migration.cancel()
     migration.wait_finished()
+    other = hosts.a.broker.prepare("other")
+    ticket = other.ticket or ""
     begins = host.journal_cursor()
     host.run("rm", "/run/vmferry/giver.sock")
     try:
         host.systemctl("kill", "--signal=KILL", giver_of(host))
         said = host.call(PATH, BROKER, "PrepareIncoming", "sa{sv}", "third", "0", check=False)
         assert "Cannot make the directory /run/vmferry/incoming/" in said, said
+        assert "vmferry-giver" in said and "systemctl status vmferry-giver.socket" in said, said
+        host.run("mkdir", "/run/given")
+        said = host.call(PATH, BROKER, "StartOutgoing", "ssa{sv}", "third", ticket, "1", "sockets", "a{ss}", "1", "migrate",
+                         "/run/given/sock", check=False)
+        assert "Cannot make the socket /run/given/sock: vmferry-giver" in said, said
+        assert "systemctl status vmferry-giver.socket" in said, said
+        host.systemctl("stop", "vmferry-giver.socket")
+        assert host.broker_pid == pid
     finally:
+        host.run("rm", "-rf", "/run/given")
         host.systemctl("restart", "vmferry-giver.socket")
     host.broker.prepare("fourth").cancel()
+    assert host.broker_pid == pid
+    other.cancel()
+    other.wait_finished()
     lines = [entry["MESSAGE"] for entry in host.journal_since(begins, _SYSTEMD_UNIT="vmferryd.service", PRIORITY="3")]
     assert lines and all("giver" in line for line in lines)
 
