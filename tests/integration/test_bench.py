@@ -44,7 +44,9 @@ def test_start_and_memory(workdir: Path) -> None:
     for rows in found.values():
         assert [row["security"] for row in rows] == ["plain", "tls"]
     for row in found["memory"]:
-        assert 0 < row["idle_mib"] <= row["full_mib"]
+        assert row["idle_mib"] > 0 and row["full_mib"] > 0
+        if row["security"] == "tls":  # what is kept in pipes is in no process
+            assert row["full_mib"] > row["idle_mib"]
 
 
 @needs_root
