@@ -10,8 +10,7 @@
 
 enum {
     MOVE_SIZE = 256 * 1024,
-    KEEP_SIZE = 1024 * 1024, /* what a user without privileges may ask for, pipe(7) */
-    KEEP_COUNT = 2,
+    KEEP_SIZE = 1024 * 1024,       /* what a user without privileges may ask for, pipe(7) */
     KEEP_WINDOW = 4 * 1024 * 1024, /* what they hold, of a stream whose pieces are not the smallest */
     /* Channels at once of all migrations: 16 × 576 slots are some half of what pipe-user-pages-soft lets a
      * user have, 16384; beyond it even his other programs get the smallest pipes only. */
@@ -63,7 +62,7 @@ void pipes_give_source(struct migration *migration)
     if (migration->security != SECURITY_PLAIN || migration->n_piped >= PIPED_CHANNELS ||
         migration->manager->config->window > KEEP_WINDOW || piped_in_all(migration->manager) >= PIPED_IN_ALL)
         return;
-    for (int i = 0; i < KEEP_COUNT && given && migration->options.resume_timeout > 0; i++)
+    for (int i = 0; i < KEEP_PIPES && given && migration->options.resume_timeout > 0; i++)
         given = give(migration, MESSAGE_CHANNEL_NEW, PIPE_KEEP, KEEP_SIZE);
     if (given)
         migration->n_piped += give(migration, MESSAGE_CHANNEL_NEW, PIPE_MOVE, MOVE_SIZE);

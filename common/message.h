@@ -26,6 +26,7 @@
 #define WINDOW_MIN          ((uint64_t)64 * 1024)
 #define WINDOW_MAX          ((uint64_t)1024 * 1024 * 1024)
 #define PIPED_CHANNELS      8 /* of a migration whose bytes are kept in pipes at once; others are copied */
+#define KEEP_PIPES          2 /* for each of them */
 #define MESSAGE_CHANNEL_NEW UINT32_MAX /* a QEMU connection whose channel the helper numbers */
 
 enum message_type {

@@ -75,11 +75,11 @@ static int plain_handshake(struct carrier *carrier)
     return r;
 }
 
-/* Between a socket and a pipe of ours: no byte comes into this process' memory. */
 /* Before a byte out of band (tcp(7), MSG_OOB) splice stands still for ever, and the poll goes on to say that
  * there is something. No vmferry sends one. */
 enum { DEAF_MAX = 64 };
 
+/* Between a socket and a pipe of ours: no byte comes into this process' memory. */
 static ssize_t splice_recv(struct carrier *carrier, struct ring *ring, size_t max)
 {
     ssize_t n = splice_some(carrier->fd, ring->pipe, max < CARRIER_BATCH ? max : CARRIER_BATCH);
@@ -92,8 +92,7 @@ static ssize_t splice_recv(struct carrier *carrier, struct ring *ring, size_t ma
     } else if (n == -EAGAIN && carrier->polled && ++carrier->deaf == DEAF_MAX) {
         return -EPROTO;
     } else if (n == 0) {
-        /* An end is what ends a guest's way: asked twice, for splice(2) also says so where it had no memory.
-         */
+        /* Asked twice, for splice(2) also says so where it had no memory, and an end is final. */
         char byte;
 
         n = recv(carrier->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);

@@ -26,10 +26,8 @@ void flow_use_pipe(struct flow *flow, int pipe, size_t size, struct keep *keep)
     keep_clear(&flow->keep);
     flow->pipe = pipe;
     flow->pipe_size = size;
-    if (keep) {
-        flow->keep = *keep;
-        *keep = (struct keep){0};
-    }
+    if (keep)
+        flow->keep = keep_steal(keep);
 }
 
 static bool pipe_can_be_used(const struct flow *flow)

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#define KEEP_PIPES 2
+#include "common/message.h"
 
 struct keep {
     int pipes[KEEP_PIPES];   /* owned; each with one descriptor for both of its ends */
@@ -22,6 +22,15 @@ struct keep {
     unsigned first;          /* the one with the oldest bytes */
     unsigned last;           /* the one that is filled */
 };
+
+/* Hands all of it to the caller and leaves an empty one. */
+static inline struct keep keep_steal(struct keep *keep)
+{
+    struct keep r = *keep;
+
+    *keep = (struct keep){0};
+    return r;
+}
 
 /* Takes the pipe; 0, or -ENOSPC when there are enough of them (then it is still the caller's). */
 int keep_add(struct keep *keep, int pipe);

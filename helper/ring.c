@@ -202,8 +202,7 @@ void ring_use_pipe(struct ring *ring, int pipe, size_t size, struct keep *keep)
     ring->keeps = keep != NULL;
     if (keep) {
         ring->kept = ring->cursor;
-        ring->keep = *keep;
-        *keep = (struct keep){0};
+        ring->keep = keep_steal(keep);
     } else {
         ring->capacity = size;
     }
@@ -283,7 +282,6 @@ int ring_leave_pipe(struct ring *ring, int *ret_pipe, struct keep *ret_keep)
         return r;
     }
     *ret_pipe = fd_steal(&ring->pipe);
-    *ret_keep = ring->keep;
-    ring->keep = (struct keep){0};
+    *ret_keep = keep_steal(&ring->keep);
     return 0;
 }

@@ -191,10 +191,9 @@ static size_t channels_in_pipes(const struct session *session)
 static void take_pipes(struct session *session, struct channel *channel)
 {
     _cleanup_fd_ int pipe = fd_steal(&session->next_pipe);
-    _cleanup_(keep_clear) struct keep keep = session->next_keep;
+    _cleanup_(keep_clear) struct keep keep = keep_steal(&session->next_keep);
     int size = pipe >= 0 ? fcntl(pipe, F_GETPIPE_SZ) : 0;
 
-    session->next_keep = (struct keep){0};
     if (!channel || pipe < 0 || channels_in_pipes(session) >= PIPED_CHANNELS ||
         (!channel->out.forgetful && (keep.n == 0 || session->pool.null < 0)))
         return;

@@ -154,7 +154,7 @@ def test_options_of_services(name: str) -> None:
 
 
 def test_helper_limits() -> None:
-    headers = ("helper/sandbox.c", "helper/session.h", "helper/gate.h", "helper/keep.h", "common/stats.h",
+    headers = ("helper/sandbox.c", "helper/session.h", "helper/gate.h", "common/stats.h",
                "common/message.h")
     assert f"**RLIMIT_NOFILE** at most {define('FDS_MAX', *headers)}" in flat(page("vmferry-helper.8.rst"))
     assert f"at most {define('FDS_MAX', *headers)} descriptors" in flat(page("threat-model.md"))
