@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from vmlib.broker import BROKER, MIGRATION, PATH, wait_until
+from vmlib.broker import BROKER, MIGRATION, PATH, settled, wait_until
 from vmlib.hosts import Tunnel, assert_failed, cancel_and_wait
 from vmlib.nspawn import DROPIN, Host, HostMigration, TwoHosts
 
@@ -309,7 +309,7 @@ def test_many(hosts: TwoHosts) -> None:
     carry(hosts.connect())
     for host in hosts:
         host.clean()
-    before = [what_is(host) for host in hosts]
+    before = [settled(lambda host=host: what_is(host), 1) for host in hosts]
     for i in range(MANY):
         tunnel = hosts.connect(f"vm{i}", ("tls", "plain")[i % 2])
         carry(tunnel, 4096)

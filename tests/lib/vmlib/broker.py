@@ -90,6 +90,19 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = 20) -> 
         time.sleep(0.01)
 
 
+def settled(look: Callable[[], Any], quiet: float) -> Any:
+    """What look() shows once it has shown the same for so many seconds: nothing is on its way any more."""
+    seen, since = look(), time.monotonic()
+    end = since + 20
+    while time.monotonic() < since + quiet:
+        time.sleep(0.01)
+        now = look()
+        if now != seen:
+            seen, since = now, time.monotonic()
+        assert time.monotonic() < end, f"it does not settle: {seen}"
+    return seen
+
+
 def variants(options: dict[str, tuple[str, Any]] | None) -> dict[str, tuple[str, Any]]:
     """Options are given as {key: (signature, value)}, as jeepney wants them."""
     return options or {}

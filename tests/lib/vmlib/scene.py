@@ -11,7 +11,6 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from .broker import ERROR, Broker, Migration, wait_until
+from .broker import ERROR, Broker, Migration, settled, wait_until
 from .fake_qemu import FakeListener, FakeQemu
 from .peer import PlainPeer, persistent
 from .wire import CLOSE, Ticket, wait_eof
@@ -161,7 +160,7 @@ class Scene:
             if bystander:
                 self.bystander = Bystander(self.broker)
                 self._stack.callback(self.bystander.close)
-            self.before = self.what_is()
+            self.before = settled(self.what_is, 0.05)
         except BaseException:
             self._stack.close()
             raise
@@ -176,14 +175,9 @@ class Scene:
     def assert_clean(self, timeout: float = 12) -> None:
         """All is as it was. A helper that lingers to tell its peer, or a rejected visitor, takes a few seconds."""
         end = time.monotonic() + timeout
-        while not self.is_clean() and time.monotonic() < end:
+        while self.what_is() != self.before and time.monotonic() < end:
             time.sleep(0.02)
-        assert self.is_clean(), f"{self.before}\n{self.what_is()}\n{self.broker.log()}"
-
-    def is_clean(self) -> bool:
-        """Fewer FDs are no leak: one of the bystander's beginning may have been on its way when it was counted."""
-        (fds_before, *before), (fds, *now) = self.before, self.what_is()
-        return now == before and not Counter(fds) - Counter(fds_before)
+        assert self.what_is() == self.before, f"{self.before}\n{self.what_is()}\n{self.broker.log()}"
 
     def incoming(self, vm: str = "victim", **options: Any) -> Victim:
         """A prepared migration in `plain`, with its ticket."""
