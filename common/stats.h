@@ -44,3 +44,4 @@ struct stats {
 
 #define STATS_READ(field)         __atomic_load_n(&(field), __ATOMIC_RELAXED)
 #define STATS_WRITE(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELAXED)
+#define STATS_ADD(field, value)   __atomic_fetch_add(&(field), (value), __ATOMIC_RELAXED)

@@ -45,11 +45,19 @@ int carrier_hear(struct carrier *carrier, const uint8_t *data, size_t size)
     return -ECONNREFUSED;
 }
 
+static void stop_waiting(struct carrier *carrier)
+{
+    carrier->source = sd_event_source_disable_unref(carrier->source);
+    if (carrier->worker) /* said, for who else holds the socket keeps it in there */
+        epoll_ctl(carrier->worker->epoll, EPOLL_CTL_DEL, carrier->fd, NULL);
+    carrier->worker = NULL;
+}
+
 struct carrier *carrier_free(struct carrier *carrier)
 {
     if (!carrier)
         return NULL;
-    sd_event_source_disable_unref(carrier->source);
+    stop_waiting(carrier);
     /* First shut down: whoever else may hold the socket must not keep the other side waiting. */
     shutdown(carrier->fd, SHUT_RDWR);
     fd_closep(&carrier->fd);
@@ -61,9 +69,15 @@ int carrier_release(struct carrier *carrier)
 {
     int fd = fd_steal(&carrier->fd);
 
-    sd_event_source_disable_unref(carrier->source);
+    stop_waiting(carrier);
     carrier->ops->free(carrier);
     return fd;
+}
+
+void carrier_polled(struct carrier *carrier, uint32_t revents)
+{
+    if (revents & (EPOLLIN | EPOLLHUP | EPOLLERR))
+        carrier->readable = carrier->polled = true;
 }
 
 static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -72,8 +86,7 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
 
     (void)source;
     (void)fd;
-    if (revents & (EPOLLIN | EPOLLHUP | EPOLLERR))
-        carrier->readable = carrier->polled = true;
+    carrier_polled(carrier, revents);
     carrier->ready(carrier, revents, carrier->userdata);
     return 0;
 }
@@ -94,8 +107,40 @@ int carrier_attach(struct carrier *carrier, sd_event *event, carrier_ready_t rea
     return 0;
 }
 
+/* So that an error or a hang-up, which epoll(7) always tells, is told but once where nothing is waited for.
+ */
+#define NOTHING ((uint32_t)EPOLLONESHOT)
+
+int carrier_attach_worker(struct carrier *carrier, struct worker *worker, uint64_t tag)
+{
+    struct epoll_event event = {.events = NOTHING, .data.u64 = tag};
+
+    stop_waiting(carrier);
+    if (epoll_ctl(worker->epoll, EPOLL_CTL_ADD, carrier->fd, &event) < 0)
+        return -errno;
+    carrier->worker = worker;
+    carrier->tag = tag;
+    carrier->watched = 0;
+    carrier->readable = true;
+    return 0;
+}
+
+static void worker_watch(struct carrier *carrier, uint32_t events)
+{
+    struct epoll_event event = {.events = events != 0 ? events : NOTHING, .data.u64 = carrier->tag};
+
+    if (events == carrier->watched)
+        return;
+    epoll_ctl(carrier->worker->epoll, EPOLL_CTL_MOD, carrier->fd, &event);
+    carrier->watched = events;
+}
+
 void carrier_watch(struct carrier *carrier, uint32_t events)
 {
+    if (carrier->worker) {
+        worker_watch(carrier, events);
+        return;
+    }
     /* Neither can fail for a source of ours; both are cheap when nothing changes. */
     if (events != 0)
         sd_event_source_set_io_events(carrier->source, events);

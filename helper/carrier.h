@@ -4,7 +4,7 @@
 /*
  * A carrier moves bytes between a ring and a socket: QEMU's, or a peer connection's. It owns the FD, the
  * event source and, in TLS, the session and its buffers; how a ring is sent and filled is its business alone.
- * Non-blocking throughout. One thread.
+ * Non-blocking throughout. One thread at a time.
  */
 
 #include <stdbool.h>
@@ -15,6 +15,7 @@
 #include "proof.h"
 #include "protocol.h"
 #include "ring.h"
+#include "worker.h"
 
 /* Bytes that one call moves at most: what is read or sent in one system call. */
 #define CARRIER_BATCH ((size_t)256 * 1024)
@@ -46,7 +47,10 @@ typedef void (*carrier_ready_t)(struct carrier *carrier, uint32_t revents, void 
 struct carrier {
     const struct carrier_ops *ops;
     int fd;
-    sd_event_source *source;
+    sd_event_source *source; /* or: */
+    struct worker *worker;   /* borrowed: waits for it instead */
+    uint64_t tag;            /* with a worker */
+    uint32_t watched;        /* with a worker: events */
     carrier_ready_t ready;
     void *userdata;
     bool readable;   /* a read is worth a try: set by the poll, cleared by the read that emptied the socket */
@@ -83,6 +87,15 @@ int carrier_release(struct carrier *carrier);
 /* Calls ready() from this loop from now on; nothing is waited for before carrier_watch().
  * 0 or a negative errno. */
 int carrier_attach(struct carrier *carrier, sd_event *event, carrier_ready_t ready, void *userdata);
+
+/*
+ * From now on this worker waits for it, and tells the tag; nothing before carrier_watch(). With its lock
+ * held. 0 or a negative errno, and then nobody waits.
+ */
+int carrier_attach_worker(struct carrier *carrier, struct worker *worker, uint64_t tag);
+
+/* What a poll says. */
+void carrier_polled(struct carrier *carrier, uint32_t revents);
 
 /* Waits for these events (EPOLLIN, EPOLLOUT); with none the source is off: a polled POLLHUP would spin. */
 void carrier_watch(struct carrier *carrier, uint32_t events);

@@ -31,8 +31,8 @@ static void publish(struct channel *channel, enum stats_channel_state state)
     uint64_t sent = channel->out.ring.end, received = channel->in.ring.begin;
 
     if (state != STATS_CHANNEL_CLOSED && state != STATS_CHANNEL_LOST) {
-        session->sent += sent - channel->sent;
-        session->received += received - channel->received;
+        STATS_ADD(session->stats->sent, sent - channel->sent);
+        STATS_ADD(session->stats->received, received - channel->received);
         channel->sent = sent;
         channel->received = received;
     }
@@ -41,8 +41,6 @@ static void publish(struct channel *channel, enum stats_channel_state state)
     STATS_WRITE(stats->sent, channel->sent);
     STATS_WRITE(stats->received, channel->received);
     STATS_WRITE(stats->state, (uint16_t)state);
-    STATS_WRITE(session->stats->sent, session->sent);
-    STATS_WRITE(session->stats->received, session->received);
     if (STATS_READ(session->stats->n_channels) <= slot)
         STATS_WRITE(session->stats->n_channels, (uint32_t)slot + 1);
 }
@@ -88,6 +86,7 @@ struct channel *channel_new(struct session *session, uint32_t number, uint32_t s
 
 void channel_close(struct channel *channel)
 {
+    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
     bool ended = channel->close_sent && channel->close_received;
 
     if (!channel_lives(channel))
@@ -103,10 +102,13 @@ void channel_close(struct channel *channel)
     channel->carrier = carrier_free(channel->carrier);
     flow_clear(&channel->out);
     flow_clear(&channel->in);
+    channel_take_back(channel);
 }
 
 void channel_quit(struct channel *channel)
 {
+    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
+
     if (!channel_lives(channel))
         return;
     publish(channel, STATS_CHANNEL_OPEN);
@@ -140,7 +142,7 @@ void channel_set_qemu(struct channel *channel, int fd, bool shared)
     if (r >= 0) {
         owned = -1;
         channel->qemu->shared = shared;
-        r = carrier_attach(channel->qemu, channel->session->event, on_channel_ready, channel);
+        r = channel_attach(channel, channel->qemu, on_channel_ready);
     }
     if (r < 0) {
         channel_failed(channel, r);
@@ -185,11 +187,12 @@ static int on_grace(sd_event_source *source, uint64_t usec, void *userdata)
 
 void channel_set_carrier(struct channel *channel, struct carrier *carrier)
 {
+    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
     struct session *session = channel->session;
     int r;
 
     channel->carrier = carrier;
-    r = carrier_attach(carrier, session->event, on_channel_ready, channel);
+    r = channel_attach(channel, carrier, on_channel_ready);
     if (r >= 0 && session->role == ROLE_INCOMING && !channel->graced && !channel->grace)
         r = sd_event_add_time_relative(session->event, &channel->grace, CLOCK_MONOTONIC, SESSION_GRACE, 1000,
                                        on_grace, channel);
@@ -207,37 +210,28 @@ void channel_set_carrier(struct channel *channel, struct carrier *carrier)
     channel_update(channel);
 }
 
-void channel_announce(struct channel *channel)
-{
-    struct session *session = channel->session;
-    struct frame open = {.type = FRAME_OPEN, .channel = channel->number, .stream = channel->stream};
-
-    if (channel->announced || session->role != ROLE_OUTGOING)
-        return;
-    channel->announced = true;
-    channel->serial = ++session->next_serial;
-    control_send(session, &open);
-    if (!session_halted(session) && !sync_need_peer(session, PEER_CHANNEL, channel->serial))
-        session_end(session, VF_ERROR_HELPER_FAILED, true,
-                    "The broker is gone, so that no connection can be made for a new channel.");
-}
-
 void channel_ack(struct channel *channel)
 {
+    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
+
     if (channel->in.told != channel->in.ring.begin)
         send_ack(channel);
 }
 
+static bool lost_at_qemu(const struct channel *channel)
+{
+    return (channel->failed->kind == FLOW_OUT) == (channel->verdict == FLOW_FROM_LOST);
+}
+
 /* What a broken connection means for the migration. */
-static void channel_lost(struct channel *channel, const struct flow *flow, enum flow_verdict verdict)
+static void channel_lost(struct channel *channel)
 {
     const char *stream = channel->session->streams[channel->stream];
-    bool at_qemu = (flow->kind == FLOW_OUT) == (verdict == FLOW_FROM_LOST);
 
-    if (verdict == FLOW_NO_MEMORY)
+    if (channel->verdict == FLOW_NO_MEMORY)
         session_end(channel->session, VF_ERROR_HELPER_FAILED, true, "There is no memory for the stream '%s'.",
                     stream);
-    else if (at_qemu)
+    else if (lost_at_qemu(channel))
         session_end(channel->session, VF_ERROR_SOCKET_UNAVAILABLE, true,
                     "QEMU closed its connection on the stream '%s' (channel %" PRIu32
                     ") before it had taken all "
@@ -254,55 +248,24 @@ static void channel_watch(struct channel *channel);
 
 bool channel_ended(const struct channel *channel)
 {
+    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
+
     return flow_ended(&channel->in) && flow_ended(&channel->out);
 }
 
 void channel_detach(struct channel *channel)
 {
+    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
+
     channel->carrier = carrier_free(channel->carrier);
     channel->out.to = channel->in.from = NULL;
     channel->announced = channel->close_sent = false;
     channel->close_again = channel->close_received;
     channel->open_again = true;
+    if (channel->verdict != FLOW_OK && channel->verdict != FLOW_NO_MEMORY && !lost_at_qemu(channel))
+        channel->verdict = FLOW_OK;
     flow_resume(&channel->in, 0);
     channel_watch(channel);
-}
-
-/* The channel of the lowest number from there on that is in a slot; NULL when there is none. */
-static struct channel *next_known(struct session *session, uint64_t from)
-{
-    struct channel *next = NULL;
-
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
-        struct channel *channel = &session->channels[i];
-
-        if (channel->stage != CHANNEL_UNUSED && channel->number >= from &&
-            (!next || channel->number < next->number))
-            next = channel;
-    }
-    return next;
-}
-
-void channel_announce_all(struct session *session)
-{
-    struct channel *channel;
-
-    for (uint64_t from = 0; !session_halted(session) && (channel = next_known(session, from));
-         from = (uint64_t)channel->number + 1) {
-        struct frame frame = {.type = FRAME_CLOSE, .channel = channel->number};
-
-        if (channel_lives(channel)) {
-            channel_announce(channel);
-        } else if (session->adopted_again) {
-            if (!channel->close_sent) {
-                frame.type = FRAME_REFUSED;
-                frame.refusal.error = VF_ERROR_INTERRUPTED;
-                snprintf(frame.refusal.text, sizeof(frame.refusal.text),
-                         "The source has given this channel up.");
-            }
-            control_send(session, &frame);
-        }
-    }
 }
 
 /* Says what the ledger has come to. */
@@ -335,17 +298,28 @@ static void channel_tell(struct channel *channel)
     }
 }
 
+bool channel_has_news(const struct channel *channel)
+{
+    const struct flow *out = &channel->out, *in = &channel->in;
+
+    return channel->verdict != FLOW_OK || flow_is_paced(out) || flow_ended(in) ||
+           (out->ending && !out->fin_sent && ring_unsent(&out->ring) == 0) ||
+           in->ring.begin - in->told >= FLOW_ACK_STEP ||
+           (in->ring.begin != in->told && !__atomic_load_n(&channel->session->acks_later, __ATOMIC_SEQ_CST));
+}
+
 static void channel_watch(struct channel *channel)
 {
+    bool moves = channel->verdict == FLOW_OK;
     uint32_t qemu = 0, peer = 0;
 
-    if (flow_wants_input(&channel->out))
+    if (moves && flow_wants_input(&channel->out))
         qemu |= EPOLLIN;
-    if (flow_wants_output(&channel->out))
+    if (moves && flow_wants_output(&channel->out))
         peer |= EPOLLOUT;
-    if (flow_wants_input(&channel->in))
+    if (moves && flow_wants_input(&channel->in))
         peer |= EPOLLIN;
-    if (flow_wants_output(&channel->in))
+    if (moves && flow_wants_output(&channel->in))
         qemu |= EPOLLOUT;
     if (channel->qemu)
         carrier_watch(channel->qemu, qemu);
@@ -370,7 +344,7 @@ void channel_end_if_complete(struct session *session)
 
 void channel_share_out(struct session *session)
 {
-    pacer_share(&session->pacer, session_now(session), session->n_living);
+    pacer_next_round(&session->pacer, session_now(session), session->n_living);
 }
 
 static int on_pace(sd_event_source *source, uint64_t usec, void *userdata)
@@ -405,30 +379,59 @@ static void pace(struct session *session)
     }
 }
 
-void channel_update(struct channel *channel)
+void channel_move(struct channel *channel, uint64_t now, size_t budget)
 {
-    struct session *session = channel->session;
     struct flow *flows[] = {&channel->in, &channel->out}; /* in first: page requests and answers to them */
-    size_t budget = session->n_living > 1 ? FLOW_TURN : FLOW_BUDGET;
 
-    if (session_halted(session) || !channel_lives(channel))
-        return;
-    for (size_t i = 0; i < 2; i++) {
-        enum flow_verdict verdict = flow_pump(flows[i], session_now(session), budget);
-
-        if (verdict != FLOW_OK) {
-            channel_lost(channel, flows[i], verdict);
-            return;
-        }
-    }
-    if (channel->stage == CHANNEL_OPENING && channel->qemu && channel->carrier) {
-        channel->stage = CHANNEL_OPEN;
-        session_set_state(session, STATE_ACTIVE);
-        if (session->given_up)
-            session->resume_timer = sd_event_source_disable_unref(session->resume_timer);
-        session->given_up = false;
+    for (size_t i = 0; i < 2 && channel->verdict == FLOW_OK; i++) {
+        channel->failed = flows[i];
+        channel->verdict = flow_pump(flows[i], now, budget);
     }
     publish(channel, channel->stage == CHANNEL_OPEN ? STATS_CHANNEL_OPEN : STATS_CHANNEL_OPENING);
+    channel_watch(channel);
+}
+
+static void channel_opened(struct channel *channel)
+{
+    struct session *session = channel->session;
+
+    channel->stage = CHANNEL_OPEN;
+    publish(channel, STATS_CHANNEL_OPEN);
+    session_set_state(session, STATE_ACTIVE);
+    if (session->given_up)
+        session->resume_timer = sd_event_source_disable_unref(session->resume_timer);
+    session->given_up = false;
+}
+
+static void share(struct channel *channel)
+{
+    int r = channel_share(channel);
+
+    if (r < 0) {
+        channel_failed(channel, r);
+        return;
+    }
+    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
+    channel_watch(channel);
+}
+
+void channel_settle(struct channel *channel)
+{
+    struct session *session = channel->session;
+
+    bool opened = false;
+
+    if (!session || session_halted(session) || !channel_lives(channel))
+        return;
+    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
+    if (channel->verdict != FLOW_OK) {
+        channel_lost(channel);
+        return;
+    }
+    if (channel->stage == CHANNEL_OPENING && channel->qemu && channel->carrier) {
+        channel_opened(channel);
+        opened = true;
+    }
     channel_tell(channel);
     if (session_halted(session))
         return;
@@ -444,6 +447,20 @@ void channel_update(struct channel *channel)
     channel_watch(channel);
     if (flow_is_paced(&channel->out))
         pace(session);
+    if (opened)
+        share(channel);
+}
+
+void channel_update(struct channel *channel)
+{
+    struct session *session = channel->session;
+    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
+
+    if (session_halted(session) || !channel_lives(channel))
+        return;
+    if (channel->verdict == FLOW_OK)
+        channel_move(channel, session_now(session), session->n_living > 1 ? FLOW_TURN : FLOW_BUDGET);
+    channel_settle(channel);
 }
 
 void channel_update_all(struct session *session)

@@ -220,6 +220,7 @@ static void on_close_all(struct session *session, const struct frame *frame)
 static void on_channel_frame(struct session *session, const struct frame *frame)
 {
     struct channel *channel = channel_find(session, frame->channel);
+    _cleanup_(worker_unlockp) struct worker *locked = channel ? channel_lock(channel) : NULL;
     const char *why = NULL;
 
     if (!channel) {
@@ -265,6 +266,8 @@ static void on_channel_frame(struct session *session, const struct frame *frame)
     }
     if (why)
         lie(session, frame, why);
+    else if (frame->type == FRAME_ACK && channel_has_worker(channel))
+        channel_settle(channel); /* and the worker goes on */
     else
         channel_update(channel);
 }
@@ -469,6 +472,8 @@ static int on_ack_timer(sd_event_source *source, uint64_t usec, void *userdata)
 
     (void)source;
     (void)usec;
+    __atomic_store_n(&session->acks_later, false,
+                     __ATOMIC_SEQ_CST); /* first: what is moved from here on tells */
     for (size_t i = 0; i < STATS_CHANNELS_MAX && !session_halted(session); i++)
         if (session->channels[i].stage == CHANNEL_OPEN || session->channels[i].stage == CHANNEL_OPENING)
             channel_ack(&session->channels[i]);
@@ -479,6 +484,7 @@ void control_ack_later(struct session *session)
 {
     int enabled = SD_EVENT_OFF;
 
+    __atomic_store_n(&session->acks_later, true, __ATOMIC_SEQ_CST);
     if (!session->ack_timer) {
         sd_event_add_time_relative(session->event, &session->ack_timer, CLOCK_MONOTONIC, SESSION_ACK_DELAY,
                                    1000, on_ack_timer, session);

@@ -65,16 +65,9 @@ static bool flow_could_read(const struct flow *flow)
            !pipe_waits(flow);
 }
 
-/* What the pacer lets it take, of what the bucket holds. */
-static uint64_t flow_share(const struct flow *flow)
-{
-    return flow->round == flow->pacer->round ? flow->share : flow->pacer->share;
-}
-
 bool flow_is_paced(const struct flow *flow)
 {
-    return flow_could_read(flow) && flow->pacer && flow->pacer->rate != 0 &&
-           (!pacer_open(flow->pacer) || flow_share(flow) == 0);
+    return flow_could_read(flow) && flow->pacer && pacer_holds_back(flow->pacer, &flow->share);
 }
 
 bool flow_wants_input(const struct flow *flow)
@@ -116,10 +109,8 @@ static size_t flow_demand(struct flow *flow, uint64_t now)
     if (!flow->from->readable && !flow->from->ops->holds_input(flow->from))
         return 0;
     if (flow->pacer) {
-        allowed = pacer_allows(flow->pacer, now);
+        allowed = pacer_allows_flow(flow->pacer, &flow->share, now);
         max = allowed < max ? allowed : max;
-        if (flow->pacer->rate != 0 && flow_share(flow) < max)
-            max = (size_t)flow_share(flow);
     }
     return max;
 }
@@ -147,13 +138,8 @@ static enum flow_verdict pump_in(struct flow *flow, uint64_t now, size_t most, s
         flow->from->readable = flow->ring.pipe_full;
     else if (flow->ring.pipe < 0 && (size_t)*ret_moved < max && (size_t)*ret_moved < CARRIER_BATCH / 2)
         flow->from->readable = false;
-    if (flow->pacer && *ret_moved > 0) {
-        uint64_t share = flow_share(flow);
-
-        pacer_take(flow->pacer, (size_t)*ret_moved);
-        flow->round = flow->pacer->round;
-        flow->share = share - ((uint64_t)*ret_moved < share ? (uint64_t)*ret_moved : share);
-    }
+    if (flow->pacer && *ret_moved > 0)
+        pacer_take_flow(flow->pacer, &flow->share, (size_t)*ret_moved);
     return FLOW_OK;
 }
 

@@ -30,11 +30,10 @@ enum flow_kind {
 
 struct flow {
     enum flow_kind kind;
-    struct carrier *from; /* borrowed; NULL while it is not there */
-    struct carrier *to;   /* borrowed; NULL while it is not there */
-    struct pacer *pacer;  /* borrowed; NULL: as fast as it goes */
-    uint64_t round;       /* of the pacer's, that share is of */
-    uint64_t share;       /* bytes that it may still take in this round */
+    struct carrier *from;     /* borrowed; NULL while it is not there */
+    struct carrier *to;       /* borrowed; NULL while it is not there */
+    struct pacer *pacer;      /* borrowed; NULL: as fast as it goes */
+    struct pacer_share share; /* of the pacer's */
     struct ring ring;
     bool forgetful; /* out: nothing is kept, for a migration that is never resumed */
     uint64_t acked; /* out: bytes that the peer has delivered */

@@ -17,6 +17,7 @@ struct helper {
     sd_event *event;
     sd_event_source *timer; /* never fires: it makes the loop's timerfd, which cannot be had in the sandbox */
     struct link link;
+    struct workers workers;
     int null; /* /dev/null, for what is spliced there; −1 where there is none */
     struct session *session;
     struct gate *gate;
@@ -24,7 +25,9 @@ struct helper {
 
 static void helper_clear(struct helper *helper)
 {
+    workers_stop(&helper->workers);
     helper->session = session_free(helper->session);
+    workers_clear(&helper->workers);
     helper->gate = gate_free(helper->gate);
     link_clear(&helper->link);
     fd_closep(&helper->null);
@@ -44,7 +47,8 @@ static void on_start(struct link *link, const union message *m, int fd, void *us
     else if (gate)
         r = gate_new(helper->event, link, &m->start_gate, &helper->gate);
     else
-        r = session_new(helper->event, link, &m->start_relay, fd, helper->null, &helper->session);
+        r = session_new(helper->event, link, &helper->workers, &m->start_relay, fd, helper->null,
+                        &helper->session);
     if (r < 0)
         sd_event_exit(helper->event, r);
 }
@@ -73,6 +77,7 @@ static int set_up(struct helper *helper, int fd)
     if (r >= 0)
         r = link_init(&helper->link, helper->event, fd);
     link_set_handlers(&helper->link, on_start, on_gone_early, helper);
+    workers_start(&helper->workers);
     helper->null = open("/dev/null", O_WRONLY | O_CLOEXEC);
     return r;
 }
@@ -93,7 +98,7 @@ static int check_socket(int fd)
 
 int helper_run(int fd, void (*on_locked)(sd_event *event))
 {
-    _cleanup_(helper_clear) struct helper helper = {.link.fd = -1, .null = -1};
+    _cleanup_(helper_clear) struct helper helper = {.link.fd = -1, .workers = WORKERS_NONE, .null = -1};
     union message ready = {0};
     int r;
 

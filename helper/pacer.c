@@ -25,10 +25,23 @@ static void fill(struct pacer *pacer, uint64_t past)
 
 void pacer_set(struct pacer *pacer, uint64_t rate, uint64_t now)
 {
-    *pacer = (struct pacer){.rate = rate, .at = now, .round = 1, .share = UINT64_MAX};
+    pthread_mutex_lock(&pacer->lock);
+    __atomic_store_n(&pacer->rate, rate, __ATOMIC_RELAXED);
+    pacer->at = now;
+    pacer->tokens = 0;
+    pacer->fraction = 0;
+    pacer->round++; /* what a flow had of the old rate is void */
+    pacer->share = UINT64_MAX;
+    pthread_mutex_unlock(&pacer->lock);
 }
 
-size_t pacer_allows(struct pacer *pacer, uint64_t now)
+/* Without a limit, as most migrations are, nobody waits for anybody. */
+static bool is_unlimited(const struct pacer *pacer)
+{
+    return __atomic_load_n(&pacer->rate, __ATOMIC_RELAXED) == 0;
+}
+
+static size_t allows(struct pacer *pacer, uint64_t now)
 {
     int64_t most = worth(pacer, BURST_USEC);
 
@@ -51,32 +64,114 @@ size_t pacer_allows(struct pacer *pacer, uint64_t now)
     return pacer->tokens > 0 ? (size_t)pacer->tokens : 0;
 }
 
-void pacer_share(struct pacer *pacer, uint64_t now, uint32_t n_flows)
-{
-    size_t all = pacer_allows(pacer, now);
-
-    pacer->round++;
-    pacer->share = n_flows > 1 ? all / n_flows + 1 : all;
-}
-
-void pacer_take(struct pacer *pacer, size_t n)
+static void take(struct pacer *pacer, size_t n)
 {
     if (pacer->rate != 0)
         pacer->tokens -= (int64_t)n;
 }
 
-bool pacer_open(const struct pacer *pacer)
+static bool is_open(const struct pacer *pacer)
 {
     return pacer->rate == 0 || pacer->tokens > 0;
 }
 
-uint64_t pacer_wait_usec(const struct pacer *pacer)
+static uint64_t left_of(const struct pacer *pacer, const struct pacer_share *share)
 {
-    uint64_t missing;
+    return share->round == pacer->round ? share->left : pacer->share;
+}
 
-    if (pacer_open(pacer))
-        return 0;
-    /* Not for each byte anew: a quantum's worth at a time, at least a byte's. */
-    missing = (uint64_t)(1 - pacer->tokens) * SECOND_USEC / pacer->rate + 1;
-    return missing > QUANTUM_USEC ? missing : QUANTUM_USEC;
+size_t pacer_allows(struct pacer *pacer, uint64_t now)
+{
+    size_t n;
+
+    if (is_unlimited(pacer))
+        return SIZE_MAX;
+    pthread_mutex_lock(&pacer->lock);
+    n = allows(pacer, now);
+    pthread_mutex_unlock(&pacer->lock);
+    return n;
+}
+
+void pacer_next_round(struct pacer *pacer, uint64_t now, uint32_t n_flows)
+{
+    size_t all;
+
+    pthread_mutex_lock(&pacer->lock);
+    all = allows(pacer, now);
+    pacer->round++;
+    pacer->share = n_flows > 1 ? all / n_flows + 1 : all;
+    pthread_mutex_unlock(&pacer->lock);
+}
+
+void pacer_take(struct pacer *pacer, size_t n)
+{
+    if (is_unlimited(pacer))
+        return;
+    pthread_mutex_lock(&pacer->lock);
+    take(pacer, n);
+    pthread_mutex_unlock(&pacer->lock);
+}
+
+size_t pacer_allows_flow(struct pacer *pacer, const struct pacer_share *share, uint64_t now)
+{
+    size_t n;
+
+    if (is_unlimited(pacer))
+        return SIZE_MAX;
+    pthread_mutex_lock(&pacer->lock);
+    n = allows(pacer, now);
+    if (pacer->rate != 0 && left_of(pacer, share) < n)
+        n = (size_t)left_of(pacer, share);
+    pthread_mutex_unlock(&pacer->lock);
+    return n;
+}
+
+void pacer_take_flow(struct pacer *pacer, struct pacer_share *share, size_t n)
+{
+    uint64_t left;
+
+    if (is_unlimited(pacer))
+        return;
+    pthread_mutex_lock(&pacer->lock);
+    take(pacer, n);
+    left = left_of(pacer, share);
+    *share = (struct pacer_share){.round = pacer->round, .left = left - (n < left ? n : left)};
+    pthread_mutex_unlock(&pacer->lock);
+}
+
+bool pacer_holds_back(struct pacer *pacer, const struct pacer_share *share)
+{
+    bool r;
+
+    if (is_unlimited(pacer))
+        return false;
+    pthread_mutex_lock(&pacer->lock);
+    r = pacer->rate != 0 && (!is_open(pacer) || left_of(pacer, share) == 0);
+    pthread_mutex_unlock(&pacer->lock);
+    return r;
+}
+
+bool pacer_open(struct pacer *pacer)
+{
+    bool r;
+
+    pthread_mutex_lock(&pacer->lock);
+    r = is_open(pacer);
+    pthread_mutex_unlock(&pacer->lock);
+    return r;
+}
+
+uint64_t pacer_wait_usec(struct pacer *pacer)
+{
+    uint64_t missing = 0;
+
+    pthread_mutex_lock(&pacer->lock);
+    if (!is_open(pacer)) {
+        /* Not for each byte anew: a quantum's worth at a time, at least a byte's. */
+        missing = (uint64_t)(1 - pacer->tokens) * SECOND_USEC / pacer->rate + 1;
+        if (missing < QUANTUM_USEC)
+            missing = QUANTUM_USEC;
+    }
+    pthread_mutex_unlock(&pacer->lock);
+    return missing;
 }

@@ -6,11 +6,14 @@
  * caller's, in µs of CLOCK_MONOTONIC. The bucket holds 50 ms worth, so a second is kept to within 5 %.
  */
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+/* Its flows may be in several threads: each call is one step. */
 struct pacer {
+    pthread_mutex_t lock;
     uint64_t rate;     /* bytes/s; 0 = no limit */
     uint64_t at;       /* when it was last filled */
     int64_t tokens;    /* bytes */
@@ -19,18 +22,37 @@ struct pacer {
     uint32_t fraction; /* of a byte, in millionths */
 };
 
+#define PACER_INIT                        \
+    {                                     \
+        .lock = PTHREAD_MUTEX_INITIALIZER \
+    }
+
+/* What one flow has left of its share, and of which round that is; zeroed at first. */
+struct pacer_share {
+    uint64_t round;
+    uint64_t left; /* bytes */
+};
+
+/* Starts anew at this rate; the pacer is initialised. */
 void pacer_set(struct pacer *pacer, uint64_t rate, uint64_t now);
 
 /* A new round: every one of so many flows may take its share again. For the timer that wakes them all. */
-void pacer_share(struct pacer *pacer, uint64_t now, uint32_t n_flows);
+void pacer_next_round(struct pacer *pacer, uint64_t now, uint32_t n_flows);
 
 /* Fills the bucket and says how many bytes may be taken now. */
 size_t pacer_allows(struct pacer *pacer, uint64_t now);
 
 void pacer_take(struct pacer *pacer, size_t n);
 
+/* The same for one of the flows: no more than its share of this round. */
+size_t pacer_allows_flow(struct pacer *pacer, const struct pacer_share *share, uint64_t now);
+void pacer_take_flow(struct pacer *pacer, struct pacer_share *share, size_t n);
+
+/* Whether the flow may take nothing now, by the last filling. */
+bool pacer_holds_back(struct pacer *pacer, const struct pacer_share *share);
+
 /* Whether anything may be taken, by the last filling. */
-bool pacer_open(const struct pacer *pacer);
+bool pacer_open(struct pacer *pacer);
 
 /* µs from the last filling until it is worth trying again; 0 when it is open. */
-uint64_t pacer_wait_usec(const struct pacer *pacer);
+uint64_t pacer_wait_usec(struct pacer *pacer);

@@ -81,6 +81,7 @@ static int refuse_control(struct peer *peer)
 static int send_channel_hello(struct peer *peer)
 {
     const struct channel *channel = channel_find(peer->session, peer->channel);
+    _cleanup_(worker_unlockp) struct worker *locked = channel ? channel_lock(channel) : NULL;
     struct channel_hello hello = {.channel = peer->channel, .received = channel ? channel->in.ring.end : 0};
     uint8_t buf[CHANNEL_HELLO_SIZE];
     ssize_t n;
@@ -131,6 +132,7 @@ static int on_channel_hello(struct peer *peer)
     channel = channel_find(peer->session, hello.channel);
     if (channel && channel->carrier)
         return -EEXIST;
+    _cleanup_(worker_unlockp) struct worker *locked = channel ? channel_lock(channel) : NULL;
     why = channel ? flow_resume(&channel->out, hello.received) : hello.received != 0 ? "an offset" : NULL;
     if (why)
         return why == flow_no_memory ? -ENOMEM : -EBADMSG;

@@ -8,38 +8,61 @@
 
 #include "common/cleanup.h"
 
+/* A block that was used before; NULL without one. */
+static uint8_t *take_free(struct ring_pool *pool)
+{
+    void *block;
+
+    pthread_mutex_lock(&pool->lock);
+    block = pool->free;
+    if (block) {
+        memcpy(&pool->free, block, sizeof(void *));
+        pool->n_free--;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return block;
+}
+
 static uint8_t *pool_take(struct ring_pool *pool)
 {
-    void *block = pool->free;
+    uint8_t *block = take_free(pool);
 
-    if (!block)
-        return malloc(RING_BLOCK);
-    memcpy(&pool->free, block, sizeof(void *));
-    pool->n_free--;
-    return block;
+    return block ? block : malloc(RING_BLOCK);
 }
 
 static void pool_give(struct ring_pool *pool, uint8_t *block)
 {
-    if (pool->n_free >= pool->max_free) {
-        free(block);
-        return;
+    bool keep;
+
+    pthread_mutex_lock(&pool->lock);
+    keep = pool->n_free < pool->max_free;
+    if (keep) {
+        memcpy(block, &pool->free, sizeof(void *));
+        pool->free = block;
+        pool->n_free++;
     }
-    memcpy(block, &pool->free, sizeof(void *));
-    pool->free = block;
-    pool->n_free++;
+    pthread_mutex_unlock(&pool->lock);
+    if (!keep)
+        free(block);
 }
 
 void ring_pool_clear(struct ring_pool *pool)
 {
-    while (pool->free)
-        free(pool_take(pool));
+    uint8_t *block;
+
+    while ((block = take_free(pool)))
+        free(block);
 }
 
 void ring_pool_trim(struct ring_pool *pool)
 {
-    for (size_t n = (pool->n_free + 1) / 2; n > 0; n--)
-        free(pool_take(pool));
+    size_t n;
+
+    pthread_mutex_lock(&pool->lock);
+    n = (pool->n_free + 1) / 2;
+    pthread_mutex_unlock(&pool->lock);
+    for (; n > 0; n--)
+        free(take_free(pool));
 }
 
 int ring_init(struct ring *ring, struct ring_pool *pool, size_t capacity)

@@ -17,6 +17,7 @@
  * No I/O but on the pipes that it owns.
  */
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -27,10 +28,11 @@
 #define RING_BLOCK   ((size_t)128 * 1024)
 #define RING_IOV_MAX 16 /* pieces that one system call is given */
 
-/* What the rings of one helper share: the free blocks. Not for use by two threads. */
+/* What the rings of one helper share, those of several threads too: the free blocks. */
 struct ring_pool {
-    int null;   /* borrowed: /dev/null, open for writing; only for rings that keep in pipes */
-    void *free; /* linked through the first word of each block */
+    pthread_mutex_t lock; /* of what follows `null` */
+    int null;             /* borrowed: /dev/null, open for writing; only for rings that keep in pipes */
+    void *free;           /* linked through the first word of each block */
     size_t n_free;
     size_t max_free; /* beyond these, blocks go back to malloc */
 };

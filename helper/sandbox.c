@@ -57,8 +57,9 @@ static const int event_calls[] = {
 
 /* What malloc(3), GnuTLS and the end of a process need. mmap and mprotect stand below, with conditions. */
 static const int process_calls[] = {
-    SYSCALL(brk),       SYSCALL(munmap), SYSCALL(mremap), SYSCALL(madvise), SYSCALL(futex),
-    SYSCALL(getrandom), SYSCALL(getpid), SYSCALL(gettid), SYSCALL(exit),    SYSCALL(exit_group),
+    SYSCALL(brk),   SYSCALL(munmap),     SYSCALL(mremap),         SYSCALL(madvise),
+    SYSCALL(futex), SYSCALL(getrandom),  SYSCALL(getpid),         SYSCALL(gettid),
+    SYSCALL(exit),  SYSCALL(exit_group), SYSCALL(rt_sigprocmask), /* of a thread that ends */
 };
 
 /* Only until the role is known: sandbox_narrow() takes them away. */

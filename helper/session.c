@@ -44,6 +44,7 @@ bool session_complete(const struct session *session)
 
         if (!channel_lives(channel))
             continue;
+        _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
         if (!channel_ended(channel))
             return false;
         main_ended = main_ended ||
@@ -126,7 +127,8 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct session *session = userdata;
     struct control *control = &session->control;
-    uint64_t now = session_now(session), moved = session->sent + session->received;
+    uint64_t now = session_now(session);
+    uint64_t moved = STATS_READ(session->stats->sent) + STATS_READ(session->stats->received);
 
     (void)usec;
     STATS_WRITE(session->stats->rate, moved - session->rated);
@@ -164,6 +166,7 @@ static void on_pipe(struct session *session, const struct message_pipe *m, int f
     if (size <= 0 || session->security != SECURITY_PLAIN)
         return;
     if (session->role == ROLE_INCOMING) {
+        _cleanup_(worker_unlockp) struct worker *locked = channel ? channel_lock(channel) : NULL;
         if (channel && channel->in.ring.pipe < 0)
             flow_use_pipe(&channel->in, fd_steal(&owned), (size_t)size, NULL);
     } else if (m->use == PIPE_KEEP) {
@@ -180,6 +183,7 @@ static size_t channels_in_pipes(const struct session *session)
     size_t n = 0;
 
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
+        _cleanup_(worker_unlockp) struct worker *locked = channel_lock(&session->channels[i]);
         const struct flow *out = &session->channels[i].out;
 
         n += channel_lives(&session->channels[i]) && (out->keep.n > 0 || out->ring.keep.n > 0);
@@ -362,8 +366,8 @@ static int check_start(const struct message_start_relay *start)
     return 0;
 }
 
-int session_new(sd_event *event, struct link *link, const struct message_start_relay *start, int stats_fd,
-                int null, struct session **ret)
+int session_new(sd_event *event, struct link *link, struct workers *workers,
+                const struct message_start_relay *start, int stats_fd, int null, struct session **ret)
 {
     _cleanup_fd_ int owned = stats_fd;
     struct session *session;
@@ -376,6 +380,7 @@ int session_new(sd_event *event, struct link *link, const struct message_start_r
         return -ENOMEM;
     session->event = event;
     session->link = link;
+    session->workers = workers;
     session->id = start->id;
     session->role = start->role;
     session->security = start->security;
@@ -384,8 +389,10 @@ int session_new(sd_event *event, struct link *link, const struct message_start_r
     session->window = (size_t)start->window;
     session->n_streams = start->n_streams;
     memcpy(session->streams, start->streams, sizeof(session->streams));
-    session->pool = (struct ring_pool){.null = null, .max_free = POOL_BLOCKS};
+    session->pool =
+        (struct ring_pool){.lock = PTHREAD_MUTEX_INITIALIZER, .null = null, .max_free = POOL_BLOCKS};
     session->next_pipe = -1;
+    session->pacer = (struct pacer)PACER_INIT;
     pacer_set(&session->pacer, start->bandwidth_limit, session_now(session));
 
     r = map_stats(fd_steal(&owned), &session->stats);
@@ -394,6 +401,8 @@ int session_new(sd_event *event, struct link *link, const struct message_start_r
                        session->security == SECURITY_PLAIN ? "vmferry control plain v1"
                                                            : "vmferry control tls v1",
                        session->control_key);
+    if (r >= 0)
+        r = channel_listen_to_workers(session);
     if (r >= 0)
         r = sd_event_add_time_relative(event, &session->tick, CLOCK_MONOTONIC, SESSION_TICK, 1000, on_tick,
                                        session);
@@ -424,6 +433,7 @@ struct session *session_free(struct session *session)
     ring_pool_clear(&session->pool);
     fd_closep(&session->next_pipe);
     keep_clear(&session->next_keep);
+    sd_event_source_disable_unref(session->news_source);
     sd_event_source_disable_unref(session->tick);
     sd_event_source_disable_unref(session->ack_timer);
     sd_event_source_disable_unref(session->pace_timer);

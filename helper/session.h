@@ -13,7 +13,12 @@
  *     peer-failure.c   what the migration comes to when one fails at the source
  *     control.c        the control connection: frames, acknowledgements, pings
  *     channel.c        one connection of QEMU's and the two flows over it
+ *     channel-announce.c what the source tells of its channels
  *     channel-dial.c   the destination's connections to QEMU, one at a time
+ *     channel-worker.c the channels whose bytes another thread moves
+ *
+ * All of it is the first thread's. What a worker may touch too, once a channel is its own, are the channel's
+ * flows, what its carriers hold, and what stands under "with its worker" below: with the worker's lock.
  */
 
 #include <stdbool.h>
@@ -98,9 +103,12 @@ struct channel {
     uint32_t serial;         /* source: of the NEED_PEER */
     struct carrier *qemu;    /* owned */
     struct carrier *carrier; /* owned: the peer connection */
-    struct flow out, in;
     sd_event_source *grace;
-    uint64_t sent, received; /* what the stats page has of it */
+    /* with its worker: */
+    struct flow out, in;
+    uint64_t sent, received;   /* what the stats page has of it */
+    enum flow_verdict verdict; /* not FLOW_OK: nothing is moved any more */
+    struct flow *failed;       /* then: which one */
 };
 
 struct control {
@@ -145,6 +153,11 @@ struct session {
     struct pacer pacer;
     struct control control;
     struct channel channels[STATS_CHANNELS_MAX];
+    struct workers *workers;                   /* borrowed */
+    struct worker *owners[STATS_CHANNELS_MAX]; /* of the channels; NULL: the first thread. Atomic */
+    uint64_t news[STATS_CHANNELS_MAX / 64]; /* bits, atomic: channels of which a worker has told something */
+    bool acks_later;                        /* atomic: the ack timer runs */
+    sd_event_source *news_source;
     uint32_t n_living; /* of these */
     struct peer peers[SESSION_PEERS_MAX];
     uint32_t next_channel;
@@ -154,19 +167,18 @@ struct session {
     uint32_t lost_streams; /* bits: a channel was lost, and none has come in its place */
     uint32_t dialling; /* destination, bits: the broker was asked for a connection to this stream's QEMU */
     bool given_up; /* after a loss, and nothing has come in the channels' place; resume_timer bounds that */
-    bool main_closed;        /* a channel of that has ended well */
-    bool over;               /* the result stands; only the last frame may still be on its way */
-    uint64_t sent, received; /* bytes, all channels */
-    uint64_t rated;          /* sent + received at the last tick */
+    bool main_closed; /* a channel of that has ended well */
+    bool over;        /* the result stands; only the last frame may still be on its way */
+    uint64_t rated;   /* bytes of all channels, both ways, at the last tick */
     sd_event_source *tick, *ack_timer, *pace_timer, *linger, *cleanup, *redial_timer, *resume_timer;
 };
 
 /* ---- session.c ---- */
 
-/* A new session for START_RELAY; takes stats_fd in any case, borrows null (/dev/null, or −1). 0 or a negative
- * errno. */
-int session_new(sd_event *event, struct link *link, const struct message_start_relay *start, int stats_fd,
-                int null, struct session **ret);
+/* A new session for START_RELAY; takes stats_fd in any case, borrows workers and null (/dev/null, or −1). 0
+ * or a negative errno. */
+int session_new(sd_event *event, struct link *link, struct workers *workers,
+                const struct message_start_relay *start, int stats_fd, int null, struct session **ret);
 struct session *session_free(struct session *session);
 
 /* µs, CLOCK_MONOTONIC, of this turn of the event loop. */
@@ -285,6 +297,9 @@ void channel_dial(struct session *session, uint32_t stream);
 
 /* Moves what can be moved, says what is to be said, waits for what is to be waited for. After any event. */
 void channel_update(struct channel *channel);
+
+/* The same after an event that brings nothing to be moved but for what a poll will tell. */
+void channel_settle(struct channel *channel);
 void channel_update_all(struct session *session);
 
 /* Begins a new round of the bandwidth limit. */
@@ -313,3 +328,30 @@ void channel_quit(struct channel *channel);
 
 /* Closes its connections; lost where it had not ended. */
 void channel_close(struct channel *channel);
+
+/* What may be a worker's: moves at most about budget bytes each way, and waits for what is to be waited for.
+ */
+void channel_move(struct channel *channel, uint64_t now, size_t budget);
+
+/* And whether the first thread has to act upon what came of it. */
+bool channel_has_news(const struct channel *channel);
+
+/* ---- channel-worker.c ---- */
+
+/* To what a channel and its worker share; for worker_unlockp(). */
+struct worker *channel_lock(const struct channel *channel);
+
+bool channel_has_worker(const struct channel *channel);
+
+/* Makes whose the channel is wait for this carrier of it, with the lock held; ready is for the first thread.
+ * 0 or a negative errno. */
+int channel_attach(struct channel *channel, struct carrier *carrier, carrier_ready_t ready);
+
+/* Gives an open channel to a worker, unless the first thread has no other. 0 or a negative errno. */
+int channel_share(struct channel *channel);
+
+/* Takes it from its worker, with the lock held; its carriers are gone. */
+void channel_take_back(struct channel *channel);
+
+/* 0 or a negative errno. */
+int channel_listen_to_workers(struct session *session);

@@ -305,7 +305,7 @@ TEST(test_missing_ends)
 
 TEST(test_paced)
 {
-    struct pacer pacer;
+    struct pacer pacer = PACER_INIT;
     struct rig rig;
     uint64_t now = 1000000, got = 0;
 

@@ -17,7 +17,7 @@ static const uint64_t rates[] = {1,       2,        3,         7,          10,  
 static double take_all(uint64_t rate, uint64_t seconds, uint64_t late, uint64_t poll)
 {
     uint64_t start = (uint64_t)3600 * SECOND, now = start, next_poll = start + poll, wake = now;
-    struct pacer pacer;
+    struct pacer pacer = PACER_INIT;
     double taken = 0;
 
     pacer_set(&pacer, rate, now);
@@ -85,7 +85,7 @@ TEST(test_burst)
 {
     for (size_t i = 0; i < ELEMENTS(rates); i++) {
         uint64_t now = 5;
-        struct pacer pacer;
+        struct pacer pacer = PACER_INIT;
         double taken = 0;
 
         pacer_set(&pacer, rates[i], now);
@@ -102,7 +102,7 @@ TEST(test_burst)
 
 TEST(test_no_limit)
 {
-    struct pacer pacer;
+    struct pacer pacer = PACER_INIT;
 
     pacer_set(&pacer, 0, 100);
     assert_true(pacer_open(&pacer));
@@ -123,7 +123,7 @@ TEST(test_extremes)
     for (size_t i = 0; i < ELEMENTS(extreme); i++) {
         static const uint64_t steps[] = {
             0, 1, 999, 49999, 50000, 999999, 1000000, UINT32_MAX, (uint64_t)1 << 62};
-        struct pacer pacer;
+        struct pacer pacer = PACER_INIT;
         uint64_t now = 1;
 
         pacer_set(&pacer, extreme[i], now);
@@ -144,7 +144,7 @@ TEST(test_extremes)
 /* A clock that seems to go back (two sources of "now") gives nothing and takes nothing. */
 TEST(test_time_goes_back)
 {
-    struct pacer pacer;
+    struct pacer pacer = PACER_INIT;
 
     pacer_set(&pacer, 1000000, 2 * SECOND);
     assert_int_equal(pacer_allows(&pacer, SECOND), 0);
@@ -154,7 +154,7 @@ TEST(test_time_goes_back)
 
 TEST(test_set_again)
 {
-    struct pacer pacer;
+    struct pacer pacer = PACER_INIT;
 
     pacer_set(&pacer, 1000000, 0);
     assert_int_equal(pacer_allows(&pacer, 10000), 10000);
