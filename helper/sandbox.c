@@ -20,7 +20,7 @@
 #include "gate.h"
 #include "session.h"
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
 #elif defined(__has_feature) /* clang's way to say it */
 #if __has_feature(address_sanitizer)
@@ -79,8 +79,8 @@ __attribute__((visibility("default"))) const char *__asan_default_options(void)
 
 /* What the sanitizers' runtime needs besides, in builds for tests. */
 static const int sanitizer_calls[] = {
-    SYSCALL(sigaltstack), SYSCALL(rt_sigaction), SYSCALL(rt_sigprocmask),
-    SYSCALL(sched_yield), SYSCALL(tgkill),
+    SYSCALL(sigaltstack), SYSCALL(rt_sigaction),    SYSCALL(rt_sigprocmask), SYSCALL(sched_yield),
+    SYSCALL(tgkill),      SYSCALL(clock_nanosleep), SYSCALL(nanosleep),      SYSCALL(gettimeofday),
 };
 #endif
 
