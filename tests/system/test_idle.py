@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,11 +14,12 @@ from contextlib import contextmanager
 
 from jeepney import DBusAddress, MatchRule, new_method_call
 from jeepney.bus_messages import message_bus
-from vmlib.broker import BROKER, MIGRATION, NAME, PATH, Client, variants, wait_until
+from vmlib.broker import BROKER, MIGRATION, NAME, PATH, Client, Migration, variants, wait_until
+from vmlib.calls import answer, gone, post
 from vmlib.nspawn import DROPIN, Host, TwoHosts
 
 LONG = bool(os.environ.get("VMFERRY_LONG"))
-ENDS = 150 if LONG else 15  # of each host's broker
+ENDS = 100 if LONG else 15  # of each host's broker
 CONF = "/etc/vmferry/vmferryd.conf.d/test.conf"
 IDLE = "[Broker]\nIdleTimeoutSec=1\n"
 CPU = min(os.sched_getaffinity(0))
@@ -109,10 +111,10 @@ def call_as_it_ends(host: Host, watcher: Watcher, n: int) -> None:
         else:
             watcher.wait_for_end((OWNER, UNIT)[when])
             time.sleep(late)
-        answer(host, watcher, n)
+        call_now(host, watcher, n)
 
 
-def answer(host: Host, watcher: Watcher, n: int) -> None:
+def call_now(host: Host, watcher: Watcher, n: int) -> None:
     asked = time.monotonic()
     if n % 2:
         assert watcher.call(PATH, BROKER, "ListMigrations", timeout=ANSWERED) == ([],)
@@ -139,3 +141,25 @@ def test_calls_while_it_goes(hosts: TwoHosts) -> None:
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(calls, host) for host in hosts]:
             done.result()
+
+
+def test_migration_while_it_goes(hosts: TwoHosts) -> None:
+    """One that is made between the broker's last word to systemd and the end of its name: systemd starts the next
+    broker by itself, and that one has it."""
+    for host in hosts:
+        with host.configured(CONF, IDLE):
+            assert host.broker.get("ActiveMigrations") == 0
+            pid, begins = host.broker_pid, host.journal_cursor()
+            os.kill(host.leader, signal.SIGSTOP)  # systemd hears it later
+            try:
+                wait_until(lambda: [entry for entry in host.journal_since(begins, _PID=str(pid))
+                                    if "Nothing to do" in entry["MESSAGE"]], "it is going", 10)
+                serial = post(host.broker.client, PATH, BROKER, "PrepareIncoming", "sa{sv}", "web1", variants(None))
+            finally:
+                os.kill(host.leader, signal.SIGCONT)
+            assert answer(host.broker.client, serial) == ("", "")
+            wait_until(lambda: host.broker_pid not in (0, pid), "the next one is there", 10)
+            (entry,) = host.broker.list()
+            assert (entry[1], entry[3]) == ("web1", "waiting")
+            assert host.show("vmferryd", "NRestarts") == "1"
+            gone(Migration(host.broker, entry[5]))  # type: ignore[arg-type]
