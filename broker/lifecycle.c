@@ -16,6 +16,9 @@
 enum {
     STATUS_DELAY = 100000,   /* µs from a call to a new STATUS= */
     STATUS_PERIOD = 2000000, /* µs between two while migrations run */
+    /* Together less than TimeoutStopSec= of the unit; docs/vmferryd.8.rst names them. */
+    HEARD_MAX = 2000000,  /* µs until the service manager has read what it was told */
+    LEAVE_MAX = 11000000, /* µs until calls that came before are answered: polkit may take 10 s */
 };
 
 /* ---- STATUS= ---- */
@@ -80,7 +83,6 @@ static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *error)
     if (!sd_bus_message_is_method_call(m, NULL, NULL))
         return 0;
     lifecycle->last_call = now_of(manager);
-    lifecycle->n_calls++;
     if (manager->n_running == 0) /* else it comes round by itself */
         sd_event_source_set_time_relative(lifecycle->status, STATUS_DELAY);
     sd_event_source_set_enabled(lifecycle->status, SD_EVENT_ONESHOT);
@@ -98,28 +100,64 @@ static void wait_for_idle(struct manager *manager, uint64_t usec)
     sd_event_source_set_enabled(manager->lifecycle.idle, SD_EVENT_ONESHOT);
 }
 
-static int on_name_again(sd_bus_message *reply, void *userdata, sd_bus_error *error)
+/*
+ * The service manager hears of the end first, the bus only then. From the moment when the name is gone a call
+ * makes the bus ask for a start, and of a unit that it takes for a running one the manager would say that
+ * there is nothing to start. One that stops it starts again when it has ended. There is no way back from
+ * that.
+ */
+static void say_stopping(void)
+{
+    int r;
+
+    sd_notify(0, "STOPPING=1\nSTATUS=Ending.");
+    r = sd_notify_barrier(0, HEARD_MAX);
+    if (r < 0)
+        log_event(LOG_WARNING, NULL, NULL,
+                  "The service manager does not say that it has heard of the end: %s.", strerror(-r));
+}
+
+/* What has been begun meanwhile is for the next one: any status but EXIT_IDLE makes systemd start it. */
+static int leave(struct manager *manager)
+{
+    if (!is_needed(manager))
+        return sd_event_exit(manager->event, EXIT_IDLE);
+    log_event(LOG_INFO, NULL, NULL, "There were calls while it was ending: the next one goes on from here.");
+    return sd_event_exit(manager->event, 0);
+}
+
+static int on_leave_max(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    (void)source;
+    (void)usec;
+    return leave(userdata);
+}
+
+/* After each event. */
+static int on_event(sd_event_source *source, void *userdata)
 {
     struct manager *manager = userdata;
 
-    (void)error;
-    if (sd_bus_message_is_method_error(reply, NULL)) /* another one has it; systemd sorts it out */
-        return sd_event_exit(manager->event, -EEXIST);
-    return 0;
+    (void)source;
+    return manager->n_calls > 0 ? 0 : leave(manager);
 }
 
 /* The name is gone: calls now start another broker. What came before was read before this reply. */
 static int on_name_released(sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
     struct manager *manager = userdata;
-    const struct lifecycle *lifecycle = &manager->lifecycle;
+    struct lifecycle *lifecycle = &manager->lifecycle;
+    int r;
 
     (void)reply;
     (void)error;
-    if (!is_needed(manager) && lifecycle->n_calls == lifecycle->n_calls_at_leave)
-        return sd_event_exit(manager->event, EXIT_IDLE);
-    wait_for_idle(manager, lifecycle->idle_timeout);
-    return sd_bus_request_name_async(manager->bus, NULL, BUS_NAME, 0, on_name_again, manager);
+    if (manager->n_calls == 0)
+        return leave(manager);
+    r = sd_event_add_post(manager->event, &lifecycle->unanswered, on_event, manager);
+    if (r >= 0)
+        r = sd_event_add_time_relative(manager->event, &lifecycle->leave, CLOCK_MONOTONIC, LEAVE_MAX, 0,
+                                       on_leave_max, manager);
+    return r < 0 ? leave(manager) : 0;
 }
 
 static int on_idle(sd_event_source *source, uint64_t usec, void *userdata)
@@ -138,8 +176,9 @@ static int on_idle(sd_event_source *source, uint64_t usec, void *userdata)
         log_event(LOG_INFO, NULL, NULL,
                   "Nothing to do for %" PRIu64 " s: ending. The next call starts a new one.",
                   lifecycle->idle_timeout / 1000000);
-        lifecycle->n_calls_at_leave = lifecycle->n_calls;
-        return sd_bus_release_name_async(manager->bus, NULL, BUS_NAME, on_name_released, manager);
+        say_stopping();
+        if (sd_bus_release_name_async(manager->bus, NULL, BUS_NAME, on_name_released, manager) < 0)
+            return sd_event_exit(manager->event, 0);
     }
     return 0;
 }
@@ -176,5 +215,7 @@ void lifecycle_stop(struct manager *manager)
 
     sd_notify(0, "STOPPING=1\nSTATUS=Ending.");
     lifecycle->idle = sd_event_source_disable_unref(lifecycle->idle);
+    lifecycle->leave = sd_event_source_disable_unref(lifecycle->leave);
+    lifecycle->unanswered = sd_event_source_disable_unref(lifecycle->unanswered);
     lifecycle->status = sd_event_source_disable_unref(lifecycle->status);
 }

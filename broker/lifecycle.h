@@ -18,10 +18,9 @@ struct manager;
 struct lifecycle {
     uint64_t idle_timeout; /* µs; 0: stays for ever */
     uint64_t last_call;    /* µs, CLOCK_MONOTONIC */
-    uint64_t n_calls;
-    uint64_t n_calls_at_leave; /* as its name was given back: a later call finds it still here */
     sd_event_source *idle, *status;
-    char said[160]; /* the last STATUS= */
+    sd_event_source *leave, *unanswered; /* once its name is gone, while calls wait */
+    char said[160];                      /* the last STATUS= */
 };
 
 /* When everything is set up: READY=1, the watchdog, and the timers. 0 or a negative errno. */

@@ -52,8 +52,8 @@ int manager_new(const struct config *config, struct manager **ret);
 /* The helpers of active migrations go on without us. */
 struct manager *manager_free(struct manager *manager);
 
-/* Until SIGTERM or SIGINT: 0. Until nobody needs it: EXIT_IDLE. Until the bus ends: another number above 0.
- * Or a negative errno. */
+/* Until SIGTERM or SIGINT: 0. Until nobody needs it: EXIT_IDLE; 0 where somebody did again before its name
+ * was gone. Until the bus ends: another number above 0. Or a negative errno. */
 int manager_run(struct manager *manager);
 
 /* NULL when there is none. */

@@ -35,8 +35,8 @@ Checks everything, or the parts that are named:
 
 The last line is "N passed, N failed, N skipped"; the exit status is 0 only if nothing failed. Where CI=true is in
 the environment, a test that is skipped counts as failed, unless the machine's kernel is the reason ("kernel: …").
-A test with brokers that fails is tried once more, and listed as RERUN; not so where a guest or a byte was harmed, a
-sanitizer reported or a program crashed.
+A test with brokers that fails is tried once more, and listed as RERUN, with why at the end of its part; not so where a
+guest or a byte was harmed, a sanitizer reported or a program crashed.
 """
 
 SANITIZED = ("build-test-asan", ("-Dbuildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Dwerror=true"))

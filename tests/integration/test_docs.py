@@ -338,3 +338,16 @@ def test_states_and_results() -> None:
     results = re.findall(r'\[VF_RESULT_\w+\] = "([\w-]+)"', source("common/error.c"))
     assert states and re.findall(r"^([\w-]+)\n  \S", text, re.M) == states
     assert results and re.findall(r"^  ([\w-]+)\n    \S", text, re.M) == results
+
+
+def test_time_to_end() -> None:
+    """What a broker may take that ends by itself: the page says it, and the units leave it."""
+    text = source("broker/lifecycle.c")
+    heard, answered = (int(re.search(rf"{name} = (\d+)000000,", text)[1])  # type: ignore[index]
+                       for name in ("HEARD_MAX", "LEAVE_MAX"))
+    said = flat(page("vmferryd.8.rst"))
+    assert f"systemd has heard that ({heard} seconds at most)" in said
+    assert f"waits for polkit may take {answered} seconds more" in said
+    for unit in ("units/vmferryd.service.in", "units/user/vmferryd.service.in"):
+        left = re.search(r"^TimeoutStopSec=(\d+)s$", source(unit), re.M)
+        assert left and heard + answered < int(left[1])

@@ -6,7 +6,6 @@ VMFERRY_LONG=1 makes it more of each.
 
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,7 +15,6 @@ from vmlib.nspawn import DROPIN, Host, HostMigration, TwoHosts
 
 LONG = bool(os.environ.get("VMFERRY_LONG"))
 MANY = 200 if LONG else 20  # migrations, one after the other
-CONF = "/etc/vmferry/vmferryd.conf.d/test.conf"
 
 
 def carry(tunnel: Tunnel, size: int = 1 << 20) -> None:
@@ -208,48 +206,7 @@ def test_bus_policy(hosts: TwoHosts) -> None:
         assert said.returncode != 0
 
 
-# How they come and go.
-
-
-def test_idle(hosts: TwoHosts) -> None:
-    """With nothing to do it goes, and its spare helper with it; a call brings it back."""
-    for host in hosts:
-        with host.configured(CONF, "[Broker]\nIdleTimeoutSec=1\n"):
-            for _ in range(2):
-                assert host.get(PATH, BROKER, "ActiveMigrations") == 0
-                assert host.broker_pid
-                wait_until(lambda: host.show("vmferryd", "ActiveState") == "inactive", "it has ended", 10)
-                assert host.show("vmferryd", "Result") == "success"
-                wait_until(lambda: not host.helpers(), "its helper has gone")
-            assert host.show("vmferryd", "NRestarts") == "0"
-
-
-def test_not_idle(hosts: TwoHosts) -> None:
-    """It stays for a migration that waits, and for one that is finished and not forgotten."""
-    with hosts.b.configured(CONF, "[Broker]\nIdleTimeoutSec=1\n"):
-        migration = hosts.b.broker.prepare()
-        pid = hosts.b.broker_pid
-        time.sleep(2.5)  # more than two of its time-outs
-        migration.cancel()
-        migration.wait_finished()
-        time.sleep(2.5)
-        assert hosts.b.broker_pid == pid
-        migration.call("Forget")
-        wait_until(lambda: not hosts.b.broker_pid, "it has ended", 10)
-
-
-def test_calls_while_it_goes(hosts: TwoHosts) -> None:
-    """No call is lost around the moment when it ends."""
-    with hosts.a.configured(CONF, "[Broker]\nIdleTimeoutSec=1\n"):
-        pids = set()
-        for pause in range(-10, 11, 1 if LONG else 2):
-            assert hosts.a.broker.get("ActiveMigrations") == 0
-            pids.add(hosts.a.broker_pid)
-            time.sleep(1 + pause / 500)  # up to 20 ms before and after
-        while len(pids) < 3:  # it has ended now and then, and each call was answered: sooner or later, as fast as it ends
-            time.sleep(1.1)
-            assert hosts.a.broker.get("ActiveMigrations") == 0
-            pids.add(hosts.a.broker_pid)
+# How they come and go. (How the broker goes by itself: test_idle.py.)
 
 
 def test_watchdog(hosts: TwoHosts) -> None:

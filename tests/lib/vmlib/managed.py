@@ -34,8 +34,11 @@ class FdStore:
         self.path = path
         self.limit = limit
         self.ready = 0
+        self.stopping = 0
+        self.hold_barriers = False  # until release_barriers() who asks for one waits: sd_notify_barrier(3)
         self.refused: list[str] = []
         self._entries: list[tuple[str, int]] = []
+        self._barriers: list[int] = []
         self._lock = threading.Lock()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
@@ -81,7 +84,15 @@ class FdStore:
         for name in set(self.names()):
             self.remove(name)
 
+    def release_barriers(self) -> None:
+        with self._lock:
+            for fd in self._barriers:
+                os.close(fd)
+            self._barriers.clear()
+            self.hold_barriers = False
+
     def close(self) -> None:
+        self.release_barriers()
         os.eventfd_write(self._wake, 1)
         self._thread.join(10)
         self.clear()
@@ -104,6 +115,11 @@ class FdStore:
         name = fields.get("FDNAME", "stored")
         if "READY" in fields:
             self.ready += 1
+        if "STOPPING" in fields:
+            self.stopping += 1
+        if "BARRIER" in fields and self.hold_barriers:
+            self._barriers += fds
+            return
         if "FDSTOREREMOVE" in fields:
             for entry in [entry for entry in self._entries if entry[0] == name]:
                 os.close(entry[1])
