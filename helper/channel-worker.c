@@ -19,9 +19,14 @@ static size_t slot_of(const struct channel *channel)
 }
 
 /* Only the first thread changes it, with the worker's lock held. */
+static struct worker *owner_at(const struct session *session, size_t slot)
+{
+    return __atomic_load_n(&session->owners[slot], __ATOMIC_SEQ_CST);
+}
+
 static struct worker *owner_of(const struct channel *channel)
 {
-    return __atomic_load_n(&channel->session->owners[slot_of(channel)], __ATOMIC_SEQ_CST);
+    return owner_at(channel->session, slot_of(channel));
 }
 
 struct worker *channel_lock(const struct channel *channel)
@@ -70,15 +75,6 @@ int channel_share(struct channel *channel)
     return r < 0 ? r : channel_attach(channel, channel->carrier, NULL);
 }
 
-void channel_take_back(struct channel *channel)
-{
-    struct worker *worker = owner_of(channel);
-
-    if (worker)
-        worker->n--;
-    set_owner(channel, NULL);
-}
-
 /* ---- In a worker's thread ---- */
 
 static uint64_t now_usec(void)
@@ -89,10 +85,74 @@ static uint64_t now_usec(void)
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-static void tell(struct worker *worker, struct session *session, size_t slot)
+static void bit_set(struct channel_bits *bits, size_t slot)
 {
-    __atomic_fetch_or(&session->news[slot / 64], (uint64_t)1 << slot % 64, __ATOMIC_SEQ_CST);
+    __atomic_fetch_or(&bits->words[slot / 64], (uint64_t)1 << slot % 64, __ATOMIC_SEQ_CST);
+}
+
+/* Whether it was set; it is not any more. */
+static bool bit_take(struct channel_bits *bits, size_t slot)
+{
+    uint64_t bit = (uint64_t)1 << slot % 64;
+
+    return (__atomic_load_n(&bits->words[slot / 64], __ATOMIC_SEQ_CST) & bit) &&
+           (__atomic_fetch_and(&bits->words[slot / 64], ~bit, __ATOMIC_SEQ_CST) & bit);
+}
+
+/* The first slot from there on whose bit is set; STATS_CHANNELS_MAX when there is none. */
+static size_t bit_next(const struct channel_bits *bits, size_t slot)
+{
+    while (slot < STATS_CHANNELS_MAX) {
+        uint64_t word = __atomic_load_n(&bits->words[slot / 64], __ATOMIC_SEQ_CST) >> slot % 64;
+
+        if (word != 0)
+            return slot + (size_t)__builtin_ctzll(word);
+        slot = (slot / 64 + 1) * 64;
+    }
+    return slot;
+}
+
+/* Moves on with the lock held, and tells what came of it. */
+static void work(struct worker *worker, struct channel *channel)
+{
+    struct session *session = channel->session;
+
+    if (channel->verdict == FLOW_OK)
+        channel_move(channel, now_usec(), FLOW_TURN);
+    if (channel_has_news(channel))
+        bit_set(&session->news, slot_of(channel));
+    else if (channel_owes_ack(channel))
+        bit_set(&session->owing, slot_of(channel));
+    else
+        return;
     workers_tell(worker->workers);
+}
+
+/* What the peer has acknowledged of this worker's channels, with its lock held; then() goes on with each. */
+static void take_acks(struct session *session, struct worker *worker,
+                      void (*then)(struct worker *worker, struct channel *channel))
+{
+    for (size_t slot = 0; (slot = bit_next(&session->acked, slot)) < STATS_CHANNELS_MAX; slot++) {
+        struct channel *channel = &session->channels[slot];
+
+        if (owner_at(session, slot) != worker || !bit_take(&session->acked, slot))
+            continue;
+        if (!channel->lie)
+            channel->lie = flow_on_ack(&channel->out, __atomic_load_n(&channel->ack, __ATOMIC_SEQ_CST));
+        then(worker, channel);
+    }
+}
+
+static bool has_acks(struct session *session, const struct worker *worker)
+{
+    size_t slot = 0;
+
+    /* What the first thread says while this one has the lock, it says no second time. See channel_on_ack().
+     */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    while ((slot = bit_next(&session->acked, slot)) < STATS_CHANNELS_MAX && owner_at(session, slot) != worker)
+        slot++;
+    return slot < STATS_CHANNELS_MAX;
 }
 
 static void on_worker_ready(struct worker *worker, uint64_t tag, uint32_t revents, void *userdata)
@@ -100,37 +160,80 @@ static void on_worker_ready(struct worker *worker, uint64_t tag, uint32_t revent
     struct session *session = userdata;
     size_t slot = (size_t)(tag / 2);
     struct channel *channel = &session->channels[slot];
-    struct carrier *carrier;
 
+    worker_lock(worker);
     /* The poll was before the lock: whose the slot is now has to be asked first of all. */
-    if (__atomic_load_n(&session->owners[slot], __ATOMIC_SEQ_CST) != worker)
-        return;
-    carrier = tag % 2 ? channel->carrier : channel->qemu;
-    if (!carrier || channel->verdict != FLOW_OK)
-        return;
-    carrier_polled(carrier, revents);
-    channel_move(channel, now_usec(), FLOW_TURN);
-    if (channel_has_news(channel))
-        tell(worker, session, slot);
+    if (owner_at(session, slot) == worker) {
+        struct carrier *carrier = tag % 2 ? channel->carrier : channel->qemu;
+
+        if (carrier)
+            carrier_polled(carrier, revents);
+        work(worker, channel);
+    }
+    pthread_mutex_unlock(&worker->lock);
+    while (has_acks(session, worker)) {
+        worker_lock(worker);
+        take_acks(session, worker, work);
+        pthread_mutex_unlock(&worker->lock);
+    }
 }
 
 /* ---- In the first thread ---- */
 
+void channel_take_back(struct channel *channel)
+{
+    struct session *session = channel->session;
+    struct worker *worker = owner_of(channel);
+
+    if (worker)
+        worker->n--;
+    set_owner(channel, NULL);
+    /* What was told of it is not of the next channel that has the slot. */
+    bit_take(&session->news, slot_of(channel));
+    bit_take(&session->owing, slot_of(channel));
+    bit_take(&session->acked, slot_of(channel));
+}
+
+static void settle(struct worker *worker, struct channel *channel)
+{
+    (void)worker;
+    channel_settle(channel);
+}
+
+void channel_on_ack(struct channel *channel, uint64_t delivered)
+{
+    struct session *session = channel->session;
+    struct worker *worker = owner_of(channel);
+
+    if (delivered < channel->ack) { /* which the worker may never have seen */
+        control_lie(session, channel->number, "an ACK of less than was acknowledged before");
+        return;
+    }
+    __atomic_store_n(&channel->ack, delivered, __ATOMIC_SEQ_CST);
+    bit_set(&session->acked, slot_of(channel));
+    /* Whoever has the lock looks again once he has given it back; who encrypts is not waited for. */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (pthread_mutex_trylock(&worker->lock) != 0)
+        return;
+    take_acks(session, worker, settle);
+    pthread_mutex_unlock(&worker->lock);
+}
+
 static int on_news(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
     struct session *session = userdata;
+    size_t slot;
 
     (void)source;
     (void)fd;
     (void)revents;
     workers_heard(session->workers);
-    for (size_t i = 0; i < sizeof(session->news) / sizeof(session->news[0]); i++) {
-        uint64_t news = __atomic_exchange_n(&session->news[i], 0, __ATOMIC_SEQ_CST);
-
-        for (size_t bit = 0; news != 0; bit++, news >>= 1)
-            if (news & 1)
-                channel_settle(&session->channels[64 * i + bit]);
-    }
+    for (slot = 0; (slot = bit_next(&session->owing, slot)) < STATS_CHANNELS_MAX; slot++)
+        if (bit_take(&session->owing, slot) && !session_halted(session))
+            channel_ack_in_time(&session->channels[slot]);
+    for (slot = 0; (slot = bit_next(&session->news, slot)) < STATS_CHANNELS_MAX; slot++)
+        if (bit_take(&session->news, slot))
+            channel_settle(&session->channels[slot]);
     return 0;
 }
 

@@ -34,7 +34,7 @@ static void publish(struct channel *channel, enum stats_channel_state state)
         STATS_ADD(session->stats->sent, sent - channel->sent);
         STATS_ADD(session->stats->received, received - channel->received);
         channel->sent = sent;
-        channel->received = received;
+        __atomic_store_n(&channel->received, received, __ATOMIC_SEQ_CST);
     }
     STATS_WRITE(stats->number, channel->number);
     STATS_WRITE(stats->stream, (uint16_t)channel->stream);
@@ -164,13 +164,20 @@ void channel_set_qemu(struct channel *channel, int fd, bool shared)
         channel_dial(channel->session, channel->stream);
 }
 
+/* Without the lock: nobody waits for a worker to say what it has done already. */
+static uint64_t delivered(const struct channel *channel)
+{
+    return __atomic_load_n(&channel->received, __ATOMIC_SEQ_CST);
+}
+
 static void send_ack(struct channel *channel)
 {
     struct frame ack = {.type = FRAME_ACK, .channel = channel->number};
 
     if (!channel->session->control.greeted)
         return;
-    ack.offset = channel->in.told = channel->in.ring.begin;
+    ack.offset = delivered(channel);
+    __atomic_store_n(&channel->in.told, ack.offset, __ATOMIC_SEQ_CST);
     control_send(channel->session, &ack);
 }
 
@@ -212,10 +219,20 @@ void channel_set_carrier(struct channel *channel, struct carrier *carrier)
 
 void channel_ack(struct channel *channel)
 {
-    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
-
-    if (channel->in.told != channel->in.ring.begin)
+    if (channel->in.told != delivered(channel))
         send_ack(channel);
+}
+
+void channel_ack_in_time(struct channel *channel)
+{
+    uint64_t owed = delivered(channel) - channel->in.told;
+
+    if (!channel_lives(channel) || !channel->session->control.greeted)
+        return;
+    if (owed >= FLOW_ACK_STEP)
+        send_ack(channel);
+    else if (owed > 0)
+        control_ack_later(channel->session);
 }
 
 static bool lost_at_qemu(const struct channel *channel)
@@ -284,10 +301,10 @@ static void channel_tell(struct channel *channel)
         if (session_halted(session))
             return;
     }
-    if (in->ring.begin - in->told >= FLOW_ACK_STEP || (flow_ended(in) && in->told != in->total))
+    if (flow_ended(in))
         channel_ack(channel);
-    else if (in->ring.begin != in->told)
-        control_ack_later(session);
+    else
+        channel_ack_in_time(channel);
     /* After a loss not before the connection is back: FIN and the last ACK, which make it true, come then. */
     if (channel_ended(channel) && !channel->close_sent && (channel->carrier || channel->close_received) &&
         !session_halted(session)) {
@@ -302,10 +319,16 @@ bool channel_has_news(const struct channel *channel)
 {
     const struct flow *out = &channel->out, *in = &channel->in;
 
-    return channel->verdict != FLOW_OK || flow_is_paced(out) || flow_ended(in) ||
-           (out->ending && !out->fin_sent && ring_unsent(&out->ring) == 0) ||
-           in->ring.begin - in->told >= FLOW_ACK_STEP ||
-           (in->ring.begin != in->told && !__atomic_load_n(&channel->session->acks_later, __ATOMIC_SEQ_CST));
+    return channel->verdict != FLOW_OK || channel->lie || flow_is_paced(out) || flow_ended(in) ||
+           flow_ended(out) || (out->ending && !out->fin_sent && ring_unsent(&out->ring) == 0);
+}
+
+bool channel_owes_ack(const struct channel *channel)
+{
+    uint64_t owed = channel->received - __atomic_load_n(&channel->in.told, __ATOMIC_SEQ_CST);
+
+    return owed >= FLOW_ACK_STEP ||
+           (owed > 0 && !__atomic_load_n(&channel->session->acks_later, __ATOMIC_SEQ_CST));
 }
 
 static void channel_watch(struct channel *channel)
@@ -426,6 +449,10 @@ void channel_settle(struct channel *channel)
     _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
     if (channel->verdict != FLOW_OK) {
         channel_lost(channel);
+        return;
+    }
+    if (channel->lie) {
+        control_lie(session, channel->number, channel->lie);
         return;
     }
     if (channel->stage == CHANNEL_OPENING && channel->qemu && channel->carrier) {

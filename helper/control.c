@@ -196,10 +196,15 @@ static void on_open(struct session *session, const struct frame *frame)
     peer_unpark(session, channel);
 }
 
-static void lie(struct session *session, const struct frame *frame, const char *what)
+void control_lie(struct session *session, uint32_t channel, const char *what)
 {
     session_end(session, VF_ERROR_PROTOCOL_MISMATCH, true, "The peer sent %s (channel %" PRIu32 "). " ADVICE,
-                what, frame->channel);
+                what, channel);
+}
+
+static void lie(struct session *session, const struct frame *frame, const char *what)
+{
+    control_lie(session, frame->channel, what);
 }
 
 static void on_close_all(struct session *session, const struct frame *frame)
@@ -220,7 +225,6 @@ static void on_close_all(struct session *session, const struct frame *frame)
 static void on_channel_frame(struct session *session, const struct frame *frame)
 {
     struct channel *channel = channel_find(session, frame->channel);
-    _cleanup_(worker_unlockp) struct worker *locked = channel ? channel_lock(channel) : NULL;
     const char *why = NULL;
 
     if (!channel) {
@@ -232,6 +236,11 @@ static void on_channel_frame(struct session *session, const struct frame *frame)
             lie(session, frame, "a frame for a channel that never was");
         return;
     }
+    if (frame->type == FRAME_ACK && channel_has_worker(channel)) {
+        channel_on_ack(channel, frame->offset);
+        return;
+    }
+    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
     switch (frame->type) {
     case FRAME_OPENED:
         break; /* for a person with a trace; the flows do not wait for it */
@@ -266,8 +275,6 @@ static void on_channel_frame(struct session *session, const struct frame *frame)
     }
     if (why)
         lie(session, frame, why);
-    else if (frame->type == FRAME_ACK && channel_has_worker(channel))
-        channel_settle(channel); /* and the worker goes on */
     else
         channel_update(channel);
 }

@@ -106,9 +106,11 @@ struct channel {
     sd_event_source *grace;
     /* with its worker: */
     struct flow out, in;
-    uint64_t sent, received;   /* what the stats page has of it */
+    uint64_t sent, received;   /* what the stats page has of it; atomic */
     enum flow_verdict verdict; /* not FLOW_OK: nothing is moved any more */
     struct flow *failed;       /* then: which one */
+    uint64_t ack;              /* atomic: the last acknowledgement that the worker is to hear of */
+    const char *lie;           /* why that cannot be true */
 };
 
 struct control {
@@ -120,6 +122,11 @@ struct control {
     uint64_t pinged;  /* when the ping that is not answered yet was sent; 0 = none */
     uint32_t n_streams;
     char streams[MESSAGE_STREAMS_MAX][MESSAGE_STREAM_MAX]; /* the source's, in its order */
+};
+
+/* A bit a slot of the table of channels; atomic. */
+struct channel_bits {
+    uint64_t words[STATS_CHANNELS_MAX / 64];
 };
 
 struct session {
@@ -155,8 +162,10 @@ struct session {
     struct channel channels[STATS_CHANNELS_MAX];
     struct workers *workers;                   /* borrowed */
     struct worker *owners[STATS_CHANNELS_MAX]; /* of the channels; NULL: the first thread. Atomic */
-    uint64_t news[STATS_CHANNELS_MAX / 64]; /* bits, atomic: channels of which a worker has told something */
-    bool acks_later;                        /* atomic: the ack timer runs */
+    struct channel_bits news;                  /* channels of which a worker has told something, */
+    struct channel_bits owing;                 /* those to acknowledge, */
+    struct channel_bits acked; /* and those with an acknowledgement that their worker is to hear of */
+    bool acks_later;           /* atomic: the ack timer runs */
     sd_event_source *news_source;
     uint32_t n_living; /* of these */
     struct peer peers[SESSION_PEERS_MAX];
@@ -263,6 +272,9 @@ void peer_connecting_failed(struct peer *peer, int r);
 void control_adopt(struct session *session, struct carrier *carrier);
 void control_send(struct session *session, const struct frame *frame);
 void control_ack_later(struct session *session);
+
+/* Ends the migration: the peer sent what cannot be true of this channel. */
+void control_lie(struct session *session, uint32_t channel, const char *what);
 void control_clear(struct session *session);
 
 /* The connection is lost: ends the session if the peer had said why. Nothing else that it said counts. */
@@ -308,8 +320,9 @@ void channel_share_out(struct session *session);
 /* Destination: the broker has answered. The channel that takes the connection; NULL: none does any more. */
 struct channel *channel_dialled(struct session *session, uint32_t number, uint32_t stream);
 
-/* Sends the acknowledgement that is due, if any. */
+/* Sends the acknowledgement that is due, if any; or sees to it that it is sent in time. */
 void channel_ack(struct channel *channel);
+void channel_ack_in_time(struct channel *channel);
 
 /* Both flows have ended and are proved by this side's ledger. */
 bool channel_ended(const struct channel *channel);
@@ -333,8 +346,9 @@ void channel_close(struct channel *channel);
  */
 void channel_move(struct channel *channel, uint64_t now, size_t budget);
 
-/* And whether the first thread has to act upon what came of it. */
+/* And whether the first thread has to act upon what came of it, or to acknowledge. */
 bool channel_has_news(const struct channel *channel);
+bool channel_owes_ack(const struct channel *channel);
 
 /* ---- channel-worker.c ---- */
 
@@ -342,6 +356,9 @@ bool channel_has_news(const struct channel *channel);
 struct worker *channel_lock(const struct channel *channel);
 
 bool channel_has_worker(const struct channel *channel);
+
+/* The peer has acknowledged so much of a channel that has a worker; waits for nobody. */
+void channel_on_ack(struct channel *channel, uint64_t delivered);
 
 /* Makes whose the channel is wait for this carrier of it, with the lock held; ready is for the first thread.
  * 0 or a negative errno. */

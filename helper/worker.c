@@ -32,9 +32,7 @@ static void *run(void *userdata)
         for (int i = 0; i < n; i++) {
             if (events[i].data.u64 == TAG_STOP)
                 return NULL;
-            pthread_mutex_lock(&worker->lock);
             workers->ready(worker, events[i].data.u64, events[i].events, workers->userdata);
-            pthread_mutex_unlock(&worker->lock);
         }
     }
 }

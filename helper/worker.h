@@ -6,8 +6,7 @@
  * They are started before the sandbox, which then takes hold of them too, and each waits for its carriers in
  * an epoll(7) of its own: sd-event is for one thread.
  *
- * A worker holds its lock while it handles an event, and no other one's. Whoever touches what is a worker's
- * holds that lock.
+ * Whoever touches what is a worker's holds its lock, the worker too; and a worker holds no other one's.
  */
 
 #include <pthread.h>
@@ -20,8 +19,8 @@
 
 struct worker;
 
-/* In the worker's thread, with its lock held: these events (epoll_ctl(2)) of what was added with this tag. It
- * may be gone by now. */
+/* In the worker's thread: these events (epoll_ctl(2)) of what was added with this tag. It may be gone by now.
+ */
 typedef void (*worker_ready_t)(struct worker *worker, uint64_t tag, uint32_t revents, void *userdata);
 
 struct worker {
