@@ -97,7 +97,13 @@ void ring_clear(struct ring *ring)
 
 static uint8_t **slot_of(const struct ring *ring, uint64_t offset)
 {
-    return &ring->slots[offset / RING_BLOCK % ring->n_slots];
+    return &ring->slots[(offset - ring->origin) / RING_BLOCK % ring->n_slots];
+}
+
+/* Where the block begins that this offset is in. */
+static uint64_t block_of(const struct ring *ring, uint64_t offset)
+{
+    return offset - (offset - ring->origin) % RING_BLOCK;
 }
 
 /* The pieces of [from, from + size); every block of it must be there. */
@@ -106,7 +112,7 @@ static int pieces(const struct ring *ring, uint64_t from, size_t size, struct io
     int n = 0;
 
     while (size > 0 && n < RING_IOV_MAX) {
-        size_t at = (size_t)(from % RING_BLOCK);
+        size_t at = (size_t)(from - block_of(ring, from));
         size_t len = RING_BLOCK - at < size ? RING_BLOCK - at : size;
 
         iov[n++] = (struct iovec){.iov_base = *slot_of(ring, from) + at, .iov_len = len};
@@ -131,7 +137,7 @@ int ring_reserve(struct ring *ring, size_t max, struct iovec iov[static RING_IOV
             if (!*slot)
                 break; /* what could be had serves; nothing at all is the caller's error */
         }
-        got += RING_BLOCK - (size_t)(offset % RING_BLOCK);
+        got += RING_BLOCK - (size_t)(offset - block_of(ring, offset));
     }
     if (max > 0 && got == 0)
         return -ENOMEM;
@@ -164,14 +170,17 @@ void ring_release(struct ring *ring, uint64_t offset)
     if (ring->keeps)
         keep_drop(&ring->keep, (size_t)(offset - ring->begin), ring->pool->null);
     ring->keep_full = false;
-    for (uint64_t block = ring->begin / RING_BLOCK; ring->pipe < 0 && block < offset / RING_BLOCK; block++) {
-        uint8_t **slot = slot_of(ring, block * RING_BLOCK);
+    for (uint64_t block = block_of(ring, ring->begin); ring->pipe < 0 && block + RING_BLOCK <= offset;
+         block += RING_BLOCK) {
+        uint8_t **slot = slot_of(ring, block);
 
         if (*slot)
             pool_give(ring->pool, *slot);
         *slot = NULL;
     }
     ring->begin = offset;
+    if (ring->begin == ring->end)
+        ring->origin += offset - block_of(ring, offset);
 }
 
 void ring_rewind(struct ring *ring, uint64_t offset)
@@ -247,8 +256,8 @@ ssize_t ring_keep(struct ring *ring)
 
 static int take_blocks(struct ring *ring)
 {
-    for (uint64_t block = ring->begin / RING_BLOCK; block * RING_BLOCK < ring->end; block++) {
-        uint8_t **slot = slot_of(ring, block * RING_BLOCK);
+    for (uint64_t block = block_of(ring, ring->begin); block < ring->end; block += RING_BLOCK) {
+        uint8_t **slot = slot_of(ring, block);
 
         *slot = pool_take(ring->pool);
         if (!*slot)

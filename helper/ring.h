@@ -9,7 +9,7 @@
  * Bytes come in at the end, go out at the cursor, and are given back at the begin: on the way to the peer
  * when it has acknowledged them, on the way to QEMU as soon as they went out. Memory is taken in blocks as it
  * is needed and goes back to the pool of its helper, last in first out, so that a fast stream runs in memory
- * that is still in the cache.
+ * that is still in the cache. One that runs empty begins its block anew: a trickle stays in a page or two.
  *
  * The bytes can be in pipes instead, for the carriers that splice(2): those from the cursor on in one, and
  * those before, which are kept, in others. Then only the offsets are here.
@@ -49,7 +49,8 @@ struct ring {
     uint64_t end;
     size_t capacity; /* bytes */
     size_t n_slots;
-    uint8_t **slots; /* the block of offset o is slots[o / RING_BLOCK % n_slots] */
+    uint8_t **slots; /* the block of offset o is slots[(o − origin) / RING_BLOCK % n_slots] */
+    uint64_t origin; /* ≤ begin; moves on where the ring is empty, so that a block is used from its start */
     int pipe;        /* owned, with all from the cursor to the end; −1: the bytes are in the blocks */
     bool pipe_full;  /* it takes no more before something went out: its slots are used up before its bytes */
     bool keeps;      /* with a pipe: all from begin to kept is in keep; else nothing is kept */
@@ -106,7 +107,8 @@ int ring_peek(const struct ring *ring, size_t max, struct iovec iov[static RING_
 /* The first n bytes that ring_peek() gave went out. */
 void ring_advance(struct ring *ring, size_t n);
 
-/* All before offset may be forgotten; offset must lie in begin…cursor. */
+/* All before offset may be forgotten; offset must lie in begin…cursor. Not between ring_reserve() and
+ * ring_commit(). */
 void ring_release(struct ring *ring, uint64_t offset);
 
 /* Goes back to offset, in begin…cursor: what is between is to be sent again. Not while there is a pipe. */

@@ -279,6 +279,41 @@ TEST(test_blocks_are_reused)
     assert_null(pool.free);
 }
 
+/* Far more than its capacity goes through, and only what is held at once takes memory; all stays what it was.
+ */
+TEST(test_empty_begins_anew)
+{
+    struct ring_pool pool = {.max_free = 4};
+    struct ring ring;
+    struct iovec iov[RING_IOV_MAX];
+    const void *first;
+
+    assert_int_equal(ring_init(&ring, &pool, 4 * RING_BLOCK), 0);
+    assert_int_equal(put(&ring, 4104), 4104);
+    first = ring.slots[0];
+    for (int i = 0; i < 300; i++) {
+        assert_int_equal(get(&ring, SIZE_MAX), 4104);
+        ring_release(&ring, ring.cursor);
+        assert_int_equal(ring_reserve(&ring, 4104, iov), 1);
+        assert_ptr_equal(iov[0].iov_base, first);
+        assert_int_equal(put(&ring, 4104), 4104);
+    }
+    assert_int_equal(blocks_of(&ring), 1);
+
+    /* While something is held nothing moves. */
+    assert_int_equal(get(&ring, 4104), 4104);
+    ring_release(&ring, ring.cursor - 1);
+    assert_int_equal(put(&ring, 3 * RING_BLOCK), 3 * RING_BLOCK);
+    ring_rewind(&ring, ring.begin);
+    assert_int_equal(get(&ring, SIZE_MAX), 3 * RING_BLOCK + 1);
+    assert_int_equal(blocks_of(&ring), 4);
+    ring_release(&ring, ring.cursor);
+    assert_int_equal(put(&ring, SIZE_MAX), 4 * RING_BLOCK);
+    assert_int_equal(get(&ring, SIZE_MAX), 4 * RING_BLOCK);
+    ring_clear(&ring);
+    ring_pool_clear(&pool);
+}
+
 TEST(test_pool_is_bounded)
 {
     struct ring_pool pool = {.max_free = 3};
@@ -323,6 +358,7 @@ int main(void)
         CASE(test_many_pieces),
         CASE(test_sent_is_kept),
         CASE(test_blocks_are_reused),
+        CASE(test_empty_begins_anew),
         CASE(test_pool_is_bounded),
         CASE(test_far_offsets),
     };
