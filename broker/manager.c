@@ -198,6 +198,8 @@ int manager_new(const struct config *config, struct manager **ret)
     manager->lock = -1;
     manager->give = (struct give){.socket = config->giver_socket, .fd = -1};
     TAILQ_INIT(&manager->migrations);
+    for (size_t i = 0; i < MANAGER_BUCKETS; i++)
+        LIST_INIT(&manager->buckets[i]);
     TAILQ_INIT(&manager->calls);
     TAILQ_INIT(&manager->helpers.links);
     r = set_up_event(manager);
@@ -268,11 +270,28 @@ int manager_run(struct manager *manager)
     return r;
 }
 
+void manager_add(struct manager *manager, struct migration *migration)
+{
+    TAILQ_INSERT_TAIL(&manager->migrations, migration, entry);
+    LIST_INSERT_HEAD(&manager->buckets[migration->id % MANAGER_BUCKETS], migration, same_bucket);
+    manager->n_running++;
+}
+
+void manager_remove(struct manager *manager, struct migration *migration)
+{
+    TAILQ_REMOVE(&manager->migrations, migration, entry);
+    LIST_REMOVE(migration, same_bucket);
+    if (migration->state == STATE_FINISHED)
+        manager->n_finished--;
+    else
+        manager->n_running--;
+}
+
 struct migration *manager_find(struct manager *manager, enum message_role role, uint64_t id)
 {
     struct migration *migration;
 
-    TAILQ_FOREACH(migration, &manager->migrations, entry)
+    LIST_FOREACH(migration, &manager->buckets[id % MANAGER_BUCKETS], same_bucket)
     if (migration->id == id && migration->role == role)
         return migration;
     return NULL;
@@ -280,9 +299,11 @@ struct migration *manager_find(struct manager *manager, enum message_role role, 
 
 struct migration *manager_find_path(struct manager *manager, const char *path)
 {
+    const char *slash = strrchr(path, '/');
+    uint64_t id = slash ? strtoull(slash + 1, NULL, 16) : 0; /* of whatever it is, the path decides */
     struct migration *migration;
 
-    TAILQ_FOREACH(migration, &manager->migrations, entry)
+    LIST_FOREACH(migration, &manager->buckets[id % MANAGER_BUCKETS], same_bucket)
     if (strcmp(migration->path, path) == 0)
         return migration;
     return NULL;

@@ -21,6 +21,8 @@
 #define BROKER_INTERFACE    "org.vmferry.Broker1"
 #define MIGRATION_INTERFACE "org.vmferry.Migration1"
 
+#define MANAGER_BUCKETS 1024
+
 struct call;
 struct migration;
 struct port;
@@ -36,7 +38,8 @@ struct manager {
     struct helper_links helpers;
     struct give give;
     struct lifecycle lifecycle;
-    TAILQ_HEAD(migrations, migration) migrations; /* the oldest first */
+    TAILQ_HEAD(migrations, migration) migrations;    /* the oldest first */
+    LIST_HEAD(, migration) buckets[MANAGER_BUCKETS]; /* the same by id: each call on the bus looks for one */
     uint32_t n_running;
     uint32_t n_finished;
     TAILQ_HEAD(, call) calls; /* waiting until it is known who calls, and whether he may */
@@ -55,6 +58,10 @@ struct manager *manager_free(struct manager *manager);
 /* Until SIGTERM or SIGINT: 0. Until nobody needs it: EXIT_IDLE; 0 where somebody did again before its name
  * was gone. Until the bus ends: another number above 0. Or a negative errno. */
 int manager_run(struct manager *manager);
+
+/* A migration that runs is the manager's until manager_remove(). */
+void manager_add(struct manager *manager, struct migration *migration);
+void manager_remove(struct manager *manager, struct migration *migration);
 
 /* NULL when there is none. */
 struct migration *manager_find(struct manager *manager, enum message_role role, uint64_t id);

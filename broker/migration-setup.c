@@ -79,8 +79,7 @@ int migration_new(struct manager *manager, enum message_role role, uint64_t id, 
         migration->streams[i].listener = -1;
         migration->streams[i].dial = -1;
     }
-    TAILQ_INSERT_TAIL(&manager->migrations, migration, entry);
-    manager->n_running++;
+    manager_add(manager, migration);
     migration->vm = strdup(vm);
     if (!migration->vm) {
         migration_free(migration);

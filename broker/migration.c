@@ -175,11 +175,7 @@ void migration_free(struct migration *migration)
     release(migration, true);
     migration->helper = helper_link_free(migration->helper);
     stats_page_clear(&migration->page);
-    TAILQ_REMOVE(&migration->manager->migrations, migration, entry);
-    if (migration->state == STATE_FINISHED)
-        migration->manager->n_finished--;
-    else
-        migration->manager->n_running--;
+    manager_remove(migration->manager, migration);
     while (migration->n_waiters > 0)
         sd_bus_message_unref(migration->waiters[--migration->n_waiters]);
     options_clear(&migration->options);

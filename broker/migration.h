@@ -65,6 +65,7 @@ struct peer_dial {
 
 struct migration {
     TAILQ_ENTRY(migration) entry;
+    LIST_ENTRY(migration) same_bucket;
     struct manager *manager; /* borrowed */
     enum message_role role;
     enum message_state state;
