@@ -12,6 +12,7 @@
 
 enum {
     LINGER_READS = 64,         /* of a turn */
+    CORK_MAX = 16 * 1024,      /* bytes that wait for more to go with them */
     CONTROL_RING = 128 * 1024, /* far more than is ever on the way; a peer that does not read is cut off */
 };
 
@@ -72,7 +73,17 @@ void control_send(struct session *session, const struct frame *frame)
         session_interrupt(session, "The peer does not read its control connection any more.");
         return;
     }
-    control_flush(session);
+    if (!control->corked || ring_unsent(&control->out) >= CORK_MAX)
+        control_flush(session);
+}
+
+static void uncork(struct session *session)
+{
+    struct control *control = &session->control;
+
+    control->corked = false;
+    if (control->carrier && !session_halted(session))
+        control_flush(session);
 }
 
 static void send_hello(struct session *session)
@@ -279,21 +290,8 @@ static void on_channel_frame(struct session *session, const struct frame *frame)
         channel_update(channel);
 }
 
-static void on_pong(struct session *session, const struct frame *frame)
-{
-    struct control *control = &session->control;
-
-    if (control->pinged == 0 || frame->cookie != control->pinged) {
-        lie(session, frame, "a PONG that answers no PING");
-        return;
-    }
-    STATS_WRITE(session->stats->round_trip_usec, session_now(session) - control->pinged);
-    control->pinged = 0;
-}
-
 static void on_frame(struct session *session, const struct frame *frame)
 {
-    struct frame pong = {.type = FRAME_PONG};
     enum message_role from = session->role == ROLE_INCOMING ? ROLE_OUTGOING : ROLE_INCOMING;
     const char *why = frame_not_permitted(frame->type, from, session->control.greeted);
 
@@ -309,11 +307,11 @@ static void on_frame(struct session *session, const struct frame *frame)
         on_open(session, frame);
         break;
     case FRAME_PING:
-        pong.cookie = frame->cookie;
-        control_send(session, &pong);
+        heartbeat_on_ping(session, frame->cookie);
         break;
     case FRAME_PONG:
-        on_pong(session, frame);
+        if (!heartbeat_on_pong(session, frame->cookie))
+            lie(session, frame, "a PONG that answers no PING");
         break;
     case FRAME_ABORT:
         session_end(session, frame->refusal.error, false, "%s", frame->refusal.text);
@@ -392,6 +390,7 @@ static void on_control_ready(struct carrier *carrier, uint32_t revents, void *us
         control_linger(session);
         return;
     }
+    control->corked = true; /* one answer to all that is there */
     do {
         n = carrier_recv(carrier, &control->in, ring_room(&control->in));
         if (n > 0) {
@@ -399,12 +398,9 @@ static void on_control_ready(struct carrier *carrier, uint32_t revents, void *us
             parse_frames(session);
         }
     } while (n > 0 && !session_halted(session) && carrier->ops->holds_input(carrier));
-    if (session_halted(session))
-        return;
-    if (n == 0 || (n < 0 && n != -EAGAIN))
+    uncork(session);
+    if (!session_halted(session) && (n == 0 || (n < 0 && n != -EAGAIN)))
         control_lost(session, n == 0 ? "the peer closed it" : strerror((int)-n));
-    else
-        control_flush(session);
 }
 
 void control_adopt(struct session *session, struct carrier *carrier)

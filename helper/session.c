@@ -107,54 +107,6 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
                  session->id, vf_result_to_string(m.result.result), m.result.text);
 }
 
-static unsigned silence_max(const struct session *session)
-{
-    return session->resume_timeout > 0 ? SESSION_SILENCE_RESUME : SESSION_SILENCE_MAX;
-}
-
-static void control_silent(struct session *session)
-{
-    const int seconds = (int)silence_max(session) * SESSION_TICK / 1000000;
-
-    if (session->state != STATE_WAITING)
-        session_interrupt(session, "The peer has not been heard of for %d s.", seconds);
-    else
-        session_end(session, VF_ERROR_INTERRUPTED, false, "The peer did not greet within %d s.", seconds);
-}
-
-/* Once a second: is the peer there, how fast is it, who has not proved himself in time. */
-static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
-{
-    struct session *session = userdata;
-    struct control *control = &session->control;
-    uint64_t now = session_now(session);
-    uint64_t moved = STATS_READ(session->stats->sent) + STATS_READ(session->stats->received);
-
-    (void)usec;
-    STATS_WRITE(session->stats->rate, moved - session->rated);
-    STATS_WRITE(session->stats->rate_at_usec, now);
-    session->rated = moved;
-    ring_pool_trim(&session->pool); /* what was not used for a while goes back */
-    for (size_t i = 0; i < SESSION_PEERS_MAX && !session->over; i++)
-        peer_expire(&session->peers[i], now);
-    if (session->over)
-        return 0;
-    if (control->carrier && ++control->silence > silence_max(session)) {
-        control_silent(session);
-    }
-    if (control->greeted && control->pinged == 0 && !session_halted(session)) {
-        struct frame ping = {.type = FRAME_PING, .cookie = now};
-
-        control->pinged = now;
-        control_send(session, &ping);
-    }
-    if (session->over)
-        return 0;
-    sd_event_source_set_time_relative(source, SESSION_TICK);
-    sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
-    return 0;
-}
-
 /* Where the broker gives pipes, a channel's bytes are spliced, in `plain`: in to QEMU at the destination, out
  * of it at the source, where they come before the connection that they are for. */
 static void on_pipe(struct session *session, const struct message_pipe *m, int fd)
@@ -404,8 +356,7 @@ int session_new(sd_event *event, struct link *link, struct workers *workers,
     if (r >= 0)
         r = channel_listen_to_workers(session);
     if (r >= 0)
-        r = sd_event_add_time_relative(event, &session->tick, CLOCK_MONOTONIC, SESSION_TICK, 1000, on_tick,
-                                       session);
+        r = heartbeat_start(session);
     if (r < 0) {
         session_free(session);
         return r;

@@ -11,7 +11,8 @@
  *     sync.c           what it asks of the broker, and again of one that has come anew
  *     peer.c           a peer connection until it has proved itself
  *     peer-failure.c   what the migration comes to when one fails at the source
- *     control.c        the control connection: frames, acknowledgements, pings
+ *     control.c        the control connection: frames, acknowledgements
+ *     heartbeat.c      what is done once a second: pings, the rate, who has been silent for too long
  *     channel.c        one connection of QEMU's and the two flows over it
  *     channel-announce.c what the source tells of its channels
  *     channel-dial.c   the destination's connections to QEMU, one at a time
@@ -36,11 +37,13 @@
 
 #define SESSION_PEERS_MAX      (STATS_CHANNELS_MAX + 64) /* peer connections that are not there yet, at once */
 #define SESSION_PEER_DEADLINE  10000000                  /* µs in which one must be there */
-#define SESSION_TICK           1000000 /* µs between pings, and over which the rate is taken */
-#define SESSION_SILENCE_MAX    10      /* ticks without a word on the control connection: it is lost */
-#define SESSION_SILENCE_RESUME 4       /* the same where channels survive it: a false alarm costs little */
-#define SESSION_ACK_DELAY      10000   /* µs that an acknowledgement may wait for more to acknowledge */
-#define SESSION_ROUND          5000    /* µs in which each channel has its share of the bandwidth limit */
+#define SESSION_TICK           1000000 /* µs between the source's pings, and over which the rate is taken */
+#define SESSION_TICK_GRACE     250000  /* µs that the destination waits longer for one */
+#define SESSION_TRIP           10000000 /* µs after which the destination, too, measures the round trip again */
+#define SESSION_SILENCE_MAX    10       /* ticks without a word on the control connection: it is lost */
+#define SESSION_SILENCE_RESUME 4        /* the same where channels survive it: a false alarm costs little */
+#define SESSION_ACK_DELAY      10000    /* µs that an acknowledgement may wait for more to acknowledge */
+#define SESSION_ROUND          5000     /* µs in which each channel has its share of the bandwidth limit */
 #define SESSION_GRACE          100000  /* µs until a silent channel is connected to QEMU all the same */
 #define SESSION_LINGER         2000000 /* µs for the last frame to reach the peer */
 #define SESSION_RECOVERY       86400000000ULL /* µs in which to recover a paused post-copy: a day */
@@ -116,10 +119,12 @@ struct channel {
 struct control {
     struct carrier *carrier; /* owned; NULL while there is none */
     struct ring in, out;
-    bool greeted;     /* the peer's HELLO is there */
-    bool close_sent;  /* CLOSE of the whole was sent */
-    unsigned silence; /* ticks */
-    uint64_t pinged;  /* when the ping that is not answered yet was sent; 0 = none */
+    bool greeted;      /* the peer's HELLO is there */
+    bool close_sent;   /* CLOSE of the whole was sent */
+    unsigned silence;  /* ticks */
+    uint64_t pinged;   /* when the ping that is not answered yet was sent; 0 = none */
+    uint64_t measured; /* when the last one was answered; 0: none was */
+    bool corked;       /* what is said waits for more */
     uint32_t n_streams;
     char streams[MESSAGE_STREAMS_MAX][MESSAGE_STREAM_MAX]; /* the source's, in its order */
 };
@@ -179,6 +184,7 @@ struct session {
     bool main_closed; /* a channel of that has ended well */
     bool over;        /* the result stands; only the last frame may still be on its way */
     uint64_t rated;   /* bytes of all channels, both ways, at the last tick */
+    uint64_t ticked;  /* when that was */
     sd_event_source *tick, *ack_timer, *pace_timer, *linger, *cleanup, *redial_timer, *resume_timer;
 };
 
@@ -282,6 +288,15 @@ void control_last_word(struct session *session);
 
 /* After the end: only what is still to be sent, and the peer's EOF. */
 void control_linger(struct session *session);
+
+/* ---- heartbeat.c ---- */
+
+/* 0 or a negative errno. */
+int heartbeat_start(struct session *session);
+
+/* The peer's PING; the answer to ours: false where it is none. */
+void heartbeat_on_ping(struct session *session, uint64_t cookie);
+bool heartbeat_on_pong(struct session *session, uint64_t cookie);
 
 /* ---- channel.c ---- */
 
