@@ -312,6 +312,21 @@ def test_channel_connection_before_hello(workdir: Path) -> None:
         victim.expect("Cancelled", result="cancelled")
 
 
+def test_pings_of_a_destination(workdir: Path) -> None:
+    """One that is pinged knows that the source is there: its own PING only measures. Without any it asks."""
+    with Scene(workdir) as scene:
+        cast = Source(scene)
+        pings = 0
+        for number in range(1, 8):
+            cast.peer.send(PING, offset(number))
+            assert cast.peer.expect(PONG).payload == offset(number)
+            pings += cast.peer.stay(0.5)
+        assert pings <= 1
+        assert cast.peer.stay(4) >= 1
+        cast.victim.migration.cancel()
+        cast.victim.expect("Cancelled", result="cancelled")
+
+
 def test_peer_that_does_not_read(workdir: Path) -> None:
     """A flood of PINGs whose answers nobody takes ends at a bound, and with it the migration."""
     with Scene(workdir) as scene:

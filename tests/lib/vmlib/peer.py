@@ -108,14 +108,16 @@ class PlainPeer:
                 return got
             assert got.type != ABORT, f"ABORT: {ERRORS[got.number]}: {got.text}"
 
-    def stay(self, seconds: float) -> None:
-        """Answers PINGs for so long."""
-        end = time.monotonic() + seconds
+    def stay(self, seconds: float) -> int:
+        """Answers PINGs for so long; returns how many came."""
+        end, pings = time.monotonic() + seconds, 0
         while select.select([self.sock], [], [], max(0.0, end - time.monotonic()))[0]:
             got = self.recv()
             if got.type == PING:
                 self.send(PONG, got.payload)
+                pings += 1
             assert got.type != ABORT, f"ABORT: {ERRORS[got.number]}: {got.text}"
+        return pings
 
     def open(self, number: int, stream: int = 0, offset: int = 0, theirs: int = 0) -> socket.socket:
         """As the source: OPEN, and the channel's connection."""
