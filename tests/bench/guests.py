@@ -23,8 +23,8 @@ from vmlib.qemu import Qemu, postcopy_available
 
 MODES = ("precopy", "postcopy")
 STILL_AT_MIB = 64  # where the still memory begins: above what the guest sweeps in a pre-copy
-SWEPT_MIB = 32  # in a pre-copy
-DOWNTIME_LIMIT_MS = 1000
+SWEPT_MIB = 16  # in a pre-copy
+DOWNTIME_LIMIT_MS = 300  # QEMU's default
 UNLIMITED = 10 << 30  # bytes/s: as fast as it goes
 PLACED = re.compile(r"@([\d.]+):(postcopy_ram_fault_thread_request|postcopy_place_page)\D*(?:host=|HVA=|)0x([0-9a-f]+)")
 
@@ -45,6 +45,8 @@ def still_memory(lab: Lab, ram: int, still: int) -> list[str]:
             file.seek(STILL_AT_MIB << 20)
             for _ in range(still):
                 file.write(os.urandom(1 << 20))
+            file.flush()
+            os.fsync(file.fileno())  # now, and not while something is measured
     # By the name that a QEMU without it gives to its memory.
     return ["-object", f"memory-backend-file,id=pc.ram,size={ram}M,mem-path={path},share=off",
             "-machine", "memory-backend=pc.ram"]
@@ -60,13 +62,12 @@ def uri(address: str) -> str:
 
 def migrate(run: Run, spec: Spec, mode: str) -> dict[str, Any]:
     """One migration of a fresh guest."""
-    lab, mib = run.lab, run.guest_mib
+    lab = run.lab
     tunnel = spec.make(lab)
     secure = isinstance(tunnel, QemuTls)
     precopy = mode == "precopy"
-    swept = min(SWEPT_MIB, mib // 2) if precopy else mib
-    still = mib - swept if precopy else 0
-    ram = guest.vm_mib(STILL_AT_MIB + still if precopy else mib)
+    swept, still = (SWEPT_MIB, run.still_mib) if precopy else (run.swept_mib, 0)
+    ram = guest.vm_mib(STILL_AT_MIB + still if precopy else swept)
     image = guest.build_guest(tunnel.directory, swept)
     trace = tunnel.directory / "trace"
 
@@ -135,7 +136,8 @@ def measure(run: Run) -> list[dict[str, Any]]:
         def once(spec: Spec, _: int, mode: str = mode) -> dict[str, Any]:
             return migrate(run, spec, mode)
 
-        found = run.interleave(f"qemu {mode}", specs, run.fewer_rounds, once, tell)
+        rounds = run.more_rounds if mode == "precopy" else run.fewer_rounds
+        found = run.interleave(f"qemu {mode}", specs, rounds, once, tell)
         for spec in specs:
             if not found[spec.name]:
                 continue

@@ -31,13 +31,24 @@ class Run:
         return max(round(self.gib * 1024), 1)
 
     @property
-    def guest_mib(self) -> int:
+    def swept_mib(self) -> int:
+        """Of the guest of a post-copy."""
         return 32 if self.quick else 192
+
+    @property
+    def still_mib(self) -> int:
+        """Of the guest of a pre-copy, beside what it sweeps."""
+        return 32 if self.quick else 768
 
     @property
     def fewer_rounds(self) -> int:
         """For what takes longer, or matters less."""
         return max(1, (self.rounds + 1) // 2)
+
+    @property
+    def more_rounds(self) -> int:
+        """For what differs more from round to round than from tunnel to tunnel."""
+        return max(1, self.rounds * 3 // 2)
 
     def specs(self, section: str) -> list[Spec]:
         """The tunnels that are asked for and can be measured there."""
