@@ -171,6 +171,8 @@ struct session {
     struct peer peers[SESSION_PEERS_MAX];
     uint32_t next_channel;
     uint32_t next_serial;
+    bool ktls_told;        /* the log says that the kernel does the channels' TLS */
+    bool ktls_broken;      /* it failed half way */
     uint32_t n_refused;    /* peer connections that failed to prove themselves, for the log */
     uint32_t main_stream;  /* the source's first */
     uint32_t lost_streams; /* bits: a channel was lost, and none has come in its place */
