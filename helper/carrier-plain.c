@@ -148,13 +148,13 @@ ssize_t carrier_socket_send(struct carrier *carrier, struct ring *ring)
     return n;
 }
 
-static int plain_flush(struct carrier *carrier)
+int carrier_flush_nothing(struct carrier *carrier)
 {
     (void)carrier;
     return 0;
 }
 
-static bool plain_holds_nothing(const struct carrier *carrier)
+bool carrier_holds_nothing(const struct carrier *carrier)
 {
     (void)carrier;
     return false;
@@ -182,9 +182,9 @@ static const struct carrier_ops plain_ops = {
     .handshake = plain_handshake,
     .recv = carrier_socket_recv,
     .send = carrier_socket_send,
-    .flush = plain_flush,
-    .holds_input = plain_holds_nothing,
-    .holds_output = plain_holds_nothing,
+    .flush = carrier_flush_nothing,
+    .holds_input = carrier_holds_nothing,
+    .holds_output = carrier_holds_nothing,
     .export_key = plain_export_key,
     .free = plain_free,
     .splices = true,

@@ -318,25 +318,13 @@ static const struct carrier_ops tls_ops = {
     .free = tls_free,
 };
 
-static int ktls_flush(struct carrier *carrier)
-{
-    (void)carrier;
-    return 0;
-}
-
-static bool ktls_holds_nothing(const struct carrier *carrier)
-{
-    (void)carrier;
-    return false;
-}
-
 /* No handshake(), which is over, and no export_key(), which only control connections need. */
 static const struct carrier_ops ktls_ops = {
     .recv = ktls_recv,
     .send = ktls_send,
-    .flush = ktls_flush,
-    .holds_input = ktls_holds_nothing,
-    .holds_output = ktls_holds_nothing,
+    .flush = carrier_flush_nothing,
+    .holds_input = carrier_holds_nothing,
+    .holds_output = carrier_holds_nothing,
     .free = tls_free,
     .splices = true,
 };

@@ -127,6 +127,8 @@ int carrier_hear(struct carrier *carrier, const uint8_t *data, size_t size);
 ssize_t socket_recv(int fd, struct iovec *iov, int n_iov);
 ssize_t socket_send(int fd, struct iovec *iov, int n_iov);
 
-/* recv() and send() of a carrier of bytes as they are, from and to memory or a pipe. */
+/* The operations of a carrier of bytes as they are, from and to memory or a pipe. */
 ssize_t carrier_socket_recv(struct carrier *carrier, struct ring *ring, size_t max);
 ssize_t carrier_socket_send(struct carrier *carrier, struct ring *ring);
+int carrier_flush_nothing(struct carrier *carrier);
+bool carrier_holds_nothing(const struct carrier *carrier);

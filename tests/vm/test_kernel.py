@@ -17,8 +17,9 @@ from vmlib.broker import ROOT, build_dir
 from vmlib.machine import missing, run
 
 UNITS = ("ktls", "sandbox-use", "flow-keep", "flow-pipe")
-INTEGRATION = ("test_ktls.py", "test_relay.py::test_vsock_endpoint", "test_fds_refused.py::test_vsock")
-LIMIT = 240  # seconds
+INTEGRATION = ("test_ktls.py", "test_relay.py::test_vsock_endpoint", "test_fds_refused.py::test_vsock",
+               "test_tracing.py::test_helper_opens_nothing")
+LIMIT = 400  # seconds
 
 Results = dict[str, list[ElementTree.Element]]
 
