@@ -23,7 +23,11 @@
  */
 
 enum { REFILLS_MAX = 4 /* of one recv() */ };
-enum { RECORD_MAX = 16384, RECORD_OVERHEAD = 512 /* header, tag, and a KeyUpdate before it */ };
+enum {
+    RECORD_HEADER = 5,
+    RECORD_MAX = 16384,
+    RECORD_OVERHEAD = 512 /* header, tag, and a KeyUpdate before it */
+};
 
 /* The suites that a SHA-256 PSK can have; tried on GnuTLS 3.7.9. */
 #define PRIORITIES(ciphers) "NONE:+VERS-TLS1.3:" ciphers ":+AEAD:+SHA256:+ECDHE-PSK:+GROUP-X25519:+SIGN-ALL"
@@ -165,6 +169,16 @@ static int offload(struct carrier_tls *tls)
     return 0;
 }
 
+/* Bytes to read next in the handshake. */
+static size_t wanted(struct carrier_tls *tls)
+{
+    size_t asked = tls->asked > 0 ? tls->asked : RECORD_HEADER;
+
+    tls->asked = 0;
+    /* What comes first may be a rejection, and is to be read as a whole. */
+    return !tls->carrier.heard && asked < REJECTION_SIZE ? REJECTION_SIZE : asked;
+}
+
 static int tls_handshake(struct carrier *carrier)
 {
     struct carrier_tls *tls = tls_of(carrier);
@@ -183,9 +197,7 @@ static int tls_handshake(struct carrier *carrier)
         if (flushed < 0)
             return flushed;
         if (held(&tls->in) == 0) {
-            /* What comes first may be a rejection, and is to be read as a whole. */
-            bool first = !carrier->heard && tls->asked < REJECTION_SIZE;
-            ssize_t n = fill(tls, first ? REJECTION_SIZE : tls->asked);
+            ssize_t n = fill(tls, wanted(tls));
 
             if (n < 0)
                 return (int)n;

@@ -12,7 +12,7 @@ from vmlib.broker import Broker
 from vmlib.fake_qemu import FakeQemu
 from vmlib.faulty import FaultyProxy
 from vmlib.hosts import Hosts, Tunnel
-from vmlib.ktls import missing, opened, refused_helper
+from vmlib.ktls import TLS_RX, missing, opened, refused_helper
 from vmlib.supplied import NO_PORT, add_peers
 
 SAID = "The kernel does the TLS of this migration's channels."
@@ -75,6 +75,21 @@ def test_one_end(workdir: Path, refused: str) -> None:
         tunnel.assert_done()
         assert since(before) == (1, 1)
         assert (SAID in a.log(), SAID in b.log()) == (refused != "source", refused != "destination")
+
+
+@pytest.mark.parametrize("refused", ["source", "destination"])
+def test_half_way(workdir: Path, refused: str) -> None:
+    """It encrypts for one end and does not decrypt: that connection is lost, and the next one does without."""
+    helpers = {refused: {"helper": refused_helper(workdir, TLS_RX)}}
+    with (Broker(workdir, "s", listen="tcp:127.0.0.1:0", **helpers.get("source", {})) as a,
+          Broker(workdir, "d", listen="tcp:127.0.0.1:0", **helpers.get("destination", {})) as b):
+        incoming = b.prepare()
+        assert incoming.ticket
+        tunnel = Tunnel(a.outgoing(incoming.ticket), incoming)
+        carry(*tunnel.open_channel())
+        tunnel.assert_done()
+        assert [end.get("Reconnects") for end in tunnel.ends] == [1, 1]
+        assert SAID not in (a if refused == "source" else b).log()
 
 
 def test_several_channels(hosts: Hosts) -> None:

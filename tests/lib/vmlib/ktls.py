@@ -27,22 +27,25 @@ def opened() -> tuple[int, int]:
     return int(counters["TlsTxSw"]), int(counters["TlsRxSw"])
 
 
-def refused_helper(workdir: Path) -> Path:
-    """A helper to which the kernel refuses it, as some containers' filter of system calls does."""
+TCP_ULP, TLS_RX = (6, 31), (282, 2)  # levels and names of options
+
+
+def refused_helper(workdir: Path, option: tuple[int, int] = TCP_ULP) -> Path:
+    """A helper to which the kernel refuses this option, as some containers' filter of system calls does."""
     path = workdir / "refused-helper"
     path.write_text(f'#!/bin/sh\nPYTHONPATH="{Path(__file__).parents[1]}" exec "{sys.executable}" -B -m vmlib.ktls '
-                    f'"{build_dir() / "helper" / "vmferry-helper"}"\n')
+                    f'{option[0]} {option[1]} "{build_dir() / "helper" / "vmferry-helper"}"\n')
     path.chmod(0o755)
     return path
 
 
-def _refuse() -> None:
-    """From now on setsockopt(2) with TCP_ULP fails with EPERM in this process, seccomp(2)."""
+def _refuse(level: int, name: int) -> None:
+    """From now on setsockopt(2) with this option fails with EPERM in this process, seccomp(2)."""
     number = {"x86_64": 54, "aarch64": 208}[os.uname().machine]
     load, equal, give = 0x20, 0x15, 0x06  # BPF_LD | BPF_W | BPF_ABS, BPF_JMP | BPF_JEQ | BPF_K, BPF_RET | BPF_K
     program = [(load, 0, 0, 0), (equal, 0, 5, number),  # the call
-               (load, 0, 0, 24), (equal, 0, 3, 6),  # its second argument: IPPROTO_TCP
-               (load, 0, 0, 32), (equal, 0, 1, 31),  # its third: TCP_ULP
+               (load, 0, 0, 24), (equal, 0, 3, level),  # its second argument
+               (load, 0, 0, 32), (equal, 0, 1, name),  # its third
                (give, 0, 0, 0x00050001), (give, 0, 0, 0x7fff0000)]  # SECCOMP_RET_ERRNO with EPERM, SECCOMP_RET_ALLOW
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
     filters = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program), ctypes.addressof(code)))
@@ -53,5 +56,5 @@ def _refuse() -> None:
 
 
 if __name__ == "__main__":
-    _refuse()
-    os.execv(sys.argv[1], sys.argv[1:])
+    _refuse(int(sys.argv[1]), int(sys.argv[2]))
+    os.execv(sys.argv[3], sys.argv[3:])
