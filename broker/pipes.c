@@ -3,7 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
@@ -44,6 +47,22 @@ static bool give(struct migration *migration, uint32_t channel, enum pipe_use us
     return fd >= 0 && helper_link_send(migration->helper, MESSAGE_PIPE, &m, fd) >= 0;
 }
 
+/* Asked of a socket that is not connected: then it says ENOTCONN, and ENOENT where it has none. */
+static bool kernel_has_tls(void)
+{
+    static const char name[] = "tls";
+    _cleanup_fd_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    return fd >= 0 && setsockopt(fd, IPPROTO_TCP, TCP_ULP, name, sizeof(name)) < 0 && errno == ENOTCONN;
+}
+
+/* Whether a helper can splice: it does not encrypt itself. */
+static bool can_splice(const struct migration *migration)
+{
+    return migration->security == SECURITY_PLAIN ||
+           (migration->options.resume_timeout > 0 && kernel_has_tls());
+}
+
 static uint32_t piped_in_all(const struct manager *manager)
 {
     const struct migration *migration;
@@ -59,8 +78,8 @@ void pipes_give_source(struct migration *migration)
 {
     bool given = true;
 
-    if (migration->security != SECURITY_PLAIN || migration->n_piped >= PIPED_CHANNELS ||
-        migration->manager->config->window > KEEP_WINDOW || piped_in_all(migration->manager) >= PIPED_IN_ALL)
+    if (migration->n_piped >= PIPED_CHANNELS || migration->manager->config->window > KEEP_WINDOW ||
+        piped_in_all(migration->manager) >= PIPED_IN_ALL || !can_splice(migration))
         return;
     for (int i = 0; i < KEEP_PIPES && given && migration->options.resume_timeout > 0; i++)
         given = give(migration, MESSAGE_CHANNEL_NEW, PIPE_KEEP, KEEP_SIZE);
@@ -70,6 +89,6 @@ void pipes_give_source(struct migration *migration)
 
 void pipes_give_destination(struct migration *migration, uint32_t channel)
 {
-    if (migration->security == SECURITY_PLAIN)
+    if (can_splice(migration))
         give(migration, channel, PIPE_MOVE, MOVE_SIZE);
 }

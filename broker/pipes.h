@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * The pipes that a helper splices the bytes of a channel in `plain` through; it can make none itself. Where
- * there is none, for a user's pipes are limited (pipe(7)), it copies. A channel whose QEMU sockets others
- * hold too is given none.
+ * The pipes that a helper splices the bytes of a channel through, in `plain` and where the kernel does the
+ * TLS; it can make none itself. Where there is none, for a user's pipes are limited (pipe(7)), it copies. A
+ * channel whose QEMU sockets others hold too is given none.
  */
 
 #include "migration.h"

@@ -89,7 +89,7 @@ static ssize_t splice_recv(struct carrier *carrier, struct ring *ring, size_t ma
         carrier->deaf = 0;
     } else if (n == -EAGAIN && ring_unsent(ring) > 0) {
         ring->pipe_full = true; /* or the socket is empty: known when it is drained */
-    } else if (n == -EAGAIN && carrier->polled && ++carrier->deaf == DEAF_MAX) {
+    } else if (n == -EAGAIN && carrier->polled && !carrier->in_kernel && ++carrier->deaf == DEAF_MAX) {
         return -EPROTO;
     } else if (n == 0) {
         /* Asked twice, for splice(2) also says so where it had no memory, and an end is final. */
@@ -114,7 +114,7 @@ static ssize_t splice_send(struct carrier *carrier, struct ring *ring)
     return n;
 }
 
-static ssize_t plain_recv(struct carrier *carrier, struct ring *ring, size_t max)
+ssize_t carrier_socket_recv(struct carrier *carrier, struct ring *ring, size_t max)
 {
     struct iovec iov[RING_IOV_MAX];
     ssize_t n;
@@ -131,7 +131,7 @@ static ssize_t plain_recv(struct carrier *carrier, struct ring *ring, size_t max
     return n;
 }
 
-static ssize_t plain_send(struct carrier *carrier, struct ring *ring)
+ssize_t carrier_socket_send(struct carrier *carrier, struct ring *ring)
 {
     struct iovec iov[RING_IOV_MAX];
     ssize_t n;
@@ -148,13 +148,13 @@ static ssize_t plain_send(struct carrier *carrier, struct ring *ring)
     return n;
 }
 
-static int plain_flush(struct carrier *carrier)
+int carrier_flush_nothing(struct carrier *carrier)
 {
     (void)carrier;
     return 0;
 }
 
-static bool plain_holds_nothing(const struct carrier *carrier)
+bool carrier_holds_nothing(const struct carrier *carrier)
 {
     (void)carrier;
     return false;
@@ -180,13 +180,14 @@ static void plain_free(struct carrier *carrier)
 
 static const struct carrier_ops plain_ops = {
     .handshake = plain_handshake,
-    .recv = plain_recv,
-    .send = plain_send,
-    .flush = plain_flush,
-    .holds_input = plain_holds_nothing,
-    .holds_output = plain_holds_nothing,
+    .recv = carrier_socket_recv,
+    .send = carrier_socket_send,
+    .flush = carrier_flush_nothing,
+    .holds_input = carrier_holds_nothing,
+    .holds_output = carrier_holds_nothing,
     .export_key = plain_export_key,
     .free = plain_free,
+    .splices = true,
 };
 
 int carrier_plain_new(int fd, bool connecting, const struct preamble *preamble, const uint8_t *proof_key,

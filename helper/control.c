@@ -11,9 +11,7 @@
 #include "common/cleanup.h"
 
 enum {
-    LINGER_READS = 64,         /* of a turn */
-    CORK_MAX = 16 * 1024,      /* bytes that wait for more to go with them */
-    CONTROL_RING = 128 * 1024, /* far more than is ever on the way; a peer that does not read is cut off */
+    CORK_MAX = 16 * 1024, /* bytes that wait for more to go with them */
 };
 
 void control_clear(struct session *session)
@@ -352,33 +350,6 @@ static void parse_frames(struct session *session)
     }
 }
 
-void control_last_word(struct session *session)
-{
-    struct ring *in = &session->control.in;
-    size_t left = CONTROL_RING; /* a peer that goes on and on has no last word */
-    ssize_t n;
-
-    if (!session->control.carrier)
-        return;
-    do {
-        uint8_t buf[FRAME_MAX];
-        struct frame frame;
-        const char *why;
-        size_t used;
-
-        while (frame_decode(buf, ring_copy(in, buf, sizeof(buf)), &frame, &used, &why) == VERDICT_OK) {
-            ring_advance(in, used);
-            ring_release(in, in->cursor);
-            if (frame.type == FRAME_ABORT) {
-                session_end(session, frame.refusal.error, false, "%s", frame.refusal.text);
-                return;
-            }
-        }
-        n = carrier_recv(session->control.carrier, in, ring_room(in) < left ? ring_room(in) : left);
-        left -= n > 0 ? (size_t)n : 0;
-    } while (n > 0 && left > 0);
-}
-
 static void on_control_ready(struct carrier *carrier, uint32_t revents, void *userdata)
 {
     struct session *session = userdata;
@@ -412,9 +383,9 @@ void control_adopt(struct session *session, struct carrier *carrier)
     *control = (struct control){.carrier = carrier};
     r = carrier_attach(carrier, session->event, on_control_ready, session);
     if (r >= 0)
-        r = ring_init(&control->in, &session->pool, CONTROL_RING);
+        r = ring_init(&control->in, &session->pool, SESSION_CONTROL_RING);
     if (r >= 0)
-        r = ring_init(&control->out, &session->pool, CONTROL_RING);
+        r = ring_init(&control->out, &session->pool, SESSION_CONTROL_RING);
     /* From now on the ticket's secret serves nobody: what follows is bound to this connection's session. */
     if (r >= 0)
         r = carrier->ops->export_key(carrier, exported);
@@ -437,36 +408,6 @@ void control_adopt(struct session *session, struct carrier *carrier)
         send_hello(session);
     if (!session_halted(session))
         on_control_ready(carrier, 0, session); /* no poll sees what came with the handshake's last bytes */
-}
-
-void control_linger(struct session *session)
-{
-    struct control *control = &session->control;
-    uint8_t buf[4096];
-    struct iovec iov = {buf, sizeof(buf)};
-    ssize_t n;
-
-    if (!control->carrier) {
-        link_exit(session->link);
-        return;
-    }
-    n = carrier_send(control->carrier, &control->out);
-    if (n >= 0 || n == -EAGAIN) {
-        if (ring_unsent(&control->out) > 0 || control->carrier->ops->holds_output(control->carrier)) {
-            carrier_watch(control->carrier, EPOLLOUT);
-            return;
-        }
-        /* A close with unread bytes would reset the connection and take the last frame with it. */
-        shutdown(control->carrier->fd, SHUT_WR);
-        for (int i = 0; i < LINGER_READS && (n = socket_recv(control->carrier->fd, &iov, 1)) > 0; i++)
-            ;
-        if (n > 0 || n == -EAGAIN) {
-            carrier_watch(control->carrier, EPOLLIN);
-            return;
-        }
-    }
-    carrier_watch(control->carrier, 0);
-    link_exit(session->link);
 }
 
 static int on_ack_timer(sd_event_source *source, uint64_t usec, void *userdata)

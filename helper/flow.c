@@ -30,9 +30,14 @@ void flow_use_pipe(struct flow *flow, int pipe, size_t size, struct keep *keep)
         flow->keep = keep_steal(keep);
 }
 
+static bool splices(const struct carrier *carrier)
+{
+    return carrier->ops->splices && !carrier->shared;
+}
+
 static bool pipe_can_be_used(const struct flow *flow)
 {
-    return flow->pipe >= 0 && flow->from && flow->to && !flow->from->shared && !flow->to->shared;
+    return flow->pipe >= 0 && flow->from && flow->to && splices(flow->from) && splices(flow->to);
 }
 
 /* A pipe is to be used: what the ring holds goes out from its memory first, and nothing is read meanwhile. */
@@ -41,11 +46,18 @@ static bool pipe_waits(const struct flow *flow)
     return pipe_can_be_used(flow) && flow->ring.begin != flow->ring.end;
 }
 
-static void take_pipe(struct flow *flow)
+/* The pipe is taken where it can be used. It is left where a peer connection that cannot splice, unlike the
+ * one that was lost, has come: 0 or a negative errno. */
+static int change_pipe(struct flow *flow)
 {
-    if (!pipe_can_be_used(flow) || flow->ring.begin != flow->ring.end)
-        return;
-    ring_use_pipe(&flow->ring, fd_steal(&flow->pipe), flow->pipe_size, flow->keep.n > 0 ? &flow->keep : NULL);
+    bool leaves = (flow->from && !splices(flow->from)) || (flow->to && !splices(flow->to));
+
+    if (flow->ring.pipe >= 0)
+        return leaves ? ring_leave_pipe(&flow->ring, &flow->pipe, &flow->keep) : 0;
+    if (pipe_can_be_used(flow) && flow->ring.begin == flow->ring.end)
+        ring_use_pipe(&flow->ring, fd_steal(&flow->pipe), flow->pipe_size,
+                      flow->keep.n > 0 ? &flow->keep : NULL);
+    return 0;
 }
 
 /* How much may be read now. */
@@ -121,7 +133,8 @@ static enum flow_verdict pump_in(struct flow *flow, uint64_t now, size_t most, s
     size_t max;
 
     *ret_moved = 0;
-    take_pipe(flow);
+    if (change_pipe(flow) < 0)
+        return FLOW_NO_MEMORY;
     max = flow_demand(flow, now);
     if (most > 0 && max > most)
         max = most;

@@ -60,7 +60,7 @@ int flow_init(struct flow *flow, enum flow_kind kind, struct ring_pool *pool, si
 void flow_clear(struct flow *flow);
 
 /*
- * Bytes are spliced through this pipe as soon as both ends, which must be plain, are there and not shared.
+ * Bytes are spliced through this pipe while both ends are there, can splice and are not shared.
  * Takes it. keep: for a flow that keeps; takes its pipes; else NULL.
  */
 void flow_use_pipe(struct flow *flow, int pipe, size_t size, struct keep *keep);

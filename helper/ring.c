@@ -298,7 +298,8 @@ int ring_leave_pipe(struct ring *ring, int *ret_pipe, struct keep *ret_keep)
 {
     int r;
 
-    assert(ring->keeps);
+    if (!ring->keeps)
+        ring->kept = ring->cursor;
     r = take_blocks(ring);
     if (r < 0) {
         free_blocks(ring);

@@ -6,6 +6,9 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
+#include <linux/tls.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <string.h>
@@ -18,6 +21,7 @@
 #include "common/cleanup.h"
 #include "common/stats.h"
 #include "gate.h"
+#include "ktls.h"
 #include "session.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -99,6 +103,15 @@ static const struct call_group groups[] = {
 #if SANITIZED
     GROUP(sanitizer_calls),
 #endif
+};
+
+/* The only options that may be set: those that leave TLS to the kernel (ktls.c). */
+static const struct {
+    int level, name;
+} socket_options[] = {
+    {IPPROTO_TCP, TCP_ULP},
+    {SOL_TLS, TLS_TX},
+    {SOL_TLS, TLS_RX},
 };
 
 static int set_limit(__rlimit_resource_t resource, rlim_t value)
@@ -215,6 +228,10 @@ int sandbox_lock(void)
     if (r >= 0)
         r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
                              SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+    for (size_t i = 0; r >= 0 && i < sizeof(socket_options) / sizeof(socket_options[0]); i++)
+        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt), 2,
+                             SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)socket_options[i].level),
+                             SCMP_A2(SCMP_CMP_EQ, (scmp_datum_t)socket_options[i].name));
     /* The stats page is checked to be a sealed memfd. */
     if (r >= 0)
         r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_GET_SEALS));
@@ -233,7 +250,8 @@ int sandbox_narrow(bool gate)
 
     if (r >= 0)
         r = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, SCMP_SYS(seccomp), 0);
-    if (r >= 0 && !gate)
-        r = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, SCMP_SYS(accept4), 0);
+    if (r >= 0)
+        r = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, gate ? SCMP_SYS(setsockopt) : SCMP_SYS(accept4),
+                             0);
     return r < 0 ? r : seccomp_load(filter);
 }

@@ -107,15 +107,16 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
                  session->id, vf_result_to_string(m.result.result), m.result.text);
 }
 
-/* Where the broker gives pipes, a channel's bytes are spliced, in `plain`: in to QEMU at the destination, out
- * of it at the source, where they come before the connection that they are for. */
+/* Where the broker gives pipes, a channel's bytes are spliced if the helper does not encrypt them itself: in
+ * to QEMU at the destination, out of it at the source, where they come before the connection that they are
+ * for. */
 static void on_pipe(struct session *session, const struct message_pipe *m, int fd)
 {
     _cleanup_fd_ int owned = fd;
     struct channel *channel = channel_find(session, m->channel);
     int size = fcntl(fd, F_GETPIPE_SZ);
 
-    if (size <= 0 || session->security != SECURITY_PLAIN)
+    if (size <= 0)
         return;
     if (session->role == ROLE_INCOMING) {
         _cleanup_(worker_unlockp) struct worker *locked = channel ? channel_lock(channel) : NULL;

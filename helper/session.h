@@ -13,6 +13,7 @@
  *     peer-failure.c   what the migration comes to when one fails at the source
  *     control.c        the control connection: frames, acknowledgements
  *     heartbeat.c      what is done once a second: pings, the rate, who has been silent for too long
+ *     control-end.c    the last words on it
  *     channel.c        one connection of QEMU's and the two flows over it
  *     channel-announce.c what the source tells of its channels
  *     channel-dial.c   the destination's connections to QEMU, one at a time
@@ -37,6 +38,7 @@
 
 #define SESSION_PEERS_MAX      (STATS_CHANNELS_MAX + 64) /* peer connections that are not there yet, at once */
 #define SESSION_PEER_DEADLINE  10000000                  /* µs in which one must be there */
+#define SESSION_CONTROL_RING   ((size_t)128 * 1024)      /* far more than is ever on the way */
 #define SESSION_TICK           1000000 /* µs between the source's pings, and over which the rate is taken */
 #define SESSION_TICK_GRACE     250000  /* µs that the destination waits longer for one */
 #define SESSION_TRIP           10000000 /* µs after which the destination, too, measures the round trip again */
@@ -176,6 +178,8 @@ struct session {
     struct peer peers[SESSION_PEERS_MAX];
     uint32_t next_channel;
     uint32_t next_serial;
+    bool ktls_told;        /* the log says that the kernel does the channels' TLS */
+    bool ktls_broken;      /* it failed half way */
     uint32_t n_refused;    /* peer connections that failed to prove themselves, for the log */
     uint32_t main_stream;  /* the source's first */
     uint32_t lost_streams; /* bits: a channel was lost, and none has come in its place */

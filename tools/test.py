@@ -29,6 +29,7 @@ Checks everything, or the parts that are named:
   integration   brokers, helpers and stand-ins for QEMU on private buses, under ASan and UBSan
   qemu          real QEMUs and strace, with the release build
   system        two hosts booted with systemd-nspawn, vmferry installed in each; needs root
+  vm            a virtual machine with Debian's kernel, for what this one's may lack: TLS, vsock to itself; needs root
 
   --long        more rounds, and the tests that take their time
   -h, --help    show this text
@@ -245,6 +246,11 @@ def check_system() -> Count:
     return pytest(build(RELEASE), "system", "system", ("tests/system",), 1)
 
 
+def check_vm() -> Count:
+    """One worker: the machine is booted once a worker."""
+    return pytest(build(RELEASE), "vm", "vm", ("tests/vm",), 1)
+
+
 PARTS: dict[str, Callable[[], Count]] = {
     "format": check_format,
     "unit": check_unit,
@@ -252,6 +258,7 @@ PARTS: dict[str, Callable[[], Count]] = {
     "integration": check_integration,
     "qemu": check_qemu,
     "system": check_system,
+    "vm": check_vm,
 }
 
 

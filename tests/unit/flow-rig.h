@@ -7,8 +7,6 @@
 
 #include "helper/flow.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <poll.h>
 
 enum { WINDOW = 4 * 1024 * 1024 };
@@ -113,22 +111,6 @@ static inline ssize_t get(int fd, uint64_t offset, size_t size)
         done += (size_t)r;
     }
     return (ssize_t)done;
-}
-
-static inline void tcp_pair(int ret[static 2])
-{
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof(in);
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    assert_int_equal(bind(listener, (const struct sockaddr *)&in, size), 0);
-    assert_int_equal(listen(listener, 1), 0);
-    assert_int_equal(getsockname(listener, (struct sockaddr *)&in, &size), 0);
-    ret[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(ret[0], (const struct sockaddr *)&in, size), 0);
-    ret[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    assert_true(ret[1] >= 0);
-    close(listener);
 }
 
 /* Both ends in one descriptor, as the broker hands it over; of that many bytes, a page or more. */

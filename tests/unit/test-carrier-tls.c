@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "carrier-rig.h"
-
-#include <gnutls/crypto.h>
-#include <gnutls/gnutls.h>
+#include "tls-client.h"
 
 /* Somebody in the middle of two TLS ends, who sees to it how much gets through, and how. */
 struct middle {
@@ -225,35 +222,6 @@ TEST(test_tls_holds_output)
 
 /* ---- A client of GnuTLS's own against our accepting side ---- */
 
-struct client {
-    int fd;
-    gnutls_session_t session;
-    gnutls_psk_client_credentials_t credentials;
-};
-
-static void client_init(struct client *client, int fd, const char *priorities, const char *identity)
-{
-    uint8_t copy[KEY_SIZE];
-    const gnutls_datum_t datum = {copy, KEY_SIZE};
-
-    memcpy(copy, key, KEY_SIZE);
-    client->fd = fd;
-    assert_int_equal(gnutls_init(&client->session, GNUTLS_CLIENT | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL), 0);
-    assert_int_equal(gnutls_priority_set_direct(client->session, priorities, NULL), 0);
-    assert_int_equal(gnutls_psk_allocate_client_credentials(&client->credentials), 0);
-    assert_int_equal(
-        gnutls_psk_set_client_credentials(client->credentials, identity, &datum, GNUTLS_PSK_KEY_RAW), 0);
-    assert_int_equal(gnutls_credentials_set(client->session, GNUTLS_CRD_PSK, client->credentials), 0);
-    gnutls_transport_set_int(client->session, fd);
-}
-
-static void client_clear(struct client *client)
-{
-    gnutls_deinit(client->session);
-    gnutls_psk_free_client_credentials(client->credentials);
-    close(client->fd);
-}
-
 /* What our side comes to; ret_client, if given, is the client's after a handshake that both made. */
 static int accept_client(const char *priorities, const char *identity, struct client *client,
                          struct carrier **ret)
@@ -277,8 +245,7 @@ static int accept_client(const char *priorities, const char *identity, struct cl
     return r;
 }
 
-#define OURS     "NONE:+VERS-TLS1.3:+AEAD:+SHA256:+SIGN-ALL:"
-#define IDENTITY "0123456789abcdef"
+#define OURS "NONE:+VERS-TLS1.3:+AEAD:+SHA256:+SIGN-ALL:"
 
 TEST(test_tls_what_is_taken)
 {
@@ -410,13 +377,39 @@ TEST(test_tls_key_update)
     carrier_free(b);
 }
 
+/* What has no TLS in the kernel, such as a UNIX socket, goes on without. */
+TEST(test_tls_not_offloaded)
+{
+    struct ring_pool pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    struct carrier *a, *b;
+    struct ring out, in;
+    int pair[2], r_a, r_b;
+
+    test_pair(SOCK_STREAM, 0, pair);
+    a = make(TLS, pair[0], true, &preamble, key);
+    b = make(TLS, pair[1], false, &preamble, key);
+    a->offload = b->offload = true;
+    shake(&a, &b, &r_a, &r_b);
+    assert_int_equal(r_a | r_b, 0);
+    assert_false(a->in_kernel || b->in_kernel);
+    assert_int_equal(ring_init(&out, &pool, 1000), 0);
+    assert_int_equal(ring_init(&in, &pool, 1000), 0);
+    ring_put(&out, 0, 1000);
+    assert_int_equal(carrier_send(a, &out), 1000);
+    assert_int_equal(carrier_recv(b, &in, 1000), 1000);
+    ring_clear(&out);
+    ring_clear(&in);
+    carrier_free(a);
+    carrier_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_tls_byte_by_byte),      CASE(test_tls_cut),          CASE(test_tls_flipped),
-        CASE(test_tls_holds_input),       CASE(test_tls_holds_output), CASE(test_tls_what_is_taken),
-        CASE(test_tls_cipher_of_the_cpu), CASE(test_tls_what_is_not),  CASE(test_tls_other_identity),
-        CASE(test_tls_key_update),
+        CASE(test_tls_byte_by_byte),      CASE(test_tls_cut),           CASE(test_tls_flipped),
+        CASE(test_tls_holds_input),       CASE(test_tls_holds_output),  CASE(test_tls_what_is_taken),
+        CASE(test_tls_cipher_of_the_cpu), CASE(test_tls_what_is_not),   CASE(test_tls_other_identity),
+        CASE(test_tls_key_update),        CASE(test_tls_not_offloaded),
     };
 
     return cmocka_run_group_tests_name("carrier-tls", tests, NULL, NULL);

@@ -127,8 +127,8 @@ TEST(test_reset_is_no_eof)
         int qemu[2], peer[2], *fd;
         struct rig rig;
 
-        tcp_pair(qemu);
-        tcp_pair(peer);
+        test_tcp_pair(qemu);
+        test_tcp_pair(peer);
         rig_init_on(&rig, qemu, peer);
         fd = which == 0 ? &rig.qemu : &rig.peer;
         assert_int_equal(setsockopt(*fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard)), 0);

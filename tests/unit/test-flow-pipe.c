@@ -153,7 +153,7 @@ TEST(test_pipe_out_of_band)
     enum flow_verdict verdict = FLOW_OK;
 
     test_pair(SOCK_STREAM, 0, qemu);
-    tcp_pair(peer);
+    test_tcp_pair(peer);
     rig_init_on(&rig, qemu, peer);
     rig_use_pipe(&rig);
     put(rig.peer, 0, 100);
@@ -174,8 +174,8 @@ static void expect_no_block(bool use_pipe, bool tcp)
     pid_t pid;
 
     if (tcp) {
-        tcp_pair(qemu);
-        tcp_pair(peer);
+        test_tcp_pair(qemu);
+        test_tcp_pair(peer);
     } else {
         test_pair(SOCK_STREAM, 0, qemu);
         test_pair(SOCK_STREAM, 0, peer);

@@ -14,9 +14,11 @@
 
 #include <cmocka.h>
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,6 +125,24 @@ static inline void test_pair(int type, int buffer, int ret[static 2])
     assert_int_equal(socketpair(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ret), 0);
     for (int i = 0; buffer > 0 && i < 2; i++)
         assert_int_equal(setsockopt(ret[i], SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer)), 0);
+}
+
+/* The same over TCP; the first one connected. */
+static inline void test_tcp_pair(int ret[static 2])
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof(in);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(bind(listener, (const struct sockaddr *)&in, size), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&in, &size), 0);
+    ret[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(ret[0], (const struct sockaddr *)&in, size), 0);
+    assert_int_equal(fcntl(ret[0], F_SETFL, O_NONBLOCK), 0);
+    ret[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    assert_true(ret[1] >= 0);
+    close(listener);
 }
 
 static inline bool test_in_valgrind(void)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 from .fake_qemu import FakeQemu
 from .hosts import Hosts, Tunnel
@@ -18,11 +19,12 @@ def start(hosts: Hosts, security: str = "plain") -> Tunnel:
     return Tunnel(hosts.start(incoming, sockets=NO_PATH), incoming)
 
 
-def add_peers(tunnel: Tunnel, count: int) -> list[socket.socket]:
+def add_peers(tunnel: Tunnel, count: int,
+              make_pair: Callable[[], tuple[socket.socket, socket.socket]] = socket.socketpair) -> list[socket.socket]:
     """Peer connections as a manager brings them; returns its own copies of both ends, by which it can cut them."""
     kept = []
     for _ in range(count):
-        pair = socket.socketpair()
+        pair = make_pair()
         kept += pair
         for end, migration in zip(pair, tunnel.ends):
             migration.call("AddPeerConnection", "h", end)

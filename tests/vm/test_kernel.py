@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the host's kernel may not have: tests of tests/unit and tests/integration, in a machine whose kernel has it.
+
+The machine is booted once, runs all of them, and each test here looks for what became of one.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from vmlib.broker import ROOT, build_dir
+from vmlib.machine import missing, run
+
+UNITS = ("ktls", "sandbox-use", "flow-keep", "flow-pipe")
+INTEGRATION = ("test_ktls.py", "test_relay.py::test_vsock_endpoint", "test_fds_refused.py::test_vsock",
+               "test_tracing.py::test_helper_opens_nothing")
+LIMIT = 400  # seconds
+
+Results = dict[str, list[ElementTree.Element]]
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+    """The directory with what the unit tests said, and the cases of the integration tests, by file and function."""
+    if why := missing():
+        pytest.skip(why)
+    work = tmp_path_factory.mktemp("vm")
+    tests = ROOT / "tests"
+    script = [f"export VMFERRY_BUILD={shlex.quote(str(build_dir()))} CMOCKA_MESSAGE_OUTPUT=TAP"]
+    script += [f'"$VMFERRY_BUILD/tests/unit/test-{name}" > /mnt/{name}.tap 2>&1' for name in UNITS]
+    script.append(shlex.join([sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short",
+                              "--junitxml=/mnt/report.xml", "-c", str(tests / "pytest.ini"), "--durations=5",
+                              *(str(tests / "integration" / name) for name in INTEGRATION)]))
+    script.append("true")  # what failed is found in the report
+    (work / "script").write_text("\n".join(script) + "\n")
+    console = run(build_dir() / "tests" / "vm" / "machine-init", work, ["/bin/sh", "/mnt/script"], LIMIT)
+    print(console)
+    found: Results = {}
+    for case in ElementTree.parse(work / "report.xml").iter("testcase"):
+        name = f"{case.get('classname', '').rpartition('.')[2]}.py::{case.get('name', '').partition('[')[0]}"
+        found.setdefault(name, []).append(case)
+    return work, found
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_unit(results: tuple[Path, Results], name: str) -> None:
+    said = (results[0] / f"{name}.tap").read_text()
+    plan = re.search(r"^1\.\.([1-9]\d*)$", said, re.MULTILINE)
+    assert plan and len(re.findall(r"^ok ", said, re.MULTILINE)) == int(plan[1]), said
+
+
+@pytest.mark.parametrize("name", INTEGRATION)
+def test_integration(results: tuple[Path, Results], name: str) -> None:
+    cases = [case for function, found in results[1].items() if f"{function}::".startswith(f"{name}::")
+             for case in found]
+    assert cases
+    for case in cases:
+        for outcome in ("failure", "error", "skipped"):
+            if (element := case.find(outcome)) is not None:
+                pytest.fail(f"{case.get('name')}: {outcome}: {element.get('message')}\n{element.text or ''}")
