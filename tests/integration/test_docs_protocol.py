@@ -126,7 +126,7 @@ def test_limits() -> None:
         value = define(macro, "helper/session.h", "helper/flow.h", "broker/config.h", "common/stats.h")
         assert said[what] == f"{value // factor} {unit}".strip(), what
     dial = re.search(r"DIAL_TIMEOUT = (\d+)", sources("broker"))
-    ring = re.search(r"CONTROL_RING = (\d+) \* 1024", source("helper/control.c"))
+    ring = re.search(r"SESSION_CONTROL_RING\s+\(\(size_t\)(\d+) \* 1024\)", source("helper/session.h"))
     assert dial and said["Until an endpoint is connected to"] == f"{int(dial[1]) // 1000000} s"
     assert ring and said["Frames that wait to be sent"] == f"{ring[1]} KiB"
     assert set(said) - set(LIMITS) <= {"What", "Until an endpoint is connected to", "Frames that wait to be sent"}
