@@ -2,7 +2,6 @@
 #include "session.h"
 
 #include <sys/epoll.h>
-#include <time.h>
 
 #include "common/cleanup.h"
 
@@ -77,14 +76,6 @@ int channel_share(struct channel *channel)
 
 /* ---- In a worker's thread ---- */
 
-static uint64_t now_usec(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
 static void bit_set(struct channel_bits *bits, size_t slot)
 {
     __atomic_fetch_or(&bits->words[slot / 64], (uint64_t)1 << slot % 64, __ATOMIC_SEQ_CST);
@@ -118,7 +109,7 @@ static void work(struct worker *worker, struct channel *channel)
     struct session *session = channel->session;
 
     if (channel->verdict == FLOW_OK)
-        channel_move(channel, now_usec(), FLOW_TURN);
+        channel_move(channel, session_exact_now(), FLOW_TURN);
     if (channel_has_news(channel))
         bit_set(&session->news, slot_of(channel));
     else if (channel_owes_ack(channel))

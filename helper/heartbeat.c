@@ -57,9 +57,9 @@ static void tick(struct session *session, uint64_t now)
     if (control->carrier && ++control->silence > silence_max(session))
         control_silent(session);
     if (ping_is_due(session, now)) {
-        struct frame ping = {.type = FRAME_PING, .cookie = now};
+        struct frame ping = {.type = FRAME_PING, .cookie = session_exact_now()};
 
-        control->pinged = now;
+        control->pinged = ping.cookie;
         control_send(session, &ping);
     }
 }
@@ -105,12 +105,12 @@ void heartbeat_on_ping(struct session *session, uint64_t cookie)
 bool heartbeat_on_pong(struct session *session, uint64_t cookie)
 {
     struct control *control = &session->control;
-    uint64_t now = session_now(session);
+    uint64_t now = session_exact_now(); /* the turn may have begun before the answer came */
 
     if (control->pinged == 0 || cookie != control->pinged)
         return false;
     STATS_WRITE(session->stats->round_trip_usec, now - control->pinged);
-    control->measured = now;
+    control->measured = session_now(session);
     control->pinged = 0;
     return true;
 }

@@ -128,9 +128,11 @@ void session_interrupt(struct session *session, const char *format, ...)
 
     if (session_halted(session))
         return;
-    va_start(args, format);
-    vsnprintf(session->why, sizeof(session->why), format, args);
-    va_end(args);
+    if (session->farewell == VF_ERROR_NONE) { /* else the peer has yet to hear why that is */
+        va_start(args, format);
+        vsnprintf(session->why, sizeof(session->why), format, args);
+        va_end(args);
+    }
     session->broken = true;
     if (sd_event_add_defer(session->event, &session->cleanup, on_clean_up, session) < 0)
         session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <syslog.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
@@ -22,6 +23,14 @@ uint64_t session_now(const struct session *session)
 
     sd_event_now(session->event, CLOCK_MONOTONIC, &now);
     return now;
+}
+
+uint64_t session_exact_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
 void session_set_state(struct session *session, enum message_state state)

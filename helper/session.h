@@ -203,6 +203,9 @@ struct session *session_free(struct session *session);
 /* µs, CLOCK_MONOTONIC, of this turn of the event loop. */
 uint64_t session_now(const struct session *session);
 
+/* µs, CLOCK_MONOTONIC, of this moment. For any thread. */
+uint64_t session_exact_now(void);
+
 void session_set_state(struct session *session, enum message_state state);
 
 /*

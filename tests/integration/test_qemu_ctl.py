@@ -168,7 +168,7 @@ def test_progress_on_a_pipe(scene: Scene) -> None:
     """A line for each phase, and one each ten seconds."""
     with Running(scene.hosts.source, *scene.migrate, "--bandwidth=4M", "--postcopy=after 11") as run:
         scene.pair.source.wait_migration({"postcopy-active"}, 60)
-        scene.pair.source.set_parameters({"max-postcopy-bandwidth": 0})
+        scene.pair.source.set_parameters({"max-postcopy-bandwidth": 32 << 20})  # and not over before it is seen
         result = run.end()
     scene.judge_moved(result)
     lines = [line.split("  ")[1] for line in result.err.splitlines() if line.startswith("web1  ")]
