@@ -119,6 +119,15 @@ static void work(struct worker *worker, struct channel *channel)
     workers_tell(worker->workers);
 }
 
+bool channel_take_ack(struct channel *channel)
+{
+    if (!bit_take(&channel->session->acked, slot_of(channel)))
+        return false;
+    if (!channel->lie)
+        channel->lie = flow_on_ack(&channel->out, __atomic_load_n(&channel->ack, __ATOMIC_SEQ_CST));
+    return true;
+}
+
 /* What the peer has acknowledged of this worker's channels, with its lock held; then() goes on with each. */
 static void take_acks(struct session *session, struct worker *worker,
                       void (*then)(struct worker *worker, struct channel *channel))
@@ -126,11 +135,8 @@ static void take_acks(struct session *session, struct worker *worker,
     for (size_t slot = 0; (slot = bit_next(&session->acked, slot)) < STATS_CHANNELS_MAX; slot++) {
         struct channel *channel = &session->channels[slot];
 
-        if (owner_at(session, slot) != worker || !bit_take(&session->acked, slot))
-            continue;
-        if (!channel->lie)
-            channel->lie = flow_on_ack(&channel->out, __atomic_load_n(&channel->ack, __ATOMIC_SEQ_CST));
-        then(worker, channel);
+        if (owner_at(session, slot) == worker && channel_take_ack(channel))
+            then(worker, channel);
     }
 }
 

@@ -263,11 +263,20 @@ static void channel_lost(struct channel *channel)
 
 static void channel_watch(struct channel *channel);
 
+/* The last acknowledgement counts, even if its worker has not heard of it yet. */
+static bool all_is_acknowledged(const struct channel *channel)
+{
+    const struct flow *out = &channel->out;
+
+    return flow_ended(out) ||
+           (out->ending && out->ring.cursor == out->total && channel->ack == out->total && !channel->lie);
+}
+
 bool channel_ended(const struct channel *channel)
 {
     _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
 
-    return flow_ended(&channel->in) && flow_ended(&channel->out);
+    return flow_ended(&channel->in) && all_is_acknowledged(channel);
 }
 
 void channel_detach(struct channel *channel)
@@ -365,43 +374,6 @@ void channel_end_if_complete(struct session *session)
     control_send(session, &close);
 }
 
-void channel_share_out(struct session *session)
-{
-    pacer_next_round(&session->pacer, session_now(session), session->n_living);
-}
-
-static int on_pace(sd_event_source *source, uint64_t usec, void *userdata)
-{
-    struct session *session = userdata;
-
-    (void)source;
-    (void)usec;
-    /* First of all, so that each channel sees that there is something to be had again. */
-    channel_share_out(session);
-    channel_update_all(session);
-    return 0;
-}
-
-/* Where the bandwidth limit holds a flow back, nobody's poll wakes it. */
-static void pace(struct session *session)
-{
-    uint64_t wait = pacer_wait_usec(&session->pacer);
-    int enabled = SD_EVENT_OFF;
-
-    if (wait == 0)
-        wait = SESSION_ROUND; /* there is something in the bucket, but this channel has had its share */
-    if (!session->pace_timer) {
-        sd_event_add_time_relative(session->event, &session->pace_timer, CLOCK_MONOTONIC, wait, 1, on_pace,
-                                   session);
-        return;
-    }
-    sd_event_source_get_enabled(session->pace_timer, &enabled);
-    if (enabled == SD_EVENT_OFF) {
-        sd_event_source_set_time_relative(session->pace_timer, wait);
-        sd_event_source_set_enabled(session->pace_timer, SD_EVENT_ONESHOT);
-    }
-}
-
 void channel_move(struct channel *channel, uint64_t now, size_t budget)
 {
     struct flow *flows[] = {&channel->in, &channel->out}; /* in first: page requests and answers to them */
@@ -473,7 +445,7 @@ void channel_settle(struct channel *channel)
         channel_dial(session, channel->stream);
     channel_watch(channel);
     if (flow_is_paced(&channel->out))
-        pace(session);
+        channel_pace(session);
     if (opened)
         share(channel);
 }

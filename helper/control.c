@@ -250,6 +250,7 @@ static void on_channel_frame(struct session *session, const struct frame *frame)
         return;
     }
     _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
+    channel_take_ack(channel); /* what was said before this frame */
     switch (frame->type) {
     case FRAME_OPENED:
         break; /* for a person with a trace; the flows do not wait for it */

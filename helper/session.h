@@ -17,6 +17,7 @@
  *     channel.c        one connection of QEMU's and the two flows over it
  *     channel-announce.c what the source tells of its channels
  *     channel-dial.c   the destination's connections to QEMU, one at a time
+ *     channel-pace.c   the bandwidth limit
  *     channel-worker.c the channels whose bytes another thread moves
  *
  * All of it is the first thread's. What a worker may touch too, once a channel is its own, are the channel's
@@ -336,8 +337,10 @@ void channel_update(struct channel *channel);
 void channel_settle(struct channel *channel);
 void channel_update_all(struct session *session);
 
-/* Begins a new round of the bandwidth limit. */
+/* Begins a new round of the bandwidth limit; or sees to it that one begins when there is something to be had.
+ */
 void channel_share_out(struct session *session);
+void channel_pace(struct session *session);
 
 /* Destination: the broker has answered. The channel that takes the connection; NULL: none does any more. */
 struct channel *channel_dialled(struct session *session, uint32_t number, uint32_t stream);
@@ -381,6 +384,10 @@ bool channel_has_worker(const struct channel *channel);
 
 /* The peer has acknowledged so much of a channel that has a worker; waits for nobody. */
 void channel_on_ack(struct channel *channel, uint64_t delivered);
+
+/* What was acknowledged and its worker has not heard of yet, with the lock held; false when there is nothing.
+ * Somebody must settle the channel then. */
+bool channel_take_ack(struct channel *channel);
 
 /* Makes whose the channel is wait for this carrier of it, with the lock held; ready is for the first thread.
  * 0 or a negative errno. */
