@@ -100,6 +100,7 @@ int carrier_attach(struct carrier *carrier, sd_event *event, carrier_ready_t rea
     carrier->readable = true;
     if (carrier->source)
         return 0;
+    stop_waiting(carrier);
     r = sd_event_add_io(event, &carrier->source, carrier->fd, 0, on_io, carrier);
     if (r < 0)
         return r;
@@ -115,9 +116,9 @@ int carrier_attach_worker(struct carrier *carrier, struct worker *worker, uint64
 {
     struct epoll_event event = {.events = NOTHING, .data.u64 = tag};
 
-    stop_waiting(carrier);
     if (epoll_ctl(worker->epoll, EPOLL_CTL_ADD, carrier->fd, &event) < 0)
         return -errno;
+    stop_waiting(carrier);
     carrier->worker = worker;
     carrier->tag = tag;
     carrier->watched = 0;

@@ -97,7 +97,7 @@ int carrier_attach(struct carrier *carrier, sd_event *event, carrier_ready_t rea
 
 /*
  * From now on this worker waits for it, and tells the tag; nothing before carrier_watch(). With its lock
- * held. 0 or a negative errno, and then nobody waits.
+ * held. 0; or a negative errno, and nothing has changed.
  */
 int carrier_attach_worker(struct carrier *carrier, struct worker *worker, uint64_t tag);
 

@@ -53,27 +53,6 @@ int channel_attach(struct channel *channel, struct carrier *carrier, carrier_rea
     return carrier_attach(carrier, channel->session->event, ready, channel);
 }
 
-int channel_share(struct channel *channel)
-{
-    struct session *session = channel->session;
-    struct worker *worker = workers_pick(session->workers);
-    bool alone = true;
-    int r;
-
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
-        const struct channel *other = &session->channels[i];
-
-        alone = alone && (other == channel || other->stage != CHANNEL_OPEN || owner_of(other));
-    }
-    if (alone || !worker || owner_of(channel))
-        return 0;
-    _cleanup_(worker_unlockp) struct worker *locked = worker_lock(worker);
-    worker->n++;
-    set_owner(channel, worker);
-    r = channel_attach(channel, channel->qemu, NULL);
-    return r < 0 ? r : channel_attach(channel, channel->carrier, NULL);
-}
-
 /* ---- In a worker's thread ---- */
 
 static void bit_set(struct channel_bits *bits, size_t slot)
@@ -158,7 +137,7 @@ static void on_worker_ready(struct worker *worker, uint64_t tag, uint32_t revent
     size_t slot = (size_t)(tag / 2);
     struct channel *channel = &session->channels[slot];
 
-    worker_lock(worker);
+    worker_lock_own(worker);
     /* The poll was before the lock: whose the slot is now has to be asked first of all. */
     if (owner_at(session, slot) == worker) {
         struct carrier *carrier = tag % 2 ? channel->carrier : channel->qemu;
@@ -169,7 +148,7 @@ static void on_worker_ready(struct worker *worker, uint64_t tag, uint32_t revent
     }
     pthread_mutex_unlock(&worker->lock);
     while (has_acks(session, worker)) {
-        worker_lock(worker);
+        worker_lock_own(worker);
         take_acks(session, worker, work);
         pthread_mutex_unlock(&worker->lock);
     }
@@ -189,6 +168,34 @@ void channel_take_back(struct channel *channel)
     bit_take(&session->news, slot_of(channel));
     bit_take(&session->owing, slot_of(channel));
     bit_take(&session->acked, slot_of(channel));
+}
+
+int channel_share(struct channel *channel, carrier_ready_t ready)
+{
+    struct session *session = channel->session;
+    struct worker *worker = workers_pick(session->workers);
+    bool alone = true;
+    int r;
+
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
+        const struct channel *other = &session->channels[i];
+
+        alone = alone && (other == channel || other->stage != CHANNEL_OPEN || owner_of(other));
+    }
+    if (alone || !worker || owner_of(channel))
+        return 0;
+    _cleanup_(worker_unlockp) struct worker *locked = worker_lock(worker);
+    worker->n++;
+    set_owner(channel, worker);
+    r = channel_attach(channel, channel->qemu, NULL);
+    if (r >= 0)
+        r = channel_attach(channel, channel->carrier, NULL);
+    if (r >= 0)
+        return 0;
+    /* The first thread goes on with it, then. */
+    channel_take_back(channel);
+    r = channel_attach(channel, channel->qemu, ready);
+    return r < 0 ? r : channel_attach(channel, channel->carrier, ready);
 }
 
 static void settle(struct worker *worker, struct channel *channel)

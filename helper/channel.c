@@ -117,6 +117,7 @@ void channel_quit(struct channel *channel)
     channel->out.from = channel->in.to = NULL;
     if (channel->carrier)
         carrier_watch(channel->carrier, 0);
+    channel_take_back(channel);
 }
 
 static void on_channel_ready(struct carrier *carrier, uint32_t revents, void *userdata)
@@ -328,7 +329,7 @@ bool channel_has_news(const struct channel *channel)
 {
     const struct flow *out = &channel->out, *in = &channel->in;
 
-    return channel->verdict != FLOW_OK || channel->lie || flow_is_paced(out) || flow_ended(in) ||
+    return channel->verdict != FLOW_OK || channel->lie || channel->paced || flow_ended(in) ||
            flow_ended(out) || (out->ending && !out->fin_sent && ring_unsent(&out->ring) == 0);
 }
 
@@ -345,7 +346,9 @@ static void channel_watch(struct channel *channel)
     bool moves = channel->verdict == FLOW_OK;
     uint32_t qemu = 0, peer = 0;
 
-    if (moves && flow_wants_input(&channel->out))
+    /* Looked at once: another thread may fill the bucket at any time. */
+    channel->paced = moves && flow_is_paced(&channel->out);
+    if (moves && !channel->paced && flow_could_read(&channel->out))
         qemu |= EPOLLIN;
     if (moves && flow_wants_output(&channel->out))
         peer |= EPOLLOUT;
@@ -400,7 +403,7 @@ static void channel_opened(struct channel *channel)
 
 static void share(struct channel *channel)
 {
-    int r = channel_share(channel);
+    int r = channel_share(channel, on_channel_ready);
 
     if (r < 0) {
         channel_failed(channel, r);
@@ -444,7 +447,7 @@ void channel_settle(struct channel *channel)
     if (channel->stage == CHANNEL_OPENING && session->role == ROLE_INCOMING)
         channel_dial(session, channel->stream);
     channel_watch(channel);
-    if (flow_is_paced(&channel->out))
+    if (channel->paced)
         channel_pace(session);
     if (opened)
         share(channel);

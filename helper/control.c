@@ -429,12 +429,13 @@ void control_ack_later(struct session *session)
 {
     int enabled = SD_EVENT_OFF;
 
-    __atomic_store_n(&session->acks_later, true, __ATOMIC_SEQ_CST);
     if (!session->ack_timer) {
-        sd_event_add_time_relative(session->event, &session->ack_timer, CLOCK_MONOTONIC, SESSION_ACK_DELAY,
-                                   1000, on_ack_timer, session);
+        if (sd_event_add_time_relative(session->event, &session->ack_timer, CLOCK_MONOTONIC,
+                                       SESSION_ACK_DELAY, 1000, on_ack_timer, session) >= 0)
+            __atomic_store_n(&session->acks_later, true, __ATOMIC_SEQ_CST);
         return;
     }
+    __atomic_store_n(&session->acks_later, true, __ATOMIC_SEQ_CST);
     sd_event_source_get_enabled(session->ack_timer, &enabled);
     if (enabled == SD_EVENT_OFF) {
         sd_event_source_set_time_relative(session->ack_timer, SESSION_ACK_DELAY);

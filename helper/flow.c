@@ -70,8 +70,7 @@ static size_t flow_room(const struct flow *flow)
     return room;
 }
 
-/* There is an end to read from, and room, of the kind that is wanted. */
-static bool flow_could_read(const struct flow *flow)
+bool flow_could_read(const struct flow *flow)
 {
     return flow->from && flow_room(flow) > 0 && !(flow->kind == FLOW_OUT && flow->ending) &&
            !pipe_waits(flow);

@@ -70,6 +70,9 @@ enum flow_verdict flow_pump(struct flow *flow, uint64_t now, size_t budget);
 
 /* What to wait for; false also where an end is missing. */
 bool flow_wants_input(const struct flow *flow);
+
+/* There is an end to read from, and room, of the kind that is wanted; the pacer is not asked. */
+bool flow_could_read(const struct flow *flow);
 bool flow_wants_output(const struct flow *flow);
 
 /* It would take more if the pacer let it: somebody has to wake it. */

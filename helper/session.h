@@ -115,6 +115,7 @@ struct channel {
     uint64_t sent, received;   /* what the stats page has of it; atomic */
     enum flow_verdict verdict; /* not FLOW_OK: nothing is moved any more */
     struct flow *failed;       /* then: which one */
+    bool paced;                /* the bandwidth limit holds it back, and nothing waits for QEMU */
     uint64_t ack;              /* atomic: the last acknowledgement that the worker is to hear of */
     const char *lie;           /* why that cannot be true */
 };
@@ -393,10 +394,11 @@ bool channel_take_ack(struct channel *channel);
  * 0 or a negative errno. */
 int channel_attach(struct channel *channel, struct carrier *carrier, carrier_ready_t ready);
 
-/* Gives an open channel to a worker, unless the first thread has no other. 0 or a negative errno. */
-int channel_share(struct channel *channel);
+/* Gives an open channel to a worker, unless the first thread has no other. 0, also where it could not be had
+ * and the channel stays; or a negative errno. */
+int channel_share(struct channel *channel, carrier_ready_t ready);
 
-/* Takes it from its worker, with the lock held; its carriers are gone. */
+/* Takes it from its worker, with the lock held; its carriers are gone, or nothing is waited for any more. */
 void channel_take_back(struct channel *channel);
 
 /* 0 or a negative errno. */

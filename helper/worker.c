@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <malloc.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -28,7 +29,7 @@ static void *run(void *userdata)
         int n = epoll_wait(worker->epoll, events, EVENTS, -1);
 
         if (n < 0 && errno != EINTR)
-            return NULL;
+            abort(); /* it cannot be; and who waits for ever would be worse */
         for (int i = 0; i < n; i++) {
             if (events[i].data.u64 == TAG_STOP)
                 return NULL;
@@ -48,8 +49,10 @@ static int start_one(struct workers *workers, const pthread_attr_t *attr,
         return -errno;
     *worker = (struct worker){.workers = workers, .epoll = epoll};
     pthread_mutex_init(&worker->lock, recursive);
+    pthread_mutex_init(&worker->next, NULL);
     if (pthread_create(&worker->thread, attr, run, worker) != 0) {
         pthread_mutex_destroy(&worker->lock);
+        pthread_mutex_destroy(&worker->next);
         return -EAGAIN;
     }
     (void)fd_steal(&epoll);
@@ -87,6 +90,7 @@ void workers_start(struct workers *workers)
     pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
     while (workers->n < wanted && workers->n < WORKERS_MAX && start_one(workers, &attr, &recursive) >= 0)
         ;
+    sem_destroy(&workers->running);
     pthread_mutexattr_destroy(&recursive);
     pthread_attr_destroy(&attr);
 }
@@ -121,6 +125,7 @@ void workers_clear(struct workers *workers)
 {
     for (uint32_t i = 0; i < workers->n; i++) {
         pthread_mutex_destroy(&workers->all[i].lock);
+        pthread_mutex_destroy(&workers->all[i].next);
         fd_closep(&workers->all[i].epoll);
     }
     workers->n = 0;

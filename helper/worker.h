@@ -26,6 +26,7 @@ typedef void (*worker_ready_t)(struct worker *worker, uint64_t tag, uint32_t rev
 struct worker {
     struct workers *workers;
     pthread_mutex_t lock; /* recursive */
+    pthread_mutex_t next; /* held by the first thread while it waits for that */
     pthread_t thread;
     int epoll;  /* owned */
     uint32_t n; /* what is its; the first thread's to count */
@@ -68,11 +69,24 @@ void workers_tell(struct workers *workers);
 /* What was told before is known now, and the next call of workers_tell() wakes again. */
 void workers_heard(struct workers *workers);
 
-/* NULL: the first thread's own, which needs no lock. */
+/* For the first thread. NULL: its own, which needs no lock. */
 static inline struct worker *worker_lock(struct worker *worker)
 {
-    if (worker)
+    if (worker) {
+        pthread_mutex_lock(&worker->next);
         pthread_mutex_lock(&worker->lock);
+        pthread_mutex_unlock(&worker->next);
+    }
+    return worker;
+}
+
+/* For the worker. It lets the first thread go first: a mutex alone would go, again and again, to who has just
+ * given it back, and that is the one that is at work. */
+static inline struct worker *worker_lock_own(struct worker *worker)
+{
+    pthread_mutex_lock(&worker->next);
+    pthread_mutex_unlock(&worker->next);
+    pthread_mutex_lock(&worker->lock);
     return worker;
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -39,6 +40,11 @@ def check(pairs: list[tuple[FakeQemu, FakeQemu]], size: int) -> None:
     for i, (source, destination) in enumerate(pairs):
         assert destination.recv_pattern_until_eof(i) == size
         assert source.recv_pattern_until_eof(100 + i) == size // 16
+
+
+def feed(source: FakeQemu, data: bytes) -> None:
+    source.send(data)
+    source.shut_wr()
 
 
 def open_channels(tunnel: Tunnel, n: int, stack: ExitStack) -> list[tuple[FakeQemu, FakeQemu]]:
@@ -120,3 +126,51 @@ def test_cuts(hosts: Hosts, security: str) -> None:
         reconnects = outgoing.get("Reconnects")
         assert tunnel.assert_done(40) == (6 * SIZE + 6, 6 * (SIZE // 16))
     assert reconnects >= 1
+
+
+@SECURITIES
+def test_ends_all_at_once(hosts: Hosts, security: str) -> None:
+    """The destination closed first, so the last acknowledgement and the end come together, to threads that are busy."""
+    tunnel = hosts.connect(security=security)
+    data = random.Random(5).randbytes(150_000)
+    with ExitStack() as stack:
+        first = open_channels(tunnel, 1, stack)[0]
+        for _ in range(10 * ROUNDS):
+            with ExitStack() as round_stack:
+                pairs = open_channels(tunnel, 8, round_stack)
+                for source, destination in pairs:
+                    destination.shut_wr()
+                    assert source.recv_until_eof() == b""
+                feeders = [threading.Thread(target=feed, args=(source, data), daemon=True) for source, _ in pairs]
+                for feeder in feeders:
+                    feeder.start()
+                for _, destination in pairs:
+                    assert destination.recv_until_eof() == data
+                for feeder in feeders:
+                    feeder.join(10)
+        assert tunnel.outgoing.get("State") == "active", tunnel.outgoing.get("ErrorMessage")
+        sent = carry([first], 16)
+        check([first], 16)
+        for future in sent:
+            future.result(10)
+    tunnel.assert_done()
+
+
+@SECURITIES
+def test_cancel_under_load(hosts: Hosts, security: str) -> None:
+    """What a thread has in hand does not open a channel again whose migration is over."""
+    for i in range(ROUNDS):
+        tunnel = hosts.connect(f"vm{i}", security)
+        with ExitStack() as stack:
+            pairs = open_channels(tunnel, 5, stack)
+            sent = [source.send_pattern(1, 1 << 30) for source, _ in pairs]
+            for _, destination in pairs:
+                destination.recv_pattern(1, 1 << 20)
+            tunnel.outgoing.call("Cancel")
+            for migration in tunnel.ends:
+                migration.wait_finished()
+            for _ in range(10):
+                for migration in tunnel.ends:
+                    assert {channel[4] for channel in migration.get("Channels")} == {"lost"}
+            for future in sent:
+                assert isinstance(future.exception(10), OSError)

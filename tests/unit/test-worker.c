@@ -22,7 +22,7 @@ struct seen {
 
 static void on_ready(struct worker *worker, uint64_t tag, uint32_t revents, void *userdata)
 {
-    _cleanup_(worker_unlockp) struct worker *locked = worker_lock(worker);
+    _cleanup_(worker_unlockp) struct worker *locked = worker_lock_own(worker);
     struct seen *seen = userdata;
     uint8_t buf[256];
     struct iovec iov = {buf, sizeof(buf)};
