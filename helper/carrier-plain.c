@@ -82,8 +82,17 @@ enum { DEAF_MAX = 64 };
 /* Between a socket and a pipe of ours: no byte comes into this process' memory. */
 static ssize_t splice_recv(struct carrier *carrier, struct ring *ring, size_t max)
 {
-    ssize_t n = splice_some(carrier->fd, ring->pipe, max < CARRIER_BATCH ? max : CARRIER_BATCH);
+    ssize_t n;
 
+    /* A kernel's TLS may lose what the pipe has no slot for (Linux 6.1.170 does, 6.1.192 does not): a record,
+     * the most that one call takes, has as many pieces as a packet may have, and an empty pipe as it is
+     * needed here (ktls.h) has room for all of them. */
+    if (carrier->in_kernel && ring_unsent(ring) > 0) {
+        ring->pipe_full = true;
+        carrier->polled = false;
+        return -EAGAIN;
+    }
+    n = splice_some(carrier->fd, ring->pipe, max < CARRIER_BATCH ? max : CARRIER_BATCH);
     if (n > 0) {
         ring_commit(ring, (size_t)n);
         carrier->deaf = 0;

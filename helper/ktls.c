@@ -10,7 +10,7 @@
 
 /* What a record holds at least, for the count: one is closed early where the socket's buffer is short, or
  * after 17 pieces. Some four times too many, of full ones. */
-enum { RECORD_MIN = 4096 };
+enum { RECORD_MIN = 4096, RECORDS_SPLICED = 4 /* of one call's pieces, be they as small as they may */ };
 
 union crypto {
     struct tls_crypto_info info;
@@ -90,7 +90,7 @@ int ktls_start(int fd, gnutls_session_t session)
 
 static ssize_t broken_unless_again(ssize_t n)
 {
-    return n < 0 && n != -EAGAIN ? -EPROTO : n;
+    return n < 0 && n != -EAGAIN && n != -ENOMEM ? -EPROTO : n;
 }
 
 ssize_t ktls_recv(struct carrier *carrier, struct ring *ring, size_t max)
@@ -99,7 +99,7 @@ ssize_t ktls_recv(struct carrier *carrier, struct ring *ring, size_t max)
     ssize_t n = carrier_socket_recv(carrier, ring, max);
 
     /* Before Linux 6.4 a poll says so of a part of a record, too. */
-    carrier->stalled = n == -EAGAIN && polled;
+    carrier->stalled = n == -EAGAIN && polled && !ring->pipe_full;
     carrier->polled = false;
     return broken_unless_again(n);
 }
@@ -112,7 +112,7 @@ ssize_t ktls_send(struct carrier *carrier, struct ring *ring)
         return -EPROTO;
     n = carrier_socket_send(carrier, ring);
     if (n > 0)
-        carrier->records += (uint64_t)n / RECORD_MIN + 1;
-    carrier->blocked = n == -EAGAIN;
+        carrier->records += (uint64_t)n / RECORD_MIN + (ring->pipe >= 0 ? RECORDS_SPLICED : 1);
+    carrier->blocked = n == -EAGAIN && !ring->keep_full;
     return broken_unless_again(n);
 }

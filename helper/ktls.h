@@ -28,6 +28,10 @@ int ktls_start(int fd, gnutls_session_t session);
 ssize_t ktls_recv(struct carrier *carrier, struct ring *ring, size_t max);
 ssize_t ktls_send(struct carrier *carrier, struct ring *ring);
 
+/* Bytes that a pipe must hold, empty, to take a record in whatever pieces: 32 slots, where a packet has up
+ * to 18. */
+#define KTLS_PIPE_MIN (128 * 1024)
+
 /* Records that AES-GCM may protect with one key: 2^24.5, RFC 8446, 5.5. The kernel does not change it, so
  * that the connection is lost then, and another takes its place. */
 #define KTLS_RECORDS_MAX ((uint64_t)23726566)

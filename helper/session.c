@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "ktls.h"
 
 enum { POOL_BLOCKS = 48 }; /* free blocks that are kept: a full window and what the return path holds */
 
@@ -129,7 +130,8 @@ static void on_pipe(struct session *session, const struct message_pipe *m, int f
         return;
     if (session->role == ROLE_INCOMING) {
         _cleanup_(worker_unlockp) struct worker *locked = channel ? channel_lock(channel) : NULL;
-        if (channel && channel->in.ring.pipe < 0)
+        if (channel && channel->in.ring.pipe < 0 &&
+            (session->security == SECURITY_PLAIN || size >= KTLS_PIPE_MIN))
             flow_use_pipe(&channel->in, fd_steal(&owned), (size_t)size, NULL);
     } else if (m->use == PIPE_KEEP) {
         if (keep_add(&session->next_keep, fd) >= 0)
