@@ -346,7 +346,11 @@ def test_frame_after_a_resume(workdir: Path, frames: str) -> None:
 
 
 def test_flood_of_resumes(workdir: Path) -> None:
-    """Hundreds at once, each silent after its preamble: the right one gets through all the same."""
+    """Hundreds at once, each silent after its preamble: the right one gets through all the same.
+
+    A helper that does not keep up with them loses the newest, which may be the right one: it dials again, as a source
+    does.
+    """
     with Scene(workdir) as scene:
         cast = Cast(scene)
         cast.lose()
@@ -356,8 +360,13 @@ def test_flood_of_resumes(workdir: Path) -> None:
             sock.sendall(preamble(cast.ticket.id, RESUME if i % 2 else CHANNEL))
             flood.append(sock)
         begin = time.monotonic()
-        cast.resume()
-        assert time.monotonic() - begin < 2
+        while True:
+            try:
+                cast.resume()
+                break
+            except ConnectionError:
+                time.sleep(0.2)
+            assert time.monotonic() - begin < 2
         for sock in flood:
             sock.close()
         cast.goes_on()
