@@ -83,8 +83,10 @@ __attribute__((visibility("default"))) const char *__asan_default_options(void)
 
 /* What the sanitizers' runtime needs besides, in builds for tests. */
 static const int sanitizer_calls[] = {
-    SYSCALL(sigaltstack), SYSCALL(rt_sigaction),    SYSCALL(rt_sigprocmask), SYSCALL(sched_yield),
-    SYSCALL(tgkill),      SYSCALL(clock_nanosleep), SYSCALL(nanosleep),      SYSCALL(gettimeofday),
+    SYSCALL(sigaltstack),     SYSCALL(rt_sigaction), SYSCALL(sched_yield),  SYSCALL(tgkill),
+#if defined(__SANITIZE_THREAD__)
+    SYSCALL(clock_nanosleep), SYSCALL(nanosleep),    SYSCALL(gettimeofday),
+#endif
 };
 #endif
 
