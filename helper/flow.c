@@ -120,7 +120,7 @@ static size_t flow_demand(struct flow *flow, uint64_t now)
     if (!flow->from->readable && !flow->from->ops->holds_input(flow->from))
         return 0;
     if (flow->pacer) {
-        allowed = pacer_allows_flow(flow->pacer, &flow->share, now);
+        allowed = pacer_allows(flow->pacer, &flow->share, now);
         max = allowed < max ? allowed : max;
     }
     return max;
@@ -151,7 +151,7 @@ static enum flow_verdict pump_in(struct flow *flow, uint64_t now, size_t most, s
     else if (flow->ring.pipe < 0 && (size_t)*ret_moved < max && (size_t)*ret_moved < CARRIER_BATCH / 2)
         flow->from->readable = false;
     if (flow->pacer && *ret_moved > 0)
-        pacer_take_flow(flow->pacer, &flow->share, (size_t)*ret_moved);
+        pacer_take(flow->pacer, &flow->share, (size_t)*ret_moved);
     return FLOW_OK;
 }
 

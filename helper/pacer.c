@@ -64,12 +64,6 @@ static size_t allows(struct pacer *pacer, uint64_t now)
     return pacer->tokens > 0 ? (size_t)pacer->tokens : 0;
 }
 
-static void take(struct pacer *pacer, size_t n)
-{
-    if (pacer->rate != 0)
-        pacer->tokens -= (int64_t)n;
-}
-
 static bool is_open(const struct pacer *pacer)
 {
     return pacer->rate == 0 || pacer->tokens > 0;
@@ -78,18 +72,6 @@ static bool is_open(const struct pacer *pacer)
 static uint64_t left_of(const struct pacer *pacer, const struct pacer_share *share)
 {
     return share->round == pacer->round ? share->left : pacer->share;
-}
-
-size_t pacer_allows(struct pacer *pacer, uint64_t now)
-{
-    size_t n;
-
-    if (is_unlimited(pacer))
-        return SIZE_MAX;
-    pthread_mutex_lock(&pacer->lock);
-    n = allows(pacer, now);
-    pthread_mutex_unlock(&pacer->lock);
-    return n;
 }
 
 void pacer_next_round(struct pacer *pacer, uint64_t now, uint32_t n_flows)
@@ -103,16 +85,7 @@ void pacer_next_round(struct pacer *pacer, uint64_t now, uint32_t n_flows)
     pthread_mutex_unlock(&pacer->lock);
 }
 
-void pacer_take(struct pacer *pacer, size_t n)
-{
-    if (is_unlimited(pacer))
-        return;
-    pthread_mutex_lock(&pacer->lock);
-    take(pacer, n);
-    pthread_mutex_unlock(&pacer->lock);
-}
-
-size_t pacer_allows_flow(struct pacer *pacer, const struct pacer_share *share, uint64_t now)
+size_t pacer_allows(struct pacer *pacer, const struct pacer_share *share, uint64_t now)
 {
     size_t n;
 
@@ -126,14 +99,14 @@ size_t pacer_allows_flow(struct pacer *pacer, const struct pacer_share *share, u
     return n;
 }
 
-void pacer_take_flow(struct pacer *pacer, struct pacer_share *share, size_t n)
+void pacer_take(struct pacer *pacer, struct pacer_share *share, size_t n)
 {
     uint64_t left;
 
     if (is_unlimited(pacer))
         return;
     pthread_mutex_lock(&pacer->lock);
-    take(pacer, n);
+    pacer->tokens -= (int64_t)n;
     left = left_of(pacer, share);
     *share = (struct pacer_share){.round = pacer->round, .left = left - (n < left ? n : left)};
     pthread_mutex_unlock(&pacer->lock);
@@ -147,16 +120,6 @@ bool pacer_holds_back(struct pacer *pacer, const struct pacer_share *share)
         return false;
     pthread_mutex_lock(&pacer->lock);
     r = pacer->rate != 0 && (!is_open(pacer) || left_of(pacer, share) == 0);
-    pthread_mutex_unlock(&pacer->lock);
-    return r;
-}
-
-bool pacer_open(struct pacer *pacer)
-{
-    bool r;
-
-    pthread_mutex_lock(&pacer->lock);
-    r = is_open(pacer);
     pthread_mutex_unlock(&pacer->lock);
     return r;
 }

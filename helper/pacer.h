@@ -39,20 +39,13 @@ void pacer_set(struct pacer *pacer, uint64_t rate, uint64_t now);
 /* A new round: every one of so many flows may take its share again. For the timer that wakes them all. */
 void pacer_next_round(struct pacer *pacer, uint64_t now, uint32_t n_flows);
 
-/* Fills the bucket and says how many bytes may be taken now. */
-size_t pacer_allows(struct pacer *pacer, uint64_t now);
+/* Fills the bucket and says how many bytes the flow may take now: no more than its share of this round. */
+size_t pacer_allows(struct pacer *pacer, const struct pacer_share *share, uint64_t now);
 
-void pacer_take(struct pacer *pacer, size_t n);
-
-/* The same for one of the flows: no more than its share of this round. */
-size_t pacer_allows_flow(struct pacer *pacer, const struct pacer_share *share, uint64_t now);
-void pacer_take_flow(struct pacer *pacer, struct pacer_share *share, size_t n);
+void pacer_take(struct pacer *pacer, struct pacer_share *share, size_t n);
 
 /* Whether the flow may take nothing now, by the last filling. */
 bool pacer_holds_back(struct pacer *pacer, const struct pacer_share *share);
-
-/* Whether anything may be taken, by the last filling. */
-bool pacer_open(struct pacer *pacer);
 
 /* µs from the last filling until it is worth trying again; 0 when it is open. */
 uint64_t pacer_wait_usec(struct pacer *pacer);
