@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/message.h"
 
 enum { BACKLOG = 512 };
 
@@ -110,6 +111,8 @@ static const char *parse_unix(const char *text, struct endpoint *ret)
         return "the path is not absolute";
     if (strlen(text) >= sizeof(a.un.sun_path))
         return "the path is longer than 107 bytes";
+    if (!message_text_ok(text, strlen(text) + 1))
+        return "the path is not printable";
     strcpy(a.un.sun_path, text);
     ret->address = a.storage;
     ret->size = sizeof(a.un);

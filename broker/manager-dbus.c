@@ -24,7 +24,7 @@ static int check_vm(const char *vm, sd_bus_error *error)
     if (n > VM_MAX)
         return error_invalid(error, "The VM's name has %zu bytes; %d are allowed.", n, VM_MAX);
     if (!message_text_ok(vm, n + 1))
-        return error_invalid(error, "The VM's name holds control characters or is not UTF-8.");
+        return error_invalid(error, "The VM's name holds control or format characters, or is not UTF-8.");
     return 0;
 }
 

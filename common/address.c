@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include "message.h"
+
 static void format_inet6(const struct sockaddr_in6 *in6, char ret[static ADDRESS_TEXT_MAX])
 {
     char host[INET6_ADDRSTRLEN] = "?";
@@ -34,7 +36,7 @@ void address_format(const struct sockaddr_storage *address, socklen_t size, char
         struct sockaddr_un un;
         struct sockaddr_vm vm;
     } u = {.storage = *address};
-    char host[INET_ADDRSTRLEN] = "?";
+    char host[INET_ADDRSTRLEN] = "?", text[ADDRESS_TEXT_MAX];
     size_t path;
 
     switch (address->ss_family) {
@@ -48,7 +50,8 @@ void address_format(const struct sockaddr_storage *address, socklen_t size, char
     case AF_UNIX:
         path =
             size > offsetof(struct sockaddr_un, sun_path) ? size - offsetof(struct sockaddr_un, sun_path) : 0;
-        snprintf(ret, ADDRESS_TEXT_MAX, "unix:%.*s", (int)strnlen(u.un.sun_path, path), u.un.sun_path);
+        snprintf(text, sizeof(text), "unix:%.*s", (int)strnlen(u.un.sun_path, path), u.un.sun_path);
+        message_text_set(ret, ADDRESS_TEXT_MAX, text); /* the peer chooses what its own end is bound to */
         break;
     case AF_VSOCK:
         snprintf(ret, ADDRESS_TEXT_MAX, "vsock:%u:%u", u.vm.svm_cid, u.vm.svm_port);

@@ -9,7 +9,8 @@
 
 #define ADDRESS_TEXT_MAX 128 /* bytes, the NUL included; holds any of them */
 
-/* Writes the address; "unknown" for a family that is none of ours, "unix:" for an unnamed UNIX socket. */
+/* Writes the address, printable (message_text_ok()); "unknown" for a family that is none of ours, "unix:" for
+ * an unnamed UNIX socket. */
 void address_format(const struct sockaddr_storage *address, socklen_t size,
                     char ret[static ADDRESS_TEXT_MAX]);
 

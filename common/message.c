@@ -136,17 +136,42 @@ int message_peek(int sock, enum message_direction direction, unsigned phase, uni
 }
 
 /*
- * The length in bytes of the printable character at s, of which left bytes may be read; 0 where there is
- * none: a control character (C0, DEL, C1) or what is not UTF-8 (RFC 3629).
+ * Characters without a glyph that change how the text around them is read: its direction, its lines, or where
+ * a word ends. U+200C and U+200D are not among them: scripts and emoji need these two.
  */
-static size_t printable_length(const unsigned char *s, size_t left)
+static bool is_format_control(uint32_t code)
+{
+    static const struct {
+        uint32_t first, last;
+    } ranges[] = {
+        {0x061c, 0x061c}, /* Arabic letter mark */
+        {0x200b, 0x200b}, /* zero width space */
+        {0x200e, 0x200f}, /* left-to-right and right-to-left mark */
+        {0x2028, 0x202e}, /* line and paragraph separator, bidi embeddings and overrides */
+        {0x2060, 0x206f}, /* word joiner, invisible operators, bidi isolates, deprecated ones */
+        {0xfeff, 0xfeff}, /* zero width no-break space */
+        {0xfff9, 0xfffb}, /* interlinear annotation */
+    };
+
+    for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)
+        if (code >= ranges[i].first && code <= ranges[i].last)
+            return true;
+    return false;
+}
+
+/*
+ * The length in bytes of the character at s, of which left bytes may be read, and its number; 0 where there
+ * is none: what is not UTF-8 (RFC 3629).
+ */
+static size_t character_length(const unsigned char *s, size_t left, uint32_t *ret)
 {
     uint32_t code;
     size_t n;
 
-    if (s[0] < 0x80)
-        return s[0] >= 0x20 && s[0] != 0x7f;
-    if ((s[0] & 0xe0) == 0xc0) {
+    if (s[0] < 0x80) {
+        n = 1;
+        code = s[0];
+    } else if ((s[0] & 0xe0) == 0xc0) {
         n = 2;
         code = s[0] & 0x1fU;
     } else if ((s[0] & 0xf0) == 0xe0) {
@@ -165,10 +190,20 @@ static size_t printable_length(const unsigned char *s, size_t left)
             return 0;
         code = (code << 6) | (s[i] & 0x3fU);
     }
-    if ((n == 2 && code < 0xa0) || (n == 3 && code < 0x800) || (n == 4 && code < 0x10000) ||
+    if ((n == 2 && code < 0x80) || (n == 3 && code < 0x800) || (n == 4 && code < 0x10000) ||
         code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
         return 0;
+    *ret = code;
     return n;
+}
+
+/* The same for a printable character; 0 for a control character (C0, DEL, C1, format) as well. */
+static size_t printable_length(const unsigned char *s, size_t left)
+{
+    uint32_t code = 0;
+    size_t n = character_length(s, left, &code);
+
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || is_format_control(code) ? 0 : n;
 }
 
 bool message_text_ok(const char *text, size_t size)
@@ -195,18 +230,20 @@ void message_text_set(char *field, size_t size, const char *text)
 
     memset(field, 0, size);
     while (left > 0) {
+        uint32_t code;
         size_t n = printable_length(s, left);
-        size_t take = n > 0 ? n : 1;
+        size_t skip = n > 0 ? n : character_length(s, left, &code);
 
-        if (out + take >= size)
+        if (out + (n > 0 ? n : 1) >= size)
             break;
         if (n > 0)
             memcpy(field + out, s, n);
         else
             field[out] = '?';
-        out += take;
-        s += take;
-        left -= take;
+        skip = skip > 0 ? skip : 1;
+        out += n > 0 ? n : 1;
+        s += skip;
+        left -= skip;
     }
 }
 

@@ -288,11 +288,17 @@ int message_recv(int sock, enum message_direction direction, unsigned phase, uni
 int message_peek_type(int sock, uint32_t *ret_type);
 int message_peek(int sock, enum message_direction direction, unsigned phase, union message *ret);
 
-/* Whether a text field is terminated within its size and holds only printable UTF-8. */
+/*
+ * Whether a text field is terminated within its size and holds only printable UTF-8: no control characters
+ * (C0, DEL, C1), line separators, or format controls such as those that turn the direction of the text.
+ */
 bool message_text_ok(const char *text, size_t size);
 
-/* Copies a text into a field: cut at the end of a character where it is too long, '?' for what is not
- * printable. */
+/*
+ * Copies a text into a field: cut at the end of a character where it is too long, with a '?' for each
+ * character that is not printable and for each byte that is not UTF-8. The one function that cleans texts
+ * from outside; the result is never longer than the text.
+ */
 void message_text_set(char *field, size_t size, const char *text);
 
 /* A stream's name: 1…31 of a-z, 0-9, '-', and a letter first. */

@@ -123,11 +123,24 @@ TEST(test_of_peer)
     close(listener);
 }
 
+TEST(test_unix_is_printable)
+{
+    union any_address a = {.un = {.sun_family = AF_UNIX}};
+
+    strcpy(a.un.sun_path, "x\nvmferryd: done.\x1b[2J\xc2\x9b\xff\xe2\x80\xaez");
+    expect(&a, sizeof(a.un), "unix:x?vmferryd: done.?[2J???z");
+    /* All bytes that a path can have, each of them bad. */
+    memset(a.un.sun_path, 0xff, sizeof(a.un.sun_path));
+    char text[ADDRESS_TEXT_MAX];
+    address_format(&a.storage, sizeof(a.un), text);
+    assert_int_equal(strlen(text), 5 + sizeof(a.un.sun_path));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(test_ipv4),  CASE(test_ipv6),    CASE(test_ipv6_scope), CASE(test_unix),
-        CASE(test_vsock), CASE(test_unknown), CASE(test_of_peer),
+        CASE(test_vsock), CASE(test_unknown), CASE(test_of_peer),    CASE(test_unix_is_printable),
     };
 
     return cmocka_run_group_tests_name("address", tests, NULL, NULL);

@@ -417,10 +417,22 @@ TEST(test_fd_pass)
 
 TEST(test_text_ok)
 {
-    static const char *const good[] = {"", "a", "Grüße 日本 😀", "\xc2\xa0", "\xf4\x8f\xbf\xbf", "~ "};
-    static const char *const bad[] = {"\n",       "a\x1b", "\x7f",     "\xc2\x80",     "\xc2\x9f",
-                                      "\xff",     "\xc3",  "\xc0\xaf", "\xed\xbf\xbf", "\xf4\x90\x80\x80",
-                                      "\xe2\x82", "a\xc3("};
+    static const char *const good[] = {"",
+                                       "a",
+                                       "Grüße 日本 😀",
+                                       "\xc2\xa0",
+                                       "\xf4\x8f\xbf\xbf",
+                                       "~ ",
+                                       "\xe2\x80\x8d",
+                                       "\xe2\x80\x90",
+                                       "\xe2\x80\xaf",
+                                       "\xef\xbf\xbc"};
+    static const char *const bad[] = {
+        "\n", "a\x1b", "\x7f", "\xc2\x80", "\xc2\x9f", "\xff", "\xc3", "\xc0\xaf", "\xed\xbf\xbf",
+        "\xf4\x90\x80\x80", "\xe2\x82", "a\xc3(", "\xc1\xbf",
+        /* U+061C, 200B, 200E, 200F, 2028, 2029, 202A, 202E, 2066, 2069, FEFF */
+        "\xd8\x9c", "\xe2\x80\x8b", "\xe2\x80\x8e", "\xe2\x80\x8f", "\xe2\x80\xa8", "\xe2\x80\xa9",
+        "\xe2\x80\xaa", "\xe2\x80\xae", "\xe2\x81\xa6", "\xe2\x81\xa9", "\xef\xbb\xbf"};
     char field[4] = {'a', 'b', 'c', 'd'};
 
     for (size_t i = 0; i < ELEMENTS(good); i++)
@@ -453,6 +465,9 @@ TEST(test_text_set)
     assert_string_equal(field, "a?b??");
     message_text_set(field, sizeof(field), "\xe2\x82");
     assert_string_equal(field, "??");
+    /* One '?' for a character, be it of two or three bytes. */
+    message_text_set(field, sizeof(field), "a\xc2\x9b\xe2\x80\xae\xd8\x9c\xe2\x80\xa8z");
+    assert_string_equal(field, "a????z");
     message_text_set(field, sizeof(field), "");
     for (size_t i = 0; i < sizeof(field); i++)
         assert_int_equal(field[i], 0); /* no old bytes cross to the other process */
