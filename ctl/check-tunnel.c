@@ -158,7 +158,7 @@ static void check_clock(struct trial *trial)
         return;
     /* The source's object was made later, but not by more than passed here. */
     skew = (int64_t)(record_number(here, "StartedUsec") - record_number(there, "StartedUsec"));
-    off = skew < 0 ? (uint64_t)-skew : skew > between ? (uint64_t)(skew - between) : 0;
+    off = skew < 0 ? -(uint64_t)skew : skew > between ? (uint64_t)(skew - between) : 0;
     format_time(off, text);
     if (off < SKEW_WARN)
         check_found(trial->check, VERDICT_OK, "clock", NULL, "The hosts' clocks agree.");

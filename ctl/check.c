@@ -15,16 +15,17 @@ static const char *const verdicts[] = {"ok", "warn", "FAIL"};
 void check_found(struct check *check, enum verdict verdict, const char *name, const char *remedy,
                  const char *format, ...)
 {
-    _cleanup_free_ char *text = NULL;
+    _cleanup_free_ char *raw = NULL, *text = NULL;
     json_object *finding = json_object_new_object();
     va_list args;
     int r;
 
     va_start(args, format);
-    r = vasprintf(&text, format, args);
+    r = vasprintf(&raw, format, args);
     va_end(args);
     if (r < 0)
-        text = NULL;
+        raw = NULL;
+    text = raw ? record_clean(raw) : NULL;
     check->failed = check->failed || verdict == VERDICT_FAIL;
     json_object_object_add(finding, "Name", json_object_new_string(name));
     json_object_object_add(finding, "Verdict", json_object_new_string(verdicts[verdict]));
@@ -58,14 +59,21 @@ static bool is_loopback(const char *endpoint)
     return strncmp(endpoint, "tcp:127.", 8) == 0 || strncmp(endpoint, "tcp:[::1]", 9) == 0;
 }
 
+static const char *endpoint_at(json_object *list, size_t i)
+{
+    json_object *one = list ? json_object_array_get_idx(list, i) : NULL;
+
+    return json_object_is_type(one, json_type_string) ? json_object_get_string(one) : "";
+}
+
 static void check_endpoints(struct check *check, json_object *broker)
 {
-    json_object *list = NULL;
+    json_object *list = record_list(broker, "Endpoints");
+    const char *first = endpoint_at(list, 0);
     size_t n = 0, near = 0;
 
-    json_object_object_get_ex(broker, "Endpoints", &list);
     for (; list && n < json_object_array_length(list); n++)
-        near += is_loopback(json_object_get_string(json_object_array_get_idx(list, n)));
+        near += is_loopback(endpoint_at(list, n));
     if (n == 0)
         check_found(check, VERDICT_FAIL, "endpoints", "Give vmferryd --listen=tcp:ADDRESS, or use --ssh.",
                     "The broker%s listens nowhere.", check->destination->where);
@@ -75,8 +83,7 @@ static void check_endpoints(struct check *check, json_object *broker)
                     check->destination->where);
     else
         check_found(check, VERDICT_OK, "endpoints", NULL, "Peers reach the broker%s at %s%s.",
-                    check->destination->where, json_object_get_string(json_object_array_get_idx(list, 0)),
-                    n > 1 ? " and others" : "");
+                    check->destination->where, first, n > 1 ? " and others" : "");
 }
 
 static bool check_broker(struct check *check, struct side *side, json_object **ret)

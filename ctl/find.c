@@ -7,14 +7,15 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/message.h"
 
 static bool finished(const struct found *found)
 {
     return strcmp(found->state, "finished") == 0;
 }
 
-/* Copies what fits: all that a broker sends does. */
-#define COPY(to, from) snprintf(to, sizeof(to), "%s", from)
+/* Copies what fits, and all that a broker sends does; printable, for the broker may be hostile. */
+#define COPY(to, from) message_text_set(to, sizeof(to), from)
 
 static int read_all(sd_bus_message *m, struct found **ret, size_t *ret_n)
 {

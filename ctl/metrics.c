@@ -37,13 +37,14 @@ static const struct metric metrics[] = {
      "FinishedUsec", 1e-6},
 };
 
+/* As OpenMetrics wants a label's value escaped. */
 static void print_label(FILE *file, const char *name, const char *value, bool last)
 {
     fprintf(file, "%s=\"", name);
     for (; *value; value++) {
-        if (*value == '\\' || *value == '"')
+        if (*value == '\\' || *value == '"' || *value == '\n')
             fputc('\\', file);
-        fputc(*value, file);
+        fputc(*value == '\n' ? 'n' : *value, file);
     }
     fputs(last ? "\"" : "\",", file);
 }

@@ -49,14 +49,14 @@ static void shorten(char *text, size_t columns)
 static void write_pieces(const struct progress *p, char pieces[static PIECES][PIECE_MAX])
 {
     char size[UNITS_TEXT_MAX];
-    int percent = (int)(p->fraction * 100);
+    int percent = p->fraction >= 0 && p->fraction < 1 ? (int)(p->fraction * 100) : 99;
 
     snprintf(pieces[VM], PIECE_MAX - 4, "%s", p->vm);
     snprintf(pieces[PHASE], PIECE_MAX - 4, "%s", p->phase);
     if (p->done)
         snprintf(pieces[PERCENT], PIECE_MAX, "100 %%");
     else if (p->fraction >= 0)
-        snprintf(pieces[PERCENT], PIECE_MAX, "%d %%", percent > 99 ? 99 : percent);
+        snprintf(pieces[PERCENT], PIECE_MAX, "%d %%", percent);
     format_size(p->bytes, size);
     snprintf(pieces[BYTES], PIECE_MAX, "%s", size);
     format_size(p->rate, size);

@@ -13,11 +13,11 @@ static void print_json(const struct ctl *ctl, const struct tunnel *tunnel, const
 {
     _cleanup_json_ json_object *object = json_object_new_object();
 
-    json_object_object_add(object, "Id", json_object_new_string(tunnel_id(tunnel)));
-    json_object_object_add(object, "Vm", json_object_new_string(tunnel->vm));
-    json_object_object_add(object, "Path", json_object_new_string(tunnel->path));
-    json_object_object_add(object, "Socket", json_object_new_string(tunnel->socket));
-    json_object_object_add(object, "Ticket", ticket ? json_object_new_string(ticket) : NULL);
+    json_object_object_add(object, "Id", record_string(tunnel_id(tunnel)));
+    json_object_object_add(object, "Vm", record_string(tunnel->vm));
+    json_object_object_add(object, "Path", record_string(tunnel->path));
+    json_object_object_add(object, "Socket", record_string(tunnel->socket));
+    json_object_object_add(object, "Ticket", ticket ? record_string(ticket) : NULL);
     record_print_json(ctl, object);
 }
 

@@ -2,10 +2,30 @@
 #include "record.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/message.h"
+
+char *record_clean(const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *clean = malloc(size);
+
+    if (clean)
+        message_text_set(clean, size, text);
+    return clean;
+}
+
+json_object *record_string(const char *text)
+{
+    _cleanup_free_ char *clean = record_clean(text);
+
+    return clean ? json_object_new_string(clean) : NULL;
+}
 
 static int read_basic(sd_bus_message *m, char type, json_object **ret)
 {
@@ -29,7 +49,7 @@ static int read_basic(sd_bus_message *m, char type, json_object **ret)
     case 's':
     case 'o':
     case 'g':
-        *ret = json_object_new_string(v.s);
+        *ret = record_string(v.s);
         break;
     case 'b':
         *ret = json_object_new_boolean(v.b);
@@ -56,7 +76,7 @@ static int read_basic(sd_bus_message *m, char type, json_object **ret)
         *ret = json_object_new_uint64(v.t);
         break;
     case 'd':
-        *ret = json_object_new_double(v.d);
+        *ret = json_object_new_double(isfinite(v.d) ? v.d : -1); /* JSON has no other */
         break;
     default:
         return -ENOTSUP;
@@ -73,6 +93,7 @@ static int read_container(sd_bus_message *m, char type, const char *contents, js
 
     while (r >= 0) {
         _cleanup_json_ json_object *value = NULL;
+        _cleanup_free_ char *clean = NULL;
         const char *key;
 
         r = sd_bus_message_at_end(m, false);
@@ -89,8 +110,10 @@ static int read_container(sd_bus_message *m, char type, const char *contents, js
             r = sd_bus_message_read(m, "s", &key);
         if (r >= 0)
             r = record_of_message(m, &value);
+        if (r >= 0 && !(clean = record_clean(key)))
+            r = -ENOMEM;
         if (r >= 0)
-            json_object_object_add(object, key, json_object_get(value));
+            json_object_object_add(object, clean, json_object_get(value));
         if (r >= 0)
             r = sd_bus_message_exit_container(m);
     }
@@ -124,12 +147,9 @@ int record_of_message(sd_bus_message *m, json_object **ret)
 static void name_channels(json_object *record)
 {
     static const char *const names[] = {"Stream", "Number", "Sent", "Received", "State"};
-    json_object *channels, *channel;
+    json_object *channels = record_list(record, "Channels"), *channel;
 
-    if (!json_object_object_get_ex(record, "Channels", &channels) ||
-        !json_object_is_type(channels, json_type_array))
-        return;
-    for (size_t i = 0; i < json_object_array_length(channels); i++) {
+    for (size_t i = 0; channels && i < json_object_array_length(channels); i++) {
         json_object *tuple = json_object_array_get_idx(channels, i);
 
         if (!json_object_is_type(tuple, json_type_array) || json_object_array_length(tuple) != 5)
@@ -141,10 +161,20 @@ static void name_channels(json_object *record)
     }
 }
 
+/* Progress: 0 to 1, or -1 for all that a broker must not say. */
+static void bound_progress(json_object *record)
+{
+    double progress = record_real(record, "Progress");
+
+    if (json_object_object_get_ex(record, "Progress", NULL) && (progress < 0 || progress > 1))
+        json_object_object_add(record, "Progress", json_object_new_double(-1));
+}
+
 int record_read(struct side *side, const char *path, const char *interface, json_object **ret,
                 struct trouble *trouble)
 {
     _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+    _cleanup_json_ json_object *record = NULL;
     char doing[256];
     int r;
 
@@ -152,45 +182,60 @@ int record_read(struct side *side, const char *path, const char *interface, json
     if (side_call(side, path, "org.freedesktop.DBus.Properties", "GetAll", &reply, trouble, doing, "s",
                   interface) < 0)
         return -1;
-    r = record_of_message(reply, ret);
+    r = record_of_message(reply, &record);
+    if (r >= 0 && !json_object_is_type(record, json_type_object))
+        r = -EBADMSG;
     if (r < 0)
         return trouble_set(trouble, STATUS_FAILED, "%s: the answer cannot be understood (%s).", doing,
                            strerror(-r));
-    name_channels(*ret);
+    name_channels(record);
+    bound_progress(record);
+    *ret = json_object_get(record);
     return 0;
+}
+
+/* The member of this name and type; NULL where there is none. */
+static json_object *member(json_object *record, const char *name, json_type type)
+{
+    json_object *value;
+
+    return json_object_object_get_ex(record, name, &value) && json_object_is_type(value, type) ? value : NULL;
 }
 
 const char *record_text(json_object *record, const char *name)
 {
-    json_object *value;
+    json_object *value = member(record, name, json_type_string);
 
-    return json_object_object_get_ex(record, name, &value) && json_object_is_type(value, json_type_string)
-               ? json_object_get_string(value)
-               : "";
+    return value ? json_object_get_string(value) : "";
 }
 
 uint64_t record_number(json_object *record, const char *name)
 {
-    json_object *value;
+    json_object *value = member(record, name, json_type_int);
 
-    return json_object_object_get_ex(record, name, &value) ? json_object_get_uint64(value) : 0;
+    return value ? json_object_get_uint64(value) : 0;
 }
 
 double record_real(json_object *record, const char *name)
 {
-    json_object *value;
+    json_object *value = member(record, name, json_type_double);
 
-    return json_object_object_get_ex(record, name, &value) ? json_object_get_double(value) : 0;
+    return value ? json_object_get_double(value) : (double)record_number(record, name);
+}
+
+json_object *record_list(json_object *record, const char *name)
+{
+    return member(record, name, json_type_array);
+}
+
+json_object *record_object(json_object *record, const char *name)
+{
+    return member(record, name, json_type_object);
 }
 
 const char *record_socket(json_object *record, const char *stream)
 {
-    json_object *sockets;
-
-    return json_object_object_get_ex(record, "Sockets", &sockets) &&
-                   json_object_is_type(sockets, json_type_object)
-               ? record_text(sockets, stream)
-               : "";
+    return record_text(record_object(record, "Sockets"), stream);
 }
 
 void record_print_json(const struct ctl *ctl, json_object *object)

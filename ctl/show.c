@@ -20,12 +20,12 @@ static void list_json(const struct ctl *ctl, const struct found *found, size_t n
     for (size_t i = 0; i < n; i++) {
         json_object *one = json_object_new_object();
 
-        json_object_object_add(one, "Id", json_object_new_string(found[i].id));
-        json_object_object_add(one, "Vm", json_object_new_string(found[i].vm));
-        json_object_object_add(one, "Role", json_object_new_string(found[i].role));
-        json_object_object_add(one, "State", json_object_new_string(found[i].state));
+        json_object_object_add(one, "Id", record_string(found[i].id));
+        json_object_object_add(one, "Vm", record_string(found[i].vm));
+        json_object_object_add(one, "Role", record_string(found[i].role));
+        json_object_object_add(one, "State", record_string(found[i].state));
         json_object_object_add(one, "OwnerUid", json_object_new_int64(found[i].uid));
-        json_object_object_add(one, "Path", json_object_new_string(found[i].path));
+        json_object_object_add(one, "Path", record_string(found[i].path));
         json_object_array_add(list, one);
     }
     record_print_json(ctl, list);
@@ -84,7 +84,7 @@ static void print_flat(json_object *value)
             print_flat(inner);
             between = ",";
         }
-    } else {
+    } else if (value) {
         fputs(json_object_get_string(value), stdout);
     }
 }
@@ -146,10 +146,9 @@ static void line_moment(const char *name, uint64_t usec)
 
 static void status_channels(json_object *record)
 {
-    json_object *channels = NULL;
+    json_object *channels = record_list(record, "Channels");
     char sent[UNITS_TEXT_MAX], received[UNITS_TEXT_MAX];
 
-    json_object_object_get_ex(record, "Channels", &channels);
     for (size_t i = 0; channels && i < json_object_array_length(channels); i++) {
         json_object *channel = json_object_array_get_idx(channels, i);
 
@@ -163,7 +162,7 @@ static void status_channels(json_object *record)
 
 static void status_record(json_object *record)
 {
-    json_object *sockets = NULL;
+    json_object *sockets = record_object(record, "Sockets");
     char text[UNITS_TEXT_MAX + 8];
 
     printf("%s %s %s\n", record_text(record, "Vm"), record_text(record, "Role"), record_text(record, "Id"));
@@ -178,10 +177,12 @@ static void status_record(json_object *record)
     line("Security", record_text(record, "Security"));
     line("Peer", record_text(record, "Peer"));
     line("Helper", record_text(record, "HelperUnit"));
-    if (json_object_object_get_ex(record, "Sockets", &sockets)) {
+    if (sockets) {
         json_object_object_foreach(sockets, stream, path)
         {
-            printf("%12s: %s %s\n", "Socket", stream, json_object_get_string(path));
+            printf("%12s: %s ", "Socket", stream);
+            print_flat(path);
+            putchar('\n');
         }
     }
     line_size("Sent", record_number(record, "BytesSent"), "");

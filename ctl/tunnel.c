@@ -92,6 +92,15 @@ static int call(struct side *side, sd_bus_message *m, int appended, sd_bus_messa
     return side_send(side, m, 0, ret, trouble, doing);
 }
 
+/* Of any version. A hostile broker must not get another text to where tickets are printed. */
+static bool is_ticket(const char *text)
+{
+    static const char letters[] = ":-_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+    return strncmp(text, TICKET_PREFIX, strlen(TICKET_PREFIX)) == 0 && strlen(text) < TICKET_MAX &&
+           text[strspn(text, letters)] == '\0';
+}
+
 int tunnel_prepare(struct side *side, const char *vm, const char *owner, struct tunnel *ret,
                    char **ret_ticket, struct trouble *trouble)
 {
@@ -113,6 +122,8 @@ int tunnel_prepare(struct side *side, const char *vm, const char *owner, struct 
     if (r < 0)
         return trouble_set(trouble, STATUS_FAILED, "%s: the answer cannot be understood (%s).", doing,
                            strerror(-r));
+    if (!is_ticket(ticket))
+        return trouble_set(trouble, STATUS_FAILED, "%s: what was to be a ticket is none.", doing);
     *ret_ticket = strdup(ticket);
     if (!*ret_ticket)
         return trouble_no_memory(trouble);

@@ -6,7 +6,8 @@
 #include "record.h"
 #include "side.h"
 
-#define TICKET_MAX 4096 /* bytes, the NUL included */
+#define TICKET_PREFIX "vmferry" /* then the version, a colon, and base64url */
+#define TICKET_MAX    4096      /* bytes, the NUL included */
 
 struct tunnel {
     struct side *side;

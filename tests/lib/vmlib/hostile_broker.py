@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A broker that says whatever it likes, as behind -H HOST: for tests of vmferryctl."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from jeepney import HeaderFields, MessageType, new_error, new_method_return
+from jeepney.bus_messages import message_bus
+
+from .broker import BROKER, NAME, PATH, Bus
+
+ID = "0123456789abcdef"
+OTHER = "fedcba9876543210"
+
+Variant = tuple[str, Any]
+
+
+def variants(text: str, state: str) -> dict[str, Variant]:
+    """A migration's properties with this text wherever a text can stand."""
+    record: dict[str, Variant] = {key: ("s", text) for key in (
+        "Vm", "Role", "Result", "ErrorName", "ErrorMessage", "Peer", "HelperUnit", "Security")}
+    record |= {key: ("t", 1) for key in ("StartedUsec", "FinishedUsec", "BandwidthLimit", "BytesSent", "BytesReceived",
+                                         "Rate", "RoundTripUsec")}
+    record |= {"Id": ("s", ID), "State": ("s", state), "OwnerUid": ("u", 0), "Reconnects": ("u", 0),
+               "Progress": ("d", 0.5), "Sockets": ("a{ss}", {"migrate": f"/x/migrate.sock{text}", text: text}),
+               "Channels": ("a(sutts)", [(text, 1, 1, 1, text)]), f"Key{text}": ("s", text)}
+    return record
+
+
+class HostileBroker:
+    """Serves a bus in a thread. migration and broker are the properties that it tells of itself and of each one."""
+
+    def __init__(self, bus: Bus, uid: int, text: str = "", state: str = "waiting") -> None:
+        self.bus, self.uid, self.text, self.state = bus, uid, text, state
+        self.migration = variants(text, state)
+        self.broker: dict[str, Variant] = {
+            "Version": ("s", text), "Features": ("as", [text]), "Endpoints": ("as", [text]),
+            "MaxMigrations": ("u", 1), "ActiveMigrations": ("u", 1)}
+        self.ticket = f"vmferry1:{text}"
+        self.calls: list[str] = []
+        self._connection = bus.connect()
+        self._connection.send_and_get_reply(message_bus.RequestName(NAME))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def row(self, role: str, id: str = ID, vm: str | None = None) -> tuple[Any, ...]:
+        return (id, self.text if vm is None else vm, role, self.state, self.uid, f"{PATH}/incoming/{id}")
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        return [self.row("incoming"), self.row(self.text, OTHER)]
+
+    def answer(self, message: Any, member: str) -> Any:
+        if member == "ListMigrations":
+            return new_method_return(message, "a(ssssuo)", (self.rows(),))
+        if member == "GetAll":
+            return new_method_return(message, "a{sv}", (self.broker if message.body[0] == BROKER else self.migration,))
+        if member == "PrepareIncoming":
+            return new_method_return(message, "os", (f"{PATH}/incoming/{ID}", self.ticket))
+        if member == "Wait":
+            return new_method_return(message, "s", ("done",))
+        return new_error(message, "org.vmferry.Error.Failed", "s", (self.text,))
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                message = self._connection.receive()
+            except (OSError, EOFError):  # the bus has ended
+                return
+            if message.header.message_type != MessageType.method_call:
+                continue
+            member = message.header.fields[HeaderFields.member]
+            self.calls.append(member)
+            self._connection.send(self.answer(message, member))
+
+    def close(self) -> None:
+        """To be called when the bus has ended."""
+        self._thread.join(10)
+        self._connection.close()
+
