@@ -172,6 +172,14 @@ static bool read_one(struct helper_link *link)
         return false;
     if (r == -ECONNRESET)
         r = 0; /* its exit says why */
+    if (r == -EMFILE && m.header.type == MESSAGE_ARRIVED) {
+        /* That connection is closed, and its peer dials again. */
+        if (log_sample(&link->links->n_starved))
+            log_event(LOG_ERR, NULL, NULL,
+                      "A connection was closed, for the broker cannot have one more open file "
+                      "(RLIMIT_NOFILE). Raise LimitNOFILE= of its unit.");
+        return true;
+    }
     if (r <= 0) {
         if (r < 0) {
             snprintf(link->why, sizeof(link->why), "sent a message that is not permitted (%s)",

@@ -99,7 +99,8 @@ ssize_t fd_pass_recv(int sock, int flags, void *data, size_t size, int ret_fds[s
         for (size_t i = 0; i < *ret_n_fds; i++)
             close(ret_fds[i]);
         *ret_n_fds = 0;
-        return -EBADMSG;
+        /* There was room for more FDs: it is this process that can have no more. */
+        return ok && !(mh.msg_flags & MSG_TRUNC) ? -EMFILE : -EBADMSG;
     }
     return n;
 }

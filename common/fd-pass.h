@@ -20,8 +20,9 @@ int fd_pass_send(int sock, const void *data, size_t size, const int *fds, size_t
 /*
  * Receives one datagram, never blocks; flags: 0 or MSG_PEEK. On success returns its size (0 = the other side
  * is gone) and gives the caller the FDs in ret_fds[0..*ret_n_fds). Negative errno: -EAGAIN when there is
- * none; -EBADMSG when it was longer than size, carried more than FD_PASS_MAX FDs or other control data: then
- * what did arrive is closed.
+ * none; -EBADMSG when it was longer than size, carried more than FD_PASS_MAX FDs or other control data;
+ * -EMFILE when this process could not have its FD, for RLIMIT_NOFILE is reached (or a security module forbids
+ * it): then what did arrive is closed.
  */
 ssize_t fd_pass_recv(int sock, int flags, void *data, size_t size, int ret_fds[static FD_PASS_MAX],
                      size_t *ret_n_fds);

@@ -275,8 +275,10 @@ int message_send(int sock, enum message_type type, union message *m, int fd);
 /*
  * Receives one message and holds it against the table: direction, size, number of FDs, phase (one bit of enum
  * message_phase). Returns 1 with *ret filled and *ret_fd the caller's (-1 where it carries none), 0 when the
- * other side is gone, -EAGAIN when there is none, -EBADMSG when it is not what the table says: then
- * nothing is open and the helper must be given up; ret->header.type tells which it was, for the log.
+ * other side is gone, -EAGAIN when there is none, -ECONNRESET when the other side is gone with messages of
+ * ours unread: what it said before is still there. -EBADMSG when it is not what the table says: then nothing
+ * is open and the helper must be given up. -EMFILE when its FD could not be had, as fd_pass_recv(): the
+ * message is gone. In both cases ret->header.type tells which it was, for the log.
  */
 int message_recv(int sock, enum message_direction direction, unsigned phase, union message *ret, int *ret_fd);
 

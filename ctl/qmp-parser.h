@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Bytes of a QMP connection in, JSON objects out. Pure, and bounded: what comes from QEMU is not trusted. */
+/*
+ * Bytes of a QMP connection in, JSON objects out. Pure, and bounded: what comes from QEMU is not trusted. A
+ * number that QEMU prints and JSON does not know (nan, inf), or that no type of C holds, is null.
+ */
 
 #include <json-c/json.h>
 #include <stddef.h>

@@ -7,14 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "qmp-connect.h"
 #include "qmp-parser.h"
 
-#define GREETING_TIMEOUT (5 * SECOND)
-#define COMMAND_TIMEOUT  (30 * SECOND)
+#define COMMAND_TIMEOUT (30 * SECOND)
 
 struct qmp {
     struct ctl *ctl;
@@ -223,67 +222,11 @@ int qmp_execute(struct qmp *qmp, const char *command, json_object *arguments, js
 
 /* ---- Opening it ---- */
 
-static int connect_trouble(const char *path, int error, struct trouble *trouble)
-{
-    switch (error) {
-    case ENOENT:
-        return trouble_set(
-            trouble, STATUS_FAILED,
-            "There is no QMP socket %s. Give the path that QEMU's option -qmp unix:PATH,server=on,wait=off "
-            "names.",
-            path);
-    case ECONNREFUSED:
-        return trouble_set(trouble, STATUS_FAILED, "Nobody listens on the QMP socket %s. Has QEMU ended?",
-                           path);
-    case EACCES:
-    case EPERM:
-        return trouble_set(trouble, STATUS_DENIED,
-                           "The QMP socket %s is not for this user. Run it as root, or as the user of QEMU.",
-                           path);
-    case EAGAIN:
-        return trouble_set(
-            trouble, STATUS_FAILED,
-            "The QMP socket %s is taken: other clients are connected or wait. QEMU serves one at a time; "
-            "give QEMU another -qmp socket for vmferryctl.",
-            path);
-    default:
-        return trouble_set(trouble, STATUS_FAILED, "Cannot connect to the QMP socket %s: %s.", path,
-                           strerror(error));
-    }
-}
-
-int qmp_connect(struct ctl *ctl, const char *path, uid_t *ret_uid, struct trouble *trouble)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    uint64_t end = ctl_now() + GREETING_TIMEOUT;
-    struct ucred creds = {0};
-    socklen_t size = sizeof(creds);
-    _cleanup_fd_ int fd = -1;
-
-    if (strlen(path) >= sizeof(address.sun_path))
-        return trouble_set(trouble, STATUS_USAGE, "The path of the QMP socket, %s, is longer than %zu bytes.",
-                           path, sizeof(address.sun_path) - 1);
-    strcpy(address.sun_path, path);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return connect_trouble(path, errno, trouble);
-    while (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
-        if (errno != EAGAIN || ctl_now() >= end || ctl->interrupts > 0)
-            return connect_trouble(path, errno, trouble);
-        if (ctl_turn(ctl, SECOND / 10, trouble) < 0) /* its queue is full */
-            return -1;
-    }
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &creds, &size) < 0)
-        return connect_trouble(path, errno, trouble);
-    *ret_uid = creds.uid;
-    return fd_steal(&fd);
-}
-
 static int take_greeting(struct qmp *qmp, struct trouble *trouble)
 {
     _cleanup_json_ json_object *greeting = NULL;
     json_object *value, *version;
-    int r = wait_reply(qmp, GREETING_TIMEOUT, trouble);
+    int r = wait_reply(qmp, QMP_GREETING_TIMEOUT, trouble);
 
     if (r < 0)
         return -1;
@@ -292,7 +235,7 @@ static int take_greeting(struct qmp *qmp, struct trouble *trouble)
             trouble, STATUS_FAILED,
             "%s did not greet within %d s: another client has its monitor, or it hangs. QEMU serves one "
             "client a socket; give QEMU another -qmp socket for vmferryctl.",
-            qmp->name, (int)(GREETING_TIMEOUT / SECOND));
+            qmp->name, (int)(QMP_GREETING_TIMEOUT / SECOND));
     if (qmp->lost)
         return trouble_set(trouble, STATUS_FAILED,
                            "%s cannot be used: %s. Is %s the socket of QEMU's option -qmp?", qmp->name,

@@ -38,6 +38,3 @@ static inline void qmp_freep(struct qmp **qmp)
 {
     qmp_free(*qmp);
 }
-
-/* What of this socket can be connected to: an FD, or -1 with a trouble. ret_uid: whose it is. */
-int qmp_connect(struct ctl *ctl, const char *path, uid_t *ret_uid, struct trouble *trouble);

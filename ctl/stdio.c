@@ -8,7 +8,7 @@
 
 #include "bus-socket.h"
 #include "common/cleanup.h"
-#include "qmp.h"
+#include "qmp-connect.h"
 #include "relay.h"
 #include "remote.h"
 #include "stream.h"

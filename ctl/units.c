@@ -117,6 +117,13 @@ void format_time(uint64_t usec, char ret[static UNITS_TEXT_MAX])
         snprintf(ret, UNITS_TEXT_MAX, "%" PRIu64 " h %" PRIu64 " min", seconds / 3600, seconds / 60 % 60);
 }
 
+void format_span(uint64_t from, uint64_t to, char ret[static UNITS_TEXT_MAX])
+{
+    ret[0] = '\0';
+    if (to >= from)
+        format_time(to - from, ret);
+}
+
 void format_moment(uint64_t usec, char ret[static UNITS_TEXT_MAX])
 {
     time_t t = (time_t)(usec / SECOND);

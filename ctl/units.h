@@ -25,5 +25,8 @@ void format_size(uint64_t bytes, char ret[static UNITS_TEXT_MAX]);
 /* "340 ms", "12.5 s", "3 min 20 s", "2 h 5 min". */
 void format_time(uint64_t usec, char ret[static UNITS_TEXT_MAX]);
 
+/* The time between two moments of the wall clock; "" where the clock was set back between them. */
+void format_span(uint64_t from, uint64_t to, char ret[static UNITS_TEXT_MAX]);
+
 /* "2026-11-22 06:40:40 UTC"; "-" for 0. */
 void format_moment(uint64_t usec, char ret[static UNITS_TEXT_MAX]);

@@ -57,12 +57,13 @@ static int pause_for(struct ctl *ctl, uint64_t usec, struct trouble *trouble)
 static void summarize(struct ctl *ctl, json_object *record)
 {
     char sent[UNITS_TEXT_MAX], received[UNITS_TEXT_MAX], took[UNITS_TEXT_MAX];
+    uint64_t started = record_number(record, "StartedUsec"), finished = record_number(record, "FinishedUsec");
 
     format_size(record_number(record, "BytesSent"), sent);
     format_size(record_number(record, "BytesReceived"), received);
-    format_time(record_number(record, "FinishedUsec") - record_number(record, "StartedUsec"), took);
-    ctl_say(ctl, "%s: %s after %s; %s sent, %s received.", record_text(record, "Vm"),
-            record_text(record, "Result"), took, sent, received);
+    format_span(started, finished, took);
+    ctl_say(ctl, "%s: %s%s%s; %s sent, %s received.", record_text(record, "Vm"),
+            record_text(record, "Result"), took[0] ? " after " : "", took, sent, received);
 }
 
 /* Shows one look; whether it was the last one. */

@@ -306,11 +306,12 @@ static void on_message(struct link *link, const union message *m, int fd, void *
     }
 }
 
-static void on_gone(struct link *link, void *userdata)
+static void on_gone(struct link *link, const char *why, void *userdata)
 {
     struct gate *gate = userdata;
 
     (void)link;
+    (void)why;
     sd_event_exit(gate->event, 0);
 }
 

@@ -53,11 +53,12 @@ static void on_start(struct link *link, const union message *m, int fd, void *us
         sd_event_exit(helper->event, r);
 }
 
-static void on_gone_early(struct link *link, void *userdata)
+static void on_gone_early(struct link *link, const char *why, void *userdata)
 {
     struct helper *helper = userdata;
 
     (void)link;
+    (void)why;
     sd_event_exit(helper->event, 0);
 }
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -45,8 +46,34 @@ static void link_gone(struct link *link)
     link->source = sd_event_source_disable_unref(link->source);
     fd_closep(&link->fd);
     waiting_clear(link);
-    link->on_gone(link, link->userdata);
+    link->on_gone(link, NULL, link->userdata);
     leave_if_told(link);
+}
+
+/* Nobody else is there to be told. */
+static void log_to_stderr(const char *text)
+{
+    char line[2 * MESSAGE_TEXT_MAX];
+    int n = snprintf(line, sizeof(line), "vmferry-helper: %s\n", text);
+
+    if (n > 0 && write(STDERR_FILENO, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1) < 0)
+        return;
+}
+
+/* Without the FD of a message the helper cannot do what it was told. */
+static void starved(struct link *link, uint32_t type)
+{
+    char why[MESSAGE_TEXT_MAX];
+
+    snprintf(why, sizeof(why),
+             "The helper cannot have one more open file (that of %s): its limit is %llu, RLIMIT_NOFILE. "
+             "Raise LimitNOFILE= of its unit, or the limit of the broker that starts it.",
+             message_name(type), link->files_max);
+    if (link->phase == PHASE_NEW)
+        log_to_stderr(why);
+    else
+        link_log(link, LOG_ERR, "%s", why);
+    link->on_gone(link, why, link->userdata);
 }
 
 /* Sends what waits; false when the broker is gone. */
@@ -87,8 +114,10 @@ static int on_link(sd_event_source *source, int sock, uint32_t revents, void *us
             link->phase = PHASE_GATE;
         link->on_message(link, &m, fd, link->userdata);
         explicit_bzero(&m, sizeof(m)); /* START_RELAY has the secret in it */
-    } else if (r != -EAGAIN) {
-        if (r < 0)
+    } else if (r == -EMFILE) {
+        starved(link, m.header.type);
+    } else if (r != -EAGAIN && r != -ECONNRESET) { /* after a reset what was said before is still there */
+        if (r == -EBADMSG)
             link_log(link, LOG_ERR, "A message of the broker is not what the table says (%s).",
                      message_name(m.header.type));
         link_gone(link);
@@ -98,7 +127,10 @@ static int on_link(sd_event_source *source, int sock, uint32_t revents, void *us
 
 int link_init(struct link *link, sd_event *event, int fd)
 {
-    *link = (struct link){.event = event, .fd = fd, .phase = PHASE_NEW};
+    struct rlimit files = {0};
+
+    getrlimit(RLIMIT_NOFILE, &files); /* the sandbox permits that no more when it is asked for */
+    *link = (struct link){.event = event, .fd = fd, .phase = PHASE_NEW, .files_max = files.rlim_cur};
     STAILQ_INIT(&link->waiting);
     return sd_event_add_io(event, &link->source, fd, EPOLLIN, on_link, link);
 }
@@ -170,16 +202,6 @@ void link_exit(struct link *link)
     /* Not from here: the caller may yet have something to send. */
     if (sd_event_add_defer(link->event, &link->leave, on_leave, link) < 0)
         sd_event_exit(link->event, 0);
-}
-
-/* Nobody else is there to be told. */
-static void log_to_stderr(const char *text)
-{
-    char line[2 * MESSAGE_TEXT_MAX];
-    int n = snprintf(line, sizeof(line), "vmferry-helper: %s\n", text);
-
-    if (n > 0 && write(STDERR_FILENO, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1) < 0)
-        return;
 }
 
 void link_log(struct link *link, int priority, const char *format, ...)

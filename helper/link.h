@@ -18,8 +18,11 @@ struct waiting;
 
 /* Takes fd. */
 typedef void (*link_message_t)(struct link *link, const union message *m, int fd, void *userdata);
-/* The broker is gone, or said what it may not. */
-typedef void (*link_gone_t)(struct link *link, void *userdata);
+/*
+ * The broker is gone, or said what it may not: why is NULL, and the link is closed. Or this process could not
+ * have the FD of a message: why says so, the link is open, and the broker can be told.
+ */
+typedef void (*link_gone_t)(struct link *link, const char *why, void *userdata);
 
 struct link {
     sd_event *event; /* borrowed */
@@ -31,7 +34,8 @@ struct link {
     void *userdata;
     STAILQ_HEAD(, waiting) waiting; /* what the socket had no room for */
     size_t n_waiting;
-    bool leaving; /* the loop ends when that is sent */
+    bool leaving;                 /* the loop ends when that is sent */
+    unsigned long long files_max; /* RLIMIT_NOFILE */
 };
 
 /* Takes fd on success. 0 or a negative errno. */

@@ -283,13 +283,17 @@ static void on_message(struct link *link, const union message *m, int fd, void *
 }
 
 /* A broker that is gone for good takes only what needs it: channels that are open go on to their end. */
-static void on_gone(struct link *link, void *userdata)
+static void on_gone(struct link *link, const char *why, void *userdata)
 {
     struct session *session = userdata;
 
     (void)link;
     if (session->over)
         return;
+    if (why) {
+        session_end(session, VF_ERROR_HELPER_FAILED, true, "%s", why);
+        return;
+    }
     if (sync_waits(session)) {
         session_end(session, VF_ERROR_HELPER_FAILED, true,
                     "The broker is gone, so that a connection that is needed cannot be made.");
@@ -377,7 +381,7 @@ int session_new(sd_event *event, struct link *link, struct workers *workers,
     if (session->role == ROLE_OUTGOING) {
         session->control_serial = ++session->next_serial;
         if (!sync_need_peer(session, PEER_CONTROL, session->control_serial))
-            on_gone(link, session);
+            on_gone(link, NULL, session);
     }
     *ret = session;
     return 0;

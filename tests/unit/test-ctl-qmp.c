@@ -52,11 +52,52 @@ TEST(test_messages)
     expect("", 0, QMP_MORE);
 }
 
+/* Whole, and in pieces of each size, the text becomes this. */
+static void expect_read(const char *text, const char *want)
+{
+    for (size_t piece = 1; piece <= strlen(text); piece++) {
+        struct qmp_parser *parser = qmp_parser_new();
+        json_object *message = NULL;
+
+        assert_non_null(parser);
+        for (size_t begin = 0; begin < strlen(text) && !message; begin += piece) {
+            size_t at = begin, end = begin + piece < strlen(text) ? begin + piece : strlen(text);
+
+            assert_int_equal(qmp_parser_feed(parser, text, end, &at, &message),
+                             end < strlen(text) ? QMP_MORE : QMP_MESSAGE);
+            assert_int_equal(at, end);
+        }
+        assert_string_equal(json_object_to_json_string_ext(message, JSON_C_TO_STRING_PLAIN), want);
+        json_object_put(message);
+        qmp_parser_free(parser);
+    }
+}
+
+/* What is no number, or one that nothing holds, is missing; the rest of the message is read. */
+TEST(test_numbers)
+{
+    expect_read("{\"a\": nan, \"b\": -nan, \"c\": [inf,-inf], \"d\": 1}",
+                "{\"a\":null,\"b\":null,\"c\":[null,null],\"d\":1}");
+    expect_read("{\"a\": NaN, \"b\": -Infinity }", "{\"a\":null,\"b\":null}");
+    expect_read("{\"a\": [1e999, -1e999, 1e99]}", "{\"a\":[null,null,1e99]}");
+    expect_read("{\"a\": [-99999999999999999999999, 99999999999999999999999]}", "{\"a\":[null,null]}");
+    expect_read("{\"a\": [18446744073709551615, -9223372036854775808, 18446744073709551616]}",
+                "{\"a\":[18446744073709551615,-9223372036854775808,null]}");
+    expect_read(
+        "{\"a\": 1111111111111111111111111111111111111111111111111111111111111111111111111111111111111111}",
+        "{\"a\":null}");
+    expect_read("{\"nan\": \"nan \\\" inf, 1e999\", \"b\": [true, false, null, -0.5, 1]}",
+                "{\"nan\":\"nan \\\" inf, 1e999\",\"b\":[true,false,null,-0.5,1]}");
+}
+
 TEST(test_garbage)
 {
-    static const char *const bad[] = {"[]",           "12",     "\"x\"",        "null",   "}",
-                                      "SSH-2.0",      "{]",     "{\"a\" 1}",    "{a: 1}", "{\"a\": 01x}",
-                                      "{\"a\": tru}", "\x01{}", "{\"a\": 'x'}", "{,}",    "{\"a\": 1,}"};
+    static const char *const bad[] = {
+        "[]",           "12",          "\"x\"",         "null",         "}",
+        "SSH-2.0",      "{]",          "{\"a\" 1}",     "{a: 1}",       "{\"a\": 01x}",
+        "{\"a\": tru}", "\x01{}",      "{\"a\": 'x'}",  "{,}",          "{\"a\": 1,}",
+        "{nan: 1}",     "{\"a\" nan}", "{\"a\": nano}", "{\"a\": --1}", "{\"a\": 1e}",
+        "{\"a\": 01}",  "{\"a\": +1}", "{\"a\": n an}"};
 
     for (size_t i = 0; i < ELEMENTS(bad); i++)
         expect(bad[i], 0, QMP_BAD);
@@ -155,7 +196,7 @@ TEST(test_hostile_info)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_messages),     CASE(test_garbage), CASE(test_bounds),
+        CASE(test_messages),     CASE(test_numbers), CASE(test_garbage),      CASE(test_bounds),
         CASE(test_random_bytes), CASE(test_info),    CASE(test_hostile_info),
     };
 

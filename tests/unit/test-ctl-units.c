@@ -97,6 +97,18 @@ static void expect_time(uint64_t usec, const char *want)
     assert_string_equal(text, want);
 }
 
+TEST(test_spans)
+{
+    char text[UNITS_TEXT_MAX];
+
+    format_span(5, 5, text);
+    assert_string_equal(text, "0 µs");
+    format_span(1700000000000000, 1700000200000000, text);
+    assert_string_equal(text, "3 min 20 s");
+    format_span(1700000000000000, 1699996400000000, text); /* an hour back */
+    assert_string_equal(text, "");
+}
+
 TEST(test_time_texts)
 {
     expect_time(0, "0 µs");
@@ -166,8 +178,8 @@ TEST(test_bus_addresses)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_sizes),      CASE(test_times),   CASE(test_numbers),       CASE(test_size_texts),
-        CASE(test_time_texts), CASE(test_moments), CASE(test_bus_addresses),
+        CASE(test_sizes),      CASE(test_times), CASE(test_numbers), CASE(test_size_texts),
+        CASE(test_time_texts), CASE(test_spans), CASE(test_moments), CASE(test_bus_addresses),
     };
 
     return cmocka_run_group_tests_name("ctl-units", tests, NULL, NULL);

@@ -238,7 +238,7 @@ TEST(test_many_fds)
     close(pair[1]);
 }
 
-/* The receiver has no descriptor left: the kernel truncates, and that is no message without an FD. */
+/* The receiver has no descriptor left: the kernel truncates, and that is no bad message. */
 TEST(test_no_descriptor_left)
 {
     struct rlimit limit, less;
@@ -256,8 +256,10 @@ TEST(test_no_descriptor_left)
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &less), 0);
     r = message_recv(pair[1], TO_HELPER, PHASE_RELAY, &got, &fd);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
-    assert_int_equal(r, -EBADMSG);
+    assert_int_equal(r, -EMFILE);
     assert_int_equal(fd, -1);
+    assert_int_equal(got.header.type, MESSAGE_PEER); /* for the log */
+    assert_int_equal(recv_and_close(pair[1], TO_HELPER, PHASE_RELAY, &got), -EAGAIN);
     close(pair[0]);
     close(pair[1]);
 }
