@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import socket
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from vmlib.broker import Broker
-from vmlib.ctl import CANCELLED, DONE, FAILED, TIMED_OUT, USAGE, Result, Running, ctl, wait_all_finished
+from vmlib.ctl import (CANCELLED, DONE, FAILED, PROGRAM, TIMED_OUT, USAGE, Result, Running, ctl, environment,
+                       wait_all_finished)
 from vmlib.network import Network
 from vmlib.sshd import Sshd
 
@@ -190,3 +197,48 @@ def test_network_is_cut(two: Two) -> None:
         assert result.status in (FAILED, TIMED_OUT) and "host2" in result.err, result
     two.network.mend()
     migration.cancel()
+
+
+# ---- What it reaches there ends ----
+
+
+@contextmanager
+def listening(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(20)
+        yield listener
+    path.unlink()
+
+
+@pytest.mark.parametrize("what", ["qmp", "bus"])
+def test_the_far_end_ends_with_what_it_reached(workdir: Path, what: str) -> None:
+    """Its stdin stays open, as ssh leaves it: the other side of that does not know that there is nobody any more."""
+    words = ["qmp", str(workdir / "far")] if what == "qmp" else ["bus", f"--address=unix:path={workdir}/far"]
+    with listening(workdir / "far") as listener, subprocess.Popen(
+            [str(PROGRAM), "stdio", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()) as run:
+        far, _ = listener.accept()
+        far.sendall(b"last words")
+        far.close()
+        assert run.stdout and run.stdout.read().endswith(b"\nlast words")
+        assert run.wait(10) == DONE
+
+
+def test_the_far_monitor_closes(two: Two, workdir: Path) -> None:
+    """It answers nothing and goes: that is heard of at once, and not when the time to answer is over."""
+    def serve() -> None:
+        far, _ = listener.accept()
+        version = {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}
+        far.sendall(json.dumps({"QMP": {"version": version, "capabilities": []}}).encode() + b"\r\n")
+        far.recv(4096)
+        far.close()
+
+    with listening(workdir / "monitor") as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        began = time.monotonic()
+        two.remote("receive", "web1", f"--qmp={workdir}/monitor").fails(FAILED, "qmp_capabilities",
+                                                                        "closed the connection")
+        assert time.monotonic() - began < 15
+        thread.join()
