@@ -11,6 +11,7 @@
 
 #include "common/cleanup.h"
 #include "common/message.h"
+#include "master.h"
 #include "verbs.h"
 #include "version.h"
 
@@ -128,6 +129,7 @@ int ctl_run(int argc, char **argv)
     } else {
         status = run_verb(&ctl, &trouble);
     }
+    master_free_all(&ctl);
     sd_event_unref(ctl.event);
     if (fflush(stdout) != 0)
         trouble_set(&trouble, STATUS_FAILED, "Cannot write the output: %s.", strerror(errno));

@@ -20,10 +20,11 @@
 struct ctl {
     struct arguments arguments;
     sd_event *event;
-    unsigned interrupts; /* how often somebody has said that it should end (Ctrl-C, SIGTERM), where that is
-                            caught */
-    bool resized;        /* the terminal has another size */
-    bool signals;        /* they are caught */
+    unsigned interrupts;    /* how often somebody has said that it should end (Ctrl-C, SIGTERM), where that is
+                               caught */
+    bool resized;           /* the terminal has another size */
+    bool signals;           /* they are caught */
+    struct master *masters; /* what ssh connections are shared (master.h) */
 };
 
 /* The whole program: returns its exit status. */

@@ -133,17 +133,22 @@ static int end_failed(struct drive *drive, struct trouble *trouble)
     _cleanup_json_ json_object *record = NULL;
     char where[96];
     const char *why = "";
+    int status = drive->info.phase == QEMU_CANCELLED ? STATUS_CANCELLED : STATUS_FAILED;
 
     meter_clear(&drive->meter);
     /* Where the tunnel was the reason, it has one; else it learns now. */
-    if (tunnel_wait_finished(&drive->tunnel, SECOND, &record, NULL) <= 0)
+    if (tunnel_wait_finished(&drive->tunnel, SECOND, &record, NULL) <= 0) {
         tunnel_cancel(&drive->tunnel);
-    else
+    } else {
         why = record_text(record, "ErrorMessage");
+        if (trouble_status_of(record_text(record, "Result"), record_text(record, "ErrorName")) ==
+            STATUS_CANCELLED)
+            status = STATUS_CANCELLED; /* by another client, at either end */
+    }
     tell_where(drive, where);
     drive_undo(drive);
-    return trouble_set(trouble, STATUS_FAILED, "VM '%s' was not moved; %s. QEMU says: %s.%s%s", drive->vm,
-                       where, drive->info.error[0] ? drive->info.error : drive->info.status,
+    return trouble_set(trouble, status, "VM '%s' was not moved; %s. QEMU says: %s.%s%s", drive->vm, where,
+                       drive->info.error[0] ? drive->info.error : drive->info.status,
                        why[0] ? " The tunnel says: " : "", why);
 }
 

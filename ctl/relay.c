@@ -80,6 +80,12 @@ static void nonblocking(int fd)
         fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 }
 
+/* What has ended altogether takes nothing any more: bytes for it are not waited for. */
+static bool has_hung_up(const struct pollfd *p)
+{
+    return p->revents & (POLLHUP | POLLERR | POLLNVAL);
+}
+
 void relay_run(int in, int out, int sock)
 {
     static struct flow there, back; /* too large for a stack */
@@ -100,15 +106,24 @@ void relay_run(int in, int out, int sock)
             const struct flow *flow = flows[i];
             bool reads = !flow->over && !flow->eof && !flow_holds(flow);
             bool writes = !flow->over && flow_holds(flow);
+            /* The other direction has ended: is that a half-close of the receiver's, or its end? */
+            bool looks = !flow->over && flows[1 - i]->over;
 
             /* What nothing is wanted of is not polled: POLLHUP would come again and again. */
             p[2 * i] = (struct pollfd){.fd = reads ? flow->from : -1, .events = POLLIN};
-            p[2 * i + 1] = (struct pollfd){.fd = writes ? flow->to : -1, .events = POLLOUT};
+            p[2 * i + 1] =
+                (struct pollfd){.fd = writes || looks ? flow->to : -1, .events = writes ? POLLOUT : 0};
         }
-        if (poll(p, 4, -1) < 0 && errno != EINTR)
-            return;
-        for (size_t i = 0; i < 2; i++)
+        if (poll(p, 4, -1) < 0) {
+            if (errno != EINTR)
+                return;
+            continue;
+        }
+        for (size_t i = 0; i < 2; i++) {
             flow_step(flows[i], &p[2 * i], &p[2 * i + 1]);
+            if (has_hung_up(&p[2 * i + 1]) && flows[1 - i]->over)
+                flows[i]->over = true;
+        }
     }
 }
 

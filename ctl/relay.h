@@ -6,8 +6,11 @@
 #include <sys/types.h>
 
 /*
- * Carries what comes from in to sock, and what comes from sock to out, until both directions have ended. in
- * and out may be the same socket, or a pipe each. Closes nothing.
+ * Carries what comes from in to sock, and what comes from sock to out, until both directions have ended. A
+ * half-close ends one of them. An end that has closed altogether (a QEMU that has ended, a bus that was
+ * stopped) ends both, after its last bytes were passed on: ssh's connection then ends with it, even though
+ * nothing says so on stdin. in and out may be the same socket, or a pipe each. Closes nothing but out, where
+ * that is a pipe.
  */
 void relay_run(int in, int out, int sock);
 

@@ -3,7 +3,7 @@
 
 /*
  * Something on another host as a socket of this one: 'ssh HOST vmferryctl stdio WHAT …' with a socketpair as
- * its stdin and stdout. $VMFERRY_SSH replaces "ssh" (it is split at blanks). stdio.c is the far end.
+ * its stdin and stdout. stdio.c is the far end.
  */
 
 #include "ctl.h"
@@ -16,8 +16,8 @@ struct remote;
 
 /*
  * Starts ssh and waits until the far end says that it is connected. what: the arguments after "stdio",
- * NULL-terminated; no shell interprets them. stays: it is not to end with this program. The trouble says what
- * ssh, or the far end, said on stderr.
+ * NULL-terminated; no shell interprets them. stays: it is not to end with this program, and has a connection
+ * of its own; others may share one, see master.h. The trouble says what ssh, or the far end, said on stderr.
  */
 int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const *what, struct remote **ret,
                 struct trouble *trouble);
@@ -31,8 +31,8 @@ uid_t remote_uid(const struct remote *remote);
 /* Whether ssh has ended. */
 bool remote_ended(const struct remote *remote);
 
-/* What was said on stderr last; "" for nothing. */
-const char *remote_said(const struct remote *remote);
+/* What was said of the reason, on one line; "" for nothing. Valid until the next call. */
+const char *remote_reason(struct remote *remote);
 
 /* Forgets about it, and lets it run. */
 void remote_leave(struct remote *remote);

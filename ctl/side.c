@@ -147,9 +147,11 @@ int side_message(struct side *side, const char *path, const char *interface, con
 /* What ssh has to say is the better reason where the bus went away with it. */
 static int lost(struct side *side, int r, struct trouble *trouble, const char *doing)
 {
-    if (side->link && (remote_ended(side->link) || remote_said(side->link)[0]))
+    const char *reason = side->link ? remote_reason(side->link) : "";
+
+    if (side->link && (remote_ended(side->link) || reason[0]))
         return trouble_set(trouble, STATUS_FAILED, "%s: the connection to %s is lost (%s).", doing,
-                           side->host, remote_said(side->link)[0] ? remote_said(side->link) : "ssh ended");
+                           side->host, reason[0] ? reason : "ssh ended");
     return trouble_set(trouble, STATUS_FAILED, "%s: the connection to the bus%s is lost (%s).", doing,
                        side->where, strerror(-r));
 }

@@ -3,14 +3,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
+import signal
+import socket
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from vmlib.broker import Broker
-from vmlib.ctl import CANCELLED, DONE, FAILED, TIMED_OUT, USAGE, Result, Running, ctl, wait_all_finished
+from vmlib.broker import Broker, wait_until
+from vmlib.ctl import (CANCELLED, DONE, FAILED, PROGRAM, TIMED_OUT, USAGE, Result, Running, Terminal, ctl,
+                       environment, wait_all_finished)
 from vmlib.network import Network
 from vmlib.sshd import Sshd
 
@@ -138,9 +147,7 @@ def test_no_ssh(two: Two) -> None:
 def test_no_vmferryctl_there(two: Two, workdir: Path) -> None:
     config = workdir / "ssh-host2" / "sshd_config"
     config.write_text(re.sub(r"PATH=\S+", "PATH=/usr/bin:/bin", config.read_text()))
-    two.sshd.close()
-    two.sshd.log.unlink()
-    two.sshd.start()
+    two.sshd.restart()
     migrate(two).fails(FAILED, "There is no vmferryctl at host2", "Install")
 
 
@@ -151,9 +158,7 @@ def test_start_up_file_that_talks(two: Two, workdir: Path) -> None:
     (wrapper / "vmferryctl").chmod(0o755)
     config = workdir / "ssh-host2" / "sshd_config"
     config.write_text(re.sub(r"PATH=\S+", f"PATH={wrapper}:/usr/bin:/bin", config.read_text()))
-    two.sshd.close()
-    two.sshd.log.unlink()
-    two.sshd.start()
+    two.sshd.restart()
     migrate(two).fails(FAILED, "'Welcome to this host'", "start-up file")
 
 
@@ -190,3 +195,221 @@ def test_network_is_cut(two: Two) -> None:
         assert result.status in (FAILED, TIMED_OUT) and "host2" in result.err, result
     two.network.mend()
     migration.cancel()
+
+
+# ---- ssh as its user has it ----
+
+BANNER = "Authorized uses only.\r\nAll activity may be monitored and reported.\n"
+
+
+def wrap(two: Two, workdir: Path, before: str, after: str = "") -> None:
+    """vmferryctl at the second host, with what a login script says around it."""
+    wrapper = workdir / "bin" / "vmferryctl"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f"#!/bin/sh\n{before}\n{PROGRAM} \"$@\"\ns=$?\n{after}\nexit $s\n")
+    wrapper.chmod(0o755)
+    config = workdir / "ssh-host2" / "sshd_config"
+    config.write_text(re.sub(r"PATH=\S+", f"PATH={wrapper.parent}:/usr/bin:/bin", config.read_text()))
+    two.sshd.restart()
+
+
+@pytest.fixture(params=["nothing", "banner", "new host key", "login script"])
+def talking(two: Two, workdir: Path, request: pytest.FixtureRequest) -> Two:
+    """Something else is said on ssh's stderr, too."""
+    if request.param == "banner":
+        (workdir / "banner").write_text(BANNER)
+        two.sshd.add(server=f"Banner {workdir}/banner")
+    elif request.param == "new host key":
+        config = two.sshd.config.read_text()
+        two.sshd.config.write_text(re.sub(r"UserKnownHostsFile .*", "UserKnownHostsFile /dev/null", config) +
+                                   "  StrictHostKeyChecking accept-new\n")
+    elif request.param == "login script":
+        wrap(two, workdir, "printf 'vmferryctl: Welcome.\\r\\n** Be nice.\\r\\n' >&2", "printf 'Good bye.\\r\\n' >&2")
+    return two
+
+
+def test_far_words_among_others(talking: Two) -> None:
+    """What the far end says is told without what is said beside it, and its exit status is kept."""
+    result = talking.remote("receive", "web1", "--qmp=/nonexistent").fails(FAILED, "/nonexistent")
+    assert result.err.startswith("vmferryctl: At host2: There is no QMP socket /nonexistent."), result
+    result = talking.remote("receive", "web1", f"--qmp=/{'x' * 120}").fails(USAGE, "longer than 107 bytes")
+    assert result.err.startswith("vmferryctl: At host2: The path of the QMP socket, "), result
+    result = talking.remote("receive", "web1", f"--qmp=/{'x' * 3000}").fails(USAGE, "longer than 107 bytes")
+    assert result.err.startswith("vmferryctl: At host2: The path of the QMP socket, "), result
+    for text in (talking.remote("list").succeeds(), talking.remote("show", "none").fails(FAILED, "'none' at host2")):
+        assert not re.search("Authorized|nice|Permanently|[?]", text.err), text
+
+
+def test_no_far_words(talking: Two) -> None:
+    """ssh itself fails: that is the reason, and nothing else is."""
+    (talking.sshd.config.parent / "user.pub").write_text("")
+    result = talking.remote("list").fails(FAILED, "Permission denied")
+    assert re.fullmatch(r"vmferryctl: ssh to host2 failed: \S+: Permission denied \(\S+\)\.\. Does 'ssh host2 true' work\?\n",
+                        result.err), result
+
+
+def test_no_bus_and_a_banner(two: Two, workdir: Path) -> None:
+    (workdir / "banner").write_text(BANNER)
+    config = workdir / "ssh-host2" / "sshd_config"
+    config.write_text(config.read_text().replace("/bus-b", "/no-such-bus"))
+    two.sshd.add(server=f"Banner {workdir}/banner")
+    result = two.remote("list").fails(FAILED, "no-such-bus", "Is it running?")
+    assert result.err.startswith("vmferryctl: At host2: Cannot connect to the D-Bus at "), result
+
+
+def test_lost_and_a_banner(two: Two, workdir: Path) -> None:
+    """The connection ends while it watches: the reason is not what was said when it began."""
+    (workdir / "banner").write_text(BANNER)
+    two.sshd.add(server=f"Banner {workdir}/banner")
+    migration = two.b.prepare("web1")
+    with Running(None, "-H", "host2", "watch", "web1", env=two.sshd.env(), prefix=two.prefix) as run:
+        assert run.process.stderr and "waiting" in run.process.stderr.readline()
+        for pid in subprocess.run(["ps", "-o", "pid=", "--ppid", str(two.sshd.process.pid)], check=True, text=True,
+                                  capture_output=True).stdout.split():
+            os.kill(int(pid), signal.SIGTERM)
+        result = run.end(30).fails(FAILED, "host2", "lost")
+    assert "Authorized" not in result.err and "?" not in result.err, result
+    migration.cancel()
+
+
+LOCAL = "LocalForward 127.0.0.1:21999 127.0.0.1:9\nExitOnForwardFailure yes"
+REMOTE = "RemoteForward 127.0.0.1:21999 127.0.0.1:9\nExitOnForwardFailure yes"
+SETTINGS = {
+    "local": LOCAL,
+    "remote": REMOTE,
+    "dynamic": "DynamicForward 127.0.0.1:21999\nExitOnForwardFailure yes",
+    "local, not insisted on": "LocalForward 127.0.0.1:21999 127.0.0.1:9",
+    "command": "RemoteCommand tmux new -A\nRequestTTY force",
+    "no session": "SessionType none",
+    "subsystem": "SessionType subsystem",
+    "background": "ForkAfterAuthentication yes\nStdinNull yes",
+    "agent and display": "ForwardAgent yes\nForwardX11 yes\nForwardX11Trusted yes",
+    "tunnel": "Tunnel yes\nExitOnForwardFailure yes",
+    "picture": "VisualHostKey yes",
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_settings_for_people(two: Two, settings: str) -> None:
+    """What ssh_config has for a shell: two connections at once (the bus, and a sink for bytes) work all the same."""
+    two.sshd.add(client=SETTINGS[settings])
+    result = two.ctl("check", "host2")
+    assert result.status == DONE and re.search("^ok    speed ", result.out, re.M), result
+    assert not result.err, result
+
+
+def test_local_command_is_not_run(two: Two, workdir: Path) -> None:
+    two.sshd.add(client=f"PermitLocalCommand yes\nLocalCommand touch {workdir}/touched")
+    two.remote("list").succeeds()
+    assert not (workdir / "touched").exists()
+
+
+def test_quiet_ssh_has_a_reason(two: Two) -> None:
+    two.sshd.add(client="LogLevel QUIET")
+    two.sshd.close()
+    two.remote("list").fails(FAILED, "host2", "refused")
+    two.sshd.start()
+
+
+@pytest.mark.parametrize("persist", ["", "\nControlPersist 30"])
+def test_connections_of_others_are_not_used(two: Two, workdir: Path, persist: str) -> None:
+    """Nor made: a command of the user's would then depend on us."""
+    two.sshd.add(client=f"ControlMaster auto\nControlPath {workdir}/cm-%C{persist}")
+    migration = two.b.prepare("web1")
+    with Running(None, "-H", "host2", "watch", "web1", env=two.sshd.env(), prefix=two.prefix) as run:
+        assert run.process.stderr and "waiting" in run.process.stderr.readline()
+        assert two.sshd.connections() == 1 and not list(workdir.glob("cm-*"))
+        run.interrupt()
+        run.end()
+    wait_until(lambda: two.sshd.connections() == 0, "the end of ssh's connection", 10)
+    migration.cancel()
+
+
+# ---- ssh asks ----
+
+
+@pytest.fixture
+def asking(two: Two, workdir: Path) -> Iterator[Terminal]:
+    """A terminal on the first host, whose user's key has a passphrase; nothing is left of what ssh was asked for."""
+    two.sshd.lock_key("open sesame")
+    run = workdir / "run"
+    run.mkdir()
+    with Terminal(workdir, columns=200) as terminal:
+        terminal.type(f"export VMFERRY_SSH={shlex.quote(two.sshd.client)} XDG_RUNTIME_DIR={run}; clear")
+        terminal.key("Enter")
+        terminal.wait_for(r"\A\$ *$")
+        yield terminal
+    assert list(run.iterdir()) == []
+    wait_until(lambda: two.sshd.connections() == 0, "the end of ssh's connections", 10)
+
+
+def test_ssh_asks_once(two: Two, asking: Terminal) -> None:
+    """For the bus and what else vmferryctl says to that host."""
+    asking.run([*two.prefix, str(PROGRAM), f"--address={two.a.bus.address}", "check", "host2"])
+    asking.wait_for("Enter passphrase for key")
+    asking.type("open sesame")
+    asking.key("Enter")
+    screen = asking.wait_for(r"^ok +round trip .*\n(.*\n)*\$ *$", 60)
+    assert len(re.findall("Enter passphrase", screen)) == 1 and "FAIL" not in screen, screen
+
+
+def test_ssh_asks_in_vain(two: Two, asking: Terminal) -> None:
+    """None is given; Ctrl-C; and where it may not ask at all."""
+    words = [*two.prefix, str(PROGRAM), "-H", "host2", "list"]
+    asking.run(words)
+    asking.wait_for(r"Enter passphrase for key.*:\s*\Z")
+    asking.key("Enter")  # as for a key that is not to be used
+    asking.wait_for("vmferryctl: ssh to host2 failed: .*Permission denied")
+    asking.run(words)
+    asking.wait_for(r"Enter passphrase for key.*:\s*\Z")
+    asking.key("C-c")
+    asking.wait_for("vmferryctl: Interrupted while ssh was connecting to host2.")
+    asking.run(["clear"])
+    asking.run([*words, "--no-ask-password"])
+    screen = asking.wait_for("vmferryctl: ssh to host2 failed: .*Permission denied")
+    assert "Enter passphrase" not in screen
+
+
+# ---- What it reaches there ends ----
+
+
+@contextmanager
+def listening(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(20)
+        yield listener
+    path.unlink()
+
+
+@pytest.mark.parametrize("what", ["qmp", "bus"])
+def test_the_far_end_ends_with_what_it_reached(workdir: Path, what: str) -> None:
+    """Its stdin stays open, as ssh leaves it: the other side of that does not know that there is nobody any more."""
+    words = ["qmp", str(workdir / "far")] if what == "qmp" else ["bus", f"--address=unix:path={workdir}/far"]
+    with listening(workdir / "far") as listener, subprocess.Popen(
+            [str(PROGRAM), "stdio", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()) as run:
+        far, _ = listener.accept()
+        far.sendall(b"last words")
+        far.close()
+        assert run.stdout and run.stdout.read().endswith(b"\nlast words")
+        assert run.wait(10) == DONE
+
+
+def test_the_far_monitor_closes(two: Two, workdir: Path) -> None:
+    """It answers nothing and goes: that is heard of at once, and not when the time to answer is over."""
+    def serve() -> None:
+        far, _ = listener.accept()
+        version = {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}
+        far.sendall(json.dumps({"QMP": {"version": version, "capabilities": []}}).encode() + b"\r\n")
+        far.recv(4096)
+        far.close()
+
+    with listening(workdir / "monitor") as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        began = time.monotonic()
+        two.remote("receive", "web1", f"--qmp={workdir}/monitor").fails(FAILED, "qmp_capabilities",
+                                                                        "closed the connection")
+        assert time.monotonic() - began < 15
+        thread.join()

@@ -251,7 +251,17 @@ def test_cancel_in_precopy(scene: Scene) -> None:
     with begin(scene, SLOW) as run:
         scene.pair.wait_transferred(4 << 20)
         ctl(scene.hosts.destination, "cancel", "web1", "--force").succeeds()
-        run.end().fails(FAILED, "web1", "was not moved", "runs on at the source", "Cancelled at the destination")
+        run.end().fails(CANCELLED, "web1", "was not moved", "runs on at the source", "Cancelled at the destination")
+    scene.pair.destination.wait_exit()
+    scene.assert_stayed()
+
+
+def test_cancel_in_precopy_at_the_source(scene: Scene) -> None:
+    """The same, at the source."""
+    with begin(scene, SLOW) as run:
+        scene.pair.wait_transferred(4 << 20)
+        ctl(scene.hosts.source, "cancel", "web1", "--force").succeeds()
+        run.end().fails(CANCELLED, "web1", "was not moved", "runs on at the source", "Cancelled")
     scene.pair.destination.wait_exit()
     scene.assert_stayed()
 

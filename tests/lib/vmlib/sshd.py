@@ -56,6 +56,30 @@ class Sshd:
              str(self.log)], stdin=subprocess.DEVNULL, start_new_session=True)
         wait_until(self._listens, "sshd listens", 10)
 
+    def add(self, server: str = "", client: str = "") -> None:
+        """More lines for sshd_config and for what the client's ssh_config says of this host."""
+        if client:
+            self.config.write_text(self.config.read_text() + "".join(f"  {line}\n" for line in client.splitlines()))
+        if server:
+            path = self._dir / "sshd_config"
+            path.write_text(path.read_text() + server + "\n")
+            self.restart()
+
+    def restart(self) -> None:
+        self.close()
+        self.log.unlink()
+        self.start()
+
+    def lock_key(self, passphrase: str) -> None:
+        """The user's key can be used only by those that can type this."""
+        subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", passphrase, "-f", self._dir / "user"], check=True)
+
+    def connections(self) -> int:
+        """How many TCP connections it serves."""
+        found = subprocess.run([*self._prefix, "ss", "-Htn", "state", "established", f"( sport = :{PORT} )"], check=True,
+                               capture_output=True, text=True).stdout
+        return len(found.splitlines())
+
     def _listens(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
         return self.log.exists() and "Server listening on" in self.log.read_text()
