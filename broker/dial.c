@@ -74,15 +74,12 @@ static int on_connected(sd_event_source *source, int sock, uint32_t revents, voi
 {
     struct attempt *attempt = userdata;
     struct dial *dial = attempt->dial;
-    int error = 0, fd;
-    socklen_t size = sizeof(error);
+    int r = endpoint_connected(sock), fd;
 
     (void)source;
     (void)revents;
-    if (getsockopt(sock, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
-        error = errno;
-    if (error != 0) {
-        attempt_failed(attempt, strerror(error));
+    if (r < 0) {
+        attempt_failed(attempt, strerror(-r));
         return 0;
     }
     fd = attempt->fd;

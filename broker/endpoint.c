@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/fd-pass.h"
 #include "common/message.h"
 
 enum { BACKLOG = 512 };
@@ -167,6 +168,7 @@ void endpoint_tune(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+    socket_refuse_descriptors(fd);
 }
 
 void endpoint_tune_control(int fd)
@@ -208,6 +210,7 @@ int endpoint_listen(const struct endpoint *endpoint)
     }
     if (fd < 0)
         return -errno;
+    socket_refuse_descriptors(fd); /* so do those that it accepts */
     if (a.any.sa_family == AF_INET || a.any.sa_family == AF_INET6)
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     if (a.any.sa_family == AF_INET6)
@@ -234,6 +237,23 @@ int endpoint_connect(const struct endpoint *endpoint)
     if (connect(fd, &a.any, endpoint->size) < 0 && errno != EINPROGRESS)
         return -errno;
     return fd_steal(&fd);
+}
+
+int endpoint_connected(int fd)
+{
+    union any_address a = {0};
+    socklen_t size = sizeof(a), int_size = sizeof(int);
+    int error = 0;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &int_size) < 0)
+        return -errno;
+    if (error != 0)
+        return -error;
+    if (getpeername(fd, &a.any, &size) < 0)
+        return -errno;
+    if (a.any.sa_family != AF_INET && a.any.sa_family != AF_INET6)
+        return 0; /* the kernel has marked it already */
+    return connect(fd, &a.any, size) < 0 && errno != EISCONN ? -errno : 0;
 }
 
 static void freeifaddrsp(struct ifaddrs **list)

@@ -28,10 +28,19 @@ const char *endpoint_parse(const char *text, struct endpoint *ret);
  * in the way. */
 int endpoint_listen(const struct endpoint *endpoint);
 
-/* A socket that connects or is connected; or a negative errno. Wait for EPOLLOUT, then read SO_ERROR. */
+/* A socket that connects or is connected; or a negative errno. Wait for EPOLLOUT, then call
+ * endpoint_connected(). */
 int endpoint_connect(const struct endpoint *endpoint);
 
-/* Options of a peer connection: no delay, keep-alive. */
+/*
+ * How endpoint_connect() came out, a negative errno if badly. Of a TCP socket that is connected the kernel
+ * still keeps "connecting" until connect(2) is called again, and a socket that was reset in that state can be
+ * connected anew, elsewhere, by its next holder (MSG_FASTOPEN). So this calls it; afterwards the answer is
+ * EISCONN for ever.
+ */
+int endpoint_connected(int fd);
+
+/* Options of a peer connection: no delay, keep-alive; a UNIX one refuses descriptors. */
 void endpoint_tune(int fd);
 
 /*

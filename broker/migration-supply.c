@@ -38,8 +38,8 @@ int migration_open_stream(struct migration *migration, uint32_t stream, int *ret
     /* Only our end: the flag belongs to the end, and QEMU sets its own as it wants. */
     if (fcntl(ours, F_SETFL, O_NONBLOCK) < 0)
         return -errno;
-    qemu_socket_size(ours);
-    qemu_socket_size(theirs);
+    qemu_socket_tune(ours);
+    qemu_socket_tune(theirs);
     r = stream_supply(&migration->streams[stream], fd_steal(&ours), true, error);
     if (r < 0)
         return r;

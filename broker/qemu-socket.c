@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/fd-pass.h"
 #include "give.h"
 #include "open-path.h"
 
@@ -182,6 +183,7 @@ int qemu_socket_listen(const char *path, const struct socket_scope *scope, const
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
+    socket_refuse_descriptors(fd); /* so do those that it accepts */
     /* Nobody can connect before listen(2), and by then the owner is right. The mode is from the beginning:
      * the name may be another one's by now. */
     mask = umask(owner->group ? 0117 : 0177);
@@ -199,11 +201,12 @@ int qemu_socket_listen(const char *path, const struct socket_scope *scope, const
     return fd_steal(&fd);
 }
 
-void qemu_socket_size(int fd)
+void qemu_socket_tune(int fd)
 {
     const int size = QEMU_SOCKET_BUFFER;
 
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    socket_refuse_descriptors(fd);
 }
 
 void qemu_socket_unlink(const char *path, const struct socket_scope *scope)

@@ -57,8 +57,8 @@ void qemu_socket_remove_directory(const char *path);
 int qemu_socket_listen(const char *path, const struct socket_scope *scope, const struct socket_owner *owner,
                        struct give *give);
 
-/* Sizes a socket towards QEMU; best effort. */
-void qemu_socket_size(int fd);
+/* Sizes a socket towards QEMU, and has it refuse descriptors; best effort. */
+void qemu_socket_tune(int fd);
 
 /* Removes what qemu_socket_listen() made. */
 void qemu_socket_unlink(const char *path, const struct socket_scope *scope);

@@ -171,7 +171,7 @@ static int make_dial(struct stream *stream)
     if (stream->dial < 0)
         return -errno;
     stream->dial_channel = stream->channel;
-    qemu_socket_size(stream->dial);
+    qemu_socket_tune(stream->dial);
     dial_name(stream, name);
     migration_store_socket(stream->migration, name, stream->dial);
     return 0;

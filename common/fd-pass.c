@@ -7,6 +7,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83 /* asm-generic/socket.h */
+#endif
+
 int fd_pass_send(int sock, const void *data, size_t size, const int *fds, size_t n_fds)
 {
     union {
@@ -103,4 +107,11 @@ ssize_t fd_pass_recv(int sock, int flags, void *data, size_t size, int ret_fds[s
         return ok && !(mh.msg_flags & MSG_TRUNC) ? -EMFILE : -EBADMSG;
     }
     return n;
+}
+
+void socket_refuse_descriptors(int sock)
+{
+    const int off = 0;
+
+    setsockopt(sock, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof(off));
 }

@@ -26,3 +26,9 @@ int fd_pass_send(int sock, const void *data, size_t size, const int *fds, size_t
  */
 ssize_t fd_pass_recv(int sock, int flags, void *data, size_t size, int ret_fds[static FD_PASS_MAX],
                      size_t *ret_n_fds);
+
+/*
+ * Has a UNIX socket take no descriptors any more: sending it one fails with EPERM. Nothing happens to other
+ * sockets, and before Linux 6.16.
+ */
+void socket_refuse_descriptors(int sock);

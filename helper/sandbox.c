@@ -6,16 +6,20 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
+#include <linux/futex.h>
 #include <linux/tls.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <seccomp.h>
 #include <signal.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
@@ -46,29 +50,28 @@ enum {
 
 #define SYSCALL(name) SCMP_SYS(name)
 
-/* What moves bytes. */
+/* What moves bytes; the calls that a flag or an address makes dangerous stand in conditions[]. */
 static const int relay_calls[] = {
-    SYSCALL(recvmsg), SYSCALL(sendmsg), SYSCALL(recvfrom),    SYSCALL(sendto),
-    SYSCALL(read),    SYSCALL(write),   SYSCALL(splice),      SYSCALL(shutdown),
-    SYSCALL(tee),     SYSCALL(close),   SYSCALL(getpeername), SYSCALL(getsockopt),
+    SYSCALL(read),
+    SYSCALL(write),
+    SYSCALL(close),
+    SYSCALL(getpeername),
 };
 
 /* What sd-event needs; its descriptors are made before. */
 static const int event_calls[] = {
-    SYSCALL(epoll_wait),      SYSCALL(epoll_pwait),   SYSCALL(epoll_pwait2),    SYSCALL(epoll_ctl),
-    SYSCALL(timerfd_settime), SYSCALL(clock_gettime), SYSCALL(restart_syscall), SYSCALL(rt_sigreturn),
+    SYSCALL(epoll_wait),    SYSCALL(epoll_pwait),     SYSCALL(epoll_pwait2), SYSCALL(epoll_ctl),
+    SYSCALL(clock_gettime), SYSCALL(restart_syscall), SYSCALL(rt_sigreturn),
 };
 
-/* What malloc(3), GnuTLS and the end of a process need. mmap and mprotect stand below, with conditions. */
+/* What malloc(3), GnuTLS and the end of a process need. */
 static const int process_calls[] = {
-    SYSCALL(brk),   SYSCALL(munmap),     SYSCALL(mremap),         SYSCALL(madvise),
-    SYSCALL(futex), SYSCALL(getrandom),  SYSCALL(getpid),         SYSCALL(gettid),
-    SYSCALL(exit),  SYSCALL(exit_group), SYSCALL(rt_sigprocmask), /* of a thread that ends */
+    SYSCALL(brk),  SYSCALL(munmap),     SYSCALL(getrandom),      SYSCALL(getpid), SYSCALL(gettid),
+    SYSCALL(exit), SYSCALL(exit_group), SYSCALL(rt_sigprocmask), /* of a thread that ends */
 };
 
 /* Only until the role is known: sandbox_narrow() takes them away. */
 static const int early_calls[] = {
-    SYSCALL(accept4),
     SYSCALL(seccomp),
 };
 
@@ -95,9 +98,10 @@ struct call_group {
     size_t n;
 };
 
-#define GROUP(calls)                              \
-    {                                             \
-        calls, sizeof(calls) / sizeof((calls)[0]) \
+#define ELEMENTS(array) (sizeof(array) / sizeof((array)[0]))
+#define GROUP(calls)           \
+    {                          \
+        calls, ELEMENTS(calls) \
     }
 
 static const struct call_group groups[] = {
@@ -107,13 +111,89 @@ static const struct call_group groups[] = {
 #endif
 };
 
-/* The only options that may be set: those that leave TLS to the kernel (ktls.c). */
-static const struct {
-    int level, name;
-} socket_options[] = {
-    {IPPROTO_TCP, TCP_ULP},
-    {SOL_TLS, TLS_TX},
-    {SOL_TLS, TLS_RX},
+/* Conditions on an argument, counted from 0. The kernel reads the lower 32 bits of an int, so only they
+ * count. */
+#define INT_IS(arg, value)                         \
+    {                                              \
+        arg, SCMP_CMP_MASKED_EQ, UINT32_MAX, value \
+    }
+#define FLAGS_WITHIN(arg, flags)                        \
+    {                                                   \
+        arg, SCMP_CMP_MASKED_EQ, (uint32_t) ~(flags), 0 \
+    }
+#define COMMAND_IS(arg, mask, value)                     \
+    {                                                    \
+        arg, SCMP_CMP_MASKED_EQ, (uint32_t)(mask), value \
+    }
+#define IS_NULL(arg)           \
+    {                          \
+        arg, SCMP_CMP_EQ, 0, 0 \
+    }
+
+enum { CONDITIONS_MAX = 3 };
+
+/* Calls that are allowed if all conditions of a row hold. docs/threat-model.md says what that keeps out. */
+static const struct conditional {
+    int call;
+    struct scmp_arg_cmp args[CONDITIONS_MAX];
+    unsigned n;
+} conditions[] = {
+    /* No MSG_FASTOPEN, which connects, no MSG_ZEROCOPY, no MSG_ERRQUEUE. sendto(2) is not there at all. */
+    {SYSCALL(sendmsg), {FLAGS_WITHIN(2, MSG_DONTWAIT | MSG_NOSIGNAL)}, 1},
+    {SYSCALL(recvmsg), {FLAGS_WITHIN(2, MSG_DONTWAIT | MSG_CMSG_CLOEXEC | MSG_PEEK)}, 1},
+    {SYSCALL(recvfrom), {FLAGS_WITHIN(3, MSG_DONTWAIT | MSG_PEEK), IS_NULL(4)}, 2},
+    {SYSCALL(splice), {IS_NULL(1), IS_NULL(3), FLAGS_WITHIN(5, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)}, 3},
+    {SYSCALL(tee), {FLAGS_WITHIN(3, SPLICE_F_NONBLOCK)}, 1},
+    {SYSCALL(shutdown), {INT_IS(1, SHUT_WR)}, 1},
+    {SYSCALL(shutdown), {INT_IS(1, SHUT_RDWR)}, 1}, /* the relay's alone */
+    {SYSCALL(accept4), {IS_NULL(1), IS_NULL(2), INT_IS(3, SOCK_CLOEXEC | SOCK_NONBLOCK)}, 3},
+    /* For the gate, of listeners. Other options make descriptors (SO_PEERPIDFD) or map memory. */
+    {SYSCALL(getsockopt), {INT_IS(1, SOL_SOCKET), INT_IS(2, SO_ACCEPTCONN)}, 2},
+    /* The options that leave TLS to the kernel (ktls.c). Of other ULPs none has a name of this length but
+     * "smc", which takes only a socket that is not connected. */
+    {SYSCALL(setsockopt), {INT_IS(1, IPPROTO_TCP), INT_IS(2, TCP_ULP), INT_IS(4, sizeof("tls"))}, 3},
+    {SYSCALL(setsockopt), {INT_IS(1, SOL_TLS), INT_IS(2, TLS_TX)}, 2},
+    {SYSCALL(setsockopt), {INT_IS(1, SOL_TLS), INT_IS(2, TLS_RX)}, 2},
+    /* The stats page is checked to be a sealed memfd that is long enough, and a pipe to be one. */
+    {SYSCALL(fcntl), {INT_IS(1, F_GET_SEALS)}, 1},
+    {SYSCALL(fcntl), {INT_IS(1, F_GETPIPE_SZ)}, 1},
+    {SYSCALL(lseek), {IS_NULL(1), INT_IS(2, SEEK_END)}, 2},
+    {SYSCALL(timerfd_settime), {FLAGS_WITHIN(1, TFD_TIMER_ABSTIME)}, 1},
+    /* No new code: memory can be had, but not made executable. */
+    {SYSCALL(mmap), {FLAGS_WITHIN(2, PROT_READ | PROT_WRITE)}, 1},
+    {SYSCALL(mprotect), {FLAGS_WITHIN(2, PROT_READ | PROT_WRITE)}, 1},
+    /* Mutexes, condition variables and pthread_join(3); no requeueing and no priorities. */
+    {SYSCALL(futex), {COMMAND_IS(1, FUTEX_CMD_MASK, FUTEX_WAIT)}, 1},
+    {SYSCALL(futex), {COMMAND_IS(1, FUTEX_CMD_MASK, FUTEX_WAKE)}, 1},
+    {SYSCALL(futex), {COMMAND_IS(1, FUTEX_CMD_MASK, FUTEX_WAIT_BITSET)}, 1},
+#if SANITIZED
+    {SYSCALL(madvise), {INT_IS(2, MADV_DONTDUMP)}, 1},
+    {SYSCALL(madvise), {INT_IS(2, MADV_NOHUGEPAGE)}, 1},
+#endif
+    /* malloc(3): memory given back, and large pages by GLIBC_TUNABLES. MADV_MERGEABLE would share keys'
+       pages. */
+    {SYSCALL(madvise), {INT_IS(2, MADV_DONTNEED)}, 1},
+    {SYSCALL(madvise), {INT_IS(2, MADV_HUGEPAGE)}, 1},
+    {SYSCALL(mremap), {INT_IS(3, MREMAP_MAYMOVE)}, 1},
+};
+
+/* Looked up first: they are called for each piece of a stream. */
+static const int frequent_calls[] = {SYSCALL(recvmsg), SYSCALL(sendmsg), SYSCALL(splice), SYSCALL(tee)};
+
+/* What the other role needs, and this one does not. */
+static const struct conditional not_of_the_gate[] = {
+    {SYSCALL(setsockopt), {{0}}, 0},
+    {SYSCALL(splice), {{0}}, 0},
+    {SYSCALL(tee), {{0}}, 0},
+    {SYSCALL(fcntl), {{0}}, 0},
+    {SYSCALL(lseek), {{0}}, 0},
+    {SYSCALL(getpeername), {{0}}, 0},
+    /* It would end listening, for its successors as well. */
+    {SYSCALL(shutdown), {INT_IS(1, SHUT_RDWR)}, 1},
+};
+static const struct conditional not_of_a_relay[] = {
+    {SYSCALL(accept4), {{0}}, 0},
+    {SYSCALL(getsockopt), {{0}}, 0},
 };
 
 static int set_limit(__rlimit_resource_t resource, rlim_t value)
@@ -215,33 +295,27 @@ static int filter_new(uint32_t action, scmp_filter_ctx *ret)
     return 0;
 }
 
+static int add_all(scmp_filter_ctx filter, uint32_t action, const struct conditional *rows, size_t n)
+{
+    int r = 0;
+
+    for (size_t i = 0; r >= 0 && i < n; i++)
+        r = seccomp_rule_add_array(filter, action, rows[i].call, rows[i].n, rows[i].args);
+    return r;
+}
+
 int sandbox_lock(void)
 {
     _cleanup_(filter_releasep) scmp_filter_ctx filter = NULL;
     int r = filter_new(SCMP_ACT_KILL_PROCESS, &filter);
 
-    for (size_t i = 0; r >= 0 && i < sizeof(groups) / sizeof(groups[0]); i++)
+    for (size_t i = 0; r >= 0 && i < ELEMENTS(groups); i++)
         for (size_t j = 0; r >= 0 && j < groups[i].n; j++)
             r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, groups[i].calls[j], 0);
-    /* No new code: memory can be had, but not made executable. */
     if (r >= 0)
-        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
-                             SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-    if (r >= 0)
-        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
-                             SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-    for (size_t i = 0; r >= 0 && i < sizeof(socket_options) / sizeof(socket_options[0]); i++)
-        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt), 2,
-                             SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)socket_options[i].level),
-                             SCMP_A2(SCMP_CMP_EQ, (scmp_datum_t)socket_options[i].name));
-    /* The stats page is checked to be a sealed memfd. */
-    if (r >= 0)
-        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_GET_SEALS));
-    if (r >= 0)
-        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(lseek), 0);
-    /* And a pipe to be one. */
-    if (r >= 0)
-        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_GETPIPE_SZ));
+        r = add_all(filter, SCMP_ACT_ALLOW, conditions, ELEMENTS(conditions));
+    for (size_t i = 0; r >= 0 && i < ELEMENTS(frequent_calls); i++)
+        r = seccomp_syscall_priority(filter, frequent_calls[i], UINT8_MAX);
     return r < 0 ? r : seccomp_load(filter);
 }
 
@@ -252,8 +326,9 @@ int sandbox_narrow(bool gate)
 
     if (r >= 0)
         r = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, SCMP_SYS(seccomp), 0);
-    if (r >= 0)
-        r = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, gate ? SCMP_SYS(setsockopt) : SCMP_SYS(accept4),
-                             0);
+    if (r >= 0 && gate)
+        r = add_all(filter, SCMP_ACT_KILL_PROCESS, not_of_the_gate, ELEMENTS(not_of_the_gate));
+    else if (r >= 0)
+        r = add_all(filter, SCMP_ACT_KILL_PROCESS, not_of_a_relay, ELEMENTS(not_of_a_relay));
     return r < 0 ? r : seccomp_load(filter);
 }

@@ -16,7 +16,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size >= PREAMBLE_SIZE) {
         copy = fuzz_copy(data, PREAMBLE_SIZE);
         if (preamble_decode(copy, &preamble) == VERDICT_OK) {
-            MUST(preamble.kind == PEER_CONTROL || preamble.kind == PEER_CHANNEL);
+            MUST(preamble.kind == PEER_CONTROL || preamble.kind == PEER_CHANNEL ||
+                 preamble.kind == PEER_RESUME);
             preamble_encode(&preamble, again);
             MUST(memcmp(copy, again, PREAMBLE_SIZE) == 0);
         }

@@ -37,7 +37,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct ticket ticket;
 
     if (ticket_decode(text, &ticket) == TICKET_OK) {
-        MUST(ticket.n_endpoints >= 1 && ticket.n_endpoints <= TICKET_ENDPOINTS_MAX);
+        MUST(ticket.n_endpoints <= TICKET_ENDPOINTS_MAX); /* none: sockets are brought */
         for (uint32_t i = 0; i < ticket.n_endpoints; i++)
             MUST(ticket.endpoints[i][0] != '\0' && message_text_ok(ticket.endpoints[i], ADDRESS_TEXT_MAX));
         MUST(ticket_encode(&ticket, again) == 0);

@@ -6,6 +6,7 @@ The helpers are started through tests/rogue/choose, which lets another program s
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +27,17 @@ from liar import LIES  # noqa: E402
 DEEDS = ("socket", "socketpair", "connect", "bind", "listen", "accept", "accept4", "open", "openat", "unlink", "exec",
          "fork", "clone3", "mmap-exec", "mprotect-exec", "pkey-mprotect", "memfd", "ptrace", "kill", "prctl", "setuid",
          "seccomp", "io-uring", "fcntl", "dup", "process-vm-readv", "i386", "x32")
+
+# Calls that are allowed, in forms that are not; tests/rogue/arguments.c.
+ARGUMENTS = ("sendto", "sendto-fastopen", "sendmsg-fastopen", "sendmsg-zerocopy", "sendmsg-oob", "recvmsg-errqueue",
+             "recvmsg-oob", "recvfrom-errqueue", "shutdown-read", "splice-offset", "splice-more", "setsockopt-fastopen",
+             "setsockopt-linger", "setsockopt-ulp", "getsockopt-pidfd", "getsockopt-zerocopy", "fcntl-owner",
+             "fcntl-flags", "fcntl-pipe-size", "lseek-set", "timerfd-cancel", "futex-requeue", "futex-lock-pi",
+             "madvise-mergeable", "mremap-fixed", "sendmmsg", "recvmmsg", "sendfile", "vmsplice", "ioctl",
+             "prlimit", "pidfd-getfd")
+GATE_ARGUMENTS = ("sendto-fastopen", "sendmsg-fastopen", "gate-shutdown-both", "gate-splice", "gate-setsockopt-tls")
+
+SO_PASSRIGHTS = 83
 
 
 class Chooser:
@@ -73,7 +85,7 @@ def hostile(workdir: Path, bystander: bool = True) -> Iterator[tuple[Scene, Choo
         chooser.close()
 
 
-@pytest.mark.parametrize("deed", DEEDS)
+@pytest.mark.parametrize("deed", DEEDS + ARGUMENTS)
 def test_forbidden_call(workdir: Path, deed: str) -> None:
     """In the middle of a stream: dead by SIGSYS, and everybody who has to know knows."""
     with hostile(workdir) as (scene, chooser), PlainListener() as listener:
@@ -122,7 +134,7 @@ def settled(scene: Scene) -> None:
         wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "helper\n", "the helper is chosen")
 
 
-@pytest.mark.parametrize("deed", ["socket", "openat", "exec"])
+@pytest.mark.parametrize("deed", ("socket", "openat", "exec", *GATE_ARGUMENTS))
 def test_forbidden_call_of_the_gate(workdir: Path, deed: str) -> None:
     """A new gate takes over; who waits in the backlog does not even notice."""
     with hostile(workdir, bystander=False) as (scene, chooser):
@@ -250,3 +262,37 @@ def test_killed_gate(workdir: Path) -> None:
                 one.migration.cancel()
                 one.expect("Cancelled", result="cancelled")
         assert "The gate was killed by SIGKILL" in scene.broker.log(), scene.broker.log()
+
+
+def takes_descriptors(sock: socket.socket) -> bool:
+    """Whether the other end can be sent one."""
+    try:
+        socket.send_fds(sock, [b"x"], [sock.fileno()])
+    except PermissionError:
+        return False
+    return True
+
+
+def test_no_descriptors_from_qemu(workdir: Path) -> None:
+    """A QEMU, or a peer on this host, has no way to hand a helper what it is not to have."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        try:
+            ours.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+        except OSError:
+            pytest.skip("the kernel has no SO_PASSRIGHTS")
+        assert not takes_descriptors(theirs)
+    with Scene(workdir) as scene, PlainListener() as deaf:
+        victim = scene.outgoing(deaf.ticket.encode())
+        with deaf.accept():
+            assert not takes_descriptors(scene.qemu(victim).sock)
+            victim.migration.cancel()
+        victim.expect("Cancelled", result="cancelled")
+        other = scene.incoming("other")
+        with scene.listen(other) as listener, PlainPeer.source(Ticket.decode(other.ticket)) as peer:
+            with peer.open(0) as channel:
+                channel.sendall(b"x")
+                with listener.accept() as qemu:
+                    assert qemu.recv_exact(1) == b"x" and not takes_descriptors(qemu.sock)
+                    other.migration.cancel()
+        other.expect("Cancelled", result="cancelled")

@@ -22,9 +22,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "deeds.h"
 #include "helper/helper.h"
-
-enum { SOCKET_FD = 3 };
 
 static void try_socket(void)
 {
@@ -185,10 +184,7 @@ static void try_x32(void)
 }
 #endif
 
-static const struct {
-    const char *name;
-    void (*try)(void);
-} deeds[] = {
+static const struct deed calls[] = {
     {"socket", try_socket},
     {"socketpair", try_socketpair},
     {"connect", try_connect},
@@ -219,9 +215,19 @@ static const struct {
     {"i386", try_i386},
     {"x32", try_x32},
 #endif
+    {0},
 };
 
 /* The kernel kills it in there; an exit status of 99 says that it did not. */
+static void try(const struct deed *deed, const char *wanted)
+{
+    for (; deed->name; deed++)
+        if (strcmp(deed->name, wanted) == 0) {
+            deed->try();
+            _exit(99);
+        }
+}
+
 static int on_signal(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
     const char *wanted = userdata;
@@ -229,11 +235,9 @@ static int on_signal(sd_event_source *source, int fd, uint32_t revents, void *us
     (void)source;
     (void)fd;
     (void)revents;
-    for (size_t i = 0; i < sizeof(deeds) / sizeof(deeds[0]); i++)
-        if (strcmp(deeds[i].name, wanted) == 0) {
-            deeds[i].try();
-            _exit(99);
-        }
+    try(calls, wanted);
+    try(arguments, wanted);
+    try(gate_arguments, wanted);
     _exit(98);
 }
 

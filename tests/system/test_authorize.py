@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from vmlib.broker import BROKER, MIGRATION, PATH, BusError, Migration, wait_until
+from vmlib.broker import BROKER, MIGRATION, PATH, PROPERTIES, BusError, Migration, wait_until
 from vmlib.calls import DENIED, gone, managing, refused
 from vmlib.fake_qemu import FakeQemu
 from vmlib.nspawn import Host, TwoHosts
@@ -126,8 +126,10 @@ def test_migration_of_a_user(ruled: TwoHosts, named: bool) -> None:
 # ---- Who may ----
 
 
-def user(host: Host, name: str) -> User:
-    return User(host.broker, UIDS[name])  # type: ignore[arg-type]
+def user(host: Host, name: str, member: bool = True) -> User:
+    """On the bus; as a member of the group vmferry, for the bus alone: polkit looks the groups up."""
+    group = int(host.run("getent", "group", "vmferry").stdout.split(":")[2])
+    return User(host.broker, UIDS[name], (group,) if member else ())  # type: ignore[arg-type]
 
 
 def test_denied_without_yes(ruled: TwoHosts) -> None:
@@ -338,3 +340,26 @@ def test_descriptors(ruled: TwoHosts) -> None:
         refused(alice.client.call, migration.path, MIGRATION, "OpenStream", "sh", "migrate", file.fileno())
         assert migration.get("State") == "waiting"
         gone(migration)
+
+
+def test_only_the_group_brings_descriptors(ruled: TwoHosts) -> None:
+    """Whoever else sends the broker a descriptor has it refused by the bus, whatever the call and the path."""
+    for host in ruled:
+        with user(host, ALICE, member=False) as alice, ExitStack() as stack:
+            migration = alice.prepare("web1")
+            end, other = (stack.enter_context(closing(end)) for end in socket.socketpair())
+            for path in (migration.path, f"{PATH}/incoming/0123456789abcdef", "/"):
+                for call in (("AddStream", "sh", "migrate", end.fileno()), ("AddPeerConnection", "h", end.fileno()),
+                             ("Cancel", "h", end.fileno())):
+                    text = refused(alice.client.call, path, MIGRATION, *call)
+                    assert "polkit" not in text and "journal" not in text, text
+            text = refused(alice.client.call, "/", PROPERTIES, "GetAll", "h", end.fileno())
+            (stream,) = alice.client.call(migration.path, MIGRATION, "OpenStream", "s", "migrate")
+            stream.close()
+            assert migration.get("State") == "waiting"
+            gone(migration)
+        with user(host, ALICE) as member, ExitStack() as stack:
+            end, other = (stack.enter_context(closing(end)) for end in socket.socketpair())
+            migration = member.prepare("web2")
+            member.client.call(migration.path, MIGRATION, "AddPeerConnection", "h", end.fileno())
+            gone(migration)

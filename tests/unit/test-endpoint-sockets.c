@@ -25,8 +25,7 @@ static void expect_reachable(const char *text, int listener)
 {
     struct endpoint endpoint;
     struct pollfd p;
-    int fd, there = -1, error = -1;
-    socklen_t size = sizeof(error);
+    int fd, there = -1;
     char buf[8];
 
     parse(text, &endpoint);
@@ -37,8 +36,7 @@ static void expect_reachable(const char *text, int listener)
     assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
     p = (struct pollfd){.fd = fd, .events = POLLOUT};
     assert_int_equal(poll(&p, 1, 5000), 1);
-    assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size), 0);
-    assert_int_equal(error, 0);
+    assert_int_equal(endpoint_connected(fd), 0);
     assert_int_equal(write(fd, "word", 4), 4);
     /* Who looks whether a UNIX socket is in use leaves a connection without a word in its queue. */
     for (ssize_t n = 0; n == 0;) {
@@ -111,17 +109,51 @@ static int try_connect(const char *text)
 {
     struct endpoint endpoint;
     struct pollfd p = {.events = POLLOUT};
-    int error = 0;
-    socklen_t size = sizeof(error);
+    int r;
 
     parse(text, &endpoint);
     p.fd = endpoint_connect(&endpoint);
     if (p.fd < 0)
         return -p.fd;
     assert_int_equal(poll(&p, 1, 5000), 1);
-    assert_int_equal(getsockopt(p.fd, SOL_SOCKET, SO_ERROR, &error, &size), 0);
+    r = endpoint_connected(p.fd);
     close(p.fd);
-    return error;
+    return -r;
+}
+
+/* A dialled connection that its peer resets cannot be turned into one to elsewhere. */
+TEST(test_connected_for_good)
+{
+    const struct linger reset = {.l_onoff = 1};
+    struct sockaddr_storage elsewhere;
+    socklen_t size = sizeof(elsewhere);
+    struct endpoint endpoint;
+    struct pollfd p = {.events = POLLOUT};
+    char text[ADDRESS_TEXT_MAX];
+    int listener = listen_on("tcp:127.0.0.1:0"), other = listen_on("tcp:127.0.0.1:0"), there;
+
+    assert_int_equal(getsockname(other, (struct sockaddr *)&elsewhere, &size), 0);
+    snprintf(text, sizeof(text), "tcp:127.0.0.1:%u", port_of(listener));
+    parse(text, &endpoint);
+    p.fd = endpoint_connect(&endpoint);
+    assert_int_equal(poll(&p, 1, 5000), 1);
+    assert_int_equal(endpoint_connected(p.fd), 0);
+    assert_int_equal(endpoint_connected(p.fd), 0);
+    there = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    assert_int_equal(setsockopt(there, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)), 0);
+    close(there);
+    p.events = POLLIN;
+    assert_int_equal(poll(&p, 1, 5000), 1);
+    /* Without endpoint_connected() the first one says ECONNRESET, and the next one connects. */
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(sendto(p.fd, "x", 1, MSG_FASTOPEN | MSG_DONTWAIT | MSG_NOSIGNAL,
+                                (struct sockaddr *)&elsewhere, size),
+                         -1);
+    assert_int_equal(errno, EISCONN);
+    assert_int_equal(endpoint_connected(p.fd), -ECONNRESET);
+    close(p.fd);
+    close(listener);
+    close(other);
 }
 
 /* One listener for both; where IPv6 alone is asked for, nothing comes in over IPv4. */
@@ -354,11 +386,17 @@ TEST(test_unix_no_directory)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_tcp),          CASE(test_dual_stack),
-        CASE(test_announce_all), CASE(test_announce_vsock),
-        CASE(test_refused),      CASE(test_tune),
-        CASE(test_unix),         CASE(test_unix_link),
-        CASE(test_unix_in_use),  CASE(test_unix_no_directory),
+        CASE(test_tcp),
+        CASE(test_dual_stack),
+        CASE(test_connected_for_good),
+        CASE(test_announce_all),
+        CASE(test_announce_vsock),
+        CASE(test_refused),
+        CASE(test_tune),
+        CASE(test_unix),
+        CASE(test_unix_link),
+        CASE(test_unix_in_use),
+        CASE(test_unix_no_directory),
     };
 
     return cmocka_run_group_tests_name("endpoint-sockets", tests, make_directory, remove_directory);

@@ -47,10 +47,10 @@ class OpenBus(Bus):
 
 
 @contextmanager
-def being(uid: int) -> Iterator[None]:
+def being(uid: int, also_in: tuple[int, ...] = ()) -> Iterator[None]:
     """This process is that user, as others see it and as the kernel does; no other thread may do anything then."""
     groups = os.getgroups()
-    os.setgroups([])
+    os.setgroups(also_in)
     os.setresgid(uid, uid, 0)
     os.setresuid(uid, uid, 0)
     try:
@@ -68,11 +68,11 @@ class User:
     outgoing = Broker.outgoing
     list = Broker.list
 
-    def __init__(self, broker: Broker, uid: int) -> None:
+    def __init__(self, broker: Broker, uid: int, also_in: tuple[int, ...] = ()) -> None:
         self.broker = broker
         self.bus = broker.bus
         self.uid = uid
-        with being(uid):
+        with being(uid, also_in):
             self.client = Client(broker.bus)
 
     def close(self) -> None:
