@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "lifecycle.h"
+#include "broker/lifecycle.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -8,10 +8,10 @@
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
-#include "log.h"
-#include "manager.h"
-#include "migration-properties.h"
-#include "migration.h"
+#include "broker/bus/properties.h"
+#include "broker/log.h"
+#include "broker/manager.h"
+#include "broker/migration/migration.h"
 
 enum {
     STATUS_DELAY = 100000,   /* µs from a call to a new STATUS= */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "manager.h"
+#include "broker/manager.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -15,12 +15,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "caller.h"
+#include "broker/bus/caller.h"
+#include "broker/log.h"
+#include "broker/migration/migration.h"
+#include "broker/net/port.h"
+#include "broker/store.h"
 #include "common/cleanup.h"
-#include "log.h"
-#include "migration.h"
-#include "port.h"
-#include "store.h"
 
 /* Runs --parents, so that a first start needs nothing to be there. */
 static int make_runtime_dir(const char *path)

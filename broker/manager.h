@@ -9,12 +9,12 @@
 #include <systemd/sd-bus.h>
 #include <systemd/sd-event.h>
 
+#include "broker/config/config.h"
+#include "broker/errors.h"
+#include "broker/helpers/link.h"
+#include "broker/lifecycle.h"
+#include "broker/sockets/give.h"
 #include "common/message.h"
-#include "config.h"
-#include "errors.h"
-#include "give.h"
-#include "helper-link.h"
-#include "lifecycle.h"
 
 #define BUS_NAME            "org.vmferry.Broker1"
 #define BROKER_PATH         "/org/vmferry/Broker1"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "test-util.h"
 
-#include "broker/config.h"
+#include "broker/config/config.h"
 #include "broker/log.h"
 #include "common/cleanup.h"
 #include "version.h"

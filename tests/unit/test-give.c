@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "test-util.h"
 
-#include "broker/give.h"
-#include "broker/qemu-socket.h"
+#include "broker/sockets/give.h"
+#include "broker/sockets/qemu-socket.h"
 #include "common/cleanup.h"
 #include "common/fd-pass.h"
 #include "common/give.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "test-util.h"
 
-#include "broker/state.h"
+#include "broker/migration/record.h"
 #include "common/error.h"
 
 /* Too large for a stack that is checked. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "test-util.h"
 
-#include "broker/ticket.h"
+#include "broker/net/ticket.h"
 
 #include <gnutls/crypto.h>
 #include <nettle/base64.h>

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/net/endpoint.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ifaddrs.h>
+#include <linux/vm_sockets.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+
+enum { BACKLOG = 512 };
+
+union any_address {
+    struct sockaddr_storage storage;
+    struct sockaddr any;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+    struct sockaddr_un un;
+    struct sockaddr_vm vm;
+};
+
+/* A number in decimal, nothing else; false where it is none or above max. */
+static bool parse_number(const char *text, uint32_t max, uint32_t *ret)
+{
+    size_t n = strlen(text);
+    unsigned long long v;
+
+    if (n == 0 || n > 10 || strspn(text, "0123456789") != n)
+        return false;
+    v = strtoull(text, NULL, 10);
+    if (v > max)
+        return false;
+    *ret = (uint32_t)v;
+    return true;
+}
+
+/* "HOST", "HOST:PORT", "[V6]", "[V6]:PORT"; host gets what stands in the brackets. */
+static const char *split_host(const char *text, char host[static 64], uint32_t *port, bool *v6)
+{
+    const char *end;
+
+    *v6 = text[0] == '[';
+    if (*v6)
+        text++;
+    end = *v6 ? strchr(text, ']') : strchrnul(text, ':');
+    if (!end || end == text || end - text > 63)
+        return "the host is missing or too long; write tcp:192.0.2.1:16520 or tcp:[2001:db8::1]:16520";
+    memcpy(host, text, (size_t)(end - text));
+    host[end - text] = '\0';
+    if (*v6)
+        end++;
+    if (*end == '\0')
+        *port = ENDPOINT_PORT;
+    else if (*end != ':' || !parse_number(end + 1, UINT16_MAX, port))
+        return "the port is no number up to 65535";
+    return NULL;
+}
+
+static const char *parse_tcp(const char *text, struct endpoint *ret)
+{
+    union any_address a = {0};
+    char host[64], *scope;
+    uint32_t port;
+    bool v6;
+    const char *why = split_host(text, host, &port, &v6);
+
+    if (why)
+        return why;
+    ret->any = !v6 && strcmp(host, "*") == 0;
+    if (v6 || ret->any) {
+        a.in6.sin6_family = AF_INET6;
+        a.in6.sin6_port = htons((uint16_t)port);
+        scope = strchr(host, '%');
+        if (scope) {
+            *scope++ = '\0';
+            a.in6.sin6_scope_id = if_nametoindex(scope);
+            if (a.in6.sin6_scope_id == 0 && !parse_number(scope, UINT32_MAX, &a.in6.sin6_scope_id))
+                return "there is no network interface of that name";
+        }
+        if (!ret->any && inet_pton(AF_INET6, host, &a.in6.sin6_addr) != 1)
+            return "what stands in the brackets is no IPv6 address";
+        ret->size = sizeof(a.in6);
+    } else {
+        a.in.sin_family = AF_INET;
+        a.in.sin_port = htons((uint16_t)port);
+        if (inet_pton(AF_INET, host, &a.in.sin_addr) != 1)
+            return "the host is no IP address; names are not resolved";
+        ret->size = sizeof(a.in);
+    }
+    ret->address = a.storage;
+    return NULL;
+}
+
+static const char *parse_unix(const char *text, struct endpoint *ret)
+{
+    union any_address a = {.un = {.sun_family = AF_UNIX}};
+
+    if (text[0] != '/')
+        return "the path is not absolute";
+    if (strlen(text) >= sizeof(a.un.sun_path))
+        return "the path is longer than 107 bytes";
+    strcpy(a.un.sun_path, text);
+    ret->address = a.storage;
+    ret->size = sizeof(a.un);
+    return NULL;
+}
+
+static const char *parse_vsock(const char *text, struct endpoint *ret)
+{
+    union any_address a = {.vm = {.svm_family = AF_VSOCK}};
+    const char *colon = strchrnul(text, ':');
+    char cid[16];
+
+    if (colon - text >= (ptrdiff_t)sizeof(cid))
+        return "the CID is no number";
+    memcpy(cid, text, (size_t)(colon - text));
+    cid[colon - text] = '\0';
+    ret->any = strcmp(cid, "*") == 0;
+    if (ret->any)
+        a.vm.svm_cid = VMADDR_CID_ANY;
+    else if (!parse_number(cid, UINT32_MAX - 1, &a.vm.svm_cid))
+        return "the CID is no number";
+    if (*colon == '\0')
+        a.vm.svm_port = ENDPOINT_PORT;
+    else if (!parse_number(colon + 1, UINT32_MAX - 1, &a.vm.svm_port))
+        return "the port is no number";
+    ret->address = a.storage;
+    ret->size = sizeof(a.vm);
+    return NULL;
+}
+
+const char *endpoint_parse(const char *text, struct endpoint *ret)
+{
+    *ret = (struct endpoint){0};
+    if (strlen(text) >= ADDRESS_TEXT_MAX)
+        return "it is longer than 127 bytes";
+    if (strncmp(text, "tcp:", 4) == 0)
+        return parse_tcp(text + 4, ret);
+    if (strncmp(text, "unix:", 5) == 0)
+        return parse_unix(text + 5, ret);
+    if (strncmp(text, "vsock:", 6) == 0)
+        return parse_vsock(text + 6, ret);
+    return "it begins with none of tcp:, unix:, vsock:";
+}
+
+void endpoint_tune(int fd)
+{
+    const int on = 1, idle = 10, interval = 5, count = 3;
+
+    /* Errors are not looked at: a socket that is not TCP has no such options, and needs none. */
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+}
+
+void endpoint_tune_control(int fd)
+{
+    const unsigned give_up = 20000; /* ms */
+
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &give_up, sizeof(give_up));
+}
+
+/* A UNIX socket that nobody listens on any more is removed; one that somebody does is not. */
+static bool remove_stale(const struct endpoint *endpoint)
+{
+    union any_address a = {.storage = endpoint->address};
+    struct stat st;
+    _cleanup_fd_ int fd = -1;
+
+    if (a.any.sa_family != AF_UNIX || lstat(a.un.sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
+        return false;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || connect(fd, &a.any, endpoint->size) >= 0 || errno != ECONNREFUSED)
+        return false;
+    return unlink(a.un.sun_path) >= 0;
+}
+
+int endpoint_listen(const struct endpoint *endpoint)
+{
+    union any_address a = {.storage = endpoint->address};
+    const int on = 1, off = 0;
+    _cleanup_fd_ int fd = socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    socklen_t size = endpoint->size;
+
+    /* Without IPv6 in the kernel, all addresses are those of IPv4. */
+    if (fd < 0 && errno == EAFNOSUPPORT && a.any.sa_family == AF_INET6 && endpoint->any) {
+        in_port_t port = a.in6.sin6_port;
+
+        a = (union any_address){.in = {.sin_family = AF_INET, .sin_port = port}};
+        size = sizeof(a.in);
+        fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    }
+    if (fd < 0)
+        return -errno;
+    if (a.any.sa_family == AF_INET || a.any.sa_family == AF_INET6)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (a.any.sa_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, endpoint->any ? &off : &on, sizeof(on));
+    if (bind(fd, &a.any, size) < 0) {
+        if (errno != EADDRINUSE)
+            return -errno;
+        if (!remove_stale(endpoint) || bind(fd, &a.any, size) < 0)
+            return -EADDRINUSE;
+    }
+    if (listen(fd, BACKLOG) < 0)
+        return -errno;
+    return fd_steal(&fd);
+}
+
+int endpoint_connect(const struct endpoint *endpoint)
+{
+    union any_address a = {.storage = endpoint->address};
+    _cleanup_fd_ int fd = socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (fd < 0)
+        return -errno;
+    endpoint_tune(fd);
+    if (connect(fd, &a.any, endpoint->size) < 0 && errno != EINPROGRESS)
+        return -errno;
+    return fd_steal(&fd);
+}
+
+static void freeifaddrsp(struct ifaddrs **list)
+{
+    freeifaddrs(*list);
+}
+
+/* Whether an interface's address is one that peers may try. */
+static bool is_reachable(const struct ifaddrs *ifa, int family, bool loopback)
+{
+    const struct sockaddr_in6 *in6;
+
+    if (!ifa->ifa_addr || !(ifa->ifa_flags & IFF_UP) || !(ifa->ifa_flags & IFF_LOOPBACK) == loopback)
+        return false;
+    if (ifa->ifa_addr->sa_family == AF_INET)
+        return true;
+    if (ifa->ifa_addr->sa_family != AF_INET6 || family != AF_INET6)
+        return false;
+    in6 = (const void *)ifa->ifa_addr;
+    return !IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr); /* means nothing on another host */
+}
+
+/* This host's address in vsock(7). */
+static bool own_cid(unsigned *ret)
+{
+    _cleanup_fd_ int fd = open("/dev/vsock", O_RDONLY | O_CLOEXEC);
+
+    return fd >= 0 && ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, ret) >= 0 && *ret != VMADDR_CID_ANY;
+}
+
+size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max)
+{
+    union any_address a = {0};
+    socklen_t size = sizeof(a);
+    _cleanup_(freeifaddrsp) struct ifaddrs *list = NULL;
+    size_t n = 0;
+    bool any;
+
+    if (max == 0 || getsockname(listener, &a.any, &size) < 0)
+        return 0;
+    any = (a.any.sa_family == AF_INET && a.in.sin_addr.s_addr == INADDR_ANY) ||
+          (a.any.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a.in6.sin6_addr));
+    if (a.any.sa_family == AF_VSOCK && a.vm.svm_cid == VMADDR_CID_ANY && !own_cid(&a.vm.svm_cid))
+        return 0;
+    if (!any) {
+        address_format(&a.storage, size, ret[0]);
+        return 1;
+    }
+    if (getifaddrs(&list) < 0)
+        return 0;
+    for (int loopback = 0; loopback < 2 && n == 0; loopback++) {
+        for (const struct ifaddrs *ifa = list; ifa && n < max; ifa = ifa->ifa_next) {
+            union any_address b = {0};
+
+            if (!is_reachable(ifa, a.any.sa_family, loopback))
+                continue;
+            size = ifa->ifa_addr->sa_family == AF_INET ? sizeof(b.in) : sizeof(b.in6);
+            memcpy(&b, ifa->ifa_addr, size);
+            if (b.any.sa_family == AF_INET)
+                b.in.sin_port = a.in.sin_port; /* at the same place in both */
+            else
+                b.in6.sin6_port = a.in6.sin6_port;
+            address_format(&b.storage, size, ret[n++]);
+        }
+    }
+    return n;
+}
