@@ -8,7 +8,6 @@
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
-#include "broker/bus/properties.h"
 #include "broker/log.h"
 #include "broker/manager.h"
 #include "broker/migration/migration.h"
@@ -36,7 +35,7 @@ static void say_status(struct manager *manager)
         if (migration->state == STATE_FINISHED)
             continue;
         running[migration->role]++;
-        rate += migration_rate(migration);
+        rate += stats_page_rate(&migration->page);
     }
     if (running[ROLE_INCOMING] + running[ROLE_OUTGOING] > 0)
         snprintf(text, sizeof(text),

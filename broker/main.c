@@ -9,7 +9,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#include "broker/config/config.h"
+#include "broker/config/load.h"
 #include "broker/config/settings.h"
 #include "broker/log.h"
 #include "broker/manager.h"

@@ -7,7 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "broker/bus/options.h"
 #include "broker/migration/migration.h"
+#include "broker/sockets/deputy.h"
 #include "common/cleanup.h"
 
 /* µs until polkit must have answered: without and with somebody who has to type his password first. */
@@ -34,11 +36,6 @@ static void describe(const struct authorization *authorization, char ret[static 
     else
         snprintf(ret, WANTED_MAX, "make an %s migration of VM '%s' here", authorization->role,
                  authorization->vm);
-}
-
-bool authorize_is_restricted(uid_t uid)
-{
-    return uid != 0 && uid != geteuid();
 }
 
 /* ---- What a call is about ---- */
@@ -107,7 +104,7 @@ int authorize_decide(struct manager *manager, sd_bus_message *m, enum action act
         r = sd_bus_message_rewind(m, true);
     if (r < 0)
         return r;
-    if (!authorize_is_restricted(uid) || (action == ACTION_MANAGE && ret->owner == uid))
+    if (!deputy_is_restricted(uid) || (action == ACTION_MANAGE && ret->owner == uid))
         return 1;
     if (manager->config->bus == BUS_SYSTEM) {
         ret->interactive = sd_bus_message_get_allow_interactive_authorization(m) > 0;

@@ -65,9 +65,3 @@ int authorize_again(struct manager *manager, sd_bus_message *m, const struct aut
 
 /* Nobody waits for the answer any more: what the user may see of the question goes. */
 void authorize_cancel(struct manager *manager, const struct authorization *authorization);
-
-/*
- * Whether a caller has only the rights that polkit gave him: then the broker, which has more, does with the
- * paths that he names only what he could do himself.
- */
-bool authorize_is_restricted(uid_t uid);

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "broker/bus/caller.h"
+#include "broker/bus/options.h"
 #include "broker/migration/migration.h"
+#include "broker/migration/permitted.h"
 #include "broker/net/port.h"
 #include "broker/sockets/deputy.h"
 #include "common/cleanup.h"
@@ -108,7 +110,7 @@ static int call_new(struct manager *manager, sd_bus_message *m, enum message_rol
     if (r >= 0)
         r = options_read(m, role, manager->config, &options, error);
     if (r >= 0)
-        r = deputy_check(manager->config, uid, &options, error);
+        r = permitted_options(manager->config, uid, &options, error);
     if (r < 0)
         return r;
     migration = find_client_id(manager, role, &options, uid);

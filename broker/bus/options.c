@@ -22,14 +22,6 @@ struct option_rule {
     int (*read)(sd_bus_message *m, struct options *options, sd_bus_error *error);
 };
 
-int options_stream(const struct options *options, const char *name)
-{
-    for (uint32_t i = 0; i < options->n_streams; i++)
-        if (strcmp(options->streams[i], name) == 0)
-            return (int)i;
-    return -1;
-}
-
 /* Reads the "as" that comes next, at most max texts of less than size bytes each, into a table. */
 static int read_texts(sd_bus_message *m, char *table, size_t size, uint32_t max, uint32_t *ret_n,
                       const char *key, sd_bus_error *error)
@@ -72,17 +64,6 @@ static int read_streams(sd_bus_message *m, struct options *options, sd_bus_error
                 return error_invalid(error, "Option 'streams' names '%s' twice.", options->streams[i]);
     }
     return 0;
-}
-
-int options_check_path(const char *path, const char *stream, sd_bus_error *error)
-{
-    if (strlen(path) < QEMU_SOCKET_PATH_MAX)
-        return 0;
-    return error_set(
-        error, VF_ERROR_PATH_TOO_LONG,
-        "The socket path '%.200s' of the stream '%s' has %zu bytes; UNIX sockets allow %d. Give a "
-        "shorter one in 'sockets'.",
-        path, stream, strlen(path), QEMU_SOCKET_PATH_MAX - 1);
 }
 
 /* Read after all others, since it needs the streams; see options_read(). */
@@ -437,12 +418,4 @@ int options_peek_endpoint(sd_bus_message *m, const char **ret)
             r = sd_bus_message_exit_container(m);
     }
     return r < 0 ? r : sd_bus_message_exit_container(m);
-}
-
-void options_clear(struct options *options)
-{
-    for (uint32_t i = 0; i < MESSAGE_STREAMS_MAX; i++)
-        free(options->sockets[i]);
-    free(options->client_id);
-    *options = (struct options){0};
 }

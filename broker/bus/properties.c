@@ -3,11 +3,8 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "broker/migration/migration.h"
-
-enum { RATE_STALE = 2500000 /* µs after which a rate is of the past: nothing moves */ };
 
 int migration_get_text(sd_bus *bus, const char *path, const char *interface, const char *property,
                        sd_bus_message *reply, void *userdata, sd_bus_error *error)
@@ -62,21 +59,6 @@ int migration_get_sockets(sd_bus *bus, const char *path, const char *interface, 
     return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
-uint64_t migration_rate(const struct migration *migration)
-{
-    struct timespec ts;
-    uint64_t now, at;
-
-    if (!migration->page.stats)
-        return 0;
-    at = STATS_READ(migration->page.stats->rate_at_usec);
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    now = (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
-    if (migration->state == STATE_FINISHED || now - at > RATE_STALE)
-        return 0;
-    return STATS_READ(migration->page.stats->rate);
-}
-
 int migration_get_number(sd_bus *bus, const char *path, const char *interface, const char *property,
                          sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
@@ -101,7 +83,7 @@ int migration_get_number(sd_bus *bus, const char *path, const char *interface, c
     else if (strcmp(property, "BytesReceived") == 0)
         value = STATS_READ(stats->received);
     else if (strcmp(property, "Rate") == 0)
-        value = migration_rate(migration);
+        value = stats_page_rate(&migration->page);
     else if (strcmp(property, "RoundTripUsec") == 0)
         value = STATS_READ(stats->round_trip_usec);
     return sd_bus_message_append(reply, "t", value);

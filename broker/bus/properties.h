@@ -20,6 +20,3 @@ int migration_get_channels(sd_bus *bus, const char *path, const char *interface,
                            sd_bus_message *reply, void *userdata, sd_bus_error *error);
 int migration_get_progress(sd_bus *bus, const char *path, const char *interface, const char *property,
                            sd_bus_message *reply, void *userdata, sd_bus_error *error);
-
-/* Bytes/s of the last second, both directions. */
-uint64_t migration_rate(const struct migration *migration);

@@ -3,13 +3,14 @@
 
 /*
  * What the broker was told at its start: by its configuration files, vmferryd.conf(5), and over these by its
- * command line. settings.c knows each setting; the defaults stand here, once.
+ * command line. settings.c knows each setting, load.c reads the files; the defaults stand here, once. Nothing
+ * changes in it once the broker runs.
  */
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "broker/net/endpoint.h"
+#include "common/address.h"
 
 #define CONFIG_LISTEN_MAX 16 /* entries of any list */
 
@@ -76,17 +77,3 @@ struct config {
     uint64_t expire;         /* µs; of a migration that does not say */
     uint64_t resume_timeout; /* µs; of a migration that does not say */
 };
-
-/* The defaults. config_clear() in the end. */
-void config_init(struct config *config);
-
-/*
- * Reads the configuration file and its drop-ins: with path that one, which must be there, and path.d/;
- * without, those of the host, all paths of which begin with root ("" but for tests). What is wrong in them is
- * logged with file and line, and the rest counts. 0, or a negative errno after logging it.
- */
-int config_load(struct config *config, const char *root, const char *path);
-
-/* To be called when all has been set. */
-void config_finish(struct config *config);
-void config_clear(struct config *config);

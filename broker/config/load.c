@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "broker/config/config.h"
+#include "broker/config/load.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -51,3 +51,10 @@ bool setting_apply(const struct setting *setting, struct config *config, const c
 
 /* The default as text. */
 void setting_default(const struct setting *setting, char *ret, size_t size);
+
+/* The defaults of all settings. config_clear() in the end. */
+void config_init(struct config *config);
+
+/* To be called when all has been set. */
+void config_finish(struct config *config);
+void config_clear(struct config *config);

@@ -8,9 +8,11 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include "broker/helpers/connect.h"
 #include "broker/helpers/process.h"
 #include "broker/log.h"
 #include "common/cleanup.h"
+#include "common/timer.h"
 
 enum {
     START_TIMEOUT = 5000000,       /* µs for a child */
@@ -63,12 +65,6 @@ static void gone(struct helper_link *link)
         link->handlers->gone(link, link->why, link->userdata);
 }
 
-static void arm_timer(struct helper_link *link, uint64_t usec)
-{
-    sd_event_source_set_time_relative(link->timer, usec);
-    sd_event_source_set_enabled(link->timer, SD_EVENT_ONESHOT);
-}
-
 /* What is not a child is over with its socket. Never at once: somebody up the stack may still use the link.
  */
 static void close_socket(struct helper_link *link)
@@ -80,11 +76,11 @@ static void close_socket(struct helper_link *link)
     fd_closep(&link->fd);
     if (link->process.child) {
         if (!link->process.exited)
-            arm_timer(link, EXIT_TIMEOUT);
+            timer_set(link->timer, EXIT_TIMEOUT);
     } else {
         if (link->why[0] == '\0')
             snprintf(link->why, sizeof(link->why), "has ended");
-        arm_timer(link, link->freed && link->process.exit ? EXIT_TIMEOUT : 0);
+        timer_set(link->timer, link->freed && link->process.exit ? EXIT_TIMEOUT : 0);
     }
 }
 
@@ -241,7 +237,7 @@ static int open_socket(struct helper_link *link, int *ret_theirs)
     int pair[2];
 
     if (link->links->socket) {
-        link->fd = helper_process_connect(link->links->socket);
+        link->fd = connect_unit(link->links->socket);
         return link->fd < 0 ? link->fd : 0;
     }
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
@@ -329,13 +325,7 @@ void helper_links_keep_spare(struct helper_links *links)
 {
     if (!links->socket)
         return;
-    if (!links->spare_timer)
-        sd_event_add_time_relative(links->event, &links->spare_timer, CLOCK_MONOTONIC, 0, 0, on_spare_time,
-                                   links);
-    else {
-        sd_event_source_set_time_relative(links->spare_timer, SPARE_PAUSE);
-        sd_event_source_set_enabled(links->spare_timer, SD_EVENT_ONESHOT);
-    }
+    timer_arm(links->event, &links->spare_timer, links->spare_timer ? SPARE_PAUSE : 0, on_spare_time, links);
 }
 
 /* Not seen to be so, for its end may wait to be read. */

@@ -12,7 +12,6 @@
 #include <sys/epoll.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -94,24 +93,6 @@ int helper_process_fork(struct helper_process *process, const char *path, int fd
 }
 
 /* ---- Started by systemd ---- */
-
-int helper_process_connect(const char *path)
-{
-    union {
-        struct sockaddr any;
-        struct sockaddr_un un;
-    } address = {.un.sun_family = AF_UNIX};
-    static const int on = 1;
-
-    if (strlen(path) >= sizeof(address.un.sun_path))
-        return -ENAMETOOLONG;
-    strcpy(address.un.sun_path, path);
-    _cleanup_fd_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 ||
-        connect(fd, &address.any, sizeof(address.un)) < 0)
-        return -errno;
-    return fd_steal(&fd);
-}
 
 static int on_unit_path(sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {

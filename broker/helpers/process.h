@@ -32,11 +32,10 @@ struct helper_process {
 /* Starts a child with fd as its descriptor 3; borrows fd. 0 or a negative errno: then there is no process. */
 int helper_process_fork(struct helper_process *process, const char *path, int fd);
 
-/* A connection to systemd's socket, with what helper_process_identify() needs. A negative errno: -EAGAIN when
- * too many wait there already. */
-int helper_process_connect(const char *path);
-
-/* Finds out whose first message waits on this socket of helper_process_connect(), without taking it. */
+/*
+ * Finds out which process sent the first message that waits on this socket of connect_unit(), without taking
+ * the message.
+ */
 void helper_process_identify(struct helper_process *process, int fd);
 
 /* SIGKILL. For what systemd has started: by systemd, once the unit is known. */

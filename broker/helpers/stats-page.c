@@ -9,6 +9,9 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
+
+enum { RATE_STALE = 2500000 /* µs after which a rate is of the past: nothing moves */ };
 
 static int map(struct stats_page *page)
 {
@@ -65,4 +68,14 @@ void stats_page_clear(struct stats_page *page)
     free(page->stats);
     page->stats = NULL;
     fd_closep(&page->fd);
+}
+
+uint64_t stats_page_rate(const struct stats_page *page)
+{
+    uint64_t at;
+
+    if (!page->stats || page->detached)
+        return 0;
+    at = STATS_READ(page->stats->rate_at_usec); /* first: it must not be later than what we call now */
+    return exact_now() - at > RATE_STALE ? 0 : STATS_READ(page->stats->rate);
 }

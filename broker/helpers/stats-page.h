@@ -23,3 +23,6 @@ int stats_page_map(struct stats_page *page, int fd);
 void stats_page_detach(struct stats_page *page);
 
 void stats_page_clear(struct stats_page *page);
+
+/* Bytes/s of the last second, both directions; 0 for a page that is detached. */
+uint64_t stats_page_rate(const struct stats_page *page);

@@ -7,22 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "broker/log.h"
-#include "broker/migration/quota.h"
 #include "broker/net/port.h"
 #include "common/cleanup.h"
+#include "common/clock.h"
 
 enum { STOP_TIMEOUT = 3000000 /* µs that a helper has to end as it was told */ };
-
-uint64_t migration_now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
-}
 
 static void finish(struct migration *migration, enum vf_error error, const char *text);
 
@@ -112,10 +103,7 @@ void migration_arm(struct migration *migration)
 /* Bounds the current state. */
 static void set_timer(struct migration *migration, uint64_t usec)
 {
-    uint64_t now = 0;
-
-    sd_event_now(migration->manager->event, CLOCK_MONOTONIC, &now);
-    migration->deadline = now + usec;
+    migration->deadline = turn_now(migration->manager->event) + usec;
     migration_arm(migration);
 }
 
@@ -204,7 +192,7 @@ static void finish(struct migration *migration, enum vf_error error, const char 
         return;
     set_message(migration, error, text);
     migration->result = vf_error_to_result(error);
-    migration->finished = migration_now();
+    migration->finished = wall_now();
     stats_page_detach(&migration->page);
     release(migration, false);
     set_state(migration, STATE_FINISHED);

@@ -12,11 +12,11 @@
 #include <sys/queue.h>
 #include <systemd/sd-bus.h>
 
-#include "broker/bus/options.h"
 #include "broker/helpers/link.h"
 #include "broker/helpers/process.h"
 #include "broker/helpers/stats-page.h"
 #include "broker/manager.h"
+#include "broker/migration/options.h"
 #include "broker/net/dial.h"
 #include "broker/net/ticket.h"
 #include "broker/sockets/qemu-socket.h"
@@ -162,9 +162,6 @@ void migration_forget(struct migration *migration);
 /* Gives up all that is the broker's, without a word on the bus: for one that could not be made, and at the
  * end. */
 void migration_free(struct migration *migration);
-
-/* µs since 1970, CLOCK_REALTIME. */
-uint64_t migration_now(void);
 
 /* ---- migration-setup.c: for migration-restore.c ---- */
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/net/endpoint.h"
 #include "common/cleanup.h"
 
 enum { DIAL_TIMEOUT = 10000000 /* µs */ };

@@ -21,6 +21,7 @@
 #include "broker/migration/record.h"
 #include "broker/net/port.h"
 #include "common/cleanup.h"
+#include "common/clock.h"
 
 #define GRACE \
     5000000 /* µs that a restored migration has at least: what its helper said is still to be read */
@@ -293,7 +294,7 @@ static void take_helper(struct migration *migration)
     /* One that has ended meanwhile cannot be told; what it said is read before its end is seen. */
     if (r >= 0) {
         if (gnutls_rnd(GNUTLS_RND_NONCE, &migration->sync, sizeof(migration->sync)) < 0)
-            migration->sync = migration_now();
+            migration->sync = wall_now();
         sync.sync.cookie = migration->sync;
         if (helper_link_send(migration->helper, MESSAGE_SYNC, &sync, -1) == -EAGAIN)
             helper_link_kill(migration->helper, "does not read what it is told");
@@ -309,7 +310,7 @@ static int make(struct manager *manager, const struct record *record, const stru
 {
     _cleanup_(options_clear) struct options options;
     struct migration *migration;
-    uint64_t now = 0;
+    uint64_t earliest = turn_now(manager->event) + GRACE;
     int r;
 
     r = read_options(record, &options);
@@ -321,9 +322,8 @@ static int make(struct manager *manager, const struct record *record, const stru
     migration->restored = migration->stored = true;
     migration->record_number = names[0].number;
     read_state(migration, record);
-    sd_event_now(manager->event, CLOCK_MONOTONIC, &now);
-    if (migration->deadline > 0 && migration->deadline < now + GRACE)
-        migration->deadline = now + GRACE;
+    if (migration->deadline > 0 && migration->deadline < earliest)
+        migration->deadline = earliest;
     if (record->expects_peers) {
         port_hold(manager->port);
         migration->expects_peers = true;

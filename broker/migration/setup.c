@@ -11,10 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "broker/bus/authorize.h"
 #include "broker/log.h"
+#include "broker/migration/permitted.h"
 #include "broker/net/port.h"
 #include "broker/sockets/deputy.h"
+#include "common/clock.h"
 
 static int start_helper(struct migration *migration, const uint8_t secret[static MESSAGE_SECRET_SIZE],
                         sd_bus_error *error)
@@ -67,8 +68,8 @@ int migration_new(struct manager *manager, enum message_role role, uint64_t id, 
     if (options->has_owner)
         migration->owner = (struct socket_owner){
             .uid = options->owner_uid, .gid = options->owner_gid, .group = options->has_group};
-    migration->owner.only = authorize_is_restricted(uid);
-    migration->started = migration_now();
+    migration->owner.only = deputy_is_restricted(uid);
+    migration->started = wall_now();
     migration->page.fd = -1;
     migration->options = *options;
     *options = (struct options){0};
@@ -155,7 +156,7 @@ int migration_start(struct manager *manager, const char *vm, const char *text, s
             migration->options.n_endpoints = ticket.n_endpoints;
             memcpy(migration->options.endpoints, ticket.endpoints, sizeof(ticket.endpoints));
         }
-        r = deputy_check_endpoints(manager->config, uid, &migration->options, error);
+        r = permitted_endpoints(manager->config, uid, &migration->options, error);
     }
     if (r >= 0)
         r = streams_make_paths(migration, error);

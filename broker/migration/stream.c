@@ -10,12 +10,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "broker/bus/authorize.h"
 #include "broker/log.h"
 #include "broker/migration/pipes.h"
 #include "broker/migration/quota.h"
 #include "broker/sockets/deputy.h"
 #include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/timer.h"
 
 enum {
     PAUSE_FIRST = 5000,   /* µs between the tries to connect to QEMU, doubled up to */
@@ -41,7 +42,7 @@ static int scope_of(const struct stream *stream, struct socket_scope *ret)
     if (strncmp(stream->path, directory, (size_t)n) != 0)
         return deputy_scope(config, migration->uid, stream->path, ret);
     *ret = (struct socket_scope){0};
-    if (authorize_is_restricted(migration->uid))
+    if (deputy_is_restricted(migration->uid))
         *ret = (struct socket_scope){.restricted = true, .uid = migration->uid, .beneath = (size_t)n - 1};
     return 0;
 }
@@ -302,8 +303,7 @@ static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
 
     if (!stream->dialling || try_connect(stream, usec))
         return 0;
-    sd_event_source_set_time_relative(source, stream->pause);
-    sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+    timer_set(source, stream->pause);
     stream->pause = stream->pause * 2 < PAUSE_MAX ? stream->pause * 2 : PAUSE_MAX;
     return 0;
 }
@@ -312,7 +312,7 @@ void stream_connect(struct stream *stream, uint32_t channel)
 {
     struct migration *migration = stream->migration;
     char why[QUOTA_WHY_MAX];
-    uint64_t now = 0;
+    uint64_t now;
     int r;
 
     stream->channel = channel;
@@ -320,21 +320,15 @@ void stream_connect(struct stream *stream, uint32_t channel)
         failed(stream, VF_ERROR_LIMIT_EXCEEDED, why);
         return;
     }
-    sd_event_now(migration->manager->event, CLOCK_MONOTONIC, &now);
+    now = turn_now(migration->manager->event);
     stream->dialling = true;
     stream->deadline = now + migration->manager->config->qemu_timeout;
     stream->pause = PAUSE_FIRST;
     if (try_connect(stream, now))
         return;
-    if (!stream->retry) {
-        r = sd_event_add_time_relative(migration->manager->event, &stream->retry, CLOCK_MONOTONIC,
-                                       stream->pause, 1000, on_retry, stream);
-        if (r < 0)
-            failed(stream, VF_ERROR_SOCKET_UNAVAILABLE, strerror(-r));
-        return;
-    }
-    sd_event_source_set_time_relative(stream->retry, stream->pause);
-    sd_event_source_set_enabled(stream->retry, SD_EVENT_ONESHOT);
+    r = timer_arm(migration->manager->event, &stream->retry, stream->pause, on_retry, stream);
+    if (r < 0)
+        failed(stream, VF_ERROR_SOCKET_UNAVAILABLE, strerror(-r));
 }
 
 /* ---- Both: a socket that is there already ---- */

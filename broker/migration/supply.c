@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "broker/migration/quota.h"
+#include "broker/net/endpoint.h"
 #include "broker/sockets/qemu-socket.h"
 #include "common/cleanup.h"
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "broker/net/port.h"
+#include "common/clock.h"
 
 /* What the ticket says; its text stays with the migration until a peer has come. */
 int ticket_issue(struct migration *migration, uint8_t secret[static MESSAGE_SECRET_SIZE], sd_bus_error *error)
@@ -39,7 +40,7 @@ int ticket_issue(struct migration *migration, uint8_t secret[static MESSAGE_SECR
 static int check_ticket(struct manager *manager, const struct ticket *ticket, const struct options *options,
                         sd_bus_error *error)
 {
-    uint64_t now = migration_now();
+    uint64_t now = wall_now();
 
     if (ticket->security == SECURITY_PLAIN && !manager->config->allow_plain)
         return error_set(

@@ -7,9 +7,11 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "broker/net/connect-as.h"
 #include "broker/net/ticket.h"
 #include "broker/sockets/deputy.h"
 #include "common/cleanup.h"
+#include "common/timer.h"
 
 enum { STAGGER = 250000 /* µs, RFC 8305, 5 */, AGAIN = 20000 /* µs */, WHY_MAX = 256 };
 
@@ -66,8 +68,7 @@ static void attempt_failed(struct attempt *attempt, const char *why)
     note_failure(attempt->dial, attempt->endpoint, why);
     attempt_close(attempt);
     /* Not from here: the next one starts from the loop, so that nobody is called back while he calls. */
-    sd_event_source_set_time_relative(attempt->dial->stagger, 0);
-    sd_event_source_set_enabled(attempt->dial->stagger, SD_EVENT_ONESHOT);
+    timer_set(attempt->dial->stagger, 0);
 }
 
 static int on_connected(sd_event_source *source, int sock, uint32_t revents, void *userdata)
@@ -105,7 +106,7 @@ static void attempt_start(struct attempt *attempt)
         attempt_failed(attempt, why);
         return;
     }
-    fd = deputy_connect(attempt->dial->config, attempt->dial->uid, &endpoint);
+    fd = connect_as(attempt->dial->config, attempt->dial->uid, &endpoint);
     if (fd == -EAGAIN) { /* a UNIX listener's backlog is full: the same again, until the time is up */
         attempt->dial->next--;
         sd_event_source_set_time_relative(attempt->dial->stagger, AGAIN);
@@ -129,8 +130,7 @@ static int on_stagger(sd_event_source *source, uint64_t usec, void *userdata)
 
     (void)usec;
     if (dial->next < dial->n) {
-        sd_event_source_set_time_relative(source, STAGGER);
-        sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+        timer_set(source, STAGGER);
         attempt_start(&dial->attempts[dial->next++]);
     } else if (dial->n_open == 0) {
         dial->done(dial, -1, dial->why, dial->userdata);

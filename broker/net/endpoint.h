@@ -1,28 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/*
- * Endpoints: where a broker listens for peers, and where another dials it. Written as in common/address.h;
- * names are never resolved. For listening also tcp:*:PORT (all addresses, IPv4 and IPv6) and vsock:*:PORT. A
- * port left out is ENDPOINT_PORT.
- */
+/* The sockets of endpoints: a broker listens for peers on one, and dials the peer by another. */
 
-#include <stdbool.h>
-#include <stdint.h>
-#include <sys/socket.h>
+#include <stddef.h>
 
 #include "common/address.h"
-
-#define ENDPOINT_PORT 16520
-
-struct endpoint {
-    struct sockaddr_storage address;
-    socklen_t size;
-    bool any; /* all local addresses: only for listening */
-};
-
-/* NULL, or what is wrong with the text (static). */
-const char *endpoint_parse(const char *text, struct endpoint *ret);
 
 /* A listening socket, non-blocking, close-on-exec; or a negative errno. Removes a stale UNIX socket that is
  * in the way. */

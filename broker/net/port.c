@@ -18,6 +18,7 @@
 #include "broker/sockets/supplied.h"
 #include "broker/store.h"
 #include "common/cleanup.h"
+#include "common/timer.h"
 
 #define GATE_NAME "gate-link"
 
@@ -106,16 +107,9 @@ static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
     r = start_gate(port);
     if (r < 0) {
         log_event(LOG_ERR, NULL, NULL, "Failed to start the gate: %s. Trying again.", strerror(-r));
-        sd_event_source_set_time_relative(source, 5 * RESTART_PAUSE);
-        sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+        timer_set(source, 5 * RESTART_PAUSE);
     }
     return 0;
-}
-
-static void restart_gate(struct port *port, uint64_t usec)
-{
-    sd_event_source_set_time_relative(port->restart, usec);
-    sd_event_source_set_enabled(port->restart, SD_EVENT_ONESHOT);
 }
 
 static void drop_gate(struct port *port)
@@ -132,7 +126,7 @@ static void on_gone(struct helper_link *link, const char *why, void *userdata)
     (void)link;
     log_event(LOG_ERR, NULL, NULL, "The gate %s. A new one is started.", why);
     drop_gate(port);
-    restart_gate(port, RESTART_PAUSE);
+    timer_set(port->restart, RESTART_PAUSE);
 }
 
 static const struct helper_handlers handlers = {.message = on_message, .gone = on_gone};
@@ -293,7 +287,7 @@ void port_settle(struct port *port)
     if (port->users > 0 && port->n_listeners == 0 && open_port(port, &error) < 0)
         log_event(LOG_ERR, NULL, NULL, "%s", error.message);
     else if (port->users > 0 && !port->gate)
-        restart_gate(port, 0);
+        timer_set(port->restart, 0);
 }
 
 void port_release(struct port *port)

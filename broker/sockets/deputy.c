@@ -5,11 +5,12 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/un.h>
+#include <unistd.h>
 
-#include "broker/bus/authorize.h"
-#include "broker/errors.h"
-#include "common/cleanup.h"
+bool deputy_is_restricted(uid_t uid)
+{
+    return uid != 0 && uid != geteuid();
+}
 
 /* An allowed directory with the uid in it; false where that is too long for any socket. */
 static bool expand(const char *text, uid_t uid, char ret[static QEMU_SOCKET_PATH_MAX])
@@ -33,7 +34,7 @@ int deputy_scope(const struct config *config, uid_t uid, const char *path, struc
     char directory[QEMU_SOCKET_PATH_MAX];
 
     *ret = (struct socket_scope){0};
-    if (!authorize_is_restricted(uid))
+    if (!deputy_is_restricted(uid))
         return 1;
     for (size_t i = 0; i < config->allowed.n; i++) {
         size_t n;
@@ -64,82 +65,4 @@ const char *deputy_why(int r)
     default:
         return NULL;
     }
-}
-
-static int check_path(const struct config *config, uid_t uid, const char *option, const char *path,
-                      sd_bus_error *error)
-{
-    struct socket_scope scope;
-    int r = deputy_scope(config, uid, path, &scope);
-
-    if (r >= 0)
-        return 0;
-    return error_set(error, VF_ERROR_PATH_NOT_ALLOWED, "Option '%s': uid %u may not name %s: %s", option, uid,
-                     path, deputy_why(r));
-}
-
-int deputy_check(const struct config *config, uid_t uid, const struct options *options, sd_bus_error *error)
-{
-    int r = 0;
-
-    if (!authorize_is_restricted(uid))
-        return 0;
-    if (options->has_owner && (options->owner_uid != uid || options->has_group))
-        return error_denied(
-            error,
-            "Option 'socket-owner': uid %u can have sockets for itself only. Leave the option "
-            "out, or call as root.",
-            uid);
-    for (uint32_t i = 0; r >= 0 && i < options->n_streams; i++)
-        if (options->sockets[i] && options->sockets[i][0] != '\0')
-            r = check_path(config, uid, "sockets", options->sockets[i], error);
-    return r;
-}
-
-/* The path of a UNIX socket's endpoint; NULL for another one. */
-static const char *path_of(const struct endpoint *endpoint)
-{
-    return endpoint->address.ss_family == AF_UNIX ? ((const struct sockaddr_un *)&endpoint->address)->sun_path
-                                                  : NULL;
-}
-
-int deputy_check_endpoints(const struct config *config, uid_t uid, const struct options *options,
-                           sd_bus_error *error)
-{
-    struct endpoint endpoint;
-    const char *path = NULL;
-    struct socket_scope scope;
-
-    for (uint32_t i = 0; i < options->n_endpoints; i++) {
-        if (endpoint_parse(options->endpoints[i], &endpoint))
-            continue;
-        path = path_of(&endpoint);
-        if (!path || deputy_scope(config, uid, path, &scope) >= 0)
-            return 0;
-    }
-    if (!path)
-        return 0;
-    return error_set(error, VF_ERROR_PATH_NOT_ALLOWED,
-                     "The endpoint is a path that uid %u may not name, %s: %s", uid, path,
-                     deputy_why(-EOUTSIDE));
-}
-
-int deputy_connect(const struct config *config, uid_t uid, const struct endpoint *endpoint)
-{
-    const char *path = path_of(endpoint);
-    struct socket_owner owner = {.uid = uid, .only = true};
-    struct socket_scope scope;
-    _cleanup_fd_ int fd = -1;
-    uid_t found;
-    int r;
-
-    if (!path || !authorize_is_restricted(uid))
-        return endpoint_connect(endpoint);
-    r = deputy_scope(config, uid, path, &scope);
-    if (r < 0)
-        return r;
-    fd = qemu_socket_connect(path, &scope);
-    if (fd >= 0 && !qemu_socket_peer_is(fd, &owner, &found))
-        return -EFOREIGN;
-    return fd_steal(&fd);
 }

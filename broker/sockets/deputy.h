@@ -7,11 +7,17 @@
  * sockets that are his and that he listens on; sockets for nobody but himself.
  */
 
-#include <systemd/sd-bus.h>
+#include <stdbool.h>
+#include <sys/types.h>
 
-#include "broker/bus/options.h"
 #include "broker/config/config.h"
 #include "broker/sockets/qemu-socket.h"
+
+/*
+ * Whether a caller has only the rights that polkit gave him: then the broker, which has more, does with the
+ * paths that he names only what he could do himself.
+ */
+bool deputy_is_restricted(uid_t uid);
 
 /*
  * What a path that this caller named may lead to. Above 0: whatever, he is not restricted. 0: what *ret says.
@@ -21,13 +27,3 @@ int deputy_scope(const struct config *config, uid_t uid, const char *path, struc
 
 /* Why a path was not used; a sentence (static), or NULL where the errno has nothing to do with the rules. */
 const char *deputy_why(int r);
-
-/* What he may not ask for: socket-owner, sockets, endpoint. ≥ 0, or negative with error set. */
-int deputy_check(const struct config *config, uid_t uid, const struct options *options, sd_bus_error *error);
-
-/* Whether one of the endpoints that he wants to have dialled may be. ≥ 0, or negative with error set. */
-int deputy_check_endpoints(const struct config *config, uid_t uid, const struct options *options,
-                           sd_bus_error *error);
-
-/* Connects to the UNIX socket of an endpoint for him, as endpoint_connect(). */
-int deputy_connect(const struct config *config, uid_t uid, const struct endpoint *endpoint);

@@ -7,12 +7,12 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "broker/helpers/process.h"
+#include "broker/helpers/connect.h"
 #include "broker/log.h"
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "common/fd-pass.h"
 #include "common/give.h"
 
@@ -23,18 +23,10 @@ enum {
     SILENCE = 30000, /* after one that did not answer */
 };
 
-static uint64_t now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
-
 void give_begin(struct give *give)
 {
     if (give->socket && give->fd < 0)
-        give->fd = helper_process_connect(give->socket);
+        give->fd = connect_unit(give->socket);
 }
 
 void give_end(struct give *give)
@@ -128,7 +120,7 @@ int give_to(struct give *give, int file, uid_t uid, gid_t gid)
         return 0;
     if (!give->socket)
         return fchownat(file, "", uid, gid, AT_EMPTY_PATH) < 0 ? -errno : 0;
-    if (now() < give->silent_until)
+    if (exact_now() < give->silent_until)
         return -ENOLINK;
     r = ask_twice(give, file, &request, &said);
     if (r >= 0) {
@@ -136,7 +128,7 @@ int give_to(struct give *give, int file, uid_t uid, gid_t gid)
         return said;
     }
     if (r == -ETIMEDOUT)
-        give->silent_until = now() + SILENCE * UINT64_C(1000);
+        give->silent_until = exact_now() + SILENCE * UINT64_C(1000);
     log_failure(give, r);
     return -ENOLINK;
 }

@@ -144,7 +144,7 @@ def test_window_suits_the_helper() -> None:
 def test_port_of_endpoints() -> None:
     text = flat(page("vmferryd.8.rst"))
     assert f"May be given up to {define('CONFIG_LISTEN_MAX', 'broker/config/config.h')} times" in text
-    assert f"A port that is left out is {define('ENDPOINT_PORT', 'broker/net/endpoint.h')}." in text
+    assert f"A port that is left out is {define('ENDPOINT_PORT', 'common/address.h')}." in text
 
 
 @pytest.mark.parametrize("name", ["helper", "giver"])

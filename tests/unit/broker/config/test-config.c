@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "test-util.h"
 
-#include "broker/config/config.h"
+#include "broker/config/load.h"
+#include "broker/config/settings.h"
 #include "broker/log.h"
 #include "common/cleanup.h"
 #include "version.h"

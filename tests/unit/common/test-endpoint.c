@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "test-util.h"
 
-#include "broker/net/endpoint.h"
+#include "common/address.h"
 
 static const struct {
     const char *text;
