@@ -279,7 +279,6 @@ void migration_answer(struct migration *migration, enum message_type type, union
 
 void migration_peer_arrived(struct migration *migration, enum peer_kind kind, int fd)
 {
-    _cleanup_fd_ int owned = fd;
     union message m = {.peer = {.serial = 0, .kind = kind}};
 
     /* A helper that does not keep up with a flood of connections loses the newest of them, and nothing else.

@@ -125,7 +125,7 @@ int migration_prepare(struct manager *manager, const char *vm, struct options *o
 int migration_start(struct manager *manager, const char *vm, const char *ticket, struct options *options,
                     uid_t uid, struct migration **ret, sd_bus_error *error);
 
-/* The gate has a peer connection for it; takes fd. */
+/* The gate has a peer connection for it; borrows fd. */
 void migration_peer_arrived(struct migration *migration, enum peer_kind kind, int fd);
 
 /* Ends it by this error, through its helper; the state is finished when that has confirmed. */

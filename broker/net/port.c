@@ -11,9 +11,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "broker/errors.h"
 #include "broker/helpers/link.h"
 #include "broker/log.h"
-#include "broker/migration/migration.h"
 #include "broker/net/endpoint.h"
 #include "broker/sockets/supplied.h"
 #include "broker/store.h"
@@ -25,9 +25,12 @@
 enum { RESTART_PAUSE = 200000 /* µs before a gate that died is replaced */ };
 
 struct port {
-    struct manager *manager; /* borrowed */
+    const struct config *config; /* borrowed, as the next two */
+    struct store *store;
+    struct helper_links *helpers;
+    const struct port_events *events;
+    void *userdata;
     unsigned users;
-    uint32_t n_unexpected; /* peers for which there is no migration, for the log */
     uint32_t n_logged;
     int listeners[CONFIG_LISTEN_MAX]; /* owned */
     size_t n_listeners;               /* 0: closed. After a start it may be those of another configuration */
@@ -45,41 +48,16 @@ static void reject(struct port *port, int fd, enum vf_error error)
         helper_link_send(port->gate, MESSAGE_REJECT, &m, fd);
 }
 
-/* What a peer is told of a migration that has ended. */
-static enum vf_error rejection_of(const struct migration *migration, uint32_t kind)
-{
-    if (migration->error == VF_ERROR_CANCELLED && kind == PEER_RESUME)
-        return VF_ERROR_CANCELLED;
-    return migration->result == VF_RESULT_TIMED_OUT ? VF_ERROR_TICKET_EXPIRED : VF_ERROR_TICKET_USED;
-}
-
 static void on_arrived(struct port *port, const struct message_arrived *m, int fd)
 {
-    _cleanup_fd_ int owned = fd;
-    struct migration *migration = manager_find(port->manager, ROLE_INCOMING, m->id);
-    char peer[ADDRESS_TEXT_MAX];
+    enum vf_error error;
 
-    /* The gate is what the whole network can talk to: what it hands up is looked at as a caller's. */
+    /* The whole network can talk to the gate: what it hands up is looked at as a caller's. */
     if (socket_check(fd, false) || fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) < 0)
         return;
-    address_of_peer(fd, peer);
-    if (migration && migration->state != STATE_FINISHED) {
-        endpoint_tune(fd);
-        if (m->kind != PEER_CHANNEL)
-            endpoint_tune_control(fd);
-        migration_peer_arrived(migration, m->kind, fd_steal(&owned));
-        return;
-    }
-    if (!migration) {
-        if (log_sample(&port->n_unexpected))
-            log_event(LOG_NOTICE, NULL, NULL,
-                      "%s asked for migration %016" PRIx64 ", which is not expected here.", peer, m->id);
-        reject(port, fd, VF_ERROR_NO_SUCH_MIGRATION);
-    } else {
-        if (log_sample(&port->n_unexpected))
-            migration_log(migration, LOG_NOTICE, NULL, "%s asked for it, but it has ended.", peer);
-        reject(port, fd, rejection_of(migration, m->kind));
-    }
+    error = port->events->arrived(port->userdata, m->kind, m->id, fd);
+    if (error != VF_ERROR_NONE)
+        reject(port, fd, error);
 }
 
 static void on_message(struct helper_link *link, const union message *m, int fd, void *userdata)
@@ -88,7 +66,7 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
     _cleanup_fd_ int owned = fd;
 
     if (m->header.type == MESSAGE_ARRIVED && m->arrived.kind != PEER_ANY && m->arrived.kind <= PEER_RESUME)
-        on_arrived(port, &m->arrived, fd_steal(&owned));
+        on_arrived(port, &m->arrived, fd);
     else if (m->header.type == MESSAGE_LOG && message_text_ok(m->log.text, sizeof(m->log.text))) {
         if (log_sample(&port->n_logged))
             log_event(LOG_WARNING, NULL, NULL, "gate: %s", m->log.text);
@@ -114,7 +92,7 @@ static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
 
 static void drop_gate(struct port *port)
 {
-    store_remove(port->manager->store, GATE_NAME);
+    store_remove(port->store, GATE_NAME);
     port->gate = helper_link_free(port->gate);
 }
 
@@ -133,12 +111,12 @@ static const struct helper_handlers handlers = {.message = on_message, .gone = o
 
 static int start_gate(struct port *port)
 {
-    union message m = {.start_gate = {.max_pending = port->manager->config->max_gate,
-                                      .deadline_msec = DEFAULT_GATE_DEADLINE}};
+    union message m = {
+        .start_gate = {.max_pending = port->config->max_gate, .deadline_msec = DEFAULT_GATE_DEADLINE}};
     union message listener = {0};
     int r;
 
-    r = helper_link_new(&port->manager->helpers, &handlers, port, &port->gate);
+    r = helper_link_new(port->helpers, &handlers, port, &port->gate);
     if (r >= 0)
         r = helper_link_send(port->gate, MESSAGE_START_GATE, &m, -1);
     for (size_t i = 0; r >= 0 && i < port->n_listeners; i++)
@@ -146,7 +124,7 @@ static int start_gate(struct port *port)
     if (r < 0)
         port->gate = helper_link_free(port->gate);
     else
-        store_put(port->manager->store, GATE_NAME, helper_link_fd(port->gate), 0);
+        store_put(port->store, GATE_NAME, helper_link_fd(port->gate), 0);
     return r;
 }
 
@@ -173,7 +151,7 @@ static const char *listener_name(size_t i, char ret[static STORE_NAME_MAX])
 
 static void close_port(struct port *port)
 {
-    struct store *store = port->manager->store;
+    struct store *store = port->store;
     char name[STORE_NAME_MAX];
 
     drop_gate(port);
@@ -190,15 +168,17 @@ static void close_port(struct port *port)
     }
 }
 
-int port_new(struct manager *manager, struct port **ret)
+int port_new(const struct config *config, sd_event *event, struct store *store, struct helper_links *helpers,
+             const struct port_events *events, void *userdata, struct port **ret)
 {
     struct port *port = calloc(1, sizeof(*port));
     int r;
 
     if (!port)
         return -ENOMEM;
-    port->manager = manager;
-    r = sd_event_add_time(manager->event, &port->restart, CLOCK_MONOTONIC, UINT64_MAX, 0, on_restart, port);
+    *port = (struct port){
+        .config = config, .store = store, .helpers = helpers, .events = events, .userdata = userdata};
+    r = sd_event_add_time(event, &port->restart, CLOCK_MONOTONIC, UINT64_MAX, 0, on_restart, port);
     if (r < 0) {
         free(port);
         return r;
@@ -220,7 +200,7 @@ struct port *port_free(struct port *port)
 /* The port as the configuration says. ≥ 0, or negative with error set: then it is closed. */
 static int open_port(struct port *port, sd_bus_error *error)
 {
-    const struct config *config = port->manager->config;
+    const struct config *config = port->config;
     char name[STORE_NAME_MAX];
     int r;
 
@@ -233,7 +213,7 @@ static int open_port(struct port *port, sd_bus_error *error)
                 "Cannot listen for peers on %s: %s. Is another vmferryd or program there? See --listen=.",
                 config->listen[i], strerror(-r));
         }
-        store_put(port->manager->store, listener_name(i, name), r, 0);
+        store_put(port->store, listener_name(i, name), r, 0);
         port->listeners[port->n_listeners++] = r;
     }
     r = start_gate(port);
@@ -241,8 +221,7 @@ static int open_port(struct port *port, sd_bus_error *error)
         return 0;
     close_port(port);
     return error_set(error, VF_ERROR_HELPER_FAILED, "Cannot start %s: %s. %s",
-                     helper_links_source(&port->manager->helpers), strerror(-r),
-                     helper_links_option(&port->manager->helpers));
+                     helper_links_source(port->helpers), strerror(-r), helper_links_option(port->helpers));
 }
 
 int port_acquire(struct port *port, sd_bus_error *error)
@@ -256,7 +235,7 @@ int port_acquire(struct port *port, sd_bus_error *error)
 
 void port_restore(struct port *port)
 {
-    struct store *store = port->manager->store;
+    struct store *store = port->store;
     char name[STORE_NAME_MAX];
     int fd, r;
 
@@ -267,8 +246,7 @@ void port_restore(struct port *port)
         port->listeners[port->n_listeners++] = fd;
     }
     fd = store_take(store, GATE_NAME);
-    r = fd < 0 ? 0
-               : helper_link_adopt(&port->manager->helpers, fd, "", PHASE_GATE, &handlers, port, &port->gate);
+    r = fd < 0 ? 0 : helper_link_adopt(port->helpers, fd, "", PHASE_GATE, &handlers, port, &port->gate);
     if (r < 0)
         log_event(LOG_ERR, NULL, NULL, "Cannot take the gate over: %s.", strerror(-r));
 }
@@ -298,7 +276,7 @@ void port_release(struct port *port)
 
 size_t port_endpoints(struct port *port, char (*ret)[ADDRESS_TEXT_MAX], size_t max)
 {
-    const struct config *config = port->manager->config;
+    const struct config *config = port->config;
     size_t n = 0;
 
     for (size_t i = 0; i < port->n_listeners && n < max; i++)

@@ -1,12 +1,31 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* The peer port: the listening sockets, and the gate that accepts on them. There only while somebody is
- * expected. */
+/* The peer port: the listening sockets, and the gate that accepts on them. Open only while a migration
+ * expects a peer. */
 
-#include "broker/manager.h"
+#include <stddef.h>
+#include <stdint.h>
+#include <systemd/sd-bus.h>
+#include <systemd/sd-event.h>
 
-int port_new(struct manager *manager, struct port **ret);
+#include "broker/config/config.h"
+#include "common/error.h"
+#include "common/message.h"
+
+struct helper_links;
+struct port;
+struct store;
+
+struct port_events {
+    /* A peer connection of this kind came for this migration; borrows fd. Returns why the peer is rejected,
+     * or none where the connection was passed on. */
+    enum vf_error (*arrived)(void *userdata, enum peer_kind kind, uint64_t id, int fd);
+};
+
+/* Closed. Borrows everything. 0 or a negative errno. */
+int port_new(const struct config *config, sd_event *event, struct store *store, struct helper_links *helpers,
+             const struct port_events *events, void *userdata, struct port **ret);
 struct port *port_free(struct port *port);
 
 /* One more migration that expects peers: the first opens the port. ≥ 0, or negative with error set. */
