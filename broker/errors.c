@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "errors.h"
+#include "broker/errors.h"
 
 #include <stdarg.h>
 #include <stdio.h>

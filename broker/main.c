@@ -9,11 +9,11 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "broker/config/load.h"
+#include "broker/config/settings.h"
+#include "broker/log.h"
+#include "broker/manager.h"
 #include "common/cleanup.h"
-#include "config.h"
-#include "log.h"
-#include "manager.h"
-#include "settings.h"
 #include "version.h"
 
 enum { HELP_INDENT = 32, EXIT_USAGE = 2 };

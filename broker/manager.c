@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "manager.h"
+#include "broker/manager.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -15,12 +15,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "caller.h"
+#include "broker/bus/caller.h"
+#include "broker/log.h"
+#include "broker/migration/migration.h"
+#include "broker/net/port.h"
+#include "broker/store.h"
 #include "common/cleanup.h"
-#include "log.h"
-#include "migration.h"
-#include "port.h"
-#include "store.h"
 
 /* Runs --parents, so that a first start needs nothing to be there. */
 static int make_runtime_dir(const char *path)
@@ -197,6 +197,7 @@ int manager_new(const struct config *config, struct manager **ret)
     manager->config = config;
     manager->lock = -1;
     manager->give = (struct give){.socket = config->giver_socket, .fd = -1};
+    manager->arrivals.manager = manager;
     TAILQ_INIT(&manager->migrations);
     for (size_t i = 0; i < MANAGER_BUCKETS; i++)
         LIST_INIT(&manager->buckets[i]);
@@ -209,7 +210,8 @@ int manager_new(const struct config *config, struct manager **ret)
     manager->helpers.path = config->helper;
     manager->helpers.socket = config->helper_socket;
     if (r >= 0)
-        r = port_new(manager, &manager->port);
+        r = port_new(config, manager->event, manager->store, &manager->helpers, &arrivals_events,
+                     &manager->arrivals, &manager->port);
     if (r < 0)
         log_event(LOG_ERR, NULL, NULL, "Cannot set up the event loop: %s.", strerror(-r));
     else
@@ -255,18 +257,71 @@ struct manager *manager_free(struct manager *manager)
     return NULL;
 }
 
+/* ---- What its lifecycle asks ---- */
+
+static bool is_needed(void *userdata)
+{
+    const struct manager *manager = userdata;
+
+    return !TAILQ_EMPTY(&manager->migrations) || manager->n_calls > 0;
+}
+
+static bool is_answering(void *userdata)
+{
+    const struct manager *manager = userdata;
+
+    return manager->n_calls > 0;
+}
+
+static bool is_running(void *userdata)
+{
+    const struct manager *manager = userdata;
+
+    return manager->n_running > 0;
+}
+
+static void say_status(void *userdata, char *text, size_t size)
+{
+    const struct manager *manager = userdata;
+    uint32_t running[2] = {0};
+    const struct migration *migration;
+    uint64_t rate = 0;
+
+    TAILQ_FOREACH(migration, &manager->migrations, entry)
+    {
+        if (migration->state == STATE_FINISHED)
+            continue;
+        running[migration->role]++;
+        rate += stats_page_rate(&migration->page);
+    }
+    if (running[ROLE_INCOMING] + running[ROLE_OUTGOING] > 0)
+        snprintf(text, size,
+                 "Migrations: %" PRIu32 " incoming, %" PRIu32 " outgoing; %" PRIu64 ".%" PRIu64 " MB/s.",
+                 running[ROLE_INCOMING], running[ROLE_OUTGOING], rate / 1000000, rate / 100000 % 10);
+    else
+        snprintf(text, size, "No migration; %" PRIu32 " finished.", manager->n_finished);
+}
+
+static const struct lifecycle_ops lifecycle_ops = {
+    .needed = is_needed, .answering = is_answering, .running = is_running, .status = say_status};
+
 int manager_run(struct manager *manager)
 {
     int r;
 
     helper_links_keep_spare(&manager->helpers);
     give_begin(&manager->give);
-    r = lifecycle_start(manager);
+    manager->lifecycle = (struct lifecycle){.event = manager->event,
+                                            .bus = manager->bus,
+                                            .name = BUS_NAME,
+                                            .ops = &lifecycle_ops,
+                                            .userdata = manager};
+    r = lifecycle_start(&manager->lifecycle, manager->config->idle_timeout);
     if (r >= 0) {
         log_event(LOG_INFO, NULL, NULL, "Ready as %s.", BUS_NAME);
         r = sd_event_loop(manager->event);
     }
-    lifecycle_stop(manager);
+    lifecycle_stop(&manager->lifecycle);
     return r;
 }
 

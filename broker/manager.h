@@ -9,12 +9,13 @@
 #include <systemd/sd-bus.h>
 #include <systemd/sd-event.h>
 
+#include "broker/config/config.h"
+#include "broker/errors.h"
+#include "broker/helpers/link.h"
+#include "broker/lifecycle.h"
+#include "broker/migration/arrivals.h"
+#include "broker/sockets/give.h"
 #include "common/message.h"
-#include "config.h"
-#include "errors.h"
-#include "give.h"
-#include "helper-link.h"
-#include "lifecycle.h"
 
 #define BUS_NAME            "org.vmferry.Broker1"
 #define BROKER_PATH         "/org/vmferry/Broker1"
@@ -37,6 +38,7 @@ struct manager {
     int lock;                    /* owned: held for as long as the runtime directory is ours */
     struct helper_links helpers;
     struct give give;
+    struct arrivals arrivals;
     struct lifecycle lifecycle;
     TAILQ_HEAD(migrations, migration) migrations;    /* the oldest first */
     LIST_HEAD(, migration) buckets[MANAGER_BUCKETS]; /* the same by id: each call on the bus looks for one */

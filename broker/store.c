@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "store.h"
+#include "broker/store.h"
 
 #include <errno.h>
 #include <search.h>
@@ -11,8 +11,8 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "broker/log.h"
 #include "common/cleanup.h"
-#include "log.h"
 
 /* All names go into one variable at the next start, and one of more than 128 KiB makes execve(2) fail. */
 enum { NAMES_MAX = 120 * 1024 };

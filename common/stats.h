@@ -14,7 +14,8 @@
 
 #define STATS_CHANNELS_MAX 256
 
-/* What a channel is doing; the text of it in the Channels property stands in broker/migration-dbus.c. */
+/* What a channel is doing; the text of it in the Channels property stands in broker/bus/migration-object.c.
+ */
 enum stats_channel_state {
     STATS_CHANNEL_UNUSED = 0,
     STATS_CHANNEL_OPENING = 1, /* one end is still missing */

@@ -23,7 +23,7 @@ USAGE = """Usage: tools/test [--long] [PART…]
 
 Checks everything, or the parts that are named:
 
-  format        clang-format finds nothing to change
+  format        clang-format finds nothing to change; the includes run down the layers
   unit          unit tests, and the fuzzers over their corpora, under ASan and UBSan
   valgrind      the unit tests under valgrind
   integration   brokers, helpers and stand-ins for QEMU on private buses, under ASan and UBSan
@@ -134,6 +134,12 @@ def check_format() -> Count:
         else:
             print("\n".join(text.splitlines()[:12]))
             count.fail(f"{name} is not as clang-format wants it")
+    status, text = run([str(ROOT / "tools/check-layers"), "--quiet"], quiet=True)
+    if status == 0:
+        count.passed += 1
+    else:
+        print(text)
+        count.fail("the includes do not run down the layers: tools/check-layers")
     return count
 
 

@@ -5,7 +5,7 @@
 
 #include <linux/vm_sockets.h>
 
-#include "broker/endpoint.h"
+#include "common/address.h"
 #include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -5,7 +5,7 @@
  * fuzzer out. What is decoded must be the same when it is encoded and decoded again.
  */
 
-#include "broker/state.h"
+#include "broker/migration/record.h"
 #include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

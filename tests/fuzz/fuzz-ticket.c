@@ -8,7 +8,7 @@
 #include <gnutls/crypto.h>
 #include <nettle/base64.h>
 
-#include "broker/ticket.h"
+#include "broker/net/ticket.h"
 #include "fuzz.h"
 
 enum { HEAD = 52, BODY_MAX = 4000 };

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What stands in vmferryd.conf counts, in a broker that runs: tests/unit/test-config.c has the files and their order."""
+"""What stands in vmferryd.conf counts, in a broker that runs: tests/unit/broker/config/test-config.c has the files
+and their order."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_numbers_of_the_page() -> None:
     plain = re.search(r"#define PLAIN +\((\d+) \* SECOND\)", source("ctl/meter.c"))
     assert plain and f"one every {plain[1]} seconds" in text
     for option, macro in (("--expire", "DEFAULT_EXPIRE"), ("--resume-timeout", "DEFAULT_RESUME")):
-        seconds = define(macro, "broker/config.h") // 1000000
+        seconds = define(macro, "broker/config/config.h") // 1000000
         assert re.search(rf"\{option}=TIME [^-]*Default: {seconds} seconds", text), option
         assert f"({seconds})" in ctl(None, "send", "--help").out
 

@@ -53,7 +53,7 @@ def test_files_that_are_named_are_there(name: str) -> None:
 
 
 def test_performance_names_the_defaults() -> None:
-    window = define("DEFAULT_WINDOW_MIB", "broker/config.h")
+    window = define("DEFAULT_WINDOW_MIB", "broker/config/config.h")
     text = flat(page("performance.md"))
     assert f"the window is {window} MiB" in text and f"default of {window} MiB fills" in text
     rows = re.findall(r"\| ([\d.]+) Gb/s \| ([\d.]+) ms \| ([\d.]+) MiB \|", page("performance.md"))
@@ -97,12 +97,12 @@ def test_vmferryd_options() -> None:
 def settings_of_code() -> dict[str, dict[str, str]]:
     """By key: all that a row of the table says, with "range" where it is a number."""
     found: dict[str, dict[str, str]] = {}
-    table = re.search(r"settings\[\] = \{\n(.*?)^\};", source("broker/settings.c"), re.M | re.S)
+    table = re.search(r"settings\[\] = \{\n(.*?)^\};", source("broker/config/settings.c"), re.M | re.S)
     for row in table[1].split("\n    {") if table else []:
         fields = dict(re.findall(r'\.(\w+) = "(.*?)",', row))
         limits = re.search(r"(?:NUMBER|LARGE)\(\w+, (\w+), (\w+), (?:(\w+), )?", row)
         if limits:
-            ends = [end if end.isdigit() else str(define(end, "broker/config.h")) for end in limits.groups()[:2]]
+            ends = [end if end.isdigit() else str(define(end, "broker/config/config.h")) for end in limits.groups()[:2]]
             fields["range"] = f"{ends[0]} to {ends[1]}"
         found[fields["key"]] = fields
     assert len(found) > 10
@@ -123,7 +123,7 @@ def test_settings() -> None:
         assert text.endswith(f"Default: ``{default_of_setting(fields)}``"), key
         assert fields.get("range", "") in text, key
         assert f"--{fields['option']}={fields['argument']}\n  *{key}=*." in options, key
-    assert f"up to {define('CONFIG_LISTEN_MAX', 'broker/config.h')} endpoints" in said["``Listen=``"]
+    assert f"up to {define('CONFIG_LISTEN_MAX', 'broker/config/config.h')} endpoints" in said["``Listen=``"]
 
 
 def test_example_of_settings() -> None:
@@ -143,8 +143,8 @@ def test_window_suits_the_helper() -> None:
 
 def test_port_of_endpoints() -> None:
     text = flat(page("vmferryd.8.rst"))
-    assert f"May be given up to {define('CONFIG_LISTEN_MAX', 'broker/config.h')} times" in text
-    assert f"A port that is left out is {define('ENDPOINT_PORT', 'broker/endpoint.h')}." in text
+    assert f"May be given up to {define('CONFIG_LISTEN_MAX', 'broker/config/config.h')} times" in text
+    assert f"A port that is left out is {define('ENDPOINT_PORT', 'common/address.h')}." in text
 
 
 @pytest.mark.parametrize("name", ["helper", "giver"])
@@ -158,7 +158,7 @@ def test_helper_limits() -> None:
                "common/message.h")
     assert f"**RLIMIT_NOFILE** at most {define('FDS_MAX', *headers)}" in flat(page("vmferry-helper.8.rst"))
     assert f"at most {define('FDS_MAX', *headers)} descriptors" in flat(page("threat-model.md"))
-    pending, deadline = (define(f"DEFAULT_GATE_{name}", "broker/config.h") for name in ("PENDING", "DEADLINE"))
+    pending, deadline = (define(f"DEFAULT_GATE_{name}", "broker/config/config.h") for name in ("PENDING", "DEADLINE"))
     text = flat(page("vmferry-helper.8.rst"))
     assert f"It keeps at most {pending} connections" in text and f"Each has {deadline // 1000} seconds" in text
 
@@ -169,11 +169,11 @@ def test_threat_model_numbers() -> None:
                               for name in ("PEERS_MAX", "SILENCE_RESUME", "SILENCE_MAX"))
     assert f"A relay keeps {peers} that" in text
     assert f"{resume} s of silence on the control connection ({silence} s without resuming)" in text
-    calls = [define(name, "broker/config.h") for name in ("DEFAULT_CALLS_PER_USER", "DEFAULT_MAX_CALLS")]
+    calls = [define(name, "broker/config/config.h") for name in ("DEFAULT_CALLS_PER_USER", "DEFAULT_MAX_CALLS")]
     assert "At most {} calls of one bus connection, and {} in all".format(*calls) in text
-    asked = [define(name, "broker/caller.c") for name in ("ASKED_PER_USER", "ASKED_MAX")]
+    asked = [define(name, "broker/bus/caller.c") for name in ("ASKED_PER_USER", "ASKED_MAX")]
     assert "for polkit {} of a user, and {} in all".format(*asked) in text
-    give_up = re.search(r"give_up = (\d+)", source("broker/endpoint.c"))
+    give_up = re.search(r"give_up = (\d+)", source("broker/net/endpoint.c"))
     assert give_up and f"TCP gives up after {int(give_up[1]) // 1000} s" in text
 
 
@@ -263,7 +263,7 @@ def test_properties_that_are_polled() -> None:
 def options_of_code() -> dict[str, tuple[str, str]]:
     """By key: its type, and which method has it."""
     roles = {"IN | OUT": "both", "IN": "PrepareIncoming", "OUT": "StartOutgoing"}
-    rows = re.findall(r'^ +\{"([\w-]+)", "([^"]+)", ([A-Z| ]+), read_\w+\},', source("broker/options.c"), re.M)
+    rows = re.findall(r'^ +\{"([\w-]+)", "([^"]+)", ([A-Z| ]+), read_\w+\},', source("broker/bus/options.c"), re.M)
     assert len(rows) >= 12
     return {key: (type_, roles[role]) for key, type_, role in rows}
 
@@ -286,32 +286,32 @@ def test_call_options() -> None:
 
 def test_call_option_numbers() -> None:
     said = {key: value[2] for key, value in options_of_broker_page().items()}
-    low, high, expire = (define(name, "broker/config.h") for name in ("EXPIRE_MIN", "EXPIRE_MAX", "DEFAULT_EXPIRE"))
+    low, high, expire = (define(name, "broker/config/config.h") for name in ("EXPIRE_MIN", "EXPIRE_MAX", "DEFAULT_EXPIRE"))
     assert f"{low} to {high}" in said["expire-usec"] and f"Default: ``{expire}``" in said["expire-usec"]
     resume = said["resume-timeout-usec"]
-    assert f"up to {high}" in resume and f"Default: ``{define('DEFAULT_RESUME', 'broker/config.h')}``" in resume
+    assert f"up to {high}" in resume and f"Default: ``{define('DEFAULT_RESUME', 'broker/config/config.h')}``" in resume
     limits = [define(f"SESSION_SILENCE_{which}", "helper/session.h") for which in ("MAX", "RESUME")]
     assert "after {} seconds of silence instead of {}".format(*limits) in resume
     streams, name = (define(macro, "common/message.h") for macro in ("MESSAGE_STREAMS_MAX", "MESSAGE_STREAM_MAX"))
     assert f"1 to {streams} different names" in said["streams"] and f"up to {name - 2} of" in said["streams"]
-    assert f"up to {define('TICKET_ENDPOINTS_MAX', 'broker/ticket.h')} endpoints" in said["endpoints"]
-    assert f"at most {define('QEMU_SOCKET_PATH_MAX', 'broker/qemu-socket.h') - 1} bytes" in said["sockets"]
-    longest = re.search(r"CLIENT_ID_MAX = (\d+)", source("broker/options.c"))
+    assert f"up to {define('TICKET_ENDPOINTS_MAX', 'broker/net/ticket.h')} endpoints" in said["endpoints"]
+    assert f"at most {define('QEMU_SOCKET_PATH_MAX', 'broker/sockets/qemu-socket.h') - 1} bytes" in said["sockets"]
+    longest = re.search(r"CLIENT_ID_MAX = (\d+)", source("broker/bus/options.c"))
     assert longest and f"1 to {longest[1]} bytes" in said["client-id"]
-    default = re.search(r'\.streams = \{"(\w+)"\}', source("broker/options.c"))
+    default = re.search(r'\.streams = \{"(\w+)"\}', source("broker/bus/options.c"))
     assert default and f"Default: ``{default[1]}``" in said["streams"]
 
 
 def test_broker_page_numbers() -> None:
     text = flat(page(BROKER_PAGE))
     limits = ("FINISHED_KEPT", "FINISHED_MAX", "CONNECTED_IDLE")
-    kept, many, idle = (define(name, "broker/config.h") for name in limits)
+    kept, many, idle = (define(name, "broker/config/config.h") for name in limits)
     assert f"stays for {kept // 60_000_000} minutes" in text and f"the newest {many} are kept" in text
     assert f"Lasts {idle // 60_000_000} minutes at most, unless QEMU connects" in text
-    assert f"At most {define('WAITERS_MAX', 'broker/migration.h')} calls may wait" in text
-    assert f"up to {define('SUPPLIED_MAX', 'broker/migration.h')} may be ready" in text
+    assert f"At most {define('WAITERS_MAX', 'broker/migration/migration.h')} calls may wait" in text
+    assert f"up to {define('SUPPLIED_MAX', 'broker/migration/migration.h')} may be ready" in text
     assert f"when {define('STATS_CHANNELS_MAX', 'common/stats.h')} are listed" in text
-    peers, seen = (define(name, "broker/supplied.h") for name in ("SUPPLIED_PEERS_MAX", "SUPPLIED_SEEN_MAX"))
+    peers, seen = (define(name, "broker/sockets/supplied.h") for name in ("SUPPLIED_PEERS_MAX", "SUPPLIED_SEEN_MAX"))
     assert f"up to {peers} may wait" in text and f"can be given {seen} sockets" in text
     deadline = define("SESSION_PEER_DEADLINE", "helper/session.h") // 1000000
     assert f"and then has {deadline} seconds" in text
@@ -326,13 +326,13 @@ def test_broker_page_numbers() -> None:
 def test_authorization() -> None:
     """The actions are those of the code and of the policy, and the page has the time-outs."""
     text = section(page(BROKER_PAGE), "WHO MAY DO WHAT")
-    actions = re.findall(r'\[ACTION_\w+\] = "([\w.-]+)"', source("broker/authorize.c"))
+    actions = re.findall(r'\[ACTION_\w+\] = "([\w.-]+)"', source("broker/bus/authorize.c"))
     assert actions and re.findall(r"^``(org[\w.-]+)``", text, re.M) == actions
     assert re.findall(r'<action id="([^"]+)"', source("dbus/org.vmferry.Broker1.policy")) == actions
-    times = dict(re.findall(r"(\w+_TIMEOUT) = (\d+)", source("broker/authorize.c")))
+    times = dict(re.findall(r"(\w+_TIMEOUT) = (\d+)", source("broker/bus/authorize.c")))
     assert f"does not answer within {int(times['ANSWER_TIMEOUT']) // 1000000} seconds" in flat(text)
     assert f"for up to {int(times['INTERACTIVE_TIMEOUT']) // 60000000} minutes" in flat(text)
-    for detail in re.findall(r'"a\{ss\}", 3, (.*?)\);', source("broker/authorize.c"), re.S)[0].split('"')[1::2]:
+    for detail in re.findall(r'"a\{ss\}", 3, (.*?)\);', source("broker/bus/authorize.c"), re.S)[0].split('"')[1::2]:
         assert f"*{detail}*" in text
 
 

@@ -105,8 +105,8 @@ def test_resuming_numbers() -> None:
     assert f"at most {peers} that are not there yet" in text
     assert f"for {resume} seconds takes it for lost; for {silence} seconds where" in text
     assert f"at once, then {first // 1000} ms after that" in text and f"up to {last // 1000000} seconds" in text
-    assert f"{define('DEFAULT_RESUME', 'broker/config.h') // 1000000} seconds unless the option says" in text
-    assert f"its window, {define('DEFAULT_WINDOW_MIB', 'broker/config.h')} MiB unless" in text
+    assert f"{define('DEFAULT_RESUME', 'broker/config/config.h') // 1000000} seconds unless the option says" in text
+    assert f"its window, {define('DEFAULT_WINDOW_MIB', 'broker/config/config.h')} MiB unless" in text
 
 
 def test_protocol_numbers() -> None:
@@ -123,7 +123,7 @@ def test_protocol_numbers() -> None:
 def test_limits() -> None:
     said = {row[0]: row[1] for row in rows(section(page(PROTOCOL_PAGE), "TIMES AND LIMITS")) if len(row) == 2}
     for what, (macro, unit, factor) in LIMITS.items():
-        value = define(macro, "helper/session.h", "helper/flow.h", "broker/config.h", "common/stats.h")
+        value = define(macro, "helper/session.h", "helper/flow.h", "broker/config/config.h", "common/stats.h")
         assert said[what] == f"{value // factor} {unit}".strip(), what
     dial = re.search(r"DIAL_TIMEOUT = (\d+)", sources("broker"))
     ring = re.search(r"SESSION_CONTROL_RING\s+\(\(size_t\)(\d+) \* 1024\)", source("helper/session.h"))

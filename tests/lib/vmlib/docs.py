@@ -25,7 +25,7 @@ def source(name: str) -> str:
 
 def sources(directory: str) -> str:
     """All of a directory: where in it something stands is of no account here."""
-    return "\n".join(path.read_text() for path in sorted((ROOT / directory).glob("*.c")))
+    return "\n".join(path.read_text() for path in sorted((ROOT / directory).rglob("*.c")))
 
 
 def section(text: str, title: str) -> str:

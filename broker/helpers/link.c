@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/helpers/link.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "broker/helpers/connect.h"
+#include "broker/helpers/process.h"
+#include "broker/log.h"
+#include "common/cleanup.h"
+#include "common/timer.h"
+
+enum {
+    START_TIMEOUT = 5000000,       /* µs for a child */
+    START_TIMEOUT_UNIT = 20000000, /* µs for a unit: systemd may have others to start before */
+    EXIT_TIMEOUT = 3000000,        /* µs from the end of its socket to SIGKILL */
+    SPARE_PAUSE = 100000, /* µs from the use of a spare to the next one: whoever took it goes first */
+};
+
+struct helper_link {
+    TAILQ_ENTRY(helper_link) entry;
+    struct helper_links *links; /* borrowed */
+    int fd;                     /* owned; −1 at its end */
+    struct helper_process process;
+    unsigned phase; /* in which it is; what it may say hangs on that */
+    unsigned role;  /* the phase after READY; 0: not told yet, may say nothing */
+    bool ready;
+    bool strange;  /* started by systemd, and we have yet to learn which process it is */
+    bool draining; /* its last messages are being read */
+    bool freed;    /* nobody is interested any more; waits for the exit */
+    char why[128];
+    sd_event_source *io, *timer;
+    const struct helper_handlers *handlers;
+    void *userdata;
+};
+
+static void destroy(struct helper_link *link)
+{
+    sd_event_source_disable_unref(link->io);
+    sd_event_source_disable_unref(link->timer);
+    helper_process_clear(&link->process);
+    fd_closep(&link->fd);
+    TAILQ_REMOVE(&link->links->links, link, entry);
+    free(link);
+}
+
+void helper_links_clear(struct helper_links *links)
+{
+    while (!TAILQ_EMPTY(&links->links))
+        destroy(TAILQ_FIRST(&links->links));
+    links->spare = NULL;
+    links->spare_timer = sd_event_source_disable_unref(links->spare_timer);
+}
+
+/* Its socket has ended; and its process too, where it is a child. */
+static void gone(struct helper_link *link)
+{
+    if (link->freed)
+        destroy(link);
+    else
+        link->handlers->gone(link, link->why, link->userdata);
+}
+
+/* What is not a child is over with its socket. Never at once: somebody up the stack may still use the link.
+ */
+static void close_socket(struct helper_link *link)
+{
+    link->io = sd_event_source_disable_unref(link->io);
+    /* The service manager may have it too, for another moment. */
+    if (link->fd >= 0 && !link->links->leaving)
+        shutdown(link->fd, SHUT_RDWR);
+    fd_closep(&link->fd);
+    if (link->process.child) {
+        if (!link->process.exited)
+            timer_set(link->timer, EXIT_TIMEOUT);
+    } else {
+        if (link->why[0] == '\0')
+            snprintf(link->why, sizeof(link->why), "has ended");
+        timer_set(link->timer, link->freed && link->process.exit ? EXIT_TIMEOUT : 0);
+    }
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct helper_link *link = userdata;
+
+    (void)source;
+    (void)usec;
+    if (link->fd >= 0 && link->ready)
+        return 0;
+    if (link->fd >= 0) {
+        snprintf(link->why, sizeof(link->why), "did not start within %d s",
+                 (link->process.child ? START_TIMEOUT : START_TIMEOUT_UNIT) / 1000000);
+        if (!link->process.child) {
+            close_socket(link);
+            return 0;
+        }
+    }
+    if (link->process.child || (link->freed && link->process.exit))
+        helper_process_kill(&link->process);
+    if (!link->process.child)
+        gone(link);
+    return 0;
+}
+
+void helper_link_kill(struct helper_link *link, const char *why)
+{
+    if (link->why[0] == '\0')
+        snprintf(link->why, sizeof(link->why), "%s", why);
+    helper_process_kill(&link->process);
+    close_socket(link);
+}
+
+/* What is to have its effect before it is gone from the socket. */
+static bool is_precious(uint32_t type)
+{
+    return type == MESSAGE_STATE || type == MESSAGE_RESULT;
+}
+
+/* As message_recv(); *ret_peeked: it is still in the socket. */
+static int receive(struct helper_link *link, union message *ret, int *ret_fd, bool *ret_peeked)
+{
+    uint32_t type = 0;
+    int r = message_peek_type(link->fd, &type);
+
+    *ret_fd = -1;
+    ret->header.type = type;
+    if (r <= 0)
+        return r;
+    *ret_peeked = is_precious(type);
+    return *ret_peeked ? message_peek(link->fd, TO_BROKER, link->phase, ret)
+                       : message_recv(link->fd, TO_BROKER, link->phase, ret, ret_fd);
+}
+
+/* Takes from the socket what was looked at; the link may have been given up meanwhile. */
+static void consume(struct helper_link *link)
+{
+    union message m;
+    int fd = -1;
+
+    if (link->fd >= 0) {
+        message_recv(link->fd, TO_BROKER, ~0U, &m, &fd);
+        fd_closep(&fd);
+    }
+}
+
+/* One message; false when there is none now, or never will be. */
+static bool read_one(struct helper_link *link)
+{
+    bool peeked = false;
+    union message m;
+    int fd, r;
+
+    if (link->fd < 0 || link->freed)
+        return false;
+    if (link->strange) {
+        helper_process_identify(&link->process, link->fd);
+        link->strange = link->process.exit == NULL && !link->ready;
+    }
+    r = receive(link, &m, &fd, &peeked);
+    if (r == -ECONNRESET) /* it has gone with messages of ours unread; what it said before is still there */
+        r = receive(link, &m, &fd, &peeked);
+    if (r == -EAGAIN)
+        return false;
+    if (r == -ECONNRESET)
+        r = 0; /* its exit says why */
+    if (r == -EMFILE && m.header.type == MESSAGE_ARRIVED) {
+        /* That connection is closed, and its peer dials again. */
+        if (log_sample(&link->links->n_starved))
+            log_event(LOG_ERR, NULL, NULL,
+                      "A connection was closed, for the broker cannot have one more open file "
+                      "(RLIMIT_NOFILE). Raise LimitNOFILE= of its unit.");
+        return true;
+    }
+    if (r <= 0) {
+        if (r < 0) {
+            snprintf(link->why, sizeof(link->why), "sent a message that is not permitted (%s)",
+                     message_name(m.header.type));
+            helper_process_kill(&link->process);
+        }
+        close_socket(link);
+        return false;
+    }
+    if (m.header.type == MESSAGE_READY) {
+        link->ready = true;
+        link->phase = link->role;
+        return true;
+    }
+    link->handlers->message(link, &m, fd, link->userdata);
+    if (peeked)
+        consume(link);
+    if (m.header.type == MESSAGE_RESULT)
+        link->phase = PHASE_ENDED;
+    return true;
+}
+
+static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+    struct helper_link *link = userdata;
+
+    (void)source;
+    (void)fd;
+    (void)revents;
+    read_one(link);
+    return 0;
+}
+
+static void on_exit_of_process(void *userdata)
+{
+    struct helper_link *link = userdata;
+
+    if (!link->process.child) {
+        /* Whoever waits for its end waits for that of its socket, which is bound to come. */
+        if (link->freed && link->fd < 0)
+            gone(link);
+        return;
+    }
+    if (link->why[0] == '\0')
+        snprintf(link->why, sizeof(link->why), "%s", link->process.why);
+    link->draining = true;
+    /* What it had said before is still to be heard: its result, above all. */
+    while (read_one(link))
+        ;
+    link->draining = false;
+    if (link->fd >= 0)
+        close_socket(link);
+    gone(link);
+}
+
+static void on_unit_of_process(void *userdata)
+{
+    struct helper_link *link = userdata;
+
+    if (!link->freed && link->handlers->unit)
+        link->handlers->unit(link, link->userdata);
+}
+
+/* ret_theirs: the other end, for a child; the caller's. */
+static int open_socket(struct helper_link *link, int *ret_theirs)
+{
+    int pair[2];
+
+    if (link->links->socket) {
+        link->fd = connect_unit(link->links->socket);
+        return link->fd < 0 ? link->fd : 0;
+    }
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+        return -errno;
+    link->fd = pair[0];
+    *ret_theirs = pair[1];
+    return 0;
+}
+
+static struct helper_process process_of(struct helper_link *link)
+{
+    return (struct helper_process){.event = link->links->event,
+                                   .bus = link->links->bus,
+                                   .on_exit = on_exit_of_process,
+                                   .on_unit = on_unit_of_process,
+                                   .userdata = link};
+}
+
+static int start(struct helper_links *links, const struct helper_handlers *handlers, void *userdata,
+                 struct helper_link **ret)
+{
+    _cleanup_fd_ int theirs = -1;
+    struct helper_link *link = calloc(1, sizeof(*link));
+    int r;
+
+    if (!link)
+        return -ENOMEM;
+    link->phase = PHASE_NEW;
+    link->handlers = handlers;
+    link->userdata = userdata;
+    link->links = links;
+    link->fd = -1;
+    link->strange = links->socket != NULL;
+    link->process = process_of(link);
+    TAILQ_INSERT_TAIL(&links->links, link, entry);
+    r = sd_event_add_time_relative(links->event, &link->timer, CLOCK_MONOTONIC,
+                                   links->socket ? START_TIMEOUT_UNIT : START_TIMEOUT, 0, on_timer, link);
+    if (r >= 0)
+        r = open_socket(link, &theirs);
+    if (r >= 0)
+        r = sd_event_add_io(links->event, &link->io, link->fd, EPOLLIN, on_io, link);
+    if (r >= 0 && theirs >= 0)
+        r = helper_process_fork(&link->process, links->path, theirs);
+    if (r < 0) {
+        destroy(link);
+        return r;
+    }
+    *ret = link;
+    return 0;
+}
+
+/* ---- The spare ---- */
+
+static void spare_said(struct helper_link *link, const union message *m, int fd, void *userdata)
+{
+    (void)m;
+    (void)userdata;
+    fd_closep(&fd);
+    helper_link_kill(link, "said something before it was asked");
+}
+
+/* There is none until one is needed and made: a helper that always dies is not started over and over. */
+static void spare_gone(struct helper_link *link, const char *why, void *userdata)
+{
+    struct helper_links *links = userdata;
+
+    log_event(LOG_NOTICE, NULL, NULL, "The spare helper %s.", why);
+    links->spare = helper_link_free(link);
+}
+
+static const struct helper_handlers spare_handlers = {.message = spare_said, .gone = spare_gone};
+
+static int on_spare_time(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct helper_links *links = userdata;
+
+    (void)source;
+    (void)usec;
+    if (!links->spare && start(links, &spare_handlers, links, &links->spare) < 0)
+        links->spare = NULL;
+    return 0;
+}
+
+void helper_links_keep_spare(struct helper_links *links)
+{
+    if (!links->socket)
+        return;
+    timer_arm(links->event, &links->spare_timer, links->spare_timer ? SPARE_PAUSE : 0, on_spare_time, links);
+}
+
+/* Not seen to be so, for its end may wait to be read. */
+static bool has_ended(const struct helper_link *link)
+{
+    char byte;
+
+    return link->fd < 0 || recv(link->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+int helper_link_new(struct helper_links *links, const struct helper_handlers *handlers, void *userdata,
+                    struct helper_link **ret)
+{
+    struct helper_link *link = links->spare;
+    int r = 0;
+
+    links->spare = NULL;
+    if (!link || has_ended(link)) {
+        helper_link_free(link);
+        r = start(links, handlers, userdata, &link);
+    } else {
+        link->handlers = handlers;
+        link->userdata = userdata;
+    }
+    if (r < 0)
+        return r;
+    helper_links_keep_spare(links);
+    *ret = link;
+    return 0;
+}
+
+/* ---- One of the broker before this one ---- */
+
+int helper_link_adopt(struct helper_links *links, int fd, const char *unit, enum message_phase phase,
+                      const struct helper_handlers *handlers, void *userdata, struct helper_link **ret)
+{
+    _cleanup_fd_ int owned = fd;
+    struct helper_link *link = calloc(1, sizeof(*link));
+    int r, on;
+
+    if (!link)
+        return -ENOMEM;
+    *link = (struct helper_link){
+        .links = links,
+        .fd = fd_steal(&owned),
+        .phase = PHASE_NEW | phase, /* its READY may still be in the socket */
+        .role = phase,
+        .ready = true,
+        .strange = links->socket && unit[0] == '\0',
+        .handlers = handlers,
+        .userdata = userdata,
+    };
+    link->process = process_of(link);
+    snprintf(link->process.unit, sizeof(link->process.unit), "%s", unit);
+    TAILQ_INSERT_TAIL(&links->links, link, entry);
+    on = link->strange;
+    r = setsockopt(link->fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 ? -errno : 0;
+    if (r >= 0)
+        r = sd_event_add_io(links->event, &link->io, link->fd, EPOLLIN, on_io, link);
+    if (r >= 0)
+        r = sd_event_add_time(links->event, &link->timer, CLOCK_MONOTONIC, UINT64_MAX, 0, on_timer, link);
+    if (r < 0) {
+        destroy(link);
+        return r;
+    }
+    *ret = link;
+    return 0;
+}
+
+int helper_link_fd(const struct helper_link *link)
+{
+    return link->fd;
+}
+
+/* ---- Its owner ---- */
+
+struct helper_link *helper_link_free(struct helper_link *link)
+{
+    if (!link)
+        return NULL;
+    link->freed = true;
+    if (link->process.child && link->process.exited && !link->draining)
+        destroy(link);
+    else
+        close_socket(link); /* its exit destroys the rest, or its timer */
+    return NULL;
+}
+
+int helper_link_send(struct helper_link *link, enum message_type type, union message *m, int fd)
+{
+    unsigned role = type == MESSAGE_START_RELAY ? PHASE_RELAY : type == MESSAGE_START_GATE ? PHASE_GATE : 0;
+    int r = link->fd >= 0 ? message_send(link->fd, type, m, fd) : -ENOTCONN;
+
+    if (r >= 0 && role != 0) {
+        link->role = role;
+        if (link->ready) /* the spare */
+            link->phase = role;
+    }
+    return r;
+}
+
+const char *helper_link_unit(const struct helper_link *link)
+{
+    return link ? link->process.unit : "";
+}
+
+const char *helper_links_source(const struct helper_links *links)
+{
+    return links->socket ? links->socket : links->path;
+}
+
+const char *helper_links_option(const struct helper_links *links)
+{
+    return links->socket ? "Is vmferry-helper.socket active? See --helper-socket=." : "See --helper=.";
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What a migration was asked to be: the options of PrepareIncoming and StartOutgoing, read. */
+
+#include <stdbool.h>
+#include <sys/types.h>
+#include <systemd/sd-bus.h>
+
+#include "broker/net/ticket.h"
+#include "common/message.h"
+
+struct options {
+    uint32_t n_streams;
+    char streams[MESSAGE_STREAMS_MAX][MESSAGE_STREAM_MAX];
+    char *sockets[MESSAGE_STREAMS_MAX]; /* owned; by stream; NULL: the default path; "": none */
+    uid_t owner_uid;                    /* of the sockets */
+    gid_t owner_gid;
+    bool has_owner;
+    bool has_group;    /* the group may use them too */
+    bool only_checked; /* users and groups were not looked up */
+    bool has_security;
+    enum message_security security;
+    uint32_t n_endpoints; /* incoming: what the ticket says; outgoing: what is dialled instead of that */
+    char endpoints[TICKET_ENDPOINTS_MAX][ADDRESS_TEXT_MAX];
+    bool no_endpoints;        /* incoming: managers bring all peer connections, and no port is opened */
+    uint64_t expire;          /* µs */
+    uint64_t resume_timeout;  /* µs; 0 = never resume */
+    uint64_t bandwidth_limit; /* bytes/s; 0 = none */
+    uint64_t expected_bytes;  /* 0 = not known */
+    char *client_id;          /* owned; NULL: none */
+    bool tie_to_caller;
+};
+
+void options_clear(struct options *options);
+
+/* The index of a stream's name, or −1. */
+int options_stream(const struct options *options, const char *name);
+
+/* Whether a socket has room for this path; negative with error set where it has not. */
+int options_check_path(const char *path, const char *stream, sd_bus_error *error);

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/migration/quota.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "broker/migration/migration.h"
+#include "common/cleanup.h"
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* A helper that lies about its own can count no more than one migration may have. */
+static uint32_t channels_of(const struct migration *migration)
+{
+    const struct stats *stats = migration->page.stats;
+    uint32_t places = stats ? STATS_READ(stats->n_channels) : 0;
+    uint32_t waiting = (uint32_t)migration->supplied.n_peers, n = 0;
+
+    for (uint32_t i = 0; i < migration->options.n_streams; i++)
+        waiting += (uint32_t)migration->streams[i].n_supplied;
+    for (uint32_t i = 0; i < places && i < STATS_CHANNELS_MAX; i++) {
+        uint16_t state = STATS_READ(stats->channels[i].state);
+
+        n += state == STATS_CHANNEL_OPENING || state == STATS_CHANNEL_OPEN;
+    }
+    return least(n, migration->manager->config->max_channels) + waiting;
+}
+
+struct share {
+    uid_t uid;
+    uint32_t n;
+};
+
+static int compare(const void *a, const void *b)
+{
+    const struct share *one = a, *other = b;
+
+    return (one->uid > other->uid) - (one->uid < other->uid);
+}
+
+/* What all have together. One user's, who may have a few more than he may have, are no more than that: what
+ * is beyond is not at the cost of others. */
+static uint32_t add_up(struct share *shares, size_t n, uint32_t max_per_user)
+{
+    uint32_t in_all = 0, of_user = 0;
+
+    if (n > 0)
+        qsort(shares, n, sizeof(*shares), compare);
+    for (size_t i = 0; i < n; i++) {
+        of_user += shares[i].n;
+        if (i + 1 < n && shares[i + 1].uid == shares[i].uid)
+            continue;
+        in_all += shares[i].uid != 0 ? least(of_user, max_per_user) : of_user;
+        of_user = 0;
+    }
+    return in_all;
+}
+
+int quota_admit(const struct migration *migration, uint32_t more, char why[static QUOTA_WHY_MAX])
+{
+    const struct config *config = migration->manager->config;
+    const struct migration *other;
+    _cleanup_free_ struct share *shares = calloc(migration->manager->n_running + 1, sizeof(*shares));
+    uint32_t of_user = 0, in_all;
+    size_t n = 0;
+
+    if (!shares) {
+        snprintf(why, QUOTA_WHY_MAX, "there is no memory to count what there is.");
+        return -EDQUOT;
+    }
+    TAILQ_FOREACH(other, &migration->manager->migrations, entry)
+    {
+        if (other->state == STATE_FINISHED || n > migration->manager->n_running)
+            continue;
+        shares[n] = (struct share){other->uid, channels_of(other)};
+        if (other->uid == migration->uid)
+            of_user += shares[n].n;
+        n++;
+    }
+    in_all = add_up(shares, n, config->max_channels_per_user);
+    if (migration->uid != 0 && of_user + more > config->max_channels_per_user)
+        snprintf(why, QUOTA_WHY_MAX,
+                 "uid %u may have %" PRIu32 " channels and sockets that wait at once (MaxChannelsPerUser=).",
+                 migration->uid, config->max_channels_per_user);
+    else if (in_all + more > config->max_channels_in_all)
+        snprintf(why, QUOTA_WHY_MAX,
+                 "this host allows %" PRIu32 " channels and sockets that wait at once (MaxChannelsInAll=).",
+                 config->max_channels_in_all);
+    else
+        return 0;
+    return -EDQUOT;
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/net/dial.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "broker/net/connect-as.h"
+#include "broker/net/ticket.h"
+#include "broker/sockets/deputy.h"
+#include "common/cleanup.h"
+#include "common/timer.h"
+
+enum { STAGGER = 250000 /* µs, RFC 8305, 5 */, AGAIN = 20000 /* µs */, WHY_MAX = 256 };
+
+struct attempt {
+    struct dial *dial;
+    char endpoint[ADDRESS_TEXT_MAX];
+    int fd; /* owned; −1 before and after */
+    sd_event_source *source;
+};
+
+struct dial {
+    sd_event *event; /* borrowed */
+    dial_done_t done;
+    void *userdata;
+    const struct config *config; /* borrowed */
+    uid_t uid;                   /* for whom */
+    struct attempt attempts[TICKET_ENDPOINTS_MAX];
+    size_t n;
+    size_t next; /* the first that was not tried yet */
+    size_t n_open;
+    char why[WHY_MAX];
+    sd_event_source *stagger, *timeout;
+};
+
+static void attempt_close(struct attempt *attempt)
+{
+    attempt->source = sd_event_source_disable_unref(attempt->source);
+    if (attempt->fd >= 0)
+        attempt->dial->n_open--;
+    fd_closep(&attempt->fd);
+}
+
+struct dial *dial_free(struct dial *dial)
+{
+    if (!dial)
+        return NULL;
+    for (size_t i = 0; i < dial->n; i++)
+        attempt_close(&dial->attempts[i]);
+    sd_event_source_disable_unref(dial->stagger);
+    sd_event_source_disable_unref(dial->timeout);
+    free(dial);
+    return NULL;
+}
+
+static void note_failure(struct dial *dial, const char *endpoint, const char *why)
+{
+    size_t n = strlen(dial->why);
+
+    snprintf(dial->why + n, sizeof(dial->why) - n, "%s%s: %s", n > 0 ? "; " : "", endpoint, why);
+}
+
+static void attempt_failed(struct attempt *attempt, const char *why)
+{
+    note_failure(attempt->dial, attempt->endpoint, why);
+    attempt_close(attempt);
+    /* Not from here: the next one starts from the loop, so that nobody is called back while he calls. */
+    timer_set(attempt->dial->stagger, 0);
+}
+
+static int on_connected(sd_event_source *source, int sock, uint32_t revents, void *userdata)
+{
+    struct attempt *attempt = userdata;
+    struct dial *dial = attempt->dial;
+    int r = endpoint_connected(sock), fd;
+
+    (void)source;
+    (void)revents;
+    if (r < 0) {
+        attempt_failed(attempt, strerror(-r));
+        return 0;
+    }
+    fd = attempt->fd;
+    attempt->source = sd_event_source_disable_unref(attempt->source);
+    attempt->fd = -1;
+    dial->n_open--;
+    dial->done(dial, fd, NULL, dial->userdata);
+    return 0;
+}
+
+static void attempt_start(struct attempt *attempt)
+{
+    struct endpoint endpoint;
+    const char *why = endpoint_parse(attempt->endpoint, &endpoint);
+    int fd, r;
+
+    if (!why && endpoint.any)
+        why = "it names no host";
+    if (why) {
+        attempt_failed(attempt, why);
+        return;
+    }
+    fd = connect_as(attempt->dial->config, attempt->dial->uid, &endpoint);
+    if (fd == -EAGAIN) { /* a UNIX listener's backlog is full: the same again, until the time is up */
+        attempt->dial->next--;
+        sd_event_source_set_time_relative(attempt->dial->stagger, AGAIN);
+        return;
+    }
+    if (fd < 0) {
+        why = deputy_why(fd);
+        attempt_failed(attempt, why ? why : strerror(-fd));
+        return;
+    }
+    attempt->fd = fd;
+    attempt->dial->n_open++;
+    r = sd_event_add_io(attempt->dial->event, &attempt->source, fd, EPOLLOUT, on_connected, attempt);
+    if (r < 0)
+        attempt_failed(attempt, strerror(-r));
+}
+
+static int on_stagger(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct dial *dial = userdata;
+
+    (void)usec;
+    if (dial->next < dial->n) {
+        timer_set(source, STAGGER);
+        attempt_start(&dial->attempts[dial->next++]);
+    } else if (dial->n_open == 0) {
+        dial->done(dial, -1, dial->why, dial->userdata);
+    }
+    return 0;
+}
+
+static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct dial *dial = userdata;
+
+    (void)source;
+    (void)usec;
+    for (size_t i = 0; i < dial->n; i++)
+        if (dial->attempts[i].fd >= 0)
+            note_failure(dial, dial->attempts[i].endpoint, "no answer");
+    dial->done(dial, -1, dial->why, dial->userdata);
+    return 0;
+}
+
+int dial_new(sd_event *event, const char (*endpoints)[ADDRESS_TEXT_MAX], size_t n, uint64_t timeout,
+             const struct config *config, uid_t uid, dial_done_t done, void *userdata, struct dial **ret)
+{
+    struct dial *dial;
+    int r;
+
+    if (n == 0 || n > TICKET_ENDPOINTS_MAX)
+        return -EINVAL;
+    dial = calloc(1, sizeof(*dial));
+    if (!dial)
+        return -ENOMEM;
+    dial->event = event;
+    dial->done = done;
+    dial->userdata = userdata;
+    dial->config = config;
+    dial->uid = uid;
+    dial->n = n;
+    for (size_t i = 0; i < n; i++) {
+        dial->attempts[i].dial = dial;
+        dial->attempts[i].fd = -1;
+        snprintf(dial->attempts[i].endpoint, ADDRESS_TEXT_MAX, "%s", endpoints[i]);
+    }
+    r = sd_event_add_time_relative(event, &dial->stagger, CLOCK_MONOTONIC, 0, 1, on_stagger, dial);
+    if (r >= 0)
+        r = sd_event_add_time_relative(event, &dial->timeout, CLOCK_MONOTONIC, timeout, 0, on_timeout, dial);
+    if (r < 0) {
+        dial_free(dial);
+        return r;
+    }
+    *ret = dial;
+    return 0;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Dials a peer by all its endpoints: a new one every 250 ms, or at once when one fails, and the first that
+ * connects wins (the "connection attempt delay" of RFC 8305). Never blocks.
+ */
+
+#include <systemd/sd-event.h>
+
+#include "broker/config/config.h"
+
+struct dial;
+
+/* The outcome, once: fd is the caller's; or −1 and a text that says of each endpoint why not. The dial may be
+ * freed in it. */
+typedef void (*dial_done_t)(struct dial *dial, int fd, const char *why, void *userdata);
+
+/*
+ * Endpoints as texts, copied; those that cannot be parsed count as failed. timeout in µs for the whole. For
+ * this uid: of UNIX sockets only those that it may name are dialled. 0 or a negative errno; done() is never
+ * called before this returns.
+ */
+int dial_new(sd_event *event, const char (*endpoints)[ADDRESS_TEXT_MAX], size_t n, uint64_t timeout,
+             const struct config *config, uid_t uid, dial_done_t done, void *userdata, struct dial **ret);
+
+/* Closes what is open; done() is not called any more. */
+struct dial *dial_free(struct dial *dial);

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/net/endpoint.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ifaddrs.h>
+#include <linux/vm_sockets.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/fd-pass.h"
+
+enum { BACKLOG = 512 };
+
+union any_address {
+    struct sockaddr_storage storage;
+    struct sockaddr any;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+    struct sockaddr_un un;
+    struct sockaddr_vm vm;
+};
+
+void endpoint_tune(int fd)
+{
+    const int on = 1, idle = 10, interval = 5, count = 3;
+
+    /* Errors are not looked at: a socket that is not TCP has no such options, and needs none. */
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+    socket_refuse_descriptors(fd);
+}
+
+void endpoint_tune_control(int fd)
+{
+    const unsigned give_up = 20000; /* ms */
+
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &give_up, sizeof(give_up));
+}
+
+/* A UNIX socket that nobody listens on any more is removed; one that somebody does is not. */
+static bool remove_stale(const struct endpoint *endpoint)
+{
+    union any_address a = {.storage = endpoint->address};
+    struct stat st;
+    _cleanup_fd_ int fd = -1;
+
+    if (a.any.sa_family != AF_UNIX || lstat(a.un.sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
+        return false;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || connect(fd, &a.any, endpoint->size) >= 0 || errno != ECONNREFUSED)
+        return false;
+    return unlink(a.un.sun_path) >= 0;
+}
+
+int endpoint_listen(const struct endpoint *endpoint)
+{
+    union any_address a = {.storage = endpoint->address};
+    const int on = 1, off = 0;
+    _cleanup_fd_ int fd = socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    socklen_t size = endpoint->size;
+
+    /* Without IPv6 in the kernel, all addresses are those of IPv4. */
+    if (fd < 0 && errno == EAFNOSUPPORT && a.any.sa_family == AF_INET6 && endpoint->any) {
+        in_port_t port = a.in6.sin6_port;
+
+        a = (union any_address){.in = {.sin_family = AF_INET, .sin_port = port}};
+        size = sizeof(a.in);
+        fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    }
+    if (fd < 0)
+        return -errno;
+    socket_refuse_descriptors(fd); /* so do those that it accepts */
+    if (a.any.sa_family == AF_INET || a.any.sa_family == AF_INET6)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (a.any.sa_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, endpoint->any ? &off : &on, sizeof(on));
+    if (bind(fd, &a.any, size) < 0) {
+        if (errno != EADDRINUSE)
+            return -errno;
+        if (!remove_stale(endpoint) || bind(fd, &a.any, size) < 0)
+            return -EADDRINUSE;
+    }
+    if (listen(fd, BACKLOG) < 0)
+        return -errno;
+    return fd_steal(&fd);
+}
+
+int endpoint_connect(const struct endpoint *endpoint)
+{
+    union any_address a = {.storage = endpoint->address};
+    _cleanup_fd_ int fd = socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (fd < 0)
+        return -errno;
+    endpoint_tune(fd);
+    if (connect(fd, &a.any, endpoint->size) < 0 && errno != EINPROGRESS)
+        return -errno;
+    return fd_steal(&fd);
+}
+
+int endpoint_connected(int fd)
+{
+    union any_address a = {0};
+    socklen_t size = sizeof(a), int_size = sizeof(int);
+    int error = 0;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &int_size) < 0)
+        return -errno;
+    if (error != 0)
+        return -error;
+    if (getpeername(fd, &a.any, &size) < 0)
+        return -errno;
+    if (a.any.sa_family != AF_INET && a.any.sa_family != AF_INET6)
+        return 0; /* the kernel has marked it already */
+    return connect(fd, &a.any, size) < 0 && errno != EISCONN ? -errno : 0;
+}
+
+static void freeifaddrsp(struct ifaddrs **list)
+{
+    freeifaddrs(*list);
+}
+
+/* Whether an interface's address is one that peers may try. */
+static bool is_reachable(const struct ifaddrs *ifa, int family, bool loopback)
+{
+    const struct sockaddr_in6 *in6;
+
+    if (!ifa->ifa_addr || !(ifa->ifa_flags & IFF_UP) || !(ifa->ifa_flags & IFF_LOOPBACK) == loopback)
+        return false;
+    if (ifa->ifa_addr->sa_family == AF_INET)
+        return true;
+    if (ifa->ifa_addr->sa_family != AF_INET6 || family != AF_INET6)
+        return false;
+    in6 = (const void *)ifa->ifa_addr;
+    return !IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr); /* means nothing on another host */
+}
+
+/* This host's address in vsock(7). */
+static bool own_cid(unsigned *ret)
+{
+    _cleanup_fd_ int fd = open("/dev/vsock", O_RDONLY | O_CLOEXEC);
+
+    return fd >= 0 && ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, ret) >= 0 && *ret != VMADDR_CID_ANY;
+}
+
+size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max)
+{
+    union any_address a = {0};
+    socklen_t size = sizeof(a);
+    _cleanup_(freeifaddrsp) struct ifaddrs *list = NULL;
+    size_t n = 0;
+    bool any;
+
+    if (max == 0 || getsockname(listener, &a.any, &size) < 0)
+        return 0;
+    any = (a.any.sa_family == AF_INET && a.in.sin_addr.s_addr == INADDR_ANY) ||
+          (a.any.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a.in6.sin6_addr));
+    if (a.any.sa_family == AF_VSOCK && a.vm.svm_cid == VMADDR_CID_ANY && !own_cid(&a.vm.svm_cid))
+        return 0;
+    if (!any) {
+        address_format(&a.storage, size, ret[0]);
+        return 1;
+    }
+    if (getifaddrs(&list) < 0)
+        return 0;
+    for (int loopback = 0; loopback < 2 && n == 0; loopback++) {
+        for (const struct ifaddrs *ifa = list; ifa && n < max; ifa = ifa->ifa_next) {
+            union any_address b = {0};
+
+            if (!is_reachable(ifa, a.any.sa_family, loopback))
+                continue;
+            size = ifa->ifa_addr->sa_family == AF_INET ? sizeof(b.in) : sizeof(b.in6);
+            memcpy(&b, ifa->ifa_addr, size);
+            if (b.any.sa_family == AF_INET)
+                b.in.sin_port = a.in.sin_port; /* at the same place in both */
+            else
+                b.in6.sin6_port = a.in6.sin6_port;
+            address_format(&b.storage, size, ret[n++]);
+        }
+    }
+    return n;
+}

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/net/port.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "broker/errors.h"
+#include "broker/helpers/link.h"
+#include "broker/log.h"
+#include "broker/net/endpoint.h"
+#include "broker/sockets/supplied.h"
+#include "broker/store.h"
+#include "common/cleanup.h"
+#include "common/timer.h"
+
+#define GATE_NAME "gate-link"
+
+enum { RESTART_PAUSE = 200000 /* µs before a gate that died is replaced */ };
+
+struct port {
+    const struct config *config; /* borrowed, as the next two */
+    struct store *store;
+    struct helper_links *helpers;
+    const struct port_events *events;
+    void *userdata;
+    unsigned users;
+    uint32_t n_logged;
+    int listeners[CONFIG_LISTEN_MAX]; /* owned */
+    size_t n_listeners;               /* 0: closed. After a start it may be those of another configuration */
+    struct helper_link *gate;
+    sd_event_source *restart;
+};
+
+static int start_gate(struct port *port);
+
+static void reject(struct port *port, int fd, enum vf_error error)
+{
+    union message m = {.reject.error = error};
+
+    if (port->gate)
+        helper_link_send(port->gate, MESSAGE_REJECT, &m, fd);
+}
+
+static void on_arrived(struct port *port, const struct message_arrived *m, int fd)
+{
+    enum vf_error error;
+
+    /* The whole network can talk to the gate: what it hands up is looked at as a caller's. */
+    if (socket_check(fd, false) || fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) < 0)
+        return;
+    error = port->events->arrived(port->userdata, m->kind, m->id, fd);
+    if (error != VF_ERROR_NONE)
+        reject(port, fd, error);
+}
+
+static void on_message(struct helper_link *link, const union message *m, int fd, void *userdata)
+{
+    struct port *port = userdata;
+    _cleanup_fd_ int owned = fd;
+
+    if (m->header.type == MESSAGE_ARRIVED && m->arrived.kind != PEER_ANY && m->arrived.kind <= PEER_RESUME)
+        on_arrived(port, &m->arrived, fd);
+    else if (m->header.type == MESSAGE_LOG && message_text_ok(m->log.text, sizeof(m->log.text))) {
+        if (log_sample(&port->n_logged))
+            log_event(LOG_WARNING, NULL, NULL, "gate: %s", m->log.text);
+    } else
+        helper_link_kill(link, "sent a message that a gate may not send");
+}
+
+static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct port *port = userdata;
+    int r;
+
+    (void)usec;
+    if (port->users == 0 || port->gate)
+        return 0;
+    r = start_gate(port);
+    if (r < 0) {
+        log_event(LOG_ERR, NULL, NULL, "Failed to start the gate: %s. Trying again.", strerror(-r));
+        timer_set(source, 5 * RESTART_PAUSE);
+    }
+    return 0;
+}
+
+static void drop_gate(struct port *port)
+{
+    store_remove(port->store, GATE_NAME);
+    port->gate = helper_link_free(port->gate);
+}
+
+/* The listening sockets are still ours: who connects meanwhile waits in their backlog. */
+static void on_gone(struct helper_link *link, const char *why, void *userdata)
+{
+    struct port *port = userdata;
+
+    (void)link;
+    log_event(LOG_ERR, NULL, NULL, "The gate %s. A new one is started.", why);
+    drop_gate(port);
+    timer_set(port->restart, RESTART_PAUSE);
+}
+
+static const struct helper_handlers handlers = {.message = on_message, .gone = on_gone};
+
+static int start_gate(struct port *port)
+{
+    union message m = {
+        .start_gate = {.max_pending = port->config->max_gate, .deadline_msec = DEFAULT_GATE_DEADLINE}};
+    union message listener = {0};
+    int r;
+
+    r = helper_link_new(port->helpers, &handlers, port, &port->gate);
+    if (r >= 0)
+        r = helper_link_send(port->gate, MESSAGE_START_GATE, &m, -1);
+    for (size_t i = 0; r >= 0 && i < port->n_listeners; i++)
+        r = helper_link_send(port->gate, MESSAGE_LISTENER, &listener, port->listeners[i]);
+    if (r < 0)
+        port->gate = helper_link_free(port->gate);
+    else
+        store_put(port->store, GATE_NAME, helper_link_fd(port->gate), 0);
+    return r;
+}
+
+/* A UNIX listener's path goes with it. */
+static void unlink_path(int listener)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_un un;
+        struct sockaddr_storage storage;
+    } a = {0};
+    socklen_t size = sizeof(a);
+
+    if (getsockname(listener, &a.any, &size) >= 0 && a.any.sa_family == AF_UNIX && a.un.sun_path[0] == '/')
+        unlink(a.un.sun_path);
+}
+
+/* The name of a listening socket in the FD store. */
+static const char *listener_name(size_t i, char ret[static STORE_NAME_MAX])
+{
+    snprintf(ret, STORE_NAME_MAX, "port.%zu", i);
+    return ret;
+}
+
+static void close_port(struct port *port)
+{
+    struct store *store = port->store;
+    char name[STORE_NAME_MAX];
+
+    drop_gate(port);
+    sd_event_source_set_enabled(port->restart, SD_EVENT_OFF);
+    while (port->n_listeners > 0) {
+        int *listener = &port->listeners[--port->n_listeners];
+
+        store_remove(store, listener_name(port->n_listeners, name));
+        if (!store_frozen(store)) {
+            unlink_path(*listener);
+            shutdown(*listener, SHUT_RDWR); /* others have it too, for another moment: the port is free now */
+        }
+        fd_closep(listener);
+    }
+}
+
+int port_new(const struct config *config, sd_event *event, struct store *store, struct helper_links *helpers,
+             const struct port_events *events, void *userdata, struct port **ret)
+{
+    struct port *port = calloc(1, sizeof(*port));
+    int r;
+
+    if (!port)
+        return -ENOMEM;
+    *port = (struct port){
+        .config = config, .store = store, .helpers = helpers, .events = events, .userdata = userdata};
+    r = sd_event_add_time(event, &port->restart, CLOCK_MONOTONIC, UINT64_MAX, 0, on_restart, port);
+    if (r < 0) {
+        free(port);
+        return r;
+    }
+    *ret = port;
+    return 0;
+}
+
+struct port *port_free(struct port *port)
+{
+    if (!port)
+        return NULL;
+    close_port(port);
+    sd_event_source_disable_unref(port->restart);
+    free(port);
+    return NULL;
+}
+
+/* The port as the configuration says. ≥ 0, or negative with error set: then it is closed. */
+static int open_port(struct port *port, sd_bus_error *error)
+{
+    const struct config *config = port->config;
+    char name[STORE_NAME_MAX];
+    int r;
+
+    for (size_t i = 0; i < config->n_listen; i++) {
+        r = endpoint_listen(&config->endpoints[i]);
+        if (r < 0) {
+            close_port(port);
+            return error_set(
+                error, VF_ERROR_SOCKET_UNAVAILABLE,
+                "Cannot listen for peers on %s: %s. Is another vmferryd or program there? See --listen=.",
+                config->listen[i], strerror(-r));
+        }
+        store_put(port->store, listener_name(i, name), r, 0);
+        port->listeners[port->n_listeners++] = r;
+    }
+    r = start_gate(port);
+    if (r >= 0)
+        return 0;
+    close_port(port);
+    return error_set(error, VF_ERROR_HELPER_FAILED, "Cannot start %s: %s. %s",
+                     helper_links_source(port->helpers), strerror(-r), helper_links_option(port->helpers));
+}
+
+int port_acquire(struct port *port, sd_bus_error *error)
+{
+    int r = port->users > 0 ? 0 : open_port(port, error);
+
+    if (r >= 0)
+        port->users++;
+    return r;
+}
+
+void port_restore(struct port *port)
+{
+    struct store *store = port->store;
+    char name[STORE_NAME_MAX];
+    int fd, r;
+
+    for (size_t i = 0; i < CONFIG_LISTEN_MAX; i++) {
+        fd = store_take(store, listener_name(i, name));
+        if (fd < 0)
+            break;
+        port->listeners[port->n_listeners++] = fd;
+    }
+    fd = store_take(store, GATE_NAME);
+    r = fd < 0 ? 0 : helper_link_adopt(port->helpers, fd, "", PHASE_GATE, &handlers, port, &port->gate);
+    if (r < 0)
+        log_event(LOG_ERR, NULL, NULL, "Cannot take the gate over: %s.", strerror(-r));
+}
+
+void port_hold(struct port *port)
+{
+    port->users++;
+}
+
+void port_settle(struct port *port)
+{
+    _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+
+    if (port->users == 0 || port->n_listeners == 0)
+        close_port(port);
+    if (port->users > 0 && port->n_listeners == 0 && open_port(port, &error) < 0)
+        log_event(LOG_ERR, NULL, NULL, "%s", error.message);
+    else if (port->users > 0 && !port->gate)
+        timer_set(port->restart, 0);
+}
+
+void port_release(struct port *port)
+{
+    if (--port->users == 0)
+        close_port(port);
+}
+
+size_t port_endpoints(struct port *port, char (*ret)[ADDRESS_TEXT_MAX], size_t max)
+{
+    const struct config *config = port->config;
+    size_t n = 0;
+
+    for (size_t i = 0; i < port->n_listeners && n < max; i++)
+        n += endpoint_announce(port->listeners[i], ret + n, max - n);
+    for (size_t i = 0; port->n_listeners == 0 && i < config->n_listen && n < max; i++)
+        snprintf(ret[n++], ADDRESS_TEXT_MAX, "%s", config->listen[i]);
+    return n;
+}
