@@ -6,9 +6,6 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
-#include <linux/tls.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <string.h>
@@ -21,7 +18,6 @@
 #include "common/cleanup.h"
 #include "common/stats.h"
 #include "gate.h"
-#include "ktls.h"
 #include "session.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -39,18 +35,16 @@ enum {
     NOBODY = 65534
 }; /* Debian's and the kernel's overflow uid; under systemd the unit gives one of its own */
 
-/* Two sockets and a pipe a channel, the pipes that keep, the peers, the gate's visitors, and what every
- * process has. */
-#define FDS_MAX \
-    (3 * STATS_CHANNELS_MAX + KEEP_PIPES * PIPED_CHANNELS + SESSION_PEERS_MAX + GATE_PENDING_MAX + 64)
+/* Two sockets and a pipe per channel, the peers, the gate's visitors, and what every process has. */
+#define FDS_MAX (3 * STATS_CHANNELS_MAX + SESSION_PEERS_MAX + GATE_PENDING_MAX + 64)
 
 #define SYSCALL(name) SCMP_SYS(name)
 
 /* What moves bytes. */
 static const int relay_calls[] = {
-    SYSCALL(recvmsg), SYSCALL(sendmsg), SYSCALL(recvfrom),    SYSCALL(sendto),
-    SYSCALL(read),    SYSCALL(write),   SYSCALL(splice),      SYSCALL(shutdown),
-    SYSCALL(tee),     SYSCALL(close),   SYSCALL(getpeername), SYSCALL(getsockopt),
+    SYSCALL(recvmsg), SYSCALL(sendmsg),     SYSCALL(recvfrom),   SYSCALL(sendto),
+    SYSCALL(read),    SYSCALL(write),       SYSCALL(splice),     SYSCALL(shutdown),
+    SYSCALL(close),   SYSCALL(getpeername), SYSCALL(getsockopt),
 };
 
 /* What sd-event needs; its descriptors are made before. */
@@ -105,15 +99,6 @@ static const struct call_group groups[] = {
 #if SANITIZED
     GROUP(sanitizer_calls),
 #endif
-};
-
-/* The only options that may be set: those that leave TLS to the kernel (ktls.c). */
-static const struct {
-    int level, name;
-} socket_options[] = {
-    {IPPROTO_TCP, TCP_ULP},
-    {SOL_TLS, TLS_TX},
-    {SOL_TLS, TLS_RX},
 };
 
 static int set_limit(__rlimit_resource_t resource, rlim_t value)
@@ -230,10 +215,6 @@ int sandbox_lock(void)
     if (r >= 0)
         r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
                              SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-    for (size_t i = 0; r >= 0 && i < sizeof(socket_options) / sizeof(socket_options[0]); i++)
-        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt), 2,
-                             SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)socket_options[i].level),
-                             SCMP_A2(SCMP_CMP_EQ, (scmp_datum_t)socket_options[i].name));
     /* The stats page is checked to be a sealed memfd. */
     if (r >= 0)
         r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_GET_SEALS));
@@ -252,8 +233,7 @@ int sandbox_narrow(bool gate)
 
     if (r >= 0)
         r = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, SCMP_SYS(seccomp), 0);
-    if (r >= 0)
-        r = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, gate ? SCMP_SYS(setsockopt) : SCMP_SYS(accept4),
-                             0);
+    if (r >= 0 && !gate)
+        r = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, SCMP_SYS(accept4), 0);
     return r < 0 ? r : seccomp_load(filter);
 }
