@@ -25,8 +25,6 @@
 #define MESSAGE_SECRET_SIZE 32
 #define WINDOW_MIN          ((uint64_t)64 * 1024)
 #define WINDOW_MAX          ((uint64_t)1024 * 1024 * 1024)
-#define PIPED_CHANNELS      8 /* of a migration whose bytes are kept in pipes at once; others are copied */
-#define KEEP_PIPES          2 /* for each of them */
 #define MESSAGE_CHANNEL_NEW UINT32_MAX /* a QEMU connection whose channel the helper numbers */
 
 enum message_type {
@@ -41,7 +39,8 @@ enum message_type {
     MESSAGE_QEMU_FAILED = 8, /* relay: the connection to QEMU that was asked for cannot be had */
     MESSAGE_LIMIT = 9,       /* relay: new bandwidth limit */
     MESSAGE_END = 10,        /* relay: end now with this error (cancel, expiry) */
-    MESSAGE_PIPE = 11, /* relay, plain: to splice a channel's bytes through; FD: a pipe, read and write */
+    MESSAGE_PIPE =
+        11, /* relay of a destination: to splice a channel's bytes through; FD: a pipe, read and write */
     MESSAGE_SYNC = 12, /* relay: this broker is a new one, and knows of nothing that was asked for */
     /* helper → broker */
     MESSAGE_READY = 32,     /* in the sandbox; nothing from outside was read before */
@@ -167,16 +166,15 @@ struct message_end {
     char text[MESSAGE_TEXT_MAX];
 };
 
-/* What a pipe is for. */
+/* What a pipe is for. 1, and a pipe for a source, may come from brokers of before: helpers close those. */
 enum pipe_use {
-    PIPE_MOVE = 0, /* to splice through */
-    PIPE_KEEP = 1, /* source: for what was sent and is not acknowledged; there may be several */
+    PIPE_MOVE = 0, /* to splice what is on its way to QEMU through */
 };
 
 struct message_pipe {
     struct message_header header;
-    uint32_t channel; /* destination; source: MESSAGE_CHANNEL_NEW, for the next QEMU connection's */
-    uint32_t use;     /* enum pipe_use */
+    uint32_t channel;
+    uint32_t use; /* enum pipe_use */
 };
 
 struct message_sync {

@@ -2,6 +2,7 @@
 #include "carrier.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -75,6 +76,16 @@ static int plain_handshake(struct carrier *carrier)
     return r;
 }
 
+static ssize_t splice_some(int from, int to, size_t max)
+{
+    ssize_t n;
+
+    do {
+        n = splice(from, NULL, to, NULL, max, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
 /* Before a byte out of band (tcp(7), MSG_OOB) splice stands still for ever, and the poll goes on to say that
  * there is something. No vmferry sends one. */
 enum { DEAF_MAX = 64 };
@@ -84,21 +95,13 @@ static ssize_t splice_recv(struct carrier *carrier, struct ring *ring, size_t ma
 {
     ssize_t n;
 
-    /* A kernel's TLS may lose what the pipe has no slot for (Linux 6.1.170 does, 6.1.192 does not): a record,
-     * the most that one call takes, has as many pieces as a packet may have, and an empty pipe as it is
-     * needed here (ktls.h) has room for all of them. */
-    if (carrier->in_kernel && ring_unsent(ring) > 0) {
-        ring->pipe_full = true;
-        carrier->polled = false;
-        return -EAGAIN;
-    }
     n = splice_some(carrier->fd, ring->pipe, max < CARRIER_BATCH ? max : CARRIER_BATCH);
     if (n > 0) {
         ring_commit(ring, (size_t)n);
         carrier->deaf = 0;
     } else if (n == -EAGAIN && ring_unsent(ring) > 0) {
         ring->pipe_full = true; /* or the socket is empty: known when it is drained */
-    } else if (n == -EAGAIN && carrier->polled && !carrier->in_kernel && ++carrier->deaf == DEAF_MAX) {
+    } else if (n == -EAGAIN && carrier->polled && ++carrier->deaf == DEAF_MAX) {
         return -EPROTO;
     } else if (n == 0) {
         /* Asked twice, for splice(2) also says so where it had no memory, and an end is final. */
@@ -113,17 +116,14 @@ static ssize_t splice_recv(struct carrier *carrier, struct ring *ring, size_t ma
 
 static ssize_t splice_send(struct carrier *carrier, struct ring *ring)
 {
-    ssize_t n = ring->keeps ? ring_keep(ring) : (ssize_t)ring_unsent(ring);
+    ssize_t n = splice_some(ring->pipe, carrier->fd, ring_unsent(ring));
 
-    if (n < 0)
-        return n;
-    n = splice_some(ring->pipe, carrier->fd, (size_t)n);
     if (n > 0)
         ring_advance(ring, (size_t)n);
     return n;
 }
 
-ssize_t carrier_socket_recv(struct carrier *carrier, struct ring *ring, size_t max)
+static ssize_t plain_recv(struct carrier *carrier, struct ring *ring, size_t max)
 {
     struct iovec iov[RING_IOV_MAX];
     ssize_t n;
@@ -140,7 +140,7 @@ ssize_t carrier_socket_recv(struct carrier *carrier, struct ring *ring, size_t m
     return n;
 }
 
-ssize_t carrier_socket_send(struct carrier *carrier, struct ring *ring)
+static ssize_t plain_send(struct carrier *carrier, struct ring *ring)
 {
     struct iovec iov[RING_IOV_MAX];
     ssize_t n;
@@ -157,13 +157,13 @@ ssize_t carrier_socket_send(struct carrier *carrier, struct ring *ring)
     return n;
 }
 
-int carrier_flush_nothing(struct carrier *carrier)
+static int plain_flush(struct carrier *carrier)
 {
     (void)carrier;
     return 0;
 }
 
-bool carrier_holds_nothing(const struct carrier *carrier)
+static bool plain_holds_nothing(const struct carrier *carrier)
 {
     (void)carrier;
     return false;
@@ -189,11 +189,11 @@ static void plain_free(struct carrier *carrier)
 
 static const struct carrier_ops plain_ops = {
     .handshake = plain_handshake,
-    .recv = carrier_socket_recv,
-    .send = carrier_socket_send,
-    .flush = carrier_flush_nothing,
-    .holds_input = carrier_holds_nothing,
-    .holds_output = carrier_holds_nothing,
+    .recv = plain_recv,
+    .send = plain_send,
+    .flush = plain_flush,
+    .holds_input = plain_holds_nothing,
+    .holds_output = plain_holds_nothing,
     .export_key = plain_export_key,
     .free = plain_free,
     .splices = true,

@@ -14,17 +14,14 @@
 #endif
 
 #include "common/cleanup.h"
-#include "ktls.h"
 
 /*
  * GnuTLS never sees the socket: it pulls from `in`, which one large recv(2) fills, and pushes into `out`,
- * which one send(2) empties; so a batch of records costs one system call each way. In the handshake no more
- * is read than it asks for, so that what follows can be left to the kernel (ktls.h).
+ * which one send(2) empties; so a batch of records costs one system call each way.
  */
 
 enum { REFILLS_MAX = 4 /* of one recv() */ };
 enum {
-    RECORD_HEADER = 5,
     RECORD_MAX = 16384,
     RECORD_OVERHEAD = 512 /* header, tag, and a KeyUpdate before it */
 };
@@ -62,7 +59,6 @@ struct carrier_tls {
     char identity[17];
     uint8_t key[KEY_SIZE]; /* overwritten after the handshake */
     struct buffer in, out;
-    size_t asked; /* bytes that GnuTLS wanted when `in` had none */
     bool eof;
 };
 
@@ -82,7 +78,6 @@ static ssize_t on_pull(gnutls_transport_ptr_t ptr, void *data, size_t size)
     size_t n = held(&tls->in) < size ? held(&tls->in) : size;
 
     if (n == 0 && !tls->eof) {
-        tls->asked = size;
         gnutls_transport_set_errno(tls->session, EAGAIN);
         return -1;
     }
@@ -135,50 +130,6 @@ static int tls_flush(struct carrier *carrier)
     return 0;
 }
 
-/* All that GnuTLS needs. */
-static void drop_session(struct carrier_tls *tls)
-{
-    if (tls->session)
-        gnutls_deinit(tls->session);
-    if (tls->client)
-        gnutls_psk_free_client_credentials(tls->client);
-    if (tls->server)
-        gnutls_psk_free_server_credentials(tls->server);
-    tls->session = NULL;
-    tls->client = NULL;
-    tls->server = NULL;
-    free(tls->in.data);
-    free(tls->out.data);
-    tls->in = tls->out = (struct buffer){0};
-}
-
-static const struct carrier_ops ktls_ops;
-
-/* After the handshake: leaves the rest to the kernel, if that has TLS. 0 or a negative errno. */
-static int offload(struct carrier_tls *tls)
-{
-    int r = 0;
-
-    if (held(&tls->in) == 0 && held(&tls->out) == 0 && gnutls_record_check_pending(tls->session) == 0)
-        r = ktls_start(tls->carrier.fd, tls->session);
-    if (r <= 0)
-        return r;
-    drop_session(tls);
-    tls->carrier.in_kernel = true;
-    tls->carrier.ops = &ktls_ops;
-    return 0;
-}
-
-/* Bytes to read next in the handshake. */
-static size_t wanted(struct carrier_tls *tls)
-{
-    size_t asked = tls->asked > 0 ? tls->asked : RECORD_HEADER;
-
-    tls->asked = 0;
-    /* What comes first may be a rejection, and is to be read as a whole. */
-    return !tls->carrier.heard && asked < REJECTION_SIZE ? REJECTION_SIZE : asked;
-}
-
 static int tls_handshake(struct carrier *carrier)
 {
     struct carrier_tls *tls = tls_of(carrier);
@@ -197,7 +148,7 @@ static int tls_handshake(struct carrier *carrier)
         if (flushed < 0)
             return flushed;
         if (held(&tls->in) == 0) {
-            ssize_t n = fill(tls, wanted(tls));
+            ssize_t n = fill(tls, RECORD_MAX + RECORD_OVERHEAD);
 
             if (n < 0)
                 return (int)n;
@@ -208,9 +159,7 @@ static int tls_handshake(struct carrier *carrier)
     }
     explicit_bzero(tls->key, sizeof(tls->key));
     /* What could not be flushed yet is not forgotten: holds_output() tells. */
-    if (flushed < 0)
-        return flushed == -EAGAIN ? 0 : flushed;
-    return carrier->offload ? offload(tls) : 0;
+    return flushed < 0 && flushed != -EAGAIN ? flushed : 0;
 }
 
 /* One record's worth into the ring: > 0, 0 at EOF, -EAGAIN when the input is used up. */
@@ -314,7 +263,14 @@ static void tls_free(struct carrier *carrier)
 {
     struct carrier_tls *tls = tls_of(carrier);
 
-    drop_session(tls);
+    if (tls->session)
+        gnutls_deinit(tls->session);
+    if (tls->client)
+        gnutls_psk_free_client_credentials(tls->client);
+    if (tls->server)
+        gnutls_psk_free_server_credentials(tls->server);
+    free(tls->in.data);
+    free(tls->out.data);
     explicit_bzero(tls->key, sizeof(tls->key));
     free(tls);
 }
@@ -328,17 +284,6 @@ static const struct carrier_ops tls_ops = {
     .holds_output = tls_holds_output,
     .export_key = tls_export_key,
     .free = tls_free,
-};
-
-/* No handshake(), which is over, and no export_key(), which only control connections need. */
-static const struct carrier_ops ktls_ops = {
-    .recv = ktls_recv,
-    .send = ktls_send,
-    .flush = carrier_flush_nothing,
-    .holds_input = carrier_holds_nothing,
-    .holds_output = carrier_holds_nothing,
-    .free = tls_free,
-    .splices = true,
 };
 
 /* The accepting side is asked for the key of an identity; GnuTLS frees what it is given. */

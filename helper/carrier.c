@@ -130,31 +130,20 @@ static void worker_watch(struct carrier *carrier, uint32_t events)
 {
     struct epoll_event event = {.events = events != 0 ? events : NOTHING, .data.u64 = carrier->tag};
 
-    if (events == carrier->watched && !(events & EPOLLET))
+    if (events == carrier->watched)
         return;
     epoll_ctl(carrier->worker->epoll, EPOLL_CTL_MOD, carrier->fd, &event);
-}
-
-/* Nothing of what is waited for could be had, though the poll would go on to say so: it says no more until
- * something has changed. */
-static bool waits_for_change(const struct carrier *carrier, uint32_t events)
-{
-    return (events & EPOLLET) && events == carrier->watched && (!(events & EPOLLOUT) || carrier->blocked);
+    carrier->watched = events;
 }
 
 void carrier_watch(struct carrier *carrier, uint32_t events)
 {
-    if (carrier->stalled && (events & EPOLLIN))
-        events |= EPOLLET;
-    if (waits_for_change(carrier, events))
-        return;
     if (carrier->worker) {
         worker_watch(carrier, events);
-    } else {
-        /* Neither can fail for a source of ours; both are cheap when nothing changes. */
-        if (events != 0)
-            sd_event_source_set_io_events(carrier->source, events);
-        sd_event_source_set_enabled(carrier->source, events != 0 ? SD_EVENT_ON : SD_EVENT_OFF);
+        return;
     }
-    carrier->watched = events;
+    /* Neither can fail for a source of ours; both are cheap when nothing changes. */
+    if (events != 0)
+        sd_event_source_set_io_events(carrier->source, events);
+    sd_event_source_set_enabled(carrier->source, events != 0 ? SD_EVENT_ON : SD_EVENT_OFF);
 }

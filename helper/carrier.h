@@ -25,8 +25,7 @@ struct carrier;
 struct carrier_ops {
     /*
      * Proves both ends to each other: 0 when done, -EAGAIN, -ECONNRESET when the other end went away,
-     * -EKEYREJECTED when it has not the key, -ECONNREFUSED when it sent a rejection instead (see rejected),
-     * -ENOTRECOVERABLE when the kernel took one direction of what was to be offloaded, and not the other.
+     * -EKEYREJECTED when it has not the key, -ECONNREFUSED when it sent a rejection instead (see rejected).
      */
     int (*handshake)(struct carrier *carrier);
     /* Fills the ring by at most max bytes: > 0, 0 at EOF, -EAGAIN, or what is wrong. */
@@ -52,21 +51,16 @@ struct carrier {
     sd_event_source *source; /* or: */
     struct worker *worker;   /* borrowed: waits for it instead */
     uint64_t tag;            /* with a worker */
-    uint32_t watched;        /* events */
+    uint32_t watched;        /* with a worker: events */
     carrier_ready_t ready;
     void *userdata;
-    bool readable;  /* a read is worth a try: set by the poll, cleared by the read that emptied the socket */
-    bool shared;    /* others may flip its O_NONBLOCK: not for splice(2), which has no MSG_DONTWAIT */
-    bool held_only; /* recv() takes only what the carrier holds already */
-    bool polled;    /* the poll said that it is readable, and nothing was read since */
-    uint32_t deaf;  /* how often in a row nothing could be spliced then */
-    bool offload;   /* TLS: is to be the kernel's after the handshake, where that can do it */
-    bool in_kernel; /* and is: it gives whole records only */
-    bool stalled;   /* the poll said that it is readable, and it was a part of a record */
-    bool blocked;   /* the last send() found no room */
-    uint64_t records;  /* that the kernel has sent, at most */
-    bool connecting;   /* this side made the peer connection */
-    bool heard;        /* something has come in the handshake */
+    bool readable;   /* a read is worth a try: set by the poll, cleared by the read that emptied the socket */
+    bool shared;     /* others may flip its O_NONBLOCK: not for splice(2), which has no MSG_DONTWAIT */
+    bool held_only;  /* recv() takes only what the carrier holds already */
+    bool polled;     /* the poll said that it is readable, and nothing was read since */
+    uint32_t deaf;   /* how often in a row nothing could be spliced then */
+    bool connecting; /* this side made the peer connection */
+    bool heard;      /* something has come in the handshake */
     uint32_t rejected; /* enum vf_error of the rejection that came instead of it */
 };
 
@@ -126,9 +120,3 @@ int carrier_hear(struct carrier *carrier, const uint8_t *data, size_t size);
 /* What both kinds do with their socket; as recv(2)/send(2) over pieces, with -errno and without SIGPIPE. */
 ssize_t socket_recv(int fd, struct iovec *iov, int n_iov);
 ssize_t socket_send(int fd, struct iovec *iov, int n_iov);
-
-/* The operations of a carrier of bytes as they are, from and to memory or a pipe. */
-ssize_t carrier_socket_recv(struct carrier *carrier, struct ring *ring, size_t max);
-ssize_t carrier_socket_send(struct carrier *carrier, struct ring *ring);
-int carrier_flush_nothing(struct carrier *carrier);
-bool carrier_holds_nothing(const struct carrier *carrier);

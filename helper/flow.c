@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "flow.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <sys/socket.h>
 
@@ -16,18 +17,15 @@ void flow_clear(struct flow *flow)
 {
     flow->from = flow->to = NULL;
     fd_closep(&flow->pipe);
-    keep_clear(&flow->keep);
     ring_clear(&flow->ring);
 }
 
-void flow_use_pipe(struct flow *flow, int pipe, size_t size, struct keep *keep)
+void flow_use_pipe(struct flow *flow, int pipe, size_t size)
 {
+    assert(flow->kind == FLOW_IN);
     fd_closep(&flow->pipe);
-    keep_clear(&flow->keep);
     flow->pipe = pipe;
     flow->pipe_size = size;
-    if (keep)
-        flow->keep = keep_steal(keep);
 }
 
 static bool splices(const struct carrier *carrier)
@@ -35,29 +33,29 @@ static bool splices(const struct carrier *carrier)
     return carrier->ops->splices && !carrier->shared;
 }
 
-static bool pipe_can_be_used(const struct flow *flow)
+/* The bytes are to be in the pipe and are in memory, or the other way round. While an end is missing they
+ * stay where they are. */
+static bool place_changes(const struct flow *flow)
 {
+    if (flow->ring.pipe >= 0)
+        return (flow->from && !splices(flow->from)) || (flow->to && !splices(flow->to));
     return flow->pipe >= 0 && flow->from && flow->to && splices(flow->from) && splices(flow->to);
 }
 
-/* A pipe is to be used: what the ring holds goes out from its memory first, and nothing is read meanwhile. */
-static bool pipe_waits(const struct flow *flow)
+/* What the ring holds goes out from where it is first, and nothing is read meanwhile. */
+static bool place_waits(const struct flow *flow)
 {
-    return pipe_can_be_used(flow) && flow->ring.begin != flow->ring.end;
+    return !ring_is_empty(&flow->ring) && place_changes(flow);
 }
 
-/* The pipe is taken where it can be used. It is left where a peer connection that cannot splice, unlike the
- * one that was lost, has come: 0 or a negative errno. */
-static int change_pipe(struct flow *flow)
+static void change_place(struct flow *flow)
 {
-    bool leaves = (flow->from && !splices(flow->from)) || (flow->to && !splices(flow->to));
-
+    if (!ring_is_empty(&flow->ring) || !place_changes(flow))
+        return;
     if (flow->ring.pipe >= 0)
-        return leaves ? ring_leave_pipe(&flow->ring, &flow->pipe, &flow->keep) : 0;
-    if (pipe_can_be_used(flow) && flow->ring.begin == flow->ring.end)
-        ring_use_pipe(&flow->ring, fd_steal(&flow->pipe), flow->pipe_size,
-                      flow->keep.n > 0 ? &flow->keep : NULL);
-    return 0;
+        flow->pipe = ring_leave_pipe(&flow->ring);
+    else
+        ring_use_pipe(&flow->ring, fd_steal(&flow->pipe), flow->pipe_size);
 }
 
 /* How much may be read now. */
@@ -73,7 +71,7 @@ static size_t flow_room(const struct flow *flow)
 bool flow_could_read(const struct flow *flow)
 {
     return flow->from && flow_room(flow) > 0 && !(flow->kind == FLOW_OUT && flow->ending) &&
-           !pipe_waits(flow);
+           !place_waits(flow);
 }
 
 bool flow_is_paced(const struct flow *flow)
@@ -88,8 +86,7 @@ bool flow_wants_input(const struct flow *flow)
 
 bool flow_wants_output(const struct flow *flow)
 {
-    return flow->to &&
-           ((ring_unsent(&flow->ring) > 0 && !flow->ring.keep_full) || flow->to->ops->holds_output(flow->to));
+    return flow->to && (ring_unsent(&flow->ring) > 0 || flow->to->ops->holds_output(flow->to));
 }
 
 bool flow_ended(const struct flow *flow)
@@ -132,8 +129,7 @@ static enum flow_verdict pump_in(struct flow *flow, uint64_t now, size_t most, s
     size_t max;
 
     *ret_moved = 0;
-    if (change_pipe(flow) < 0)
-        return FLOW_NO_MEMORY;
+    change_place(flow);
     max = flow_demand(flow, now);
     if (most > 0 && max > most)
         max = most;
@@ -155,19 +151,6 @@ static enum flow_verdict pump_in(struct flow *flow, uint64_t now, size_t most, s
     return FLOW_OK;
 }
 
-/* Small pieces use up the slots of what is kept long before the window, and each holds a page or more: in
- * memory they are as big as they are. For good, since who writes small pieces goes on with it. */
-static enum flow_verdict leave_pipes(struct flow *flow)
-{
-    int r = ring_leave_pipe(&flow->ring, &flow->pipe, &flow->keep);
-
-    if (r < 0) /* without memory it goes on when something is acknowledged */
-        return r == -ENOMEM ? FLOW_OK : FLOW_NO_MEMORY;
-    fd_closep(&flow->pipe);
-    keep_clear(&flow->keep);
-    return FLOW_OK;
-}
-
 static enum flow_verdict pump_out(struct flow *flow, ssize_t *ret_moved)
 {
     int r;
@@ -180,8 +163,6 @@ static enum flow_verdict pump_out(struct flow *flow, ssize_t *ret_moved)
         return r < 0 && r != -EAGAIN ? FLOW_TO_LOST : FLOW_OK;
     }
     *ret_moved = carrier_send(flow->to, &flow->ring);
-    if (*ret_moved == -EAGAIN && flow->ring.keep_full)
-        return leave_pipes(flow);
     if (*ret_moved < 0)
         return *ret_moved == -EAGAIN ? FLOW_OK : FLOW_TO_LOST;
     if (flow->kind == FLOW_IN || flow->forgetful)
@@ -245,8 +226,6 @@ const char *flow_on_fin(struct flow *flow, uint64_t total)
     return NULL;
 }
 
-const char flow_no_memory[] = "no memory for what is to be sent again";
-
 const char *flow_resume(struct flow *flow, uint64_t received)
 {
     if (flow->kind == FLOW_IN) {
@@ -258,15 +237,6 @@ const char *flow_resume(struct flow *flow, uint64_t received)
     if (received > flow->ring.cursor)
         return "an offset beyond what was sent";
     flow->fin_sent = false;
-    if (received == flow->ring.cursor)
-        return NULL;
-    /* What is sent again is sent from memory; when all of it has arrived, the pipes serve again. */
-    if (flow->ring.pipe >= 0) {
-        int r = ring_leave_pipe(&flow->ring, &flow->pipe, &flow->keep);
-
-        if (r < 0)
-            return r == -ENOMEM ? flow_no_memory : "an offset whose bytes cannot be read back";
-    }
     ring_rewind(&flow->ring, received);
     return NULL;
 }

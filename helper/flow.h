@@ -43,9 +43,8 @@ struct flow {
     bool fin_again; /* in: the peer may say the total once more, since the connection was lost */
     bool shut;      /* in: QEMU was told that no more comes */
     uint64_t told;  /* in: the last acknowledgement that was sent */
-    int pipe;       /* owned; for the ring as soon as it is empty; −1: none */
+    int pipe;       /* in: owned; for the ring, which does not have it now; −1: none */
     size_t pipe_size;
-    struct keep keep; /* out: owned; goes with the pipe */
 };
 
 /* What a pump came to. */
@@ -60,10 +59,11 @@ int flow_init(struct flow *flow, enum flow_kind kind, struct ring_pool *pool, si
 void flow_clear(struct flow *flow);
 
 /*
- * Bytes are spliced through this pipe while both ends are there, can splice and are not shared.
- * Takes it. keep: for a flow that keeps; takes its pipes; else NULL.
+ * In: bytes are spliced through this pipe, which holds size bytes, while both ends can splice and are not
+ * shared. Where a connection that cannot takes the place of one that could, or the other way round, the flow
+ * first sends what it holds, and reads nothing until then. Takes the pipe.
  */
-void flow_use_pipe(struct flow *flow, int pipe, size_t size, struct keep *keep);
+void flow_use_pipe(struct flow *flow, int pipe, size_t size);
 
 /* Moves what can be moved now, at most about budget bytes; now in µs (CLOCK_MONOTONIC) is for the pacer. */
 enum flow_verdict flow_pump(struct flow *flow, uint64_t now, size_t budget);
@@ -91,9 +91,6 @@ const char *flow_on_ack(struct flow *flow, uint64_t delivered);
  * What the peer was told, and what it said, may have been lost, or comes twice.
  */
 const char *flow_resume(struct flow *flow, uint64_t received);
-
-/* What flow_resume() returns where it is no lie of the peer's, and nothing has changed: to be tried again. */
-extern const char flow_no_memory[];
 
 /* In: the peer's QEMU ended after so many bytes. */
 const char *flow_on_fin(struct flow *flow, uint64_t total);

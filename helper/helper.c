@@ -18,7 +18,6 @@ struct helper {
     sd_event_source *timer; /* never fires: it makes the loop's timerfd, which cannot be had in the sandbox */
     struct link link;
     struct workers workers;
-    int null; /* /dev/null, for what is spliced there; −1 where there is none */
     struct session *session;
     struct gate *gate;
 };
@@ -30,7 +29,6 @@ static void helper_clear(struct helper *helper)
     workers_clear(&helper->workers);
     helper->gate = gate_free(helper->gate);
     link_clear(&helper->link);
-    fd_closep(&helper->null);
     sd_event_source_disable_unref(helper->timer);
     sd_event_unref(helper->event);
 }
@@ -47,8 +45,7 @@ static void on_start(struct link *link, const union message *m, int fd, void *us
     else if (gate)
         r = gate_new(helper->event, link, &m->start_gate, &helper->gate);
     else
-        r = session_new(helper->event, link, &helper->workers, &m->start_relay, fd, helper->null,
-                        &helper->session);
+        r = session_new(helper->event, link, &helper->workers, &m->start_relay, fd, &helper->session);
     if (r < 0)
         sd_event_exit(helper->event, r);
 }
@@ -79,7 +76,6 @@ static int set_up(struct helper *helper, int fd)
         r = link_init(&helper->link, helper->event, fd);
     link_set_handlers(&helper->link, on_start, on_gone_early, helper);
     workers_start(&helper->workers);
-    helper->null = open("/dev/null", O_WRONLY | O_CLOEXEC);
     return r;
 }
 
@@ -99,7 +95,7 @@ static int check_socket(int fd)
 
 int helper_run(int fd, void (*on_locked)(sd_event *event))
 {
-    _cleanup_(helper_clear) struct helper helper = {.link.fd = -1, .workers = WORKERS_NONE, .null = -1};
+    _cleanup_(helper_clear) struct helper helper = {.link.fd = -1, .workers = WORKERS_NONE};
     union message ready = {0};
     int r;
 

@@ -30,8 +30,6 @@ static void peer_failed(struct peer *peer, int r)
 {
     struct session *session = peer->session;
 
-    if (r == -ENOTRECOVERABLE) /* the next connection does without */
-        session->ktls_broken = true;
     if (peer->connecting) {
         peer_connecting_failed(peer, r);
     } else if (peer->stage != PEER_LINGER) {
@@ -103,12 +101,8 @@ static int send_channel_hello(struct peer *peer)
 /* Gives the proved connection to its channel; the peer's slot is free again. */
 static void give_to_channel(struct peer *peer, struct channel *channel)
 {
-    struct session *session = peer->session;
     struct carrier *carrier = peer->carrier;
 
-    if (carrier->in_kernel && !session->ktls_told)
-        link_log(session->link, LOG_INFO, "The kernel does the TLS of this migration's channels.");
-    session->ktls_told = session->ktls_told || carrier->in_kernel;
     peer->carrier = NULL;
     peer_clear(peer);
     channel_set_carrier(channel, carrier);
@@ -141,7 +135,7 @@ static int on_channel_hello(struct peer *peer)
     _cleanup_(worker_unlockp) struct worker *locked = channel ? channel_lock(channel) : NULL;
     why = channel ? flow_resume(&channel->out, hello.received) : hello.received != 0 ? "an offset" : NULL;
     if (why)
-        return why == flow_no_memory ? -ENOMEM : -EBADMSG;
+        return -EBADMSG;
     peer->channel = hello.channel;
     if (!peer->connecting && channel) {
         r = send_channel_hello(peer);
@@ -357,10 +351,6 @@ static int peer_attach(struct peer *peer, int fd)
         return r;
     owned = -1;
     peer->carrier->shared = peer->shared;
-    /* Who else holds the socket would read in clear what the kernel has decrypted; and what cannot be resumed
-     * must not come to the end of a key. */
-    peer->carrier->offload =
-        peer->kind == PEER_CHANNEL && !peer->shared && session->resume_timeout > 0 && !session->ktls_broken;
     r = carrier_attach(peer->carrier, session->event, on_peer_ready, peer);
     if (r >= 0)
         r = ring_init(&peer->in, &session->pool,

@@ -72,7 +72,12 @@ int ring_init(struct ring *ring, struct ring_pool *pool, size_t capacity)
 
     if (!slots)
         return -ENOMEM;
-    *ring = (struct ring){.pool = pool, .capacity = capacity, .n_slots = n_slots, .slots = slots, .pipe = -1};
+    *ring = (struct ring){.pool = pool,
+                          .capacity = capacity,
+                          .memory = capacity,
+                          .n_slots = n_slots,
+                          .slots = slots,
+                          .pipe = -1};
     return 0;
 }
 
@@ -91,7 +96,6 @@ void ring_clear(struct ring *ring)
     free(ring->slots);
     if (ring->pool) /* a zeroed ring has no pipe, though its number says 0 */
         fd_closep(&ring->pipe);
-    keep_clear(&ring->keep);
     *ring = (struct ring){.pipe = -1};
 }
 
@@ -167,9 +171,6 @@ void ring_advance(struct ring *ring, size_t n)
 void ring_release(struct ring *ring, uint64_t offset)
 {
     assert(offset >= ring->begin && offset <= ring->cursor);
-    if (ring->keeps)
-        keep_drop(&ring->keep, (size_t)(offset - ring->begin), ring->pool->null);
-    ring->keep_full = false;
     for (uint64_t block = block_of(ring, ring->begin); ring->pipe < 0 && block + RING_BLOCK <= offset;
          block += RING_BLOCK) {
         uint8_t **slot = slot_of(ring, block);
@@ -179,7 +180,7 @@ void ring_release(struct ring *ring, uint64_t offset)
         *slot = NULL;
     }
     ring->begin = offset;
-    if (ring->begin == ring->end)
+    if (ring_is_empty(ring))
         ring->origin += offset - block_of(ring, offset);
 }
 
@@ -224,97 +225,19 @@ size_t ring_copy(const struct ring *ring, void *data, size_t size)
     return got;
 }
 
-/* ---- In pipes ---- */
-
-void ring_use_pipe(struct ring *ring, int pipe, size_t size, struct keep *keep)
+void ring_use_pipe(struct ring *ring, int pipe, size_t size)
 {
-    assert(ring->begin == ring->end && ring->pipe < 0);
+    assert(ring_is_empty(ring) && ring->pipe < 0);
     free_blocks(ring);
     ring->pipe = pipe;
-    ring->keeps = keep != NULL;
-    if (keep) {
-        ring->kept = ring->cursor;
-        ring->keep = keep_steal(keep);
-    } else {
-        ring->capacity = size;
-    }
+    ring->pipe_full = false;
+    ring->capacity = size;
 }
 
-ssize_t ring_keep(struct ring *ring)
+int ring_leave_pipe(struct ring *ring)
 {
-    ssize_t n;
-
-    if (ring->kept == ring->cursor) {
-        n = keep_tee(&ring->keep, ring->pipe, ring_unsent(ring));
-        ring->keep_full = n == -EAGAIN;
-        if (n < 0)
-            return n;
-        ring->kept += (uint64_t)n;
-    }
-    return (ssize_t)(ring->kept - ring->cursor);
-}
-
-static int take_blocks(struct ring *ring)
-{
-    for (uint64_t block = block_of(ring, ring->begin); block < ring->end; block += RING_BLOCK) {
-        uint8_t **slot = slot_of(ring, block);
-
-        *slot = pool_take(ring->pool);
-        if (!*slot)
-            return -ENOMEM;
-    }
-    return 0;
-}
-
-/* All that was sent, and what is to be sent, in this order, from begin on; but once where it is in both. */
-static int read_back(struct ring *ring)
-{
-    uint64_t at = ring->begin, twice = ring->kept - ring->cursor;
-
-    while (twice > 0) {
-        ssize_t n = splice_some(ring->pipe, ring->pool->null, (size_t)twice);
-
-        if (n <= 0)
-            return -EIO;
-        twice -= (uint64_t)n;
-    }
-    while (at < ring->end) {
-        struct iovec iov[RING_IOV_MAX];
-        ssize_t n;
-
-        pieces(ring, at, (size_t)((at < ring->kept ? ring->kept : ring->end) - at), iov);
-        if (at < ring->kept)
-            n = keep_read(&ring->keep, iov[0].iov_base, iov[0].iov_len);
-        else
-            n = read_some(ring->pipe, iov[0].iov_base, iov[0].iov_len);
-        if (n <= 0)
-            return -EIO;
-        at += (uint64_t)n;
-    }
-    return 0;
-}
-
-int ring_leave_pipe(struct ring *ring, int *ret_pipe, struct keep *ret_keep)
-{
-    int r;
-
-    if (!ring->keeps)
-        ring->kept = ring->cursor;
-    r = take_blocks(ring);
-    if (r < 0) {
-        free_blocks(ring);
-        return r;
-    }
-    r = read_back(ring);
-    ring->keeps = ring->keep_full = ring->pipe_full = false;
-    if (r < 0) { /* nothing is left that could be sent again */
-        fd_closep(&ring->pipe);
-        keep_clear(&ring->keep);
-        free_blocks(ring);
-        ring->cursor = ring->end;
-        return r;
-    }
-    *ret_pipe = fd_steal(&ring->pipe);
-    *ret_keep = keep_steal(&ring->keep);
-    return 0;
+    assert(ring_is_empty(ring) && ring->pipe >= 0);
+    ring->capacity = ring->memory;
+    ring->pipe_full = false;
+    return fd_steal(&ring->pipe);
 }

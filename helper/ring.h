@@ -11,10 +11,10 @@
  * is needed and goes back to the pool of its helper, last in first out, so that a fast stream runs in memory
  * that is still in the cache. One that runs empty begins its block anew: a trickle stays in a page or two.
  *
- * The bytes can be in pipes instead, for the carriers that splice(2): those from the cursor on in one, and
- * those before, which are kept, in others. Then only the offsets are here.
+ * The bytes can be in a pipe instead, for carriers that splice(2). Then only the offsets are here, and
+ * nothing is kept: begin = cursor. A ring moves between memory and pipe only while it is empty.
  *
- * No I/O but on the pipes that it owns.
+ * Does no I/O.
  */
 
 #include <pthread.h>
@@ -23,16 +23,13 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "keep.h"
-
 #define RING_BLOCK   ((size_t)128 * 1024)
 #define RING_IOV_MAX 16 /* pieces that one system call is given */
 
 /* What the rings of one helper share, those of several threads too: the free blocks. */
 struct ring_pool {
-    pthread_mutex_t lock; /* of what follows `null` */
-    int null;             /* borrowed: /dev/null, open for writing; only for rings that keep in pipes */
-    void *free;           /* linked through the first word of each block */
+    pthread_mutex_t lock;
+    void *free; /* linked through the first word of each block */
     size_t n_free;
     size_t max_free; /* beyond these, blocks go back to malloc */
 };
@@ -47,16 +44,13 @@ struct ring {
     uint64_t begin;
     uint64_t cursor;
     uint64_t end;
-    size_t capacity; /* bytes */
+    size_t capacity; /* bytes, of the place where it is now */
+    size_t memory;   /* bytes that its blocks may hold */
     size_t n_slots;
     uint8_t **slots; /* the block of offset o is slots[(o − origin) / RING_BLOCK % n_slots] */
     uint64_t origin; /* ≤ begin; moves on where the ring is empty, so that a block is used from its start */
     int pipe;        /* owned, with all from the cursor to the end; −1: the bytes are in the blocks */
     bool pipe_full;  /* it takes no more before something went out: its slots are used up before its bytes */
-    bool keeps;      /* with a pipe: all from begin to kept is in keep; else nothing is kept */
-    bool keep_full;  /* what is in the pipe must not go out before something was released */
-    uint64_t kept;   /* cursor ≤ kept ≤ end */
-    struct keep keep;
 };
 
 /* 0 or -ENOMEM. Capacity in bytes, at least 1. */
@@ -65,21 +59,17 @@ int ring_init(struct ring *ring, struct ring_pool *pool, size_t capacity);
 /* Gives all memory back; safe on a zeroed ring. */
 void ring_clear(struct ring *ring);
 
-/*
- * From now on the bytes are in this pipe; takes it. keep: where what has gone out is kept; takes its pipes.
- * NULL: it is not kept, and the capacity is from now on that of the pipe. The ring must be empty.
- */
-void ring_use_pipe(struct ring *ring, int pipe, size_t size, struct keep *keep);
+/* Nothing is kept, and nothing waits to go out. */
+static inline bool ring_is_empty(const struct ring *ring)
+{
+    return ring->begin == ring->end;
+}
 
-/* With a ring that keeps: how much of what is in the pipe may go out now; what goes out is kept. Or -EAGAIN.
- */
-ssize_t ring_keep(struct ring *ring);
+/* From now on the bytes are in this pipe, which holds size bytes; takes it. The ring must be empty. */
+void ring_use_pipe(struct ring *ring, int pipe, size_t size);
 
-/*
- * The bytes are in memory again, all of them; gives the empty pipe back, and those of keep. 0; -ENOMEM, and
- * nothing has changed; -EIO, and the flow must end: its bytes are gone.
- */
-int ring_leave_pipe(struct ring *ring, int *ret_pipe, struct keep *ret_keep);
+/* From now on the bytes are in memory; returns the pipe, which is the caller's. The ring must be empty. */
+int ring_leave_pipe(struct ring *ring);
 
 static inline size_t ring_room(const struct ring *ring)
 {

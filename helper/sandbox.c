@@ -7,9 +7,6 @@
 #include <linux/capability.h>
 #include <linux/close_range.h>
 #include <linux/futex.h>
-#include <linux/tls.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -25,7 +22,6 @@
 #include "common/cleanup.h"
 #include "common/stats.h"
 #include "gate.h"
-#include "ktls.h"
 #include "session.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -43,10 +39,8 @@ enum {
     NOBODY = 65534
 }; /* Debian's and the kernel's overflow uid; under systemd the unit gives one of its own */
 
-/* Two sockets and a pipe a channel, the pipes that keep, the peers, the gate's visitors, and what every
- * process has. */
-#define FDS_MAX \
-    (3 * STATS_CHANNELS_MAX + KEEP_PIPES * PIPED_CHANNELS + SESSION_PEERS_MAX + GATE_PENDING_MAX + 64)
+/* Two sockets and a pipe per channel, the peers, the gate's visitors, and what every process has. */
+#define FDS_MAX (3 * STATS_CHANNELS_MAX + SESSION_PEERS_MAX + GATE_PENDING_MAX + 64)
 
 #define SYSCALL(name) SCMP_SYS(name)
 
@@ -143,17 +137,11 @@ static const struct conditional {
     {SYSCALL(recvmsg), {FLAGS_WITHIN(2, MSG_DONTWAIT | MSG_CMSG_CLOEXEC | MSG_PEEK)}, 1},
     {SYSCALL(recvfrom), {FLAGS_WITHIN(3, MSG_DONTWAIT | MSG_PEEK), IS_NULL(4)}, 2},
     {SYSCALL(splice), {IS_NULL(1), IS_NULL(3), FLAGS_WITHIN(5, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)}, 3},
-    {SYSCALL(tee), {FLAGS_WITHIN(3, SPLICE_F_NONBLOCK)}, 1},
     {SYSCALL(shutdown), {INT_IS(1, SHUT_WR)}, 1},
     {SYSCALL(shutdown), {INT_IS(1, SHUT_RDWR)}, 1}, /* the relay's alone */
     {SYSCALL(accept4), {IS_NULL(1), IS_NULL(2), INT_IS(3, SOCK_CLOEXEC | SOCK_NONBLOCK)}, 3},
     /* For the gate, of listeners. Other options make descriptors (SO_PEERPIDFD) or map memory. */
     {SYSCALL(getsockopt), {INT_IS(1, SOL_SOCKET), INT_IS(2, SO_ACCEPTCONN)}, 2},
-    /* The options that leave TLS to the kernel (ktls.c). Of other ULPs none has a name of this length but
-     * "smc", which takes only a socket that is not connected. */
-    {SYSCALL(setsockopt), {INT_IS(1, IPPROTO_TCP), INT_IS(2, TCP_ULP), INT_IS(4, sizeof("tls"))}, 3},
-    {SYSCALL(setsockopt), {INT_IS(1, SOL_TLS), INT_IS(2, TLS_TX)}, 2},
-    {SYSCALL(setsockopt), {INT_IS(1, SOL_TLS), INT_IS(2, TLS_RX)}, 2},
     /* The stats page is checked to be a sealed memfd that is long enough, and a pipe to be one. */
     {SYSCALL(fcntl), {INT_IS(1, F_GET_SEALS)}, 1},
     {SYSCALL(fcntl), {INT_IS(1, F_GETPIPE_SZ)}, 1},
@@ -178,13 +166,11 @@ static const struct conditional {
 };
 
 /* Looked up first: they are called for each piece of a stream. */
-static const int frequent_calls[] = {SYSCALL(recvmsg), SYSCALL(sendmsg), SYSCALL(splice), SYSCALL(tee)};
+static const int frequent_calls[] = {SYSCALL(recvmsg), SYSCALL(sendmsg), SYSCALL(splice)};
 
 /* What the other role needs, and this one does not. */
 static const struct conditional not_of_the_gate[] = {
-    {SYSCALL(setsockopt), {{0}}, 0},
     {SYSCALL(splice), {{0}}, 0},
-    {SYSCALL(tee), {{0}}, 0},
     {SYSCALL(fcntl), {{0}}, 0},
     {SYSCALL(lseek), {{0}}, 0},
     {SYSCALL(getpeername), {{0}}, 0},

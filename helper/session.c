@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
-#include "ktls.h"
 
 enum { POOL_BLOCKS = 48 }; /* free blocks that are kept: a full window and what the return path holds */
 
@@ -117,55 +116,20 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
                  session->id, vf_result_to_string(m.result.result), m.result.text);
 }
 
-/* Where the broker gives pipes, a channel's bytes are spliced if the helper does not encrypt them itself: in
- * to QEMU at the destination, out of it at the source, where they come before the connection that they are
- * for. */
+/* A destination splices a channel's bytes to QEMU through a pipe that its broker gives. Brokers of before
+ * give more: pipes for a source, and in `tls`. */
 static void on_pipe(struct session *session, const struct message_pipe *m, int fd)
 {
     _cleanup_fd_ int owned = fd;
     struct channel *channel = channel_find(session, m->channel);
     int size = fcntl(fd, F_GETPIPE_SZ);
 
-    if (size <= 0)
+    if (size <= 0 || session->role != ROLE_INCOMING || session->security != SECURITY_PLAIN ||
+        m->use != PIPE_MOVE || !channel)
         return;
-    if (session->role == ROLE_INCOMING) {
-        _cleanup_(worker_unlockp) struct worker *locked = channel ? channel_lock(channel) : NULL;
-        if (channel && channel->in.ring.pipe < 0 &&
-            (session->security == SECURITY_PLAIN || size >= KTLS_PIPE_MIN))
-            flow_use_pipe(&channel->in, fd_steal(&owned), (size_t)size, NULL);
-    } else if (m->use == PIPE_KEEP) {
-        if (keep_add(&session->next_keep, fd) >= 0)
-            owned = -1;
-    } else {
-        fd_closep(&session->next_pipe);
-        session->next_pipe = fd_steal(&owned);
-    }
-}
-
-static size_t channels_in_pipes(const struct session *session)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
-        _cleanup_(worker_unlockp) struct worker *locked = channel_lock(&session->channels[i]);
-        const struct flow *out = &session->channels[i].out;
-
-        n += channel_lives(&session->channels[i]) && (out->keep.n > 0 || out->ring.keep.n > 0);
-    }
-    return n;
-}
-
-/* What the broker gave for this channel, which is new. */
-static void take_pipes(struct session *session, struct channel *channel)
-{
-    _cleanup_fd_ int pipe = fd_steal(&session->next_pipe);
-    _cleanup_(keep_clear) struct keep keep = keep_steal(&session->next_keep);
-    int size = pipe >= 0 ? fcntl(pipe, F_GETPIPE_SZ) : 0;
-
-    if (!channel || pipe < 0 || channels_in_pipes(session) >= PIPED_CHANNELS ||
-        (!channel->out.forgetful && (keep.n == 0 || session->pool.null < 0)))
-        return;
-    flow_use_pipe(&channel->out, fd_steal(&pipe), (size_t)size, channel->out.forgetful ? NULL : &keep);
+    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
+    if (channel->in.ring.pipe < 0)
+        flow_use_pipe(&channel->in, fd_steal(&owned), (size_t)size);
 }
 
 /* A connection to the local QEMU: a new one at the source, the one that was asked for at the destination. */
@@ -184,7 +148,6 @@ static void on_qemu(struct session *session, const struct message_qemu *m, int f
         return; /* the migration is done */
     } else {
         channel = channel_new(session, session->next_channel, m->stream);
-        take_pipes(session, channel);
         if (!channel) {
             link_log(session->link, LOG_WARNING,
                      "LimitExceeded: a connection of QEMU's on the stream '%s' was closed: "
@@ -335,7 +298,7 @@ static int check_start(const struct message_start_relay *start)
 }
 
 int session_new(sd_event *event, struct link *link, struct workers *workers,
-                const struct message_start_relay *start, int stats_fd, int null, struct session **ret)
+                const struct message_start_relay *start, int stats_fd, struct session **ret)
 {
     _cleanup_fd_ int owned = stats_fd;
     struct session *session;
@@ -357,9 +320,7 @@ int session_new(sd_event *event, struct link *link, struct workers *workers,
     session->window = (size_t)start->window;
     session->n_streams = start->n_streams;
     memcpy(session->streams, start->streams, sizeof(session->streams));
-    session->pool =
-        (struct ring_pool){.lock = PTHREAD_MUTEX_INITIALIZER, .null = null, .max_free = POOL_BLOCKS};
-    session->next_pipe = -1;
+    session->pool = (struct ring_pool){.lock = PTHREAD_MUTEX_INITIALIZER, .max_free = POOL_BLOCKS};
     session->pacer = (struct pacer)PACER_INIT;
     pacer_set(&session->pacer, start->bandwidth_limit, session_now(session));
 
@@ -398,8 +359,6 @@ struct session *session_free(struct session *session)
         peer_clear(&session->peers[i]);
     control_clear(session);
     ring_pool_clear(&session->pool);
-    fd_closep(&session->next_pipe);
-    keep_clear(&session->next_keep);
     sd_event_source_disable_unref(session->news_source);
     sd_event_source_disable_unref(session->tick);
     sd_event_source_disable_unref(session->ack_timer);

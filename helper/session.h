@@ -164,8 +164,6 @@ struct session {
     size_t window;                 /* bytes */
     struct stats *stats;           /* mapped; shared with the broker */
     struct ring_pool pool;
-    int next_pipe;         /* source, owned: for the next channel; −1: none */
-    struct keep next_keep; /* source, owned: goes with it */
     struct pacer pacer;
     struct control control;
     struct channel channels[STATS_CHANNELS_MAX];
@@ -180,8 +178,6 @@ struct session {
     struct peer peers[SESSION_PEERS_MAX];
     uint32_t next_channel;
     uint32_t next_serial;
-    bool ktls_told;        /* the log says that the kernel does the channels' TLS */
-    bool ktls_broken;      /* it failed half way */
     uint32_t n_refused;    /* peer connections that failed to prove themselves, for the log */
     uint32_t main_stream;  /* the source's first */
     uint32_t lost_streams; /* bits: a channel was lost, and none has come in its place */
@@ -196,10 +192,9 @@ struct session {
 
 /* ---- session.c ---- */
 
-/* A new session for START_RELAY; takes stats_fd in any case, borrows workers and null (/dev/null, or −1). 0
- * or a negative errno. */
+/* A new session for START_RELAY; takes stats_fd in any case, borrows workers. 0 or a negative errno. */
 int session_new(sd_event *event, struct link *link, struct workers *workers,
-                const struct message_start_relay *start, int stats_fd, int null, struct session **ret);
+                const struct message_start_relay *start, int stats_fd, struct session **ret);
 struct session *session_free(struct session *session);
 
 /* µs, CLOCK_MONOTONIC, of this turn of the event loop. */

@@ -91,7 +91,6 @@ struct migration {
     bool expects_peers;                /* holds the peer port */
     uint32_t n_helper_logs;
     uint32_t n_interruptions;
-    uint32_t n_piped;       /* connections of a source's QEMU that were given pipes */
     uint32_t n_strangers;   /* connections of others to its sockets */
     uint32_t n_over_quota;  /* connections beyond MaxChannelsPerUser=, MaxChannelsInAll= */
     struct stats_page page; /* the helper's counters */

@@ -2,15 +2,12 @@
 #pragma once
 
 /*
- * The pipes that a helper splices the bytes of a channel through, in `plain` and where the kernel does the
- * TLS; it can make none itself. Where there is none, for a user's pipes are limited (pipe(7)), it copies. A
- * channel whose QEMU sockets others hold too is given none.
+ * The pipe that a destination's helper splices the bytes of a channel to QEMU through, in `plain`; it can
+ * make none itself. Without one, for a user's pipes are limited (pipe(7)), it copies. A channel whose QEMU
+ * socket others hold too is given none.
  */
 
 #include "broker/migration/migration.h"
 
-/* For the next connection of the source's QEMU: one to splice through, and those that keep what is sent. */
-void pipes_give_source(struct migration *migration);
-
-/* For this channel of the destination. */
-void pipes_give_destination(struct migration *migration, uint32_t channel);
+/* For this channel of a destination. */
+void pipes_give(struct migration *migration, uint32_t channel);

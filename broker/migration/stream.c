@@ -97,7 +97,6 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
                       stream->path, why);
         return 0;
     }
-    pipes_give_source(migration);
     /* What cannot be passed on is closed, and QEMU learns it by that. */
     helper_link_send(migration->helper, MESSAGE_QEMU, &m, fd);
     return 0;
@@ -195,7 +194,7 @@ static void connected(struct stream *stream, int fd, bool ours)
     union message m = {.qemu = {.channel = stream->channel, .stream = stream->index, .shared = !ours}};
 
     if (ours)
-        pipes_give_destination(stream->migration, stream->channel);
+        pipes_give(stream->migration, stream->channel);
     stream->dialling = false;
     migration_answer(stream->migration, MESSAGE_QEMU, &m, fd);
     drop_dial(stream);

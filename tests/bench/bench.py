@@ -70,6 +70,7 @@ plots (PNG). Takes some 15 minutes on two cores, which should have nothing else 
   -h, --help           show this text
 
 The exit status is 1 where something could not be measured, or with --check where a target was missed.
+To measure two builds of vmferry against each other: tests/bench/compare.py --help.
 """
 
 

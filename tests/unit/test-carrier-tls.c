@@ -377,39 +377,13 @@ TEST(test_tls_key_update)
     carrier_free(b);
 }
 
-/* What has no TLS in the kernel, such as a UNIX socket, goes on without. */
-TEST(test_tls_not_offloaded)
-{
-    struct ring_pool pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
-    struct carrier *a, *b;
-    struct ring out, in;
-    int pair[2], r_a, r_b;
-
-    test_pair(SOCK_STREAM, 0, pair);
-    a = make(TLS, pair[0], true, &preamble, key);
-    b = make(TLS, pair[1], false, &preamble, key);
-    a->offload = b->offload = true;
-    shake(&a, &b, &r_a, &r_b);
-    assert_int_equal(r_a | r_b, 0);
-    assert_false(a->in_kernel || b->in_kernel);
-    assert_int_equal(ring_init(&out, &pool, 1000), 0);
-    assert_int_equal(ring_init(&in, &pool, 1000), 0);
-    ring_put(&out, 0, 1000);
-    assert_int_equal(carrier_send(a, &out), 1000);
-    assert_int_equal(carrier_recv(b, &in, 1000), 1000);
-    ring_clear(&out);
-    ring_clear(&in);
-    carrier_free(a);
-    carrier_free(b);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_tls_byte_by_byte),      CASE(test_tls_cut),           CASE(test_tls_flipped),
-        CASE(test_tls_holds_input),       CASE(test_tls_holds_output),  CASE(test_tls_what_is_taken),
-        CASE(test_tls_cipher_of_the_cpu), CASE(test_tls_what_is_not),   CASE(test_tls_other_identity),
-        CASE(test_tls_key_update),        CASE(test_tls_not_offloaded),
+        CASE(test_tls_byte_by_byte),      CASE(test_tls_cut),          CASE(test_tls_flipped),
+        CASE(test_tls_holds_input),       CASE(test_tls_holds_output), CASE(test_tls_what_is_taken),
+        CASE(test_tls_cipher_of_the_cpu), CASE(test_tls_what_is_not),  CASE(test_tls_other_identity),
+        CASE(test_tls_key_update),
     };
 
     return cmocka_run_group_tests_name("carrier-tls", tests, NULL, NULL);

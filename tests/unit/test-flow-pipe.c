@@ -7,7 +7,7 @@
 
 static void rig_use_pipe(struct rig *rig)
 {
-    flow_use_pipe(&rig->in, rig_pipe(65536), 65536, NULL);
+    flow_use_pipe(&rig->in, rig_pipe(65536), 65536);
 }
 
 TEST(test_pipe)
@@ -93,6 +93,129 @@ TEST(test_pipe_after_turns)
     }
     assert_true(rig.in.ring.pipe >= 0);
     assert_int_equal(got, sent);
+    rig_clear(&rig);
+}
+
+/* The peer connection is lost; the next one comes from a caller, which may hold it too. */
+static void lose_peer(struct rig *rig)
+{
+    rig->in.from = rig->out.to = NULL;
+    rig->to_peer = carrier_free(rig->to_peer);
+    close_end(&rig->peer);
+}
+
+static void bring_peer(struct rig *rig, bool shared)
+{
+    int peer[2];
+
+    test_pair(SOCK_STREAM, 0, peer);
+    rig->peer = peer[0];
+    assert_int_equal(carrier_plain_new(peer[1], false, NULL, NULL, &rig->to_peer), 0);
+    rig->to_peer->shared = shared;
+    assert_null(flow_resume(&rig->in, 0));
+    rig->in.from = rig->out.to = rig->to_peer;
+}
+
+/* A pipe is left where a connection that cannot splice has come, once QEMU has what is in it; and is taken
+ * again for one that can. */
+TEST(test_pipe_left_when_empty)
+{
+    struct rig rig;
+    uint64_t sent = 0, got = 0, received;
+
+    rig_init(&rig);
+    rig_use_pipe(&rig);
+    for (int i = 0; i < 100 && flow_wants_input(&rig.in); i++) {
+        sent += put(rig.peer, sent, 100000);
+        assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    }
+    assert_true(rig.in.ring.pipe >= 0 && !ring_is_empty(&rig.in.ring));
+    lose_peer(&rig);
+    assert_true(rig.in.ring.pipe >= 0); /* what will come is not known */
+    sent = received = rig.in.ring.end;
+
+    bring_peer(&rig, true);
+    for (int i = 0; i < 10000 && !ring_is_empty(&rig.in.ring); i++) {
+        sent += put(rig.peer, sent, 100000);
+        assert_false(flow_wants_input(&rig.in));
+        assert_true(flow_wants_output(&rig.in));
+        got += (uint64_t)get(rig.qemu, got, 20000);
+        assert_int_equal(flow_pump(&rig.in, 0, 1), FLOW_OK);
+        assert_int_equal(rig.in.ring.end, received); /* nothing is read before */
+    }
+    assert_true(flow_wants_input(&rig.in)); /* or no poll would wake it */
+    while (got < sent) {
+        assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+        assert_int_equal(rig.in.ring.pipe, -1);
+        got += (uint64_t)get(rig.qemu, got, SIZE_MAX);
+    }
+    assert_true(rig.in.pipe >= 0); /* it is kept */
+    for (int i = 0; i < 100 && flow_wants_input(&rig.in); i++) {
+        sent += put(rig.peer, sent, SIZE_MAX);
+        assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    }
+    assert_int_equal(rig.in.ring.end - rig.in.ring.begin, FLOW_BUFFER); /* memory holds more than the pipe */
+
+    lose_peer(&rig);
+    sent = rig.in.ring.end;
+    bring_peer(&rig, false);
+    while (rig.in.ring.pipe < 0) {
+        assert_true(flow_wants_output(&rig.in));
+        got += (uint64_t)get(rig.qemu, got, SIZE_MAX);
+        assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    }
+    assert_int_equal(rig.in.pipe, -1);
+    sent += put(rig.peer, sent, 50000);
+    while (got < sent) {
+        assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+        got += (uint64_t)get(rig.qemu, got, SIZE_MAX);
+    }
+    rig_clear(&rig);
+}
+
+/* The end that was announced comes while the pipe still holds what is before it. */
+TEST(test_pipe_left_at_the_end)
+{
+    struct rig rig;
+    uint64_t sent = 0, got = 0;
+
+    rig_init(&rig);
+    rig_use_pipe(&rig);
+    for (int i = 0; i < 100 && flow_wants_input(&rig.in); i++) {
+        sent += put(rig.peer, sent, 100000);
+        assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    }
+    sent = rig.in.ring.end;
+    assert_null(flow_on_fin(&rig.in, sent));
+    lose_peer(&rig);
+    bring_peer(&rig, true);
+    for (int i = 0; i < 10000 && !flow_ended(&rig.in); i++) {
+        assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+        got += (uint64_t)get(rig.qemu, got, 10000);
+    }
+    assert_true(flow_ended(&rig.in));
+    got += (uint64_t)get(rig.qemu, got, SIZE_MAX);
+    assert_int_equal(got, sent);
+    rig_clear(&rig);
+}
+
+/* One pump through a pipe ends, too, though the peer always has more and QEMU takes all. */
+TEST(test_pipe_budget)
+{
+    struct rig rig;
+    uint64_t sent = 0, got = 0;
+
+    rig_init(&rig);
+    rig_use_pipe(&rig);
+    for (int i = 0; i < 100; i++) {
+        uint64_t before = rig.in.ring.end;
+
+        sent += put(rig.peer, sent, SIZE_MAX);
+        rig.to_peer->readable = true;
+        assert_int_equal(flow_pump(&rig.in, 0, FLOW_TURN), FLOW_OK);
+        assert_in_range(rig.in.ring.end - before, 1, FLOW_TURN);
+        got += (uint64_t)get(rig.qemu, got, SIZE_MAX);
+    }
     rig_clear(&rig);
 }
 
@@ -235,6 +358,9 @@ int main(void)
         CASE(test_pipe_of_small_pieces),
         CASE(test_pipe_losses),
         CASE(test_pipe_after_turns),
+        CASE(test_pipe_left_when_empty),
+        CASE(test_pipe_left_at_the_end),
+        CASE(test_pipe_budget),
         CASE(test_pipe_out_of_band),
         CASE(test_nonblock_flipped),
         CASE(test_nonblock_flipped_with_pipe),

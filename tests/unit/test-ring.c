@@ -328,6 +328,43 @@ TEST(test_pool_is_bounded)
     ring_pool_clear(&pool);
 }
 
+/* In a pipe only the offsets are here; the place changes where the ring is empty, and so does its capacity.
+ */
+TEST(test_pipe)
+{
+    struct ring_pool pool = {.max_free = 4};
+    struct ring ring;
+    int pipe;
+
+    assert_int_equal(ring_init(&ring, &pool, 3 * RING_BLOCK), 0);
+    assert_int_equal(put(&ring, 5000), 5000);
+    assert_int_equal(get(&ring, 5000), 5000);
+    assert_false(ring_is_empty(&ring)); /* it is kept */
+    ring_release(&ring, ring.cursor);
+    assert_true(ring_is_empty(&ring));
+
+    ring_use_pipe(&ring, open("/dev/null", O_RDWR | O_CLOEXEC), 65536);
+    assert_int_equal(blocks_of(&ring), 0);
+    assert_int_equal(ring_room(&ring), 65536);
+    ring_commit(&ring, 60000);
+    ring.pipe_full = true;
+    assert_int_equal(ring_room(&ring), 0);
+    ring_advance(&ring, 59999);
+    ring_release(&ring, ring.cursor);
+    assert_int_equal(ring_room(&ring), 65535);
+    ring_advance(&ring, 1);
+    ring_release(&ring, ring.cursor);
+
+    pipe = ring_leave_pipe(&ring);
+    assert_true(pipe >= 0);
+    close(pipe);
+    assert_int_equal(ring.end, 65000);
+    assert_int_equal(put(&ring, SIZE_MAX), 3 * RING_BLOCK);
+    assert_int_equal(get(&ring, SIZE_MAX), 3 * RING_BLOCK);
+    ring_clear(&ring);
+    ring_pool_clear(&pool);
+}
+
 /* A stream longer than 4 GiB: offsets do not wrap where a size_t or an int might. */
 TEST(test_far_offsets)
 {
@@ -361,6 +398,7 @@ int main(void)
         CASE(test_empty_begins_anew),
         CASE(test_pool_is_bounded),
         CASE(test_far_offsets),
+        CASE(test_pipe),
     };
 
     return cmocka_run_group_tests_name("ring", tests, NULL, NULL);

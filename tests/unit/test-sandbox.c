@@ -76,9 +76,10 @@ TEST(test_forbidden)
         {"accept", SYS_accept, {THE_FD, 0, 0}},
         {"accept4", SYS_accept4, {THE_FD, 0, 0, 0}},
         {"setsockopt", SYS_setsockopt, {THE_FD, SOL_SOCKET, SO_KEEPALIVE, ADDRESS(page), 4}},
-        {"setsockopt TCP_ULP at another level", SYS_setsockopt, {THE_FD, SOL_SOCKET, 31, ADDRESS(page), 4}},
+        {"setsockopt TCP_ULP", SYS_setsockopt, {THE_FD, IPPROTO_TCP, 31, ADDRESS(page), 4}},
         {"setsockopt TCP_REPAIR", SYS_setsockopt, {THE_FD, IPPROTO_TCP, 19, ADDRESS(page), 4}},
-        {"setsockopt TLS_TX_ZEROCOPY_RO", SYS_setsockopt, {THE_FD, 282, 3, ADDRESS(page), 4}},
+        {"setsockopt TLS_TX", SYS_setsockopt, {THE_FD, 282, 1, ADDRESS(page), 4}},
+        {"tee", SYS_tee, {THE_FD, THE_FD, 1, 0}},
         /* Processes */
         {"execve", SYS_execve, {ADDRESS("/bin/true"), 0, 0}},
         {"execveat", SYS_execveat, {AT_FDCWD, ADDRESS("/bin/true"), 0, 0, 0}},

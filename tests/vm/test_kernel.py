@@ -19,8 +19,8 @@ from vmlib.broker import ROOT, build_dir
 from vmlib.machine import missing, run
 
 LONG = bool(os.environ.get("VMFERRY_LONG"))
-UNITS = ("ktls", *(("sandbox-use", "flow-keep", "flow-pipe") if LONG else ()))
-INTEGRATION = ("test_ktls.py", "test_relay.py::test_vsock_endpoint", "test_fds_refused.py::test_vsock",
+UNITS = ("flow-pipe", *(("sandbox-use",) if LONG else ()))
+INTEGRATION = ("test_relay.py::test_vsock_endpoint", "test_fds_refused.py::test_vsock",
                *(("test_tracing.py::test_helper_opens_nothing",) if LONG else ()))
 LIMIT = 400  # seconds
 
