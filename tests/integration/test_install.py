@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What is installed."""
+"""What is installed, and what "meson install" does afterwards."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from vmlib.broker import ROOT, build_dir
 
+AFTER = ROOT / "tools" / "after-install"
+STEPS = ["systemd-sysusers vmferry.conf", "systemd-tmpfiles --create vmferry.conf", "journalctl --update-catalog",
+         "systemctl daemon-reload", "systemctl reload dbus.service"]
 PAGES = sorted(path.name.removesuffix(".rst") for path in (ROOT / "docs").glob("*.rst"))
 
 
@@ -44,3 +48,45 @@ def test_page(name: str) -> None:
     assert f"vmferry {number}" in done.stdout and day in done.stdout
 
 
+def after(tmp_path: Path, prefix: str = "/usr", missing: str = "", failing: str = "") -> tuple[int, list[str], str]:
+    """Runs tools/after-install with stand-ins for all commands: its exit status, what it ran, and what it said."""
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    for name in {step.split()[0] for step in STEPS} - {missing}:
+        (bin_ / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/ran\n[ "$1" != "{failing or "-"}" ]\n')
+        (bin_ / name).chmod(0o755)
+    (bin_ / "id").symlink_to(shutil.which("id") or "")
+    script = AFTER.read_text().replace("/run/systemd/system", str(tmp_path))
+    done = subprocess.run(["/bin/sh", "-s"], input=script, capture_output=True, text=True, timeout=20,
+                          env={"PATH": str(bin_), "MESON_INSTALL_PREFIX": prefix})
+    ran = (tmp_path / "ran").read_text().splitlines() if (tmp_path / "ran").exists() else []
+    return done.returncode, ran, done.stdout + done.stderr
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@needs_root
+def test_after_install(tmp_path: Path) -> None:
+    """The user first: the policy of the bus names it."""
+    assert after(tmp_path) == (0, STEPS, "")
+
+
+@needs_root
+def test_part_is_missing(tmp_path: Path) -> None:
+    status, ran, said = after(tmp_path, missing="systemd-tmpfiles")
+    assert (status, ran) == (0, STEPS[:1] + STEPS[2:])
+    assert said == "vmferry: there is no systemd-tmpfiles: the directory /run/vmferry, which vmferry owns, must be made by hand.\n"
+
+
+@needs_root
+def test_part_fails(tmp_path: Path) -> None:
+    """The others are done all the same."""
+    status, ran, said = after(tmp_path, failing="reload")
+    assert (status, ran) == (1, STEPS)
+    assert said.startswith("vmferry: 'systemctl reload dbus.service' failed: vmferryd cannot have its name")
+
+
+def test_other_prefix(tmp_path: Path) -> None:
+    status, ran, said = after(tmp_path, prefix="/opt/vmferry")
+    assert (status, ran) == (0, []) and "not in /opt/vmferry: the service is not set up" in said
