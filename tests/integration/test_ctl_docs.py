@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
 import shutil
@@ -11,7 +13,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from vmlib.broker import MIGRATION, ROOT
+from vmlib.broker import MIGRATION, ROOT, build_dir
 from vmlib.ctl import PROGRAM, ctl, environment
 from vmlib.docs import define, flat, page, section, source, terms
 from vmlib.hosts import Hosts
@@ -227,10 +229,34 @@ def test_zsh(hosts: Hosts, workdir: Path) -> None:
 
 def test_installed(tmp_path: Path) -> None:
     """The program, its page, its completions and the examples go where they are looked for."""
-    build = (ROOT / "ctl" / "meson.build").read_text()
-    for where in ("'bash-completion' / 'completions'", "'zsh' / 'site-functions'", "'doc' / 'vmferry' / 'examples'"):
-        assert where in build
-    assert PROGRAM.exists()
+    subprocess.run(["meson", "install", "-C", build_dir(), "--no-rebuild", "--quiet"], check=True,
+                   env=os.environ | {"DESTDIR": str(tmp_path)}, stdout=subprocess.DEVNULL)
+    prefix = tmp_path / meson_option("prefix").removeprefix("/")
+    there = {str(path.relative_to(prefix)) for path in prefix.rglob("*") if path.is_file()}
+    debian = prefix == tmp_path / "usr" and Path("/etc/debian_version").exists()
+    share = ("man/man1/vmferryctl.1", "bash-completion/completions/vmferryctl",
+             f"zsh/{'vendor-completions' if debian else 'site-functions'}/_vmferryctl", "doc/vmferry/README.md",
+             "doc/vmferry/threat-model.md", "doc/vmferry/examples/fd_client.py", "doc/vmferry/examples/vmferry-metrics.timer")
+    assert {"bin/vmferryctl", *(f"share/{name}" for name in share)} <= there, there
+
+
+def meson_option(name: str) -> str:
+    """An option of the build under test."""
+    said = subprocess.run(["meson", "introspect", "--buildoptions", build_dir()], check=True, capture_output=True, text=True)
+    return str(next(option["value"] for option in json.loads(said.stdout) if option["name"] == name))
+
+
+def test_version() -> None:
+    """It names the libraries, for reports of faults."""
+    said = subprocess.run([PROGRAM, "--version"], check=True, capture_output=True, text=True).stdout
+    number = re.escape(meson_version())
+    assert re.fullmatch(rf"vmferryctl {number}\nBuilt with gnutls [\d.]+, .*libsystemd \d+, .*\n", said)
+
+
+def meson_version() -> str:
+    found = re.search(r"^  version: '([\d.]+)'", (ROOT / "meson.build").read_text(), re.M)
+    assert found
+    return found[1]
 
 
 def test_metrics(hosts: Hosts, workdir: Path) -> None:
