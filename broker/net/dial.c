@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 
 #include "broker/net/connect-as.h"
+#include "broker/net/endpoint.h"
 #include "broker/net/ticket.h"
 #include "broker/sockets/deputy.h"
 #include "common/cleanup.h"
