@@ -85,6 +85,18 @@ LIES: dict[str, list[bytes | tuple[bytes, int]]] = {
 }
 
 
+def end_listening(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    while True:
+        try:
+            fds = socket.recv_fds(sock, 4096, 1)[1]
+        except BlockingIOError:
+            break
+        for fd in fds:
+            socket.socket(fileno=fd).shutdown(socket.SHUT_RDWR)
+    sys.exit(7)
+
+
 def main() -> None:
     sock = socket.socket(fileno=3)
     deed = os.environ["VMFERRY_ROGUE"]
@@ -97,6 +109,8 @@ def main() -> None:
         sys.exit(7)
     sock.send(message(READY))
     sys.stdin.buffer.raw.read(1)  # type: ignore[attr-defined]
+    if deed == "end-listening":  # a gate: with START_GATE come the listeners
+        end_listening(sock)
     for lie in LIES[deed]:
         data, count = lie if isinstance(lie, tuple) else (lie, 0)
         try:
