@@ -75,6 +75,17 @@ static const int early_calls[] = {
     SYSCALL(seccomp),
 };
 
+#if defined(__SANITIZE_THREAD__)
+const char *__tsan_default_options(void);
+
+/* Its deadlock detector takes a worker's two mutexes for one: only the first thread ever holds both, and a
+ * worker never waits for the second while it has the first. */
+__attribute__((visibility("default"))) const char *__tsan_default_options(void)
+{
+    return "detect_deadlocks=0";
+}
+#endif
+
 #if SANITIZED
 const char *__asan_default_options(void);
 
@@ -88,7 +99,8 @@ __attribute__((visibility("default"))) const char *__asan_default_options(void)
 static const int sanitizer_calls[] = {
     SYSCALL(sigaltstack),     SYSCALL(rt_sigaction), SYSCALL(sched_yield),  SYSCALL(tgkill),
 #if defined(__SANITIZE_THREAD__)
-    SYSCALL(clock_nanosleep), SYSCALL(nanosleep),    SYSCALL(gettimeofday),
+    SYSCALL(clock_nanosleep), SYSCALL(nanosleep),    SYSCALL(gettimeofday), SYSCALL(open),   SYSCALL(openat),
+    SYSCALL(readlink),        SYSCALL(fstat),        SYSCALL(newfstatat),   SYSCALL(stat), /* a report */
 #endif
 };
 #endif
