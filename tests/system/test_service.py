@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from vmlib.broker import BROKER, MIGRATION, PATH, settled, wait_until
 from vmlib.hosts import Tunnel, assert_failed, cancel_and_wait
 from vmlib.nspawn import DROPIN, Host, HostMigration, TwoHosts
