@@ -82,7 +82,7 @@ const char *__tsan_default_options(void);
  * worker never waits for the second while it has the first. */
 __attribute__((visibility("default"))) const char *__tsan_default_options(void)
 {
-    return "detect_deadlocks=0";
+    return "detect_deadlocks=0:color=never"; /* a terminal would be asked for by ioctl(2) */
 }
 #endif
 
@@ -97,10 +97,21 @@ __attribute__((visibility("default"))) const char *__asan_default_options(void)
 
 /* What the sanitizers' runtime needs besides, in builds for tests. */
 static const int sanitizer_calls[] = {
-    SYSCALL(sigaltstack),     SYSCALL(rt_sigaction), SYSCALL(sched_yield),  SYSCALL(tgkill),
+    SYSCALL(sigaltstack),
+    SYSCALL(rt_sigaction),
+    SYSCALL(sched_yield),
+    SYSCALL(tgkill),
 #if defined(__SANITIZE_THREAD__)
-    SYSCALL(clock_nanosleep), SYSCALL(nanosleep),    SYSCALL(gettimeofday), SYSCALL(open),   SYSCALL(openat),
-    SYSCALL(readlink),        SYSCALL(fstat),        SYSCALL(newfstatat),   SYSCALL(stat), /* a report */
+    SYSCALL(clock_nanosleep),
+    SYSCALL(nanosleep),
+    SYSCALL(gettimeofday),
+    SYSCALL(open),
+    SYSCALL(openat),
+    SYSCALL(readlink),
+    SYSCALL(fstat),
+    SYSCALL(newfstatat),
+    SYSCALL(stat),
+    SYSCALL(pread64), /* a report */
 #endif
 };
 #endif
@@ -181,6 +192,10 @@ static const struct conditional {
 #if SANITIZED
     {SYSCALL(madvise), {INT_IS(2, MADV_DONTDUMP)}, 1},
     {SYSCALL(madvise), {INT_IS(2, MADV_NOHUGEPAGE)}, 1},
+#if defined(__SANITIZE_THREAD__) /* a report */
+    {SYSCALL(fcntl), {INT_IS(1, F_SETFD)}, 1},
+    {SYSCALL(lseek), {INT_IS(2, SEEK_SET)}, 1},
+#endif
 #endif
     /* malloc(3): memory given back, and large pages by GLIBC_TUNABLES. MADV_MERGEABLE would share keys'
        pages. */
