@@ -14,8 +14,7 @@
 #include <systemd/sd-event.h>
 
 #define HELPER_UNIT_MAX 256
-#define HELPER_LINE_MAX 256 /* bytes of a line on a child's stderr, the NUL included; longer ones are split \
-                             */
+#define HELPER_LINE_MAX 256 /* bytes, the NUL included; longer lines of a child are split */
 
 struct helper_process {
     sd_event *event; /* borrowed */

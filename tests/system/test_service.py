@@ -231,7 +231,7 @@ def test_broken_installation(hosts: TwoHosts, what: str) -> None:
     host = hosts.a
     with host.configured(DROPIN, f"[Service]\n{what}\n"):
         host.systemctl("start", "vmferryd.service", check=False)
-        assert (host.show("vmferryd.service", "ActiveState"), host.show("vmferryd.service", "NRestarts")) == ("failed", "0")
+        assert [host.show("vmferryd.service", name) for name in ("ActiveState", "NRestarts")] == ["failed", "0"]
     assert host.get(PATH, BROKER, "ActiveMigrations") == 0
     assert host.failed_units() == []
 
