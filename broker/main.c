@@ -16,7 +16,9 @@
 #include "common/cleanup.h"
 #include "version.h"
 
-enum { HELP_INDENT = 32, EXIT_USAGE = 2 };
+/* EXIT_UNUSABLE: it cannot start here, and nothing is lost if systemd does not try again before the next
+ * call. */
+enum { HELP_INDENT = 32, EXIT_USAGE = 2, EXIT_UNUSABLE = 78 /* EX_CONFIG of sysexits.h */ };
 
 static void help_setting(const struct setting *setting)
 {
@@ -242,6 +244,7 @@ int main(int argc, char **argv)
 {
     _cleanup_(config_clear) struct config config;
     struct manager *manager;
+    bool unneeded; /* under systemd, without anything stored */
     int r;
 
     config_init(&config);
@@ -253,9 +256,10 @@ int main(int argc, char **argv)
 #if !defined(__SANITIZE_ADDRESS__)      /* LeakSanitizer has to attach */
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* secrets are in this memory, for moments */
 #endif
+    unneeded = getenv("NOTIFY_SOCKET") && !getenv("LISTEN_FDS"); /* manager_new() takes the latter away */
     r = manager_new(&config, &manager);
     if (r < 0)
-        return EXIT_FAILURE;
+        return unneeded ? EXIT_UNUSABLE : EXIT_FAILURE;
     r = manager_run(manager);
     manager_free(manager);
     return r == 0 || r == EXIT_IDLE ? r : EXIT_FAILURE;

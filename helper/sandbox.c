@@ -69,6 +69,17 @@ static const int early_calls[] = {
     SYSCALL(seccomp),
 };
 
+#if defined(__SANITIZE_THREAD__)
+const char *__tsan_default_options(void);
+
+/* Its deadlock detector takes a worker's two mutexes for one: only the first thread ever holds both, and a
+ * worker never waits for the second while it has the first. */
+__attribute__((visibility("default"))) const char *__tsan_default_options(void)
+{
+    return "detect_deadlocks=0:color=never"; /* a terminal would be asked for by ioctl(2) */
+}
+#endif
+
 #if SANITIZED
 const char *__asan_default_options(void);
 
@@ -80,9 +91,21 @@ __attribute__((visibility("default"))) const char *__asan_default_options(void)
 
 /* What the sanitizers' runtime needs besides, in builds for tests. */
 static const int sanitizer_calls[] = {
-    SYSCALL(sigaltstack),     SYSCALL(rt_sigaction), SYSCALL(sched_yield),  SYSCALL(tgkill),
+    SYSCALL(sigaltstack),
+    SYSCALL(rt_sigaction),
+    SYSCALL(sched_yield),
+    SYSCALL(tgkill),
 #if defined(__SANITIZE_THREAD__)
-    SYSCALL(clock_nanosleep), SYSCALL(nanosleep),    SYSCALL(gettimeofday),
+    SYSCALL(clock_nanosleep),
+    SYSCALL(nanosleep),
+    SYSCALL(gettimeofday),
+    SYSCALL(open),
+    SYSCALL(openat),
+    SYSCALL(readlink),
+    SYSCALL(fstat),
+    SYSCALL(newfstatat),
+    SYSCALL(stat),
+    SYSCALL(pread64), /* a report */
 #endif
 };
 #endif
@@ -157,6 +180,10 @@ static const struct conditional {
 #if SANITIZED
     {SYSCALL(madvise), {INT_IS(2, MADV_DONTDUMP)}, 1},
     {SYSCALL(madvise), {INT_IS(2, MADV_NOHUGEPAGE)}, 1},
+#if defined(__SANITIZE_THREAD__) /* a report */
+    {SYSCALL(fcntl), {INT_IS(1, F_SETFD)}, 1},
+    {SYSCALL(lseek), {INT_IS(2, SEEK_SET)}, 1},
+#endif
 #endif
     /* malloc(3): memory given back, and large pages by GLIBC_TUNABLES. MADV_MERGEABLE would share keys'
        pages. */

@@ -16,17 +16,93 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/message.h"
+#include "log.h"
 
 #define SYSTEMD         "org.freedesktop.systemd1"
 #define SYSTEMD_PATH    "/org/freedesktop/systemd1"
 #define SYSTEMD_MANAGER "org.freedesktop.systemd1.Manager"
 #define UNIT_PREFIX     "vmferry-helper@"
 
-enum { HELPER_FD = 3 /* as systemd hands over an accepted connection */ };
+enum { HELPER_FD = 3 /* as systemd hands over an accepted connection */, LINES_MAX = 100 };
 
 /* ---- A child ---- */
 
-static int spawn(const char *path, int fd, pid_t *ret)
+/* A line of its own words, which are anything. */
+static void log_line(struct helper_process *process)
+{
+    char text[HELPER_LINE_MAX];
+
+    process->line[process->n_line] = '\0';
+    process->n_line = 0;
+    message_text_set(text, sizeof(text), process->line);
+    if (text[0] == '\0')
+        return;
+    process->n_lines++;
+    log_event(LOG_WARNING, NULL, NULL, "A helper wrote: %s%s", text,
+              process->n_lines == LINES_MAX ? " (No more is taken from it.)" : "");
+}
+
+/* Reads what is there; false at the end, and where it is too much: the next write fails then. */
+static bool read_errors(struct helper_process *process, int fd)
+{
+    char buf[512];
+    ssize_t n;
+
+    while ((n = read(fd, buf, sizeof(buf))) > 0)
+        for (ssize_t i = 0; i < n; i++) {
+            if (buf[i] != '\n' && buf[i] != '\0')
+                process->line[process->n_line++] = buf[i];
+            if (buf[i] == '\n' || process->n_line == sizeof(process->line) - 1)
+                log_line(process);
+            if (process->n_lines == LINES_MAX)
+                return false;
+        }
+    return n < 0 && (errno == EAGAIN || errno == EINTR);
+}
+
+static int on_errors(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+    struct helper_process *process = userdata;
+
+    (void)source;
+    (void)revents;
+    if (!read_errors(process, fd))
+        process->errors = sd_event_source_disable_unref(process->errors);
+    return 0;
+}
+
+/* The last words of one that has ended. */
+static void end_errors(struct helper_process *process)
+{
+    if (!process->errors)
+        return;
+    read_errors(process, sd_event_source_get_io_fd(process->errors));
+    if (process->n_line > 0)
+        log_line(process);
+    process->errors = sd_event_source_disable_unref(process->errors);
+}
+
+/* The end that is the child's to write to, without ever waiting for us; the caller's. Or a negative errno. */
+static int make_errors(struct helper_process *process)
+{
+    int pair[2], r;
+
+    if (pipe2(pair, O_CLOEXEC | O_NONBLOCK) < 0)
+        return -errno;
+    r = sd_event_add_io(process->event, &process->errors, pair[0], EPOLLIN, on_errors, process);
+    if (r >= 0)
+        r = sd_event_source_set_io_fd_own(process->errors, true);
+    if (r < 0) {
+        process->errors = sd_event_source_disable_unref(process->errors);
+        close(pair[0]);
+        close(pair[1]);
+        return r;
+    }
+    return pair[1];
+}
+
+static int spawn(const char *path, int fd, int errors, pid_t *ret)
 {
     char *argv[] = {strdupa("vmferry-helper"), NULL};
     posix_spawn_file_actions_t actions;
@@ -45,6 +121,8 @@ static int spawn(const char *path, int fd, pid_t *ret)
         r = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
         if (r == 0)
             r = posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+        if (r == 0)
+            r = posix_spawn_file_actions_adddup2(&actions, errors, STDERR_FILENO);
         if (r == 0)
             r = posix_spawn_file_actions_adddup2(&actions, fd, HELPER_FD);
         if (r == 0)
@@ -67,6 +145,7 @@ static int on_child(sd_event_source *source, const siginfo_t *si, void *userdata
 
     (void)source;
     process->exited = true;
+    end_errors(process);
     if (si->si_code == CLD_EXITED)
         snprintf(process->why, sizeof(process->why), "ended with exit status %d", si->si_status);
     else
@@ -78,16 +157,20 @@ static int on_child(sd_event_source *source, const siginfo_t *si, void *userdata
 
 int helper_process_fork(struct helper_process *process, const char *path, int fd)
 {
+    _cleanup_fd_ int errors = make_errors(process);
     pid_t pid;
-    int r = spawn(path, fd, &pid);
+    int r = errors < 0 ? errors : spawn(path, fd, errors, &pid);
 
-    if (r < 0)
+    if (r < 0) {
+        process->errors = sd_event_source_disable_unref(process->errors);
         return r;
+    }
     process->child = true;
     r = sd_event_add_child(process->event, &process->exit, pid, WEXITED, on_child, process);
     if (r < 0) {
         kill(pid, SIGKILL);
         waitpid(pid, NULL, 0);
+        process->errors = sd_event_source_disable_unref(process->errors);
     }
     return r;
 }
@@ -183,6 +266,7 @@ void helper_process_kill(struct helper_process *process)
 
 void helper_process_clear(struct helper_process *process)
 {
+    end_errors(process);
     process->exit = sd_event_source_disable_unref(process->exit);
     process->slot = sd_bus_slot_unref(process->slot);
 }

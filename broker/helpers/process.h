@@ -14,14 +14,19 @@
 #include <systemd/sd-event.h>
 
 #define HELPER_UNIT_MAX 256
+#define HELPER_LINE_MAX 256 /* bytes, the NUL included; longer lines of a child are split */
 
 struct helper_process {
     sd_event *event; /* borrowed */
     bool child;
-    bool exited;           /* it is known to have ended */
-    sd_event_source *exit; /* of the child; or of the pidfd; NULL: not known, or not any more */
-    sd_bus *bus;           /* borrowed; NULL: systemd cannot be asked */
-    sd_bus_slot *slot;     /* of that question */
+    bool exited;             /* it is known to have ended */
+    sd_event_source *exit;   /* of the child; or of the pidfd; NULL: not known, or not any more */
+    sd_bus *bus;             /* borrowed; NULL: systemd cannot be asked */
+    sd_bus_slot *slot;       /* of that question */
+    sd_event_source *errors; /* a child's stderr, a pipe; owns its end */
+    char line[HELPER_LINE_MAX];
+    size_t n_line;
+    unsigned n_lines; /* that were logged */
     char unit[HELPER_UNIT_MAX];
     char why[96]; /* how it ended, the end of a sentence; "" where that is not known */
     void (*on_exit)(void *userdata);
@@ -29,7 +34,8 @@ struct helper_process {
     void *userdata;
 };
 
-/* Starts a child with fd as its descriptor 3; borrows fd. 0 or a negative errno: then there is no process. */
+/* Starts a child with fd as its descriptor 3; borrows fd. What it writes to stderr is logged, up to 100
+ * lines. 0 or a negative errno: then there is no process. */
 int helper_process_fork(struct helper_process *process, const char *path, int fd);
 
 /*

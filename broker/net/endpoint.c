@@ -8,6 +8,7 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,6 +97,33 @@ int endpoint_listen(const struct endpoint *endpoint)
     if (listen(fd, BACKLOG) < 0)
         return -errno;
     return fd_steal(&fd);
+}
+
+bool endpoint_listens(int fd)
+{
+    const short ended =
+        POLLHUP | POLLRDHUP | POLLERR; /* a UNIX listener that was shut down keeps SO_ACCEPTCONN */
+    struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+    int listens = 0;
+    socklen_t size = sizeof(listens);
+
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) >= 0 && listens != 0 &&
+           poll(&p, 1, 0) >= 0 && !(p.revents & ended);
+}
+
+void endpoint_of_listener(int fd, struct endpoint *ret)
+{
+    union any_address a = {0};
+    socklen_t size = sizeof(a), int_size = sizeof(int);
+    int only_v6 = 1;
+
+    *ret = (struct endpoint){0};
+    if (getsockname(fd, &a.any, &size) < 0)
+        return;
+    ret->address = a.storage;
+    ret->size = size;
+    ret->any = a.any.sa_family == AF_INET6 &&
+               getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only_v6, &int_size) >= 0 && only_v6 == 0;
 }
 
 int endpoint_connect(const struct endpoint *endpoint)

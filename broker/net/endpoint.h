@@ -11,6 +11,13 @@
  * in the way. */
 int endpoint_listen(const struct endpoint *endpoint);
 
+/* Whether it is a socket that listens. */
+bool endpoint_listens(int fd);
+
+/* What endpoint_listen() is to be called with for another socket like this one. Of size 0 where it has no
+ * address. */
+void endpoint_of_listener(int fd, struct endpoint *ret);
+
 /* A socket that connects or is connected; or a negative errno. Wait for EPOLLOUT, then call
  * endpoint_connected(). */
 int endpoint_connect(const struct endpoint *endpoint);

@@ -32,8 +32,9 @@ struct port {
     void *userdata;
     unsigned users;
     uint32_t n_logged;
-    int listeners[CONFIG_LISTEN_MAX]; /* owned */
-    size_t n_listeners;               /* 0: closed. After a start it may be those of another configuration */
+    int listeners[CONFIG_LISTEN_MAX]; /* owned; −1 where one was lost and cannot be had again so far */
+    struct endpoint endpoints[CONFIG_LISTEN_MAX]; /* where they listen, with the port that was chosen */
+    size_t n_listeners; /* 0: closed. After a start it may be those of another configuration */
     struct helper_link *gate;
     sd_event_source *restart;
 };
@@ -109,14 +110,52 @@ static void on_gone(struct helper_link *link, const char *why, void *userdata)
 
 static const struct helper_handlers handlers = {.message = on_message, .gone = on_gone};
 
+/* The name of a listening socket in the FD store. */
+static const char *listener_name(size_t i, char ret[static STORE_NAME_MAX])
+{
+    snprintf(ret, STORE_NAME_MAX, "port.%zu", i);
+    return ret;
+}
+
+/*
+ * A gate shares the listening sockets with us, so one that was taken over may have ended listening (its
+ * sandbox should keep it from that). Such a socket is replaced by a new one at the same address: tickets name
+ * it. 0 or a negative errno.
+ */
+static int heal_listener(struct port *port, size_t i)
+{
+    struct store *store = port->store;
+    char name[STORE_NAME_MAX], text[ADDRESS_TEXT_MAX];
+    int *listener = &port->listeners[i];
+
+    if (endpoint_listens(*listener))
+        return 0;
+    store_remove(store, listener_name(i, name));
+    fd_closep(listener);
+    *listener = endpoint_listen(&port->endpoints[i]);
+    if (*listener < 0) {
+        int r = *listener;
+
+        *listener = -1;
+        return r;
+    }
+    store_put(store, name, *listener, 0);
+    address_format(&port->endpoints[i].address, port->endpoints[i].size, text);
+    log_event(LOG_WARNING, NULL, NULL, "Nothing listened on %s any more. It was opened anew.", text);
+    return 0;
+}
+
 static int start_gate(struct port *port)
 {
     union message m = {
         .start_gate = {.max_pending = port->config->max_gate, .deadline_msec = DEFAULT_GATE_DEADLINE}};
     union message listener = {0};
-    int r;
+    int r = 0;
 
-    r = helper_link_new(port->helpers, &handlers, port, &port->gate);
+    for (size_t i = 0; r >= 0 && i < port->n_listeners; i++)
+        r = heal_listener(port, i);
+    if (r >= 0)
+        r = helper_link_new(port->helpers, &handlers, port, &port->gate);
     if (r >= 0)
         r = helper_link_send(port->gate, MESSAGE_START_GATE, &m, -1);
     for (size_t i = 0; r >= 0 && i < port->n_listeners; i++)
@@ -142,11 +181,10 @@ static void unlink_path(int listener)
         unlink(a.un.sun_path);
 }
 
-/* The name of a listening socket in the FD store. */
-static const char *listener_name(size_t i, char ret[static STORE_NAME_MAX])
+static void add_listener(struct port *port, int fd)
 {
-    snprintf(ret, STORE_NAME_MAX, "port.%zu", i);
-    return ret;
+    endpoint_of_listener(fd, &port->endpoints[port->n_listeners]);
+    port->listeners[port->n_listeners++] = fd;
 }
 
 static void close_port(struct port *port)
@@ -214,7 +252,7 @@ static int open_port(struct port *port, sd_bus_error *error)
                 config->listen[i], strerror(-r));
         }
         store_put(port->store, listener_name(i, name), r, 0);
-        port->listeners[port->n_listeners++] = r;
+        add_listener(port, r);
     }
     r = start_gate(port);
     if (r >= 0)
@@ -243,7 +281,7 @@ void port_restore(struct port *port)
         fd = store_take(store, listener_name(i, name));
         if (fd < 0)
             break;
-        port->listeners[port->n_listeners++] = fd;
+        add_listener(port, fd);
     }
     fd = store_take(store, GATE_NAME);
     r = fd < 0 ? 0 : helper_link_adopt(port->helpers, fd, "", PHASE_GATE, &handlers, port, &port->gate);

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -262,6 +262,45 @@ def test_killed_gate(workdir: Path) -> None:
                 one.migration.cancel()
                 one.expect("Cancelled", result="cancelled")
         assert "The gate was killed by SIGKILL" in scene.broker.log(), scene.broker.log()
+
+
+def test_what_a_helper_writes(workdir: Path) -> None:
+    """It has no descriptor of the broker's log: its lines are named as such, cleaned, and counted."""
+    with hostile(workdir) as (scene, chooser):
+        victim = lie(scene, chooser, "noisy", incoming=True)
+        chooser.act()
+        wait_until(lambda: "(No more is taken from it.)" in scene.broker.log(), "all is said")
+        lines = [line for line in scene.broker.log().splitlines() if "forged" in line]
+        assert len(lines) == 100 and "\x1b" not in scene.broker.log()
+        assert all(line.startswith("vmferryd: A helper wrote: vmferryd: forged") for line in lines), lines
+        victim.unharmed()
+        victim.migration.cancel()
+        victim.expect("Cancelled", result="cancelled")
+
+
+@pytest.mark.parametrize("listen", ["tcp:127.0.0.1:0", "tcp:*:0", "unix:{}/peers.sock"])
+def test_gate_that_ends_listening(workdir: Path, listen: str) -> None:
+    """Its successor has a listener that listens, at the address that the tickets name."""
+    chooser = Chooser(workdir)
+    with closing(chooser), Scene(workdir, bystander=False, helper=chooser.script,
+                                 listen=listen.format(workdir)) as scene:
+        victim = scene.incoming()
+        endpoints = scene.broker.get("Endpoints")
+        settled(scene)
+        chooser.liar("end-listening")
+        gate = new_gate(scene)
+        chooser.act()
+        wait_until(lambda: gate not in scene.broker.helpers(), "the gate is dead")
+        wait_until(lambda: "It was opened anew" in scene.broker.log(), "the port is healed")
+        assert scene.broker.get("Endpoints") == endpoints
+        other = scene.incoming("other")
+        for one in (victim, other):
+            ticket = Ticket.decode(one.ticket)
+            assert ticket.endpoints == Ticket.decode(victim.ticket).endpoints
+            with PlainPeer.source(ticket):
+                one.migration.wait_state("connected")
+                one.migration.cancel()
+            one.expect("Cancelled", result="cancelled")
 
 
 def takes_descriptors(sock: socket.socket) -> bool:

@@ -85,6 +85,18 @@ LIES: dict[str, list[bytes | tuple[bytes, int]]] = {
 }
 
 
+def end_listening(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    while True:
+        try:
+            fds = socket.recv_fds(sock, 4096, 1)[1]
+        except BlockingIOError:
+            break
+        for fd in fds:
+            socket.socket(fileno=fd).shutdown(socket.SHUT_RDWR)
+    sys.exit(7)
+
+
 def main() -> None:
     sock = socket.socket(fileno=3)
     deed = os.environ["VMFERRY_ROGUE"]
@@ -97,7 +109,17 @@ def main() -> None:
         sys.exit(7)
     sock.send(message(READY))
     sys.stdin.buffer.raw.read(1)  # type: ignore[attr-defined]
-    for lie in LIES[deed]:
+    if deed == "end-listening":  # a gate: with START_GATE come the listeners
+        end_listening(sock)
+    if deed == "noisy":
+        with open(2, "wb", buffering=0, closefd=False) as errors:
+            for i in range(500):
+                try:
+                    errors.write(b"vmferryd: forged %d\x1b[2J\n" % i)
+                except BrokenPipeError:
+                    break
+                time.sleep(0.001)
+    for lie in LIES.get(deed, []):
         data, count = lie if isinstance(lie, tuple) else (lie, 0)
         try:
             socket.send_fds(sock, [data], [0] * count) if count else sock.send(data)

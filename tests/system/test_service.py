@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from vmlib.broker import BROKER, MIGRATION, PATH, settled, wait_until
 from vmlib.hosts import Tunnel, assert_failed, cancel_and_wait
 from vmlib.nspawn import DROPIN, Host, HostMigration, TwoHosts
@@ -206,7 +208,32 @@ def test_bus_policy(hosts: TwoHosts) -> None:
         assert said.returncode != 0
 
 
+def test_memory(hosts: TwoHosts) -> None:
+    """What the helpers may use has an end, each by itself and all together."""
+    hosts.a.get(PATH, BROKER, "Version")
+    (spare,) = wait_until(hosts.a.helpers, "the spare is there")
+    assert [hosts.a.show(spare, name) for name in ("MemoryHigh", "MemoryMax")] == [str(1400 << 20), str(1536 << 20)]
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < int(hosts.a.show("vmferry.slice", "MemoryMax")) <= total // 4 + (1 << 20)
+
+
 # How they come and go. (How the broker goes by itself: test_idle.py.)
+
+
+@pytest.mark.parametrize("what", [
+    "ExecStart=\nExecStart=/nothing/vmferryd",  # 203
+    "ExecStart=\nExecStart=/bin/sh -c 'exit 127'",
+    "User=nothing",  # 217
+    "ExecStart=\nExecStart=/usr/libexec/vmferry/vmferryd --runtime-dir=/proc/nothing",  # before it is ready
+])
+def test_broken_installation(hosts: TwoHosts, what: str) -> None:
+    """What no start mends is tried once, and again with the next call; when it is mended that one is answered."""
+    host = hosts.a
+    with host.configured(DROPIN, f"[Service]\n{what}\n"):
+        host.systemctl("start", "vmferryd.service", check=False)
+        assert [host.show("vmferryd.service", name) for name in ("ActiveState", "NRestarts")] == ["failed", "0"]
+    assert host.get(PATH, BROKER, "ActiveMigrations") == 0
+    assert host.failed_units() == []
 
 
 def test_watchdog(hosts: TwoHosts) -> None:
