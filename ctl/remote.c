@@ -14,9 +14,10 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "shell.h"
 #include "units.h"
 
-enum { ARGV_MAX = 48, SAID_MAX = 512, COMMAND_MAX = 4096 };
+enum { ARGV_MAX = 48, SAID_MAX = 512 };
 
 #define PATIENCE      (60 * SECOND)  /* for ssh to connect and the far end to greet */
 #define PATIENCE_TYPE (300 * SECOND) /* the same where somebody may have to type a password */
@@ -97,29 +98,6 @@ const char *remote_said(const struct remote *remote)
 }
 
 /* ---- Starting it ---- */
-
-/* Appends 'text' to the command, quoted for the shell at the other host. False where there is no room. */
-static bool append_quoted(char command[static COMMAND_MAX], const char *text)
-{
-    size_t n = strlen(command);
-
-    if (n > 0)
-        command[n++] = ' ';
-    if (n + 2 >= COMMAND_MAX)
-        return false;
-    command[n++] = '\'';
-    for (; *text; text++) {
-        const char *piece = *text == '\'' ? "'\\''" : (const char[]){*text, '\0'};
-
-        if (n + strlen(piece) + 2 >= COMMAND_MAX)
-            return false;
-        memcpy(command + n, piece, strlen(piece));
-        n += strlen(piece);
-    }
-    command[n++] = '\'';
-    command[n] = '\0';
-    return true;
-}
 
 /* ssh's arguments; ssh is split in place. */
 static unsigned make_argv(char *ssh, const char *host, bool batch, char *command, char *ret[static ARGV_MAX])
@@ -218,6 +196,7 @@ static const char *last_words(struct remote *remote)
 
 static int judge(struct ctl *ctl, struct remote *remote, struct trouble *trouble)
 {
+    char quoted[SHELL_COMMAND_MAX];
     uint64_t uid;
 
     if (remote->n_greeting > strlen(REMOTE_GREETING) &&
@@ -251,7 +230,7 @@ static int judge(struct ctl *ctl, struct remote *remote, struct trouble *trouble
                            "There is no vmferryctl at %s (%s). Install vmferry there.", remote->host,
                            remote->said);
     return trouble_set(trouble, STATUS_FAILED, "ssh to %s failed: %s. Does 'ssh %s true' work?", remote->host,
-                       remote->said[0] ? remote->said : "it said nothing", remote->host);
+                       remote->said[0] ? remote->said : "it said nothing", shell_word(remote->host, quoted));
 }
 
 int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const *what, struct remote **ret,
@@ -261,17 +240,18 @@ int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const
     const char *program = getenv("VMFERRY_SSH");
     _cleanup_free_ char *ssh = strdup(program && program[0] ? program : "ssh");
     bool batch = ctl->arguments.no_ask_password || !isatty(STDIN_FILENO);
-    char *argv[ARGV_MAX], command[COMMAND_MAX] = "";
+    char *argv[ARGV_MAX], command[SHELL_COMMAND_MAX] = "";
     uint64_t end = ctl_now() + (batch ? PATIENCE : PATIENCE_TYPE);
-    bool fits = append_quoted(command, "vmferryctl") &&
-                (!ctl->arguments.user || append_quoted(command, "--user")) && append_quoted(command, "stdio");
+    bool fits = shell_append(command, sizeof(command), "vmferryctl") &&
+                (!ctl->arguments.user || shell_append(command, sizeof(command), "--user")) &&
+                shell_append(command, sizeof(command), "stdio");
 
     if (!remote || !ssh)
         return trouble_no_memory(trouble);
     remote->fd = remote->errors = -1;
     remote->host = host;
     for (; fits && *what; what++)
-        fits = append_quoted(command, *what);
+        fits = shell_append(command, sizeof(command), *what);
     if (!fits)
         return trouble_set(trouble, STATUS_USAGE, "What is to be told to %s is too long.", host);
     if (host[0] == '-' || make_argv(ssh, host, batch, command, argv) == 0)
@@ -285,7 +265,8 @@ int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const
         return trouble_set(trouble, STATUS_CANCELLED, "Interrupted while ssh was connecting to %s.", host);
     if (!remote->ready)
         return trouble_set(trouble, STATUS_TIMED_OUT,
-                           "ssh to %s did not get through in time. Does 'ssh %s true' work?", host, host);
+                           "ssh to %s did not get through in time. Does 'ssh %s true' work?", host,
+                           shell_word(host, command));
     if (judge(ctl, remote, trouble) < 0)
         return -1;
     remote->greeting_source = sd_event_source_disable_unref(remote->greeting_source);
