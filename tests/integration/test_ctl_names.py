@@ -10,13 +10,14 @@ import select
 import shlex
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from vmlib.broker import Broker
-from vmlib.ctl import ctl, environment
+from vmlib.ctl import FAILED, USAGE, ctl, environment
 
 COMPLETION = Path(__file__).resolve().parents[2] / "ctl" / "completion"
 NAMES = ["$(touch flag)", "`touch flag`", "a'b\"c", "$((1+1))", "~", "~root", "*", "two  words; touch flag", "a&b|c>flag",
@@ -148,3 +149,51 @@ def test_completion(workdir: Path, broker: Broker, start: object) -> None:
             assert not shell.flag.exists(), before
     finally:
         shell.close()
+
+
+PASTED = ["plain", "$(touch flag)", "`touch flag`", "a'b\"c", "two words; touch flag", "*", "~", "-x",
+          "--address=unixexec:path=/usr/bin/touch,argv1=flag", "a\\b", "=ls", "!x"]
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "zsh"])
+def test_what_is_to_be_pasted(workdir: Path, broker: Broker, shell: str) -> None:
+    """The command of receive's hint: a shell makes of it the name, as one word that is no option."""
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell}")
+    for name in PASTED:
+        hint = ctl(broker, "receive", "--", name).succeeds().err
+        command = hint.split("ticket on stdin:  ")[1].strip()
+        run = subprocess.run([shell, "-c", f'vmferryctl() {{ printf "%s\\n" "$@"; }}; {command}'], capture_output=True,
+                             text=True, cwd=workdir, timeout=30)
+        got = run.stdout.splitlines()
+        assert run.stderr == "" and name in got and not (workdir / "flag").exists(), (command, run)
+        assert got in (["send", name, "--qmp=SOCKET"], ["send", "--qmp=SOCKET", "--", name]), (command, got)
+        assert got[-2] == "--" if name.startswith("-") else True
+
+
+def test_ssh_that_is_to_be_pasted() -> None:
+    host = "a'b;touch flag"
+    ctl(None, f"--host={host}", "list", env={"VMFERRY_SSH": "/bin/false"}).fails(
+        FAILED, "Does 'ssh 'a'\\''b;touch flag' true' work?")
+
+
+@pytest.mark.parametrize("host", [
+    "unixexec:path=/usr/bin/touch,argv1={flag}", "unix:path=/x;unixexec:path=/usr/bin/touch,argv1={flag}",
+    "unixexec:path=/usr/bin/touch,argv1={flag};unix:path=/x", "tcp:host=127.0.0.1,port=1", "autolaunch:scope=x",
+    "launchd:env=X", "x-machine-unix:pid=1", "x-machine-kernel:machine=x", "unix:path=/x,foo=bar", "unix:", "unix:tmpdir=/x",
+    "unix:runtime=yes", "kernel:path=/x", "=", "a=b", "unix:path=", "unix:path=/x,", "nonceunix:path=/x",
+])
+def test_host_starts_no_program(workdir: Path, broker: Broker, host: str) -> None:
+    """Of addresses only that of a UNIX socket can stand for a HOST."""
+    flag = workdir / "flag"
+    host = host.format(flag=flag)
+    ctl(broker, "migrate", "vm", host, "--qmp=/x", "--dst-qmp=/y").fails(USAGE, "is no host", "unix:path=")
+    assert "is no host" in ctl(broker, "check", host).out
+    assert not flag.exists()
+
+
+def test_host_that_is_another_bus(workdir: Path, broker: Broker) -> None:
+    for host in (broker.bus.address, f"{broker.bus.address},guid={'0' * 32}"):
+        assert "is no host" not in ctl(broker, "check", host).out
+    assert "FAIL  bus" in ctl(broker, "check", f"unix:abstract={workdir}/none").out
+    ctl(None, "--address=unix:path=/none", "list").fails(FAILED, "/none")
