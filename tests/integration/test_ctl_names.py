@@ -180,7 +180,7 @@ def test_ssh_that_is_to_be_pasted() -> None:
 @pytest.mark.parametrize("host", [
     "unixexec:path=/usr/bin/touch,argv1={flag}", "unix:path=/x;unixexec:path=/usr/bin/touch,argv1={flag}",
     "unixexec:path=/usr/bin/touch,argv1={flag};unix:path=/x", "tcp:host=127.0.0.1,port=1", "autolaunch:scope=x",
-    "launchd:env=X", "x-machine-unix:pid=1", "x-machine-kernel:machine=x", "unix:path=/x,foo=bar", "unix:", "unix:tmpdir=/x",
+    "launchd:env=X", "x-machine-unix:pid=1", "x-machine-kernel:machine=x", "unix:path=/x,foo=bar", "unix:tmpdir=/x",
     "unix:runtime=yes", "kernel:path=/x", "=", "a=b", "unix:path=", "unix:path=/x,", "nonceunix:path=/x",
 ])
 def test_host_starts_no_program(workdir: Path, broker: Broker, host: str) -> None:
