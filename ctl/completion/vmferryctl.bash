@@ -30,7 +30,8 @@ __vmferryctl_listed() {
     done
 }
 
-# Offers those of 'listed' that begin with what is typed, quoted for the shell. One that looks like an option is left out.
+# Offers those of 'listed' that begin with what is typed, quoted for the shell. One that looks like an option is left
+# out.
 __vmferryctl_offer() {
     local word quoted bare=${cur//\\\\/$'\1'}
     bare=${bare//\\/}

@@ -20,9 +20,9 @@ from vmlib.broker import Broker
 from vmlib.ctl import FAILED, USAGE, ctl, environment
 
 COMPLETION = Path(__file__).resolve().parents[2] / "ctl" / "completion"
-NAMES = ["$(touch flag)", "`touch flag`", "a'b\"c", "$((1+1))", "~", "~root", "*", "two  words; touch flag", "a&b|c>flag",
-         "x[$(touch flag)]", "=(touch flag)", "(e)'touch flag'", "%{$(touch flag)%}", "{a,b}", "!!", "co:lon=x", "日本",
-         "back\\slash", "${x@P}", "plain"]
+NAMES = ["$(touch flag)", "`touch flag`", "a'b\"c", "$((1+1))", "~", "~root", "*", "two  words; touch flag",
+         "a&b|c>flag", "x[$(touch flag)]", "=(touch flag)", "(e)'touch flag'", "%{$(touch flag)%}", "{a,b}", "!!",
+         "co:lon=x", "日本", "back\\slash", "${x@P}", "plain"]
 
 # As much of a name as no other one begins with, nor an id; else its first character does.
 BEGINS = {"$(touch flag)": "$(t", "$((1+1))": "$((", "${x@P}": "${", "~root": "~r", "a'b\"c": "a'", "a&b|c>flag": "a&",
@@ -90,7 +90,8 @@ def bash(workdir: Path) -> Shell:
                   {**environment(), "TERM": "dumb", "PS1": "READY> ", "HOME": str(workdir), "HISTFILE": ""})
     shell.read("READY> ")
     for setup in (f"source {COMPLETION}/vmferryctl.bash", "set +H", "bind 'set bell-style none'",
-                  "bind 'set enable-bracketed-paste off'", "bind 'set completion-query-items 0'", "bind 'set page-completions off'",
+                  "bind 'set enable-bracketed-paste off'", "bind 'set completion-query-items 0'",
+                  "bind 'set page-completions off'",
                   r"""bind -x '"\C-x\C-x": printf "%s\n.\n" "$READLINE_LINE" >seen'"""):
         os.write(shell.fd, setup.encode() + b"\n")
         shell.read("READY> $")

@@ -138,8 +138,8 @@ def test_socket_that_was_replaced(host: Host) -> None:
 def test_verbs_by_name_leave_others_alone(host: Host) -> None:
     theirs = host.theirs("own-web1")
     for words in (["wait"], ["status"], ["show"], ["watch"], ["cancel"], ["forget"], ["limit", "1M"]):
-        host.ctl(words[0], "own-web1", *words[1:]).fails(FAILED, f"incoming/{theirs.id}", f"of user {NOBODY}", "waiting",
-                                                         "by its id")
+        host.ctl(words[0], "own-web1", *words[1:]).fails(
+            FAILED, f"incoming/{theirs.id}", f"of user {NOBODY}", "waiting", "by its id")
     assert theirs.get("State") == "waiting" and theirs.get("BandwidthLimit") == 0
     host.ctl("limit", theirs.id, "1M").succeeds()
     assert theirs.get("BandwidthLimit") == 1 << 20
@@ -179,7 +179,8 @@ def test_paths_of_a_hostile_broker(workdir: Path, resume: list[str]) -> None:
     with hostile(workdir) as broker, Monitor(workdir / "near", status) as near, \
             Monitor(workdir / "far", status, "inmigrate") as far:
         broker.ticket = "vmferry1:AAAA"
-        broker.rows = lambda: [broker.row(role, vm="vm") for role in ("incoming", "outgoing")]  # type: ignore[method-assign]
+        roles = ("incoming", "outgoing")
+        broker.rows = lambda: [broker.row(role, vm="vm") for role in roles]  # type: ignore[method-assign]
         run(broker, "receive", "vm", f"--qmp={far.path}", *resume).fails(FAILED)
         run(broker, "send", "vm", f"--qmp={near.path}", *resume).fails(FAILED)
         run(broker, "migrate", "vm", broker.bus.address, f"--qmp={near.path}", f"--dst-qmp={far.path}",
