@@ -71,6 +71,23 @@ bool bus_address_parse(const char *address, struct sockaddr_un *ret, socklen_t *
     return false;
 }
 
+bool bus_address_is_socket(const char *address)
+{
+    struct sockaddr_un parsed;
+    socklen_t size;
+
+    if (strncmp(address, "unix:", 5) != 0 || strchr(address, ';') ||
+        !bus_address_parse(address, &parsed, &size))
+        return false;
+    for (const char *key = address + 5; key; key = strchr(key, ',')) {
+        key += *key == ',';
+        if (strncmp(key, "path=", 5) != 0 && strncmp(key, "abstract=", 9) != 0 &&
+            strncmp(key, "guid=", 5) != 0)
+            return false;
+    }
+    return true;
+}
+
 /* Where the bus is; false where that cannot be known. */
 static bool where(const struct arguments *a, char ret[static 512])
 {

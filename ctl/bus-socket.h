@@ -12,3 +12,7 @@ int bus_socket_connect(const struct arguments *arguments, struct trouble *troubl
 /* Pure: the first UNIX socket of a D-Bus address ("unix:path=/run/bus,guid=…;…"). False where there is none.
  */
 bool bus_address_parse(const char *address, struct sockaddr_un *ret, socklen_t *ret_size);
+
+/* Pure: whether it is the address of one UNIX socket and nothing else: "unix:path=…" or "unix:abstract=…",
+ * maybe with a guid. Another transport can start a program ("unixexec:"). */
+bool bus_address_is_socket(const char *address);

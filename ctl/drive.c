@@ -291,7 +291,8 @@ int drive_run(struct drive *drive, struct trouble *trouble)
     meter_open(&drive->meter, drive->ctl);
     drive->asked = drive->resume;
     drive->since = ctl_now();
-    if (qemu_migrate(drive->qmp, drive->tunnel.socket, drive->resume, trouble) < 0) {
+    if (tunnel_check_socket(&drive->tunnel, qmp_uid(drive->qmp), trouble) < 0 ||
+        qemu_migrate(drive->qmp, drive->tunnel.socket, drive->resume, trouble) < 0) {
         drive_undo(drive);
         return -1;
     }

@@ -22,8 +22,9 @@ struct found {
 int find_all(struct side *side, struct found **ret, size_t *ret_n, struct trouble *trouble);
 
 /*
- * The migrations that text names: an id, ROLE/ID, or a VM. Of a VM those that are not finished, or else the
- * newest one. At least one, or a trouble.
+ * The migrations that text names: an id, ROLE/ID, or a VM. An id names anybody's; a VM's name only those that
+ * the caller owns, for another user may have given the same name: those that are not finished, or else the
+ * newest one. At least one, or a trouble, which lists those of other users.
  */
 int find_named(struct side *side, const char *text, struct found **ret, size_t *ret_n,
                struct trouble *trouble);
@@ -31,6 +32,11 @@ int find_named(struct side *side, const char *text, struct found **ret, size_t *
 /* The same where only one can be meant. */
 int find_one(struct side *side, const char *text, struct found *ret, struct trouble *trouble);
 
-/* The VM's migration in this role that is not finished; 0: there is none, 1, or -1. */
-int find_running(struct side *side, const char *vm, const char *role, struct found *ret,
+/*
+ * The one in this role that text names (an id, ROLE/ID, or a VM), that is not finished, and whose socket a
+ * QEMU that runs as qemu may be told to use: the caller owns it, or, where the caller is root, QEMU's user
+ * does. A VM's name finds no other; another one's id is a trouble, as are two that it can be. 0: there is
+ * none, 1, or -1.
+ */
+int find_running(struct side *side, const char *text, const char *role, uid_t qemu, struct found *ret,
                  struct trouble *trouble);

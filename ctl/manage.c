@@ -6,6 +6,7 @@
 #include "common/cleanup.h"
 #include "find.h"
 #include "qmp.h"
+#include "shell.h"
 #include "units.h"
 #include "verbs.h"
 
@@ -36,6 +37,7 @@ static int may_cancel(struct side *side, const struct found *found, struct troub
     const struct arguments *a = &side->ctl->arguments;
     _cleanup_(qmp_freep) struct qmp *qmp = NULL;
     _cleanup_json_ json_object *info = NULL;
+    char command[SHELL_COMMAND_MAX];
     const char *status;
 
     if (a->force || (strcmp(found->state, "active") != 0 && strcmp(found->state, "interrupted") != 0))
@@ -55,8 +57,10 @@ static int may_cancel(struct side *side, const struct found *found, struct troub
         return trouble_set(
             trouble, STATUS_FAILED,
             "VM '%s' is in post-copy (QEMU says '%s'): cancelling migration %s can lose the guest. Let it "
-            "end, or recover it ('vmferryctl send %s --resume …'). --force cancels all the same.",
-            found->vm, status, found->id, found->vm);
+            "end, or recover it (%s). --force cancels all the same.",
+            found->vm, status, found->id,
+            shell_vmferryctl(strcmp(found->role, "outgoing") == 0 ? "send" : "receive", found->id,
+                             "--qmp=SOCKET --resume", command));
     if (strcmp(found->role, "outgoing") == 0 &&
         (strcmp(status, "active") == 0 || strcmp(status, "setup") == 0))
         return qmp_execute(qmp, "migrate_cancel", NULL, NULL, trouble);

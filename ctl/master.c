@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "shell.h"
 
 /* ssh binds the path with ".XXXXXXXXXXXXXXXX" behind it at first, and that has to fit sun_path (108). */
 enum { DIRECTORY_MAX = 64, PATH_SIZE = DIRECTORY_MAX + sizeof("/ssh") };
@@ -75,6 +76,7 @@ static int on_created(sd_event_source *source, const struct inotify_event *event
 static int wait_connected(struct ctl *ctl, struct master *master, struct trouble *trouble)
 {
     _cleanup_(sd_event_source_disable_unrefp) sd_event_source *created = NULL;
+    char quoted[SHELL_COMMAND_MAX];
     uint64_t end = ctl_now() + ssh_patience(ctl);
     int r = sd_event_add_inotify(ctl->event, &created, master->directory, IN_CREATE | IN_MOVED_TO, on_created,
                                  NULL);
@@ -93,7 +95,7 @@ static int wait_connected(struct ctl *ctl, struct master *master, struct trouble
         if (now >= end)
             return trouble_set(trouble, STATUS_TIMED_OUT,
                                "ssh to %s did not get through in time. Does 'ssh %s true' work?",
-                               master->host, master->host);
+                               master->host, shell_word(master->host, quoted));
         if (ctl_turn(ctl, end - now, trouble) < 0)
             return -1;
     }

@@ -60,11 +60,14 @@ static int make_tunnel(struct drive *drive, struct trouble *trouble)
 /* That of the post-copy that is paused, where both ends still have it. 1: they do, 0, or -1. */
 static int find_tunnel(struct drive *drive, struct trouble *trouble)
 {
-    int near = tunnel_find(drive->source, drive->vm, "outgoing", &drive->tunnel, trouble), far;
+    int near =
+            tunnel_find(drive->source, drive->vm, "outgoing", qmp_uid(drive->qmp), &drive->tunnel, trouble),
+        far;
 
     if (near < 0)
         return -1;
-    far = tunnel_find(drive->destination, drive->vm, "incoming", &drive->destination_tunnel, trouble);
+    far = tunnel_find(drive->destination, drive->vm, "incoming", qmp_uid(drive->destination_qmp),
+                      &drive->destination_tunnel, trouble);
     if (far < 0)
         return -1;
     drive->found =
@@ -91,9 +94,11 @@ static int open_tunnel(struct drive *drive, struct trouble *trouble)
 
 static int listen_there(struct drive *drive, struct trouble *trouble)
 {
-    return drive->resume
-               ? recover_destination(drive, trouble)
-               : qemu_listen(drive->destination_qmp, drive->destination_tunnel.socket, false, trouble);
+    if (drive->resume)
+        return recover_destination(drive, trouble);
+    if (tunnel_check_socket(&drive->destination_tunnel, qmp_uid(drive->destination_qmp), trouble) < 0)
+        return -1;
+    return qemu_listen(drive->destination_qmp, drive->destination_tunnel.socket, false, trouble);
 }
 
 int verb_migrate(struct ctl *ctl, struct trouble *trouble)

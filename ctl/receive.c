@@ -6,6 +6,7 @@
 
 #include "common/cleanup.h"
 #include "qemu.h"
+#include "shell.h"
 #include "tunnel.h"
 #include "verbs.h"
 
@@ -24,15 +25,16 @@ static void print_json(const struct ctl *ctl, const struct tunnel *tunnel, const
 static void hint(const struct ctl *ctl, const struct tunnel *tunnel, bool driven, bool with_ticket)
 {
     const struct arguments *a = &ctl->arguments;
-    char how[32] = "";
+    char how[32] = "", rest[128], command[SHELL_COMMAND_MAX];
 
     if (!driven)
         ctl_say(ctl, "Tell the waiting QEMU:  migrate_incoming unix:%s", tunnel->socket);
     if (a->multifd > 0)
         snprintf(how, sizeof(how), " --multifd=%" PRIu64, a->multifd);
-    ctl_say(ctl, "At the source%s:  vmferryctl send %s --qmp=SOCKET%s%s%s",
-            with_ticket ? ", with the ticket on stdin" : "", tunnel->vm, a->resume ? " --resume" : "",
-            a->postcopy != POSTCOPY_NO ? " --postcopy" : "", how);
+    snprintf(rest, sizeof(rest), "--qmp=SOCKET%s%s%s", a->resume ? " --resume" : "",
+             a->postcopy != POSTCOPY_NO ? " --postcopy" : "", how);
+    ctl_say(ctl, "At the source%s:  %s", with_ticket ? ", with the ticket on stdin" : "",
+            shell_vmferryctl("send", tunnel->vm, rest, command));
 }
 
 static void print_ticket(struct ctl *ctl, const struct tunnel *tunnel, const char *ticket, bool driven)
@@ -51,7 +53,8 @@ static int listen_at(struct qmp *qmp, const struct tunnel *tunnel, struct qemu_b
 {
     if (tunnel->socket[0] == '\0')
         return trouble_set(trouble, STATUS_FAILED, "Migration %s has no socket for QEMU.", tunnel_id(tunnel));
-    if (qemu_listen(qmp, tunnel->socket, resume, trouble) >= 0)
+    if (tunnel_check_socket(tunnel, qmp_uid(qmp), trouble) >= 0 &&
+        qemu_listen(qmp, tunnel->socket, resume, trouble) >= 0)
         return 0;
     qemu_restore(qmp, before);
     return -1;
@@ -117,7 +120,7 @@ int verb_receive(struct ctl *ctl, struct trouble *trouble)
         qemu_check_destination(qmp, a->operands[0], a->resume, trouble) < 0)
         return -1;
     if (a->resume) {
-        r = tunnel_find(&side, a->operands[0], "incoming", &found, trouble);
+        r = tunnel_find(&side, a->operands[0], "incoming", qmp_uid(qmp), &found, trouble);
         if (r != 0)
             return r < 0 ? -1 : resume_same(ctl, qmp, &found, trouble);
     } else if (qemu_prepare(qmp, a, false, &before, trouble) < 0) {

@@ -19,6 +19,8 @@ int recover_destination(struct drive *drive, struct trouble *trouble)
             trouble, STATUS_FAILED,
             "%s does not say that its side is paused, but '%s': it has not noticed the loss yet.",
             qmp_name(drive->destination_qmp), info.status);
+    if (tunnel_check_socket(&drive->destination_tunnel, qmp_uid(drive->destination_qmp), trouble) < 0)
+        return -1;
     if (qemu_listen(drive->destination_qmp, drive->destination_tunnel.socket, true, &refused) < 0 &&
         !(refused.text && strstr(refused.text, "triggered already"))) /* it listens since the last try */
         return trouble_set(trouble, refused.status, "%s",
@@ -59,7 +61,8 @@ void recover_try(struct drive *drive)
     }
     if (drive->destination)
         r = reach_destination(drive, &why) < 0 ? -1 : recover_destination(drive, &why);
-    if (r >= 0 && qemu_migrate(drive->qmp, drive->tunnel.socket, true, &why) >= 0)
+    if (r >= 0 && tunnel_check_socket(&drive->tunnel, qmp_uid(drive->qmp), &why) >= 0 &&
+        qemu_migrate(drive->qmp, drive->tunnel.socket, true, &why) >= 0)
         drive->since = now;
     trouble_clear(&why); /* it is tried again, until Ctrl-C */
 }

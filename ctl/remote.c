@@ -8,9 +8,8 @@
 
 #include "common/cleanup.h"
 #include "master.h"
+#include "shell.h"
 #include "units.h"
-
-enum { COMMAND_MAX = 4096 };
 
 struct remote {
     struct ctl *ctl;
@@ -45,36 +44,15 @@ static int on_greeting(sd_event_source *source, int fd, uint32_t revents, void *
     return 0;
 }
 
-/* Appends 'text' to the command, quoted for the shell at the other host. False where there is no room. */
-static bool append_quoted(char command[static COMMAND_MAX], const char *text)
+static bool make_command(const struct ctl *ctl, const char *const *what,
+                         char command[static SHELL_COMMAND_MAX])
 {
-    size_t n = strlen(command);
-
-    if (n > 0)
-        command[n++] = ' ';
-    if (n + 2 >= COMMAND_MAX)
-        return false;
-    command[n++] = '\'';
-    for (; *text; text++) {
-        const char *piece = *text == '\'' ? "'\\''" : (const char[]){*text, '\0'};
-
-        if (n + strlen(piece) + 2 >= COMMAND_MAX)
-            return false;
-        memcpy(command + n, piece, strlen(piece));
-        n += strlen(piece);
-    }
-    command[n++] = '\'';
-    command[n] = '\0';
-    return true;
-}
-
-static bool make_command(const struct ctl *ctl, const char *const *what, char command[static COMMAND_MAX])
-{
-    bool fits = append_quoted(command, "vmferryctl") &&
-                (!ctl->arguments.user || append_quoted(command, "--user")) && append_quoted(command, "stdio");
+    bool fits = shell_append(command, SHELL_COMMAND_MAX, "vmferryctl") &&
+                (!ctl->arguments.user || shell_append(command, SHELL_COMMAND_MAX, "--user")) &&
+                shell_append(command, SHELL_COMMAND_MAX, "stdio");
 
     for (; fits && *what; what++)
-        fits = append_quoted(command, *what);
+        fits = shell_append(command, SHELL_COMMAND_MAX, *what);
     return fits;
 }
 
@@ -100,6 +78,7 @@ static int judge(struct remote *remote, struct trouble *trouble)
 static int wait_greeting(struct remote *remote, struct trouble *trouble)
 {
     struct ctl *ctl = remote->ctl;
+    char quoted[SHELL_COMMAND_MAX];
     uint64_t end = ctl_now() + ssh_patience(ctl);
     int r = sd_event_add_io(ctl->event, &remote->greeting_source, ssh_fd(remote->ssh), EPOLLIN, on_greeting,
                             remote);
@@ -115,7 +94,7 @@ static int wait_greeting(struct remote *remote, struct trouble *trouble)
     if (!remote->ready)
         return trouble_set(trouble, STATUS_TIMED_OUT,
                            "ssh to %s did not get through in time. Does 'ssh %s true' work?", remote->host,
-                           remote->host);
+                           shell_word(remote->host, quoted));
     return judge(remote, trouble);
 }
 
@@ -123,7 +102,7 @@ int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const
                 struct trouble *trouble)
 {
     _cleanup_(remote_freep) struct remote *remote = calloc(1, sizeof(*remote));
-    char command[COMMAND_MAX] = "";
+    char command[SHELL_COMMAND_MAX] = "";
     struct ssh_use use = {.way = SSH_ALONE, .stays = stays, .command = command};
 
     if (!remote)

@@ -100,11 +100,13 @@ static int send_driven(struct ctl *ctl, struct side *side, struct trouble *troub
         .ctl = ctl, .vm = a->operands[0], .source = side, .resume = a->resume};
 
     /* All that can be refused is asked for first, so that there is nothing to take back. */
-    if (a->resume && tunnel_find(side, drive.vm, "outgoing", &drive.tunnel, trouble) < 0)
+    if (a->resume &&
+        (qmp_open(side, a->qmp, &drive.qmp, trouble) < 0 ||
+         tunnel_find(side, drive.vm, "outgoing", qmp_uid(drive.qmp), &drive.tunnel, trouble) < 0))
         return -1;
     if (!drive.tunnel.path && read_ticket(ctl, &ticket, trouble) < 0)
         return -1;
-    if (qmp_open(side, a->qmp, &drive.qmp, trouble) < 0 ||
+    if ((!drive.qmp && qmp_open(side, a->qmp, &drive.qmp, trouble) < 0) ||
         qemu_check_source(drive.qmp, drive.vm, a->resume, trouble) < 0 ||
         (!a->resume && qemu_prepare(drive.qmp, a, true, &drive.before, trouble) < 0))
         return -1;

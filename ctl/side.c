@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "bus-socket.h"
 #include "common/cleanup.h"
 #include "password-agent.h"
 
@@ -26,6 +28,7 @@ static int open_remote(struct side *side, struct trouble *trouble)
     side->where = side->where_text;
     if (remote_open(side->ctl, side->host, false, what, &side->link, trouble) < 0)
         return -1;
+    side->uid = remote_uid(side->link);
     fd = remote_take_fd(side->link);
     r = sd_bus_new(&side->bus);
     if (r >= 0)
@@ -92,7 +95,7 @@ int side_open(struct ctl *ctl, struct side *ret, struct trouble *trouble)
 {
     const struct arguments *a = &ctl->arguments;
 
-    *ret = (struct side){.ctl = ctl, .host = a->host, .where = ""};
+    *ret = (struct side){.ctl = ctl, .host = a->host, .where = "", .uid = geteuid()};
     return attach(ret,
                   a->host      ? open_remote(ret, trouble)
                   : a->address ? open_address(ret, a->address, trouble)
@@ -102,7 +105,13 @@ int side_open(struct ctl *ctl, struct side *ret, struct trouble *trouble)
 
 int side_open_host(struct ctl *ctl, const char *host, struct side *ret, struct trouble *trouble)
 {
-    *ret = (struct side){.ctl = ctl, .where = ""};
+    *ret = (struct side){.ctl = ctl, .where = "", .uid = geteuid()};
+    /* HOST is data: no address that sd-bus would start a program for ("unixexec:"). */
+    if (strchr(host, '=') && !bus_address_is_socket(host))
+        return trouble_set(trouble, STATUS_USAGE,
+                           "'%s' is no host. Of D-Bus addresses only 'unix:path=…' and 'unix:abstract=…' can "
+                           "stand for one.",
+                           host);
     if (strchr(host, '='))
         return attach(ret, open_address(ret, host, trouble), trouble);
     ret->host = host;

@@ -15,6 +15,7 @@ struct side {
     const char *host;  /* where ssh goes; NULL: it is on this one */
     const char *where; /* "", or " at HOST": for messages */
     char *where_text;
+    uid_t uid; /* as whom the broker sees us: ours, or that of the far end */
     sd_bus *bus;
     struct remote *link; /* carries the bus of another host */
 };
@@ -22,7 +23,8 @@ struct side {
 /* The broker that the options of all verbs name. */
 int side_open(struct ctl *ctl, struct side *ret, struct trouble *trouble);
 
-/* That of HOST; where that is a D-Bus address ("unix:path=…"), that of another bus on this host. */
+/* That of HOST; where that is the address of a UNIX socket ("unix:path=…"), that of another bus on this host.
+ * Another D-Bus address is refused. */
 int side_open_host(struct ctl *ctl, const char *host, struct side *ret, struct trouble *trouble);
 
 void side_close(struct side *side);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "shell.h"
 #include "words.h"
 
 #define PATIENCE      (60 * SECOND)  /* for ssh to connect and the far end to greet */
@@ -286,6 +287,7 @@ static int hear_out(struct ssh *ssh, struct trouble *trouble)
 
 int ssh_failed(struct ssh *ssh, struct trouble *trouble)
 {
+    char quoted[SHELL_COMMAND_MAX];
     bool far;
 
     if (hear_out(ssh, trouble) < 0)
@@ -298,7 +300,7 @@ int ssh_failed(struct ssh *ssh, struct trouble *trouble)
                            "There is no vmferryctl at %s (%s). Install vmferry there.", ssh->host,
                            ssh->reason);
     return trouble_set(trouble, STATUS_FAILED, "ssh to %s failed: %s. Does 'ssh %s true' work?", ssh->host,
-                       ssh->reason[0] ? ssh->reason : "it said nothing", ssh->host);
+                       ssh->reason[0] ? ssh->reason : "it said nothing", shell_word(ssh->host, quoted));
 }
 
 void ssh_leave(struct ssh *ssh)

@@ -3,12 +3,15 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/cleanup.h"
 #include "find.h"
+#include "units.h"
 
 #define POLL (SECOND / 10)
 
@@ -155,15 +158,78 @@ int tunnel_start(struct side *side, const char *vm, const char *ticket, const ch
     return adopt(side, vm, path, ret, trouble);
 }
 
-int tunnel_find(struct side *side, const char *vm, const char *role, struct tunnel *ret,
+int tunnel_find(struct side *side, const char *vm, const char *role, uid_t qemu, struct tunnel *ret,
                 struct trouble *trouble)
 {
     struct found found;
-    int r = find_running(side, vm, role, &found, trouble);
+    int r = find_running(side, vm, role, qemu, &found, trouble);
 
     if (r > 0)
         r = adopt(side, vm, found.path, ret, trouble) < 0 ? -1 : 1;
     return r;
+}
+
+/* ---- Its socket ---- */
+
+/* The user of --socket-owner=; false where it names none. */
+static bool option_owner(const struct arguments *arguments, uid_t *ret)
+{
+    _cleanup_free_ char *user = arguments->socket_owner ? strdup(arguments->socket_owner) : NULL;
+    const struct passwd *entry;
+    uint64_t number;
+
+    if (!user)
+        return false;
+    user[strcspn(user, ":")] = '\0';
+    if (parse_number(user, 0, UINT32_MAX, &number)) {
+        *ret = (uid_t)number;
+        return true;
+    }
+    entry = getpwnam(user);
+    if (entry)
+        *ret = entry->pw_uid;
+    return entry;
+}
+
+static bool is_trusted(const struct side *side, uid_t uid, uid_t qemu)
+{
+    uid_t owner;
+
+    return uid == 0 || uid == side->uid || uid == qemu ||
+           (option_owner(&side->ctl->arguments, &owner) && uid == owner);
+}
+
+int tunnel_check_socket(const struct tunnel *tunnel, uid_t qemu, struct trouble *trouble)
+{
+    bool incoming = strstr(tunnel->path, "/incoming/");
+    _cleanup_free_ char *directory = strdup(tunnel->socket);
+    char *slash = directory ? strrchr(directory, '/') : NULL;
+    struct stat st;
+
+    if (tunnel->side->host)
+        return 0;
+    if (!slash || directory[0] != '/')
+        return trouble_set(trouble, STATUS_FAILED, "Migration %s has no socket for QEMU: '%s' is no path.",
+                           tunnel_id(tunnel), tunnel->socket);
+    slash[slash == directory] = '\0';
+    if (stat(directory, &st) < 0)
+        return trouble_set(trouble, STATUS_FAILED, "Cannot look at %s, where QEMU's socket is to be: %s.",
+                           directory, strerror(errno));
+    if (!is_trusted(tunnel->side, st.st_uid, qemu) || ((st.st_mode & S_IWOTH) && !(st.st_mode & S_ISVTX)))
+        return trouble_set(trouble, STATUS_DENIED,
+                           "QEMU is not told to use %s: user %u can put another socket there.",
+                           tunnel->socket, (unsigned)st.st_uid);
+    if (lstat(tunnel->socket, &st) < 0) {
+        if (errno == ENOENT && incoming)
+            return 0; /* QEMU makes it */
+        return trouble_set(trouble, STATUS_FAILED, "Cannot look at QEMU's socket %s: %s.", tunnel->socket,
+                           strerror(errno));
+    }
+    if (!is_trusted(tunnel->side, st.st_uid, qemu) || (!incoming && !S_ISSOCK(st.st_mode)))
+        return trouble_set(trouble, STATUS_DENIED,
+                           "QEMU is not told to use %s: it is of user %u, or no socket.", tunnel->socket,
+                           (unsigned)st.st_uid);
+    return 0;
 }
 
 const char *tunnel_id(const struct tunnel *tunnel)

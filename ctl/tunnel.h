@@ -24,9 +24,19 @@ int tunnel_prepare(struct side *side, const char *vm, const char *owner, struct 
 int tunnel_start(struct side *side, const char *vm, const char *ticket, const char *owner, struct tunnel *ret,
                  struct trouble *trouble);
 
-/* The VM's migration that is not finished, in this role. 0: there is none, 1, or -1. */
-int tunnel_find(struct side *side, const char *vm, const char *role, struct tunnel *ret,
+/*
+ * The migration that is not finished, in this role, that vm names: the VM's, or an id. qemu: as whom the QEMU
+ * runs that is to use it; see find_running(). 0: there is none, 1, or -1.
+ */
+int tunnel_find(struct side *side, const char *vm, const char *role, uid_t qemu, struct tunnel *ret,
                 struct trouble *trouble);
+
+/*
+ * To be called right before a QEMU, which runs as qemu, is told to use the tunnel's socket: whether it, and
+ * its directory, belong to root, to the caller, to QEMU, or to what --socket-owner= says, so that no other
+ * user can have put their own there. Of another host's only its broker can tell.
+ */
+int tunnel_check_socket(const struct tunnel *tunnel, uid_t qemu, struct trouble *trouble);
 
 /* Its id. */
 const char *tunnel_id(const struct tunnel *tunnel);

@@ -1,34 +1,52 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # bash completion for vmferryctl(1)
 
-# What 'list' says, of the broker that the command line names so far: its ids, or its VMs.
+# Names of VMs are chosen by other users, and by other hosts: nothing that evaluates words, such as compgen -W or
+# [[ -v … ]], may ever see one, nor what stands on the command line.
+
+# What 'list' says, of the broker that the command line names so far: fills 'listed' with ids, or ids and own VMs.
 __vmferryctl_listed() {
-    local -a broker=()
-    local i
-    for ((i = 1; i < COMP_CWORD; i++)); do
-        case ${COMP_WORDS[i]} in
-            --user) broker+=(--user) ;;
-            --address | --host)
-                [[ ${COMP_WORDS[i + 1]-} == = ]] && broker+=("${COMP_WORDS[i]}=${COMP_WORDS[i + 2]-}")
-                ;;
-            -H) broker+=(-H "${COMP_WORDS[i + 1]-}") ;;
-        esac
-    done
-    # An address has '=' and ':', at which bash breaks words.
-    if [[ $COMP_LINE =~ --address[=\ ]([^ ]+) ]]; then
-        broker=("--address=${BASH_REMATCH[1]}")
+    local -a broker=() lines=()
+    local line typed=${COMP_LINE:0:COMP_POINT} owner=$EUID
+    listed=()
+    [[ " $typed" != *' --user '* ]] || broker+=(--user)
+    # Taken from the line, for bash breaks words at '=', ':' and '@'. Only what is plain is used: a TAB starts nothing
+    # that the user has not confirmed, and a D-Bus address can name a program.
+    if [[ $typed =~ \ --address[=\ ]+([^ ]+) ]]; then
+        [[ ${BASH_REMATCH[1]} =~ ^unix:(path|abstract)=[A-Za-z0-9_./%@+-]+$ ]] || return 1
+        broker=("--address=${BASH_REMATCH[0]}")
     fi
-    vmferryctl --no-legend --no-pager --no-ask-password "${broker[@]}" list 2>/dev/null </dev/null |
-        while read -r id role state vm _; do
-            case $1 in
-                migrations) printf '%s\n%s\n' "$id" "$vm" ;;
-                finished) [[ $state != finished ]] || printf '%s\n' "$id" ;;
-            esac
-        done
+    if [[ $typed =~ \ (-H\ *|--host[=\ ]+)([^ ]+) ]]; then
+        [[ ${BASH_REMATCH[2]} =~ ^[A-Za-z0-9_][A-Za-z0-9_.@:%-]*$ ]] || return 1
+        broker+=(-H "${BASH_REMATCH[0]}")
+        owner='' # who the user is there is not known here
+    fi
+    mapfile -t lines < <(vmferryctl --no-legend --no-pager --no-ask-password "${broker[@]}" list 2>/dev/null </dev/null)
+    for line in "${lines[@]}"; do
+        [[ $line =~ ^([0-9a-f]{16})\ +(incoming|outgoing)\ +([a-z]+)\ +(.*[^ ])\ +([0-9]+)$ ]] || continue
+        [[ $1 != finished || ${BASH_REMATCH[3]} == finished ]] || continue
+        listed+=("${BASH_REMATCH[1]}")
+        [[ $1 == finished || ${owner:-${BASH_REMATCH[5]}} != "${BASH_REMATCH[5]}" ]] || listed+=("${BASH_REMATCH[4]}")
+    done
+}
+
+# Offers those of 'listed' that begin with what is typed, quoted for the shell. One that looks like an option is left
+# out.
+__vmferryctl_offer() {
+    local word quoted bare=${cur//\\\\/$'\1'}
+    bare=${bare//\\/}
+    bare=${bare//$'\1'/\\} # what is typed, without its backslashes
+    for word in "${listed[@]}"; do
+        [[ -n $word && $word != -* ]] || continue
+        printf -v quoted %q "$word"
+        [[ $quoted == "\$'"* ]] || { quoted=${quoted//:/\\:} && quoted=${quoted//=/\\=}; }
+        [[ $word != "$bare"* && $quoted != "$cur"* ]] || COMPREPLY+=("$quoted")
+    done
 }
 
 _vmferryctl() {
-    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i word
+    local -a listed=()
     local common='--host= --user --address= --json= --quiet --no-legend --no-pager --no-ask-password --help --version'
     local drive='--qmp= --postcopy --postcopy= --multifd= --resume --security= --socket-owner= --endpoint= --expire= --resume-timeout='
     local -A verbs=(
@@ -49,11 +67,10 @@ _vmferryctl() {
     COMPREPLY=()
     compopt +o default 2>/dev/null
 
-    for ((i = 1; i < COMP_CWORD; i++)); do
-        if [[ -n ${COMP_WORDS[i]} && -v verbs["${COMP_WORDS[i]}"] ]]; then
-            verb=${COMP_WORDS[i]}
-            break
-        fi
+    for ((i = 1; i < COMP_CWORD && ${#verb} == 0; i++)); do
+        for word in "${!verbs[@]}"; do
+            [[ ${COMP_WORDS[i]} != "$word" ]] || verb=$word
+        done
     done
 
     # "--json=sh" comes as three words.
@@ -86,10 +103,8 @@ _vmferryctl() {
             fi
             case $verb in
                 '') mapfile -t COMPREPLY < <(compgen -W "${!verbs[*]}" -- "$cur") ;;
-                status | show | watch | wait | cancel | limit)
-                    mapfile -t COMPREPLY < <(compgen -W "$(__vmferryctl_listed migrations)" -- "$cur")
-                    ;;
-                forget) mapfile -t COMPREPLY < <(compgen -W "$(__vmferryctl_listed finished)" -- "$cur") ;;
+                status | show | watch | wait | cancel | limit) __vmferryctl_listed migrations && __vmferryctl_offer ;;
+                forget) __vmferryctl_listed finished && __vmferryctl_offer ;;
                 migrate | check) mapfile -t COMPREPLY < <(compgen -A hostname -- "$cur") ;;
             esac
             ;;

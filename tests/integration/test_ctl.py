@@ -286,9 +286,9 @@ def test_no_broker(workdir: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two users")
 def test_not_authorized(workdir: Path) -> None:
     with Broker(workdir, "a", bus_type=OpenBus) as broker:
-        broker.prepare("web1")
-        for verb in (["cancel", "web1"], ["limit", "web1", "1M"], ["forget", "web1"], ["wait", "web1"],
-                     ["receive", "web2"], ["send", "web2"]):
+        id = broker.prepare("web1").id
+        for verb in (["cancel", id], ["limit", id, "1M"], ["forget", id], ["wait", id], ["receive", "web2"],
+                     ["send", "web2"]):
             run = subprocess.run([PROGRAM, f"--address={broker.bus.address}", *verb], input="vmferry1:AAAA\n",
                                  capture_output=True, text=True, user=65534, group=65534, env=environment(),
                                  timeout=30)
