@@ -14,8 +14,6 @@
 #define SO_PEERPIDFD 77
 #endif
 
-#define GREETING_WAIT (2 * SECOND) /* the rest of QMP_GREETING_TIMEOUT is waited for by the caller */
-
 static int connect_trouble(const char *path, int error, struct trouble *trouble)
 {
     switch (error) {
@@ -69,29 +67,7 @@ static int read_uid(pid_t pid, uid_t *ret)
     return -ENODATA;
 }
 
-/*
- * Waits for the first bytes of a greeting: until QEMU's loop turns, it may run as another user than later. A
- * monitor that another client has does not greet.
- */
-static int wait_greeting(struct ctl *ctl, int fd, struct trouble *trouble)
-{
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-
-    for (uint64_t end = ctl_now() + GREETING_WAIT; ctl_now() < end && ctl->interrupts == 0;) {
-        if (poll(&p, 1, 0) != 0)
-            return 0;
-        if (ctl_turn(ctl, SECOND / 100, trouble) < 0)
-            return -1;
-    }
-    return 0;
-}
-
-/*
- * As whom the process that made the socket runs. SO_PEERCRED says as whom it ran then; a QEMU with -runas (or
- * -run-with user=) changes that later. Its pid is believed only where a pidfd shows that it is still this
- * process's.
- */
-static int peer_uid(int fd, uid_t *ret)
+int qmp_peer_uid(int fd, uid_t *ret)
 {
     struct ucred creds = {0};
     socklen_t size = sizeof(creds);
@@ -131,9 +107,7 @@ int qmp_connect(struct ctl *ctl, const char *path, uid_t *ret_uid, struct troubl
         if (ctl_turn(ctl, SECOND / 10, trouble) < 0) /* its queue is full */
             return -1;
     }
-    if (wait_greeting(ctl, fd, trouble) < 0)
-        return -1;
-    r = peer_uid(fd, ret_uid);
+    r = qmp_peer_uid(fd, ret_uid);
     if (r < 0)
         return connect_trouble(path, -r, trouble);
     return fd_steal(&fd);
