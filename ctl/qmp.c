@@ -160,9 +160,8 @@ static int wait_reply(struct qmp *qmp, uint64_t timeout, struct trouble *trouble
         if (qmp->on_silent) {
             if (now - told >= TELL) {
                 told = now;
-                if (!qmp->on_silent(qmp, now - begin, qmp->userdata))
-                    break;
-                continue; /* it may have turned the loop */
+                if (!qmp->on_silent(qmp, now - begin, qmp->userdata) || qmp->reply || qmp->lost)
+                    break; /* it may have turned the loop */
             }
             left = told + TELL - now;
         }
