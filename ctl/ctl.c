@@ -2,12 +2,14 @@
 #include "ctl.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/message.h"
@@ -93,6 +95,25 @@ void ctl_say(const struct ctl *ctl, const char *format, ...)
     fprintf(stderr, "%s\n", printable);
 }
 
+int ctl_flush(struct trouble *trouble)
+{
+    int r = fflush(stdout) != 0 ? -errno : ferror(stdout) ? -EIO : 0, copy;
+
+    /* Where the file is at a server, only a close tells whether it has room. */
+    copy = r >= 0 ? fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3) : -1;
+    if (r >= 0 && (copy < 0 || close(copy) < 0))
+        r = -errno;
+    return r < 0 ? trouble_set(trouble, STATUS_FAILED, "Cannot write the output: %s.", strerror(-r)) : 0;
+}
+
+/* A stream that is closed stays one that fails: no socket of ours must get its number. */
+static void occupy_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+}
+
 static int run_verb(struct ctl *ctl, struct trouble *trouble)
 {
     static int (*const verbs[VERB_MAX_])(struct ctl *, struct trouble *) = {
@@ -115,6 +136,7 @@ int ctl_run(int argc, char **argv)
     struct ctl ctl = {0};
     int status;
 
+    occupy_streams();
     setlocale(LC_ALL, "");
     setlocale(LC_NUMERIC, "C");
     signal(SIGPIPE, SIG_IGN);
@@ -131,8 +153,7 @@ int ctl_run(int argc, char **argv)
     }
     master_free_all(&ctl);
     sd_event_unref(ctl.event);
-    if (fflush(stdout) != 0)
-        trouble_set(&trouble, STATUS_FAILED, "Cannot write the output: %s.", strerror(errno));
+    ctl_flush(&trouble);
     if (trouble.text)
         fprintf(stderr, "vmferryctl: %s\n", trouble.text);
     return trouble.status != 0 ? trouble.status : status < 0 ? STATUS_FAILED : status;

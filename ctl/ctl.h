@@ -39,5 +39,8 @@ int ctl_turn(struct ctl *ctl, uint64_t usec, struct trouble *trouble);
 /* CLOCK_MONOTONIC in µs. */
 uint64_t ctl_now(void);
 
+/* Writes out what was printed to stdout so far. -1 with a trouble where it, or anything before, was lost. */
+int ctl_flush(struct trouble *trouble);
+
 /* A line on stderr for people ("Hint: …"), unless --quiet. */
 void ctl_say(const struct ctl *ctl, const char *format, ...) __attribute__((format(printf, 2, 3)));

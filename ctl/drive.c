@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "arrival.h"
 #include "common/cleanup.h"
 #include "recover.h"
 #include "units.h"
@@ -12,6 +13,7 @@
 #define LOOK       (SECOND / 4)
 #define GRACE      (10 * SECOND) /* for QEMU to leave 'postcopy-paused' after it was told to resume */
 #define END_WAIT   (30 * SECOND)
+#define SILENT     (3 * SECOND) /* for so long QEMU may be silent without it being said */
 #define AUTO_AFTER 4 /* the pass over the memory with which it is clear that pre-copy does not end */
 
 /* ---- What is shown ---- */
@@ -44,6 +46,7 @@ static void show(struct drive *drive, json_object *record)
         .dirty = info->phase == QEMU_PRECOPY ? info->dirty : 0,
         .remaining = info->remaining,
         .reconnects = (uint32_t)record_number(record, "Reconnects"),
+        .note = drive->note[0] ? drive->note : NULL,
     };
 
     if (info->total > 0 && info->transferred == 0)
@@ -51,27 +54,41 @@ static void show(struct drive *drive, json_object *record)
     meter_update(&drive->meter, &progress);
 }
 
-/* ---- The ends of it ---- */
-
-/* What the other side of it says; best effort. */
-static bool runs_at_destination(struct drive *drive, char state[static 32])
+/* QEMU does not answer. It is waited for, until Ctrl-C says otherwise: see qmp_be_patient(). */
+static bool on_silent(struct qmp *qmp, uint64_t usec, void *userdata)
 {
-    state[0] = '\0';
-    if (!drive->destination_qmp || !qmp_is_open(drive->destination_qmp))
-        return true; /* its QEMU is not in our hands */
-    for (uint64_t end = ctl_now() + END_WAIT; ctl_now() < end && drive->ctl->interrupts < 2;) {
-        struct qemu_info info;
+    struct drive *drive = userdata;
+    bool there = qmp == drive->destination_qmp;
+    _cleanup_json_ json_object *record = NULL;
 
-        if (qemu_query(drive->destination_qmp, &info, NULL) < 0 ||
-            qemu_run_state(drive->destination_qmp, state, NULL) < 0)
-            return true;
-        if (info.phase == QEMU_DONE || info.phase == QEMU_FAILED)
-            return info.phase == QEMU_DONE;
-        if (ctl_turn(drive->ctl, SECOND / 10, NULL) < 0)
-            break;
+    if (drive->ctl->interrupts > 0 && drive->asked)
+        return usec < SECOND; /* there is nothing to cancel */
+    if (drive->ctl->interrupts > 0 && !drive->held_up) {
+        meter_clear(&drive->meter);
+        ctl_say(
+            drive->ctl,
+            "QEMU%s%s does not answer at the moment. VM '%s' is not cancelled before it does; Ctrl-C once "
+            "more leaves the migration to itself.",
+            there ? " at " : "", there ? drive->host : "", drive->vm);
+        drive->held_up = true;
     }
-    return false;
+    if (usec < SILENT)
+        return true;
+    snprintf(drive->note, sizeof(drive->note), "QEMU%s%.80s has not answered for %u s", there ? " at " : "",
+             there ? drive->host : "", (unsigned)(usec / SECOND));
+    if (tunnel_read(&drive->tunnel, &record, NULL) < 0)
+        record = json_object_new_object();
+    show(drive, record);
+    drive->note[0] = '\0';
+    return true;
 }
+
+void drive_be_patient(struct drive *drive, struct qmp *qmp)
+{
+    qmp_be_patient(qmp, on_silent, drive);
+}
+
+/* ---- The ends of it ---- */
 
 static void print_json(struct drive *drive, json_object *record)
 {
@@ -81,38 +98,64 @@ static void print_json(struct drive *drive, json_object *record)
     json_object_object_add(qemu, "TotalMsec", json_object_new_uint64(drive->info.total_msec));
     json_object_object_add(qemu, "DowntimeMsec", json_object_new_uint64(drive->info.downtime_msec));
     json_object_object_add(qemu, "Transferred", json_object_new_uint64(drive->info.transferred));
+    json_object_object_add(qemu, "SourceRunState",
+                           drive->state[0] ? json_object_new_string(drive->state) : NULL);
+    json_object_object_add(qemu, "RunState",
+                           drive->arrived[0] ? json_object_new_string(drive->arrived) : NULL);
     json_object_object_add(record, "Qemu", qemu);
     record_print_json(drive->ctl, record);
+}
+
+/* The source says that the VM has moved, the destination does not. */
+static int end_astray(struct drive *drive, enum arrival arrival, struct trouble *trouble)
+{
+    char why[160];
+
+    if (qmp_is_open(drive->destination_qmp) && drive->arrived[0])
+        snprintf(why, sizeof(why), "says that it is '%s'", drive->arrived);
+    else
+        snprintf(why, sizeof(why), "does not answer any more");
+    return trouble_set(trouble, STATUS_FAILED,
+                       "QEMU at the source says that VM '%s' has moved, but the one at %s %s%s. Look at its "
+                       "log, and whether "
+                       "the VM runs there, before you start it anywhere.",
+                       drive->vm, drive->host, why,
+                       arrival == ARRIVAL_FAILED ? ", and that the migration has failed" : "");
+}
+
+static void summarize(struct drive *drive, json_object *record, bool confirmed)
+{
+    char took[UNITS_TEXT_MAX], stood[UNITS_TEXT_MAX], sent[UNITS_TEXT_MAX];
+
+    format_time(drive->info.total_msec * 1000, took);
+    format_time(drive->info.downtime_msec * 1000, stood);
+    format_size(record ? record_number(record, "BytesSent") : drive->info.transferred, sent);
+    ctl_say(drive->ctl, "%s: done after %s; it stood still for %s; %s sent.%s%s", drive->vm, took, stood,
+            sent, drive->arrived[0] ? " At the destination it is " : "", drive->arrived);
+    if (!confirmed)
+        ctl_say(drive->ctl, "The tunnel could not confirm it (%s); QEMU has.",
+                record && record_text(record, "ErrorMessage")[0] ? record_text(record, "ErrorMessage")
+                                                                 : "no answer");
 }
 
 static int end_done(struct drive *drive, struct trouble *trouble)
 {
     _cleanup_json_ json_object *record = NULL;
-    char took[UNITS_TEXT_MAX], stood[UNITS_TEXT_MAX], sent[UNITS_TEXT_MAX], state[32];
-    bool runs = runs_at_destination(drive, state);
+    enum arrival arrival = arrival_wait(drive);
+    int settled = arrival == ARRIVAL_DONE ? arrival_settle(drive, trouble) : 0;
     int finished = tunnel_wait_finished(&drive->tunnel, END_WAIT, &record, NULL);
 
     qemu_before_clear(&drive->before);
     qemu_before_clear(&drive->destination_before);
     meter_clear(&drive->meter);
-    if (!runs)
-        return trouble_set(
-            trouble, STATUS_FAILED,
-            "QEMU at the source says that VM '%s' has moved, but the one at %s does not (it is '%s'). Look "
-            "at its log before you start the VM anywhere.",
-            drive->vm, drive->host, state);
-    format_time(drive->info.total_msec * 1000, took);
-    format_time(drive->info.downtime_msec * 1000, stood);
-    format_size(record ? record_number(record, "BytesSent") : drive->info.transferred, sent);
-    ctl_say(drive->ctl, "%s: done after %s; it stood still for %s; %s sent.%s%s", drive->vm, took, stood,
-            sent, state[0] ? " At the destination it is " : "", state[0] ? state : "");
-    if (finished <= 0 || !record || strcmp(record_text(record, "Result"), "done") != 0)
-        ctl_say(drive->ctl, "The tunnel could not confirm it (%s); QEMU has.",
-                record && record_text(record, "ErrorMessage")[0] ? record_text(record, "ErrorMessage")
-                                                                 : "no answer");
+    if (drive->destination_qmp && arrival != ARRIVAL_DONE)
+        settled = end_astray(drive, arrival, trouble);
+    if (settled >= 0)
+        summarize(drive, record,
+                  finished > 0 && record && strcmp(record_text(record, "Result"), "done") == 0);
     if (drive->ctl->arguments.json != JSON_OFF && record)
         print_json(drive, record);
-    return STATUS_DONE;
+    return settled < 0 ? -1 : STATUS_DONE;
 }
 
 /* After a pre-copy that did not succeed: where the VM is, as QEMU says. */
@@ -132,7 +175,7 @@ static int end_failed(struct drive *drive, struct trouble *trouble)
 {
     _cleanup_json_ json_object *record = NULL;
     char where[96];
-    const char *why = "";
+    const char *why = "", *hint = qemu_hint_at_owner(drive->info.error);
     int status = drive->info.phase == QEMU_CANCELLED ? STATUS_CANCELLED : STATUS_FAILED;
 
     meter_clear(&drive->meter);
@@ -147,9 +190,27 @@ static int end_failed(struct drive *drive, struct trouble *trouble)
     }
     tell_where(drive, where);
     drive_undo(drive);
-    return trouble_set(trouble, status, "VM '%s' was not moved; %s. QEMU says: %s.%s%s", drive->vm, where,
-                       drive->info.error[0] ? drive->info.error : drive->info.status,
-                       why[0] ? " The tunnel says: " : "", why);
+    return trouble_set(trouble, status, "VM '%s' was not moved; %s. QEMU says: %s%s%s%s%s", drive->vm, where,
+                       drive->info.error[0] ? drive->info.error : drive->info.status, hint,
+                       hint[0] ? "" : ".", why[0] ? " The tunnel says: " : "", why);
+}
+
+/* QEMU does not answer, and was left for Ctrl-C. Where the VM will be is for QEMU to say: nothing is cut. */
+static int end_silent(struct drive *drive, struct trouble *trouble)
+{
+    char silent[UNITS_TEXT_MAX];
+
+    trouble_clear(trouble);
+    meter_clear(&drive->meter);
+    if (drive->peers)
+        peers_leave(drive->peers);
+    drive->peers = NULL;
+    format_time(qmp_silence(drive->qmp), silent);
+    return trouble_set(trouble, STATUS_FAILED,
+                       "%s has not answered for %s. The migration of VM '%s' is not cancelled: it goes on by "
+                       "itself, and where the VM is then only the two QEMUs know (query-status). 'vmferryctl "
+                       "watch %s' shows the tunnel.",
+                       qmp_name(drive->qmp), silent, drive->vm, tunnel_id(&drive->tunnel));
 }
 
 /* Before post-copy: QEMU gives up, and the VM stays where it is. */
@@ -167,6 +228,8 @@ static int end_cancelled(struct drive *drive, struct trouble *trouble)
     }
     if (drive->info.phase == QEMU_DONE)
         return end_done(drive, trouble); /* it was too late */
+    if (qmp_silence(drive->qmp) > 0)
+        return end_silent(drive, trouble);
     tunnel_cancel(&drive->tunnel);
     tell_where(drive, where);
     drive_undo(drive);
@@ -195,8 +258,11 @@ static int end_detached(struct drive *drive, struct trouble *trouble)
 /* QEMU cannot be spoken to any more. */
 static int end_lost(struct drive *drive, struct trouble *trouble)
 {
-    struct trouble why = *trouble;
+    struct trouble why;
 
+    if (qmp_silence(drive->qmp) > 0)
+        return end_silent(drive, trouble);
+    why = *trouble;
     *trouble = (struct trouble){0};
     meter_clear(&drive->meter);
     if (drive->asked) {
@@ -219,7 +285,7 @@ static int end_lost(struct drive *drive, struct trouble *trouble)
 
 /* ---- The way there ---- */
 
-static bool postcopy_is_due(const struct drive *drive)
+static bool postcopy_is_wanted(const struct drive *drive)
 {
     const struct arguments *a = &drive->ctl->arguments;
 
@@ -235,6 +301,33 @@ static bool postcopy_is_due(const struct drive *drive)
     default:
         return false;
     }
+}
+
+static bool postcopy_is_due(struct drive *drive)
+{
+    if (!postcopy_is_wanted(drive))
+        return false;
+    if (strcmp(drive->state, "running") == 0)
+        return true;
+    if (!drive->left_out) {
+        meter_clear(&drive->meter);
+        ctl_say(drive->ctl, "%s: it is '%s', and goes without post-copy, which would let it run.", drive->vm,
+                drive->state);
+        drive->left_out = true;
+    }
+    return false;
+}
+
+/* The VM's run state, as long as it is at the source: the hand-over has states of its own. */
+static int read_state(struct drive *drive, struct trouble *trouble)
+{
+    char state[32];
+
+    if (qemu_run_state(drive->qmp, state, trouble) < 0)
+        return -1;
+    if (strcmp(state, "finish-migrate") != 0 && strcmp(state, "postmigrate") != 0)
+        memcpy(drive->state, state, sizeof(state));
+    return 0;
 }
 
 /* Waits for the next look: some time, news of QEMU's, or Ctrl-C. */
@@ -255,7 +348,8 @@ static int pause_for(struct drive *drive, struct trouble *trouble)
 /* Looks at both, shows it. -1 where QEMU is lost; a broker that is away leaves the record NULL. */
 static int look(struct drive *drive, json_object **ret, struct trouble *trouble)
 {
-    if (qemu_query(drive->qmp, &drive->info, trouble) < 0)
+    if (qemu_query(drive->qmp, &drive->info, trouble) < 0 ||
+        (drive->info.phase == QEMU_PRECOPY && !drive->asked && read_state(drive, trouble) < 0))
         return -1;
     if (tunnel_read(&drive->tunnel, ret, NULL) < 0)
         *ret = json_object_new_object();
@@ -286,16 +380,26 @@ static int on_paused(struct drive *drive, struct trouble *trouble)
                              "'vmferryctl send … --resume' here");
 }
 
-int drive_run(struct drive *drive, struct trouble *trouble)
+/* Tells QEMU to go, and how it is with the VM then. */
+static int begin(struct drive *drive, struct trouble *trouble)
 {
+    drive_be_patient(drive, drive->qmp);
+    if (drive->destination_qmp)
+        drive_be_patient(drive, drive->destination_qmp);
     meter_open(&drive->meter, drive->ctl);
     drive->asked = drive->resume;
     drive->since = ctl_now();
     if (tunnel_check_socket(&drive->tunnel, qmp_uid(drive->qmp), trouble) < 0 ||
+        (!drive->resume && read_state(drive, trouble) < 0) ||
         qemu_migrate(drive->qmp, drive->tunnel.socket, drive->resume, trouble) < 0) {
         drive_undo(drive);
         return -1;
     }
+    return 0;
+}
+
+static int drive_on(struct drive *drive, struct trouble *trouble)
+{
     for (;;) {
         _cleanup_json_ json_object *record = NULL;
 
@@ -316,6 +420,7 @@ int drive_run(struct drive *drive, struct trouble *trouble)
         case QEMU_POSTCOPY:
             drive->asked = true;
             drive->told = false;
+            arrival_begin(drive);
             break;
         default:
             break;
@@ -332,6 +437,16 @@ int drive_run(struct drive *drive, struct trouble *trouble)
         if (pause_for(drive, trouble) < 0)
             return end_lost(drive, trouble);
     }
+}
+
+int drive_run(struct drive *drive, struct trouble *trouble)
+{
+    int r = begin(drive, trouble);
+
+    if (r >= 0)
+        r = drive_on(drive, trouble);
+    meter_clear(&drive->meter);
+    return r;
 }
 
 void drive_undo(struct drive *drive)

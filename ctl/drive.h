@@ -31,10 +31,16 @@ struct drive {
     /* how far it is */
     struct meter meter;
     struct qemu_info info;
-    bool asked;     /* for post-copy: from here on a cancel can lose the guest */
-    bool told;      /* that it is paused */
-    uint64_t since; /* when QEMU was told to migrate or to resume */
-    uint64_t tried; /* when it was last tried to recover it */
+    char state[32];   /* the VM's run state at the source, as long as it was there; "": not known */
+    char arrived[32]; /* that at the destination, "": not known */
+    bool begun;       /* the VM runs at the destination, in post-copy */
+    bool left_out;    /* it was said that post-copy is left out */
+    bool held_up;     /* it was said that Ctrl-C waits for QEMU */
+    char note[160];   /* what is to be said beside the progress */
+    bool asked;       /* for post-copy: from here on a cancel can lose the guest */
+    bool told;        /* that it is paused */
+    uint64_t since;   /* when QEMU was told to migrate or to resume */
+    uint64_t tried;   /* when it was last tried to recover it */
 };
 
 /*
@@ -43,6 +49,9 @@ struct drive {
  * says so.
  */
 int drive_run(struct drive *drive, struct trouble *trouble);
+
+/* From now on this QEMU has all the time it needs, and it is shown that it takes that. */
+void drive_be_patient(struct drive *drive, struct qmp *qmp);
 
 /* Takes back what was begun: the tunnel, where it was not there before, and what QEMU was told to do
  * otherwise. */

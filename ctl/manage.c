@@ -10,6 +10,9 @@
 #include "units.h"
 #include "verbs.h"
 
+#define SILENT_FIRST (3 * SECOND) /* for so long QEMU may be silent without it being said */
+#define SILENT_AGAIN (30 * SECOND)
+
 /* Does it with each migration that the operands name. The first trouble ends it. */
 static int each(struct ctl *ctl, int n_operands, struct trouble *trouble,
                 int (*act)(struct side *side, const struct found *found, struct trouble *trouble))
@@ -30,6 +33,25 @@ static int each(struct ctl *ctl, int n_operands, struct trouble *trouble,
 
 /* ---- cancel ---- */
 
+struct silence {
+    const struct ctl *ctl;
+    uint64_t next; /* when it is said that QEMU is silent */
+};
+
+/* QEMU holds its lock, as in the last part of a pre-copy: only Ctrl-C ends the waiting. */
+static bool on_silent(struct qmp *qmp, uint64_t usec, void *userdata)
+{
+    struct silence *silence = userdata;
+
+    if (usec < silence->next)
+        return true;
+    silence->next = usec + SILENT_AGAIN;
+    ctl_say(silence->ctl,
+            "%s has not answered for %u s. Nothing is cancelled before it does; Ctrl-C ends the waiting.",
+            qmp_name(qmp), (unsigned)(usec / SECOND));
+    return true;
+}
+
 /* Only QEMU knows whether post-copy has begun: where it is in the middle of it, it is asked, or the user is.
  */
 static int may_cancel(struct side *side, const struct found *found, struct trouble *trouble)
@@ -38,6 +60,7 @@ static int may_cancel(struct side *side, const struct found *found, struct troub
     _cleanup_(qmp_freep) struct qmp *qmp = NULL;
     _cleanup_json_ json_object *info = NULL;
     char command[SHELL_COMMAND_MAX];
+    struct silence silence = {.ctl = side->ctl, .next = SILENT_FIRST};
     const char *status;
 
     if (a->force || (strcmp(found->state, "active") != 0 && strcmp(found->state, "interrupted") != 0))
@@ -49,8 +72,10 @@ static int may_cancel(struct side *side, const struct found *found, struct troub
             "but after post-copy has begun that can lose the guest. Give --qmp=SOCKET, so that QEMU is "
             "asked, or --force.",
             found->id, found->vm, found->state);
-    if (qmp_open(side, a->qmp, &qmp, trouble) < 0 ||
-        qmp_execute(qmp, "query-migrate", NULL, &info, trouble) < 0)
+    if (qmp_open(side, a->qmp, &qmp, trouble) < 0)
+        return -1;
+    qmp_be_patient(qmp, on_silent, &silence);
+    if (qmp_execute(qmp, "query-migrate", NULL, &info, trouble) < 0)
         return -1;
     status = record_text(info, "status");
     if (strncmp(status, "postcopy", 8) == 0)

@@ -9,12 +9,13 @@
 
 #include "units.h"
 
-enum { PIECES = 8, PIECE_MAX = 320 };
+enum { PIECES = 9, PIECE_MAX = 320 };
 
 /* In the order in which they stand; importance: the highest goes first when there is no room. */
-enum piece { VM, PHASE, PERCENT, BYTES, RATE, DIRTY, LEFT, RECONNECTS };
+enum piece { VM, PHASE, PERCENT, BYTES, RATE, DIRTY, LEFT, RECONNECTS, NOTE };
 static const unsigned char importance[PIECES] = {
-    [VM] = 0, [PHASE] = 1, [PERCENT] = 2, [RATE] = 3, [RECONNECTS] = 4, [LEFT] = 5, [BYTES] = 6, [DIRTY] = 7,
+    [VM] = 0,         [PHASE] = 1, [NOTE] = 2,  [PERCENT] = 3, [RATE] = 4,
+    [RECONNECTS] = 5, [LEFT] = 6,  [BYTES] = 7, [DIRTY] = 8,
 };
 
 /* Columns that a text takes; its bytes where the locale does not know it. */
@@ -72,6 +73,8 @@ static void write_pieces(const struct progress *p, char pieces[static PIECES][PI
     if (p->reconnects > 0)
         snprintf(pieces[RECONNECTS], PIECE_MAX, "%" PRIu32 " reconnect%s", p->reconnects,
                  p->reconnects == 1 ? "" : "s");
+    if (p->note)
+        snprintf(pieces[NOTE], PIECE_MAX - 4, "%s", p->note);
 }
 
 static size_t total(char pieces[static PIECES][PIECE_MAX])

@@ -12,6 +12,7 @@
 struct progress {
     const char *vm;
     const char *phase;  /* "pre-copy", "interrupted", … */
+    const char *note;   /* what is to be said in addition; NULL: nothing */
     double fraction;    /* 0 to 1; less than 0: not known */
     bool done;          /* only then it is 100 % */
     uint64_t bytes;     /* taken from QEMU */

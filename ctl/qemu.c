@@ -305,5 +305,24 @@ int qemu_migrate(struct qmp *qmp, const char *socket, bool resume, struct troubl
 
 int qemu_listen(struct qmp *qmp, const char *socket, bool recover, struct trouble *trouble)
 {
-    return qmp_execute(qmp, recover ? "migrate-recover" : "migrate-incoming", uri_of(socket), NULL, trouble);
+    _cleanup_(trouble_clear) struct trouble refused = {0};
+    const char *hint = "";
+
+    if (qmp_execute(qmp, recover ? "migrate-recover" : "migrate-incoming", uri_of(socket), NULL, &refused) >=
+        0)
+        return 0;
+    if (refused.text && strstr(refused.text, "already been started"))
+        hint =
+            ". It was told to listen before, and can do that once: end this QEMU, and start it anew with "
+            "-incoming defer.";
+    return trouble_set(trouble, refused.status, "%s%s%s", refused.text ? refused.text : "QEMU cannot listen.",
+                       hint, qemu_hint_at_owner(refused.text));
+}
+
+const char *qemu_hint_at_owner(const char *error)
+{
+    return error && strstr(error, "Permission denied") ? ". Does QEMU run as another user than the one to "
+                                                         "whom the tunnel's socket was given? Name its "
+                                                         "user with --socket-owner=."
+                                                       : "";
 }

@@ -51,6 +51,9 @@ int qemu_prepare(struct qmp *qmp, const struct arguments *arguments, bool source
 void qemu_restore(struct qmp *qmp, struct qemu_before *before);
 void qemu_before_clear(struct qemu_before *before);
 
+/* What to do about an error of QEMU's that says that it may not use a socket; "" for others. */
+const char *qemu_hint_at_owner(const char *error);
+
 /* migrate, migrate-incoming, migrate-recover with the URI of a UNIX socket. */
 int qemu_migrate(struct qmp *qmp, const char *socket, bool resume, struct trouble *trouble);
 int qemu_listen(struct qmp *qmp, const char *socket, bool recover, struct trouble *trouble);

@@ -67,12 +67,7 @@ static int read_uid(pid_t pid, uid_t *ret)
     return -ENODATA;
 }
 
-/*
- * As whom the process that made the socket runs. SO_PEERCRED says as whom it ran then; a QEMU with -runas (or
- * -run-with user=) changes that later. Its pid is believed only where a pidfd shows that it is still this
- * process's.
- */
-static int peer_uid(int fd, uid_t *ret)
+int qmp_peer_uid(int fd, uid_t *ret)
 {
     struct ucred creds = {0};
     socklen_t size = sizeof(creds);
@@ -112,7 +107,7 @@ int qmp_connect(struct ctl *ctl, const char *path, uid_t *ret_uid, struct troubl
         if (ctl_turn(ctl, SECOND / 10, trouble) < 0) /* its queue is full */
             return -1;
     }
-    r = peer_uid(fd, ret_uid);
+    r = qmp_peer_uid(fd, ret_uid);
     if (r < 0)
         return connect_trouble(path, -r, trouble);
     return fd_steal(&fd);

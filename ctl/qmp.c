@@ -13,7 +13,9 @@
 #include "qmp-connect.h"
 #include "qmp-parser.h"
 
-#define COMMAND_TIMEOUT (30 * SECOND)
+#define COMMAND_TIMEOUT (30 * SECOND) /* before anything was begun */
+#define GRACE           SECOND /* for an answer after the second Ctrl-C: it is there at once, or late */
+#define TELL            (SECOND / 4)
 
 struct qmp {
     struct ctl *ctl;
@@ -29,6 +31,9 @@ struct qmp {
     const char *lost;   /* why nothing more can be said; NULL: it is open */
     char lost_text[160];
     uid_t uid;
+    qmp_silent_t on_silent; /* NULL: it has COMMAND_TIMEOUT for each answer */
+    void *userdata;
+    uint64_t silent; /* µs without an answer after which it was given up */
 };
 
 bool qmp_is_open(const struct qmp *qmp)
@@ -54,6 +59,17 @@ unsigned qmp_events(const struct qmp *qmp)
 const char *qmp_version_text(const struct qmp *qmp)
 {
     return qmp->version;
+}
+
+void qmp_be_patient(struct qmp *qmp, qmp_silent_t on_silent, void *userdata)
+{
+    qmp->on_silent = on_silent;
+    qmp->userdata = userdata;
+}
+
+uint64_t qmp_silence(const struct qmp *qmp)
+{
+    return qmp->silent;
 }
 
 bool qmp_is_at_least(const struct qmp *qmp, unsigned major, unsigned minor)
@@ -134,16 +150,28 @@ static int on_readable(sd_event_source *source, int fd, uint32_t revents, void *
 /* Turns the loop until the reply is there; 0 where it did not come in time. */
 static int wait_reply(struct qmp *qmp, uint64_t timeout, struct trouble *trouble)
 {
-    uint64_t end = ctl_now() + timeout;
+    uint64_t begin = ctl_now(), told = begin;
 
-    while (!qmp->reply && !qmp->lost && qmp->ctl->interrupts < 2) {
-        uint64_t now = ctl_now();
+    while (!qmp->reply && !qmp->lost) {
+        uint64_t now = ctl_now(), left = now - begin < timeout ? begin + timeout - now : 0;
 
-        if (now >= end)
+        if (qmp->ctl->interrupts > 1 && now - begin >= GRACE)
+            break;
+        if (qmp->on_silent) {
+            if (now - told >= TELL) {
+                told = now;
+                if (!qmp->on_silent(qmp, now - begin, qmp->userdata) || qmp->reply || qmp->lost)
+                    break; /* it may have turned the loop */
+            }
+            left = told + TELL - now;
+        }
+        if (left == 0)
             return 0;
-        if (ctl_turn(qmp->ctl, end - now, trouble) < 0)
+        if (ctl_turn(qmp->ctl, left < TELL ? left : TELL, trouble) < 0)
             return -1;
     }
+    if (!qmp->reply && !qmp->lost)
+        qmp->silent = ctl_now() - begin;
     return 1;
 }
 
@@ -203,9 +231,11 @@ int qmp_execute(struct qmp *qmp, const char *command, json_object *arguments, js
     if (qmp->lost)
         return trouble_set(trouble, STATUS_FAILED, "%s did not answer '%s': %s.", qmp->name, command,
                            qmp->lost);
-    if (!reply)
+    if (!reply) {
+        lose(qmp, "it has not answered"); /* and what it answers later is for nothing that is asked then */
         return trouble_set(trouble, STATUS_CANCELLED, "Interrupted while %s was asked '%s'.", qmp->name,
                            command);
+    }
     if (json_object_object_get_ex(reply, "error", &value))
         return trouble_set(trouble, STATUS_FAILED, "%s refuses '%s': %s", qmp->name, command,
                            record_text(value, "desc")[0] ? record_text(value, "desc")
@@ -293,6 +323,10 @@ int qmp_open(struct side *side, const char *path, struct qmp **ret, struct troub
         return trouble_set(trouble, STATUS_FAILED, "%s cannot be watched: %s.", qmp->name, strerror(-r));
     if (take_greeting(qmp, trouble) < 0 || qmp_execute(qmp, "qmp_capabilities", NULL, NULL, trouble) < 0)
         return -1;
+    /* A thread of QEMU's greets, also before the main one, which carries commands out, has changed its user.
+     */
+    if (!side->host)
+        qmp_peer_uid(qmp->fd, &qmp->uid);
     *ret = qmp;
     qmp = NULL;
     return 0;

@@ -18,6 +18,18 @@ int qmp_open(struct side *side, const char *path, struct qmp **ret, struct troub
 int qmp_execute(struct qmp *qmp, const char *command, json_object *arguments, json_object **ret,
                 struct trouble *trouble);
 
+/*
+ * QEMU answers nothing while it holds its lock, as in the last part of a pre-copy, which can take minutes. So
+ * once something was begun, a command waits for its answer as long as QEMU keeps the connection, and this is
+ * called each quarter of a second, with how long it has been (µs). False: it is waited for no more, and
+ * nothing more can be asked. It may turn the event loop, but not ask this QEMU.
+ */
+typedef bool (*qmp_silent_t)(struct qmp *qmp, uint64_t usec, void *userdata);
+void qmp_be_patient(struct qmp *qmp, qmp_silent_t on_silent, void *userdata);
+
+/* How long QEMU had not answered when it was given up for Ctrl-C (µs); 0: it was not. */
+uint64_t qmp_silence(const struct qmp *qmp);
+
 bool qmp_is_open(const struct qmp *qmp);
 
 /* As whom QEMU runs, or whoever made its socket. */

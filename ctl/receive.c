@@ -3,12 +3,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/cleanup.h"
 #include "qemu.h"
 #include "shell.h"
 #include "tunnel.h"
+#include "units.h"
 #include "verbs.h"
+
+#define TICKET_LIFE (900 * SECOND) /* where no option says it: people carry the ticket to the other host */
 
 static void print_json(const struct ctl *ctl, const struct tunnel *tunnel, const char *ticket)
 {
@@ -25,7 +29,7 @@ static void print_json(const struct ctl *ctl, const struct tunnel *tunnel, const
 static void hint(const struct ctl *ctl, const struct tunnel *tunnel, bool driven, bool with_ticket)
 {
     const struct arguments *a = &ctl->arguments;
-    char how[32] = "", rest[128], command[SHELL_COMMAND_MAX];
+    char how[32] = "", rest[128], command[SHELL_COMMAND_MAX], until[UNITS_TEXT_MAX], life[UNITS_TEXT_MAX];
 
     if (!driven)
         ctl_say(ctl, "Tell the waiting QEMU:  migrate_incoming unix:%s", tunnel->socket);
@@ -35,16 +39,22 @@ static void hint(const struct ctl *ctl, const struct tunnel *tunnel, bool driven
              a->postcopy != POSTCOPY_NO ? " --postcopy" : "", how);
     ctl_say(ctl, "At the source%s:  %s", with_ticket ? ", with the ticket on stdin" : "",
             shell_vmferryctl("send", tunnel->vm, rest, command));
+    if (with_ticket) {
+        format_time(a->expire, life);
+        format_moment((uint64_t)time(NULL) * SECOND + a->expire, until);
+        ctl_say(ctl, "The ticket is good for %s, until %s (--expire=).", life, until);
+    }
 }
 
-static void print_ticket(struct ctl *ctl, const struct tunnel *tunnel, const char *ticket, bool driven)
+/* A ticket that was not written is one that nobody has: nothing may wait for it. */
+static int print_ticket(const struct ctl *ctl, const struct tunnel *tunnel, const char *ticket,
+                        struct trouble *trouble)
 {
     if (ctl->arguments.json != JSON_OFF)
         print_json(ctl, tunnel, ticket);
     else if (ticket)
         puts(ticket);
-    fflush(stdout);
-    hint(ctl, tunnel, driven, ticket != NULL);
+    return ctl_flush(trouble);
 }
 
 /* What QEMU has to do; takes back what was done where it refuses. */
@@ -65,9 +75,9 @@ static int resume_same(struct ctl *ctl, struct qmp *qmp, const struct tunnel *tu
 {
     struct qemu_before before = {0};
 
-    if (listen_at(qmp, tunnel, &before, true, trouble) < 0)
+    if (print_ticket(ctl, tunnel, NULL, trouble) < 0 || listen_at(qmp, tunnel, &before, true, trouble) < 0)
         return -1;
-    print_ticket(ctl, tunnel, NULL, true);
+    hint(ctl, tunnel, true, false);
     return STATUS_DONE;
 }
 
@@ -97,21 +107,29 @@ static int receive(struct ctl *ctl, struct side *side, struct qmp *qmp, struct q
         trouble_set(trouble, STATUS_CANCELLED, "Cancelled: VM '%s' is not expected any more.", vm);
         return take_back(&tunnel);
     }
+    /* The ticket first: that can be taken back, what QEMU is told cannot (it listens once in its life). */
+    if (print_ticket(ctl, &tunnel, ticket, trouble) < 0) {
+        if (qmp)
+            qemu_restore(qmp, before);
+        return take_back(&tunnel);
+    }
     if (qmp && listen_at(qmp, &tunnel, before, ctl->arguments.resume, trouble) < 0)
         return take_back(&tunnel);
-    print_ticket(ctl, &tunnel, ticket, qmp != NULL);
+    hint(ctl, &tunnel, qmp != NULL, true);
     return STATUS_DONE;
 }
 
 int verb_receive(struct ctl *ctl, struct trouble *trouble)
 {
-    const struct arguments *a = &ctl->arguments;
+    struct arguments *a = &ctl->arguments;
     _cleanup_(side_close) struct side side = {0};
     _cleanup_(qmp_freep) struct qmp *qmp = NULL;
     _cleanup_(qemu_before_clear) struct qemu_before before = {0};
     _cleanup_(tunnel_clear) struct tunnel found = {0};
     int r;
 
+    if (a->expire == 0)
+        a->expire = TICKET_LIFE;
     if (side_open(ctl, &side, trouble) < 0 || ctl_catch_signals(ctl, trouble) < 0)
         return -1;
     if (!a->qmp)

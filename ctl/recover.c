@@ -40,7 +40,10 @@ static int reach_destination(struct drive *drive, struct trouble *trouble)
     side_close(drive->destination);
     if (side_open_host(ctl, drive->host, drive->destination, trouble) < 0)
         return -1;
-    return qmp_open(drive->destination, ctl->arguments.dst_qmp, &drive->destination_qmp, trouble);
+    if (qmp_open(drive->destination, ctl->arguments.dst_qmp, &drive->destination_qmp, trouble) < 0)
+        return -1;
+    drive_be_patient(drive, drive->destination_qmp);
+    return 0;
 }
 
 void recover_try(struct drive *drive)

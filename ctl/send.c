@@ -72,7 +72,10 @@ static int send_alone(struct ctl *ctl, struct side *side, const char *ticket, st
     } else {
         puts(tunnel.socket);
     }
-    fflush(stdout);
+    if (ctl_flush(trouble) < 0) { /* nothing can use a socket that is not known */
+        tunnel_cancel(&tunnel);
+        return -1;
+    }
     ctl_say(ctl, "Tell QEMU:  migrate -d unix:%s", tunnel.socket);
     ctl_say(ctl, "See how it goes:  vmferryctl watch %s", tunnel_id(&tunnel));
     return STATUS_DONE;

@@ -66,21 +66,22 @@ static void summarize(struct ctl *ctl, json_object *record)
             record_text(record, "Result"), took[0] ? " after " : "", took, sent, received);
 }
 
-/* Shows one look; whether it was the last one. */
-static bool look(struct ctl *ctl, struct meter *meter, json_object *record)
+/* Shows one look. 1: it was the last one, 0, or -1. */
+static int look(struct ctl *ctl, struct meter *meter, json_object *record, struct trouble *trouble)
 {
     if (ctl->arguments.json != JSON_OFF) {
         record_print_json(ctl, record);
-        fflush(stdout);
+        if (ctl_flush(trouble) < 0)
+            return -1;
     } else {
         show(meter, record);
     }
     if (!is_finished(record))
-        return false;
+        return 0;
     meter_clear(meter);
     if (ctl->arguments.json == JSON_OFF)
         summarize(ctl, record);
-    return true;
+    return 1;
 }
 
 int verb_watch(struct ctl *ctl, struct trouble *trouble)
@@ -89,6 +90,7 @@ int verb_watch(struct ctl *ctl, struct trouble *trouble)
     uint64_t interval = ctl->arguments.json != JSON_OFF ? SECOND : SECOND / 4;
     struct meter meter;
     struct found found;
+    int r;
 
     if (side_open(ctl, &side, trouble) < 0 ||
         find_one(&side, ctl->arguments.operands[0], &found, trouble) < 0 ||
@@ -102,8 +104,9 @@ int verb_watch(struct ctl *ctl, struct trouble *trouble)
             meter_clear(&meter);
             return -1;
         }
-        if (look(ctl, &meter, record))
-            return judge(record, trouble);
+        r = look(ctl, &meter, record, trouble);
+        if (r != 0)
+            return r < 0 ? -1 : judge(record, trouble);
         if (pause_for(ctl, interval, trouble) < 0)
             return -1;
     }

@@ -23,6 +23,11 @@ root = pytest.mark.skipif(not available(), reason="needs root and polkitd")
 LONG = {"expire-usec": ("t", 86_400_000_000)}
 
 
+def paused_monitor(path: Path) -> Monitor:
+    """Of a QEMU whose post-copy is paused; it only notes what it is told."""
+    return Monitor(path, {"query-migrate": {"status": "postcopy-paused"}}, moves=False)
+
+
 class Host:
     """A broker that root and another user share."""
 
@@ -74,7 +79,7 @@ def test_resume_by_name_uses_no_other_users_socket(host: Host, role: str) -> Non
     theirs = host.theirs("own-web1", role)
     listen_there(theirs)
     verb = "send" if role == "outgoing" else "receive"
-    with Monitor(host.workdir / "qmp", "postcopy-paused") as monitor:
+    with paused_monitor(host.workdir / "qmp") as monitor:
         result = host.ctl(verb, "own-web1", f"--qmp={monitor.path}", "--resume")
         assert theirs.id in result.err and f"of user {NOBODY}" in result.err, result
         assert not [uri for uri in monitor.sockets() if theirs.id in uri], monitor.told
@@ -97,7 +102,7 @@ def test_resume_of_ones_own(host: Host, role: str) -> None:
         theirs = [host.theirs("own-web1", role)]
     except BusError:
         theirs = []
-    with Monitor(host.workdir / "qmp", "postcopy-paused") as monitor:
+    with paused_monitor(host.workdir / "qmp") as monitor:
         monitor.answers["query-migrate"] = {"status": "postcopy-paused"}
         for name in ("own-web1", own.id, f"{role}/{own.id}"):
             monitor.told.clear()
@@ -118,7 +123,7 @@ def test_socket_that_was_replaced(host: Host) -> None:
     place.mkdir()
     own = host.broker.outgoing(Ticket(security=0, expiry=time.time_ns() // 1000 + 3_000_000_000).encode(), "web1",
                                {**LONG, "sockets": ("a{ss}", {"migrate": f"{place}/s"})})
-    with Monitor(host.workdir / "qmp", "postcopy-paused") as monitor:
+    with paused_monitor(host.workdir / "qmp") as monitor:
         words = ["send", "web1", f"--qmp={monitor.path}", "--resume"]
         os.chown(place, NOBODY, NOBODY)
         host.ctl(*words).fails(DENIED, f"{place}/s", f"user {NOBODY}")
@@ -161,7 +166,7 @@ def test_wait_tells_of_ones_own(host: Host) -> None:
 
 def test_several_of_a_name_are_listed(workdir: Path) -> None:
     """A broker that has more than one of a name, role and owner: none is taken."""
-    with hostile(workdir, "web1", "active") as broker, Monitor(workdir / "qmp", "postcopy-paused") as monitor:
+    with hostile(workdir, "web1", "active") as broker, paused_monitor(workdir / "qmp") as monitor:
         ids = ["00000000000000a1", "00000000000000a2"]
         broker.rows = lambda: [broker.row("outgoing", id) for id in ids]  # type: ignore[method-assign]
         words = [*(f"outgoing/{id}" for id in ids), f"of user {os.getuid()}", "active"]
@@ -176,8 +181,9 @@ def test_several_of_a_name_are_listed(workdir: Path) -> None:
 def test_paths_of_a_hostile_broker(workdir: Path, resume: list[str]) -> None:
     """send, receive and migrate with monitors, for which what the broker says is the tunnel's."""
     status = "postcopy-paused" if resume else "none"
-    with hostile(workdir) as broker, Monitor(workdir / "near", status) as near, \
-            Monitor(workdir / "far", status, "inmigrate") as far:
+    with hostile(workdir) as broker, Monitor(workdir / "near", {"query-migrate": {"status": status}}, moves=False) as near, \
+            Monitor(workdir / "far", {"query-migrate": {"status": status}, "query-status": {"status": "inmigrate"}},
+                    moves=False) as far:
         broker.ticket = "vmferry1:AAAA"
         roles = ("incoming", "outgoing")
         broker.rows = lambda: [broker.row(role, vm="vm") for role in roles]  # type: ignore[method-assign]

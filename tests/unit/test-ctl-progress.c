@@ -41,6 +41,21 @@ TEST(test_widths)
     expect(&typical, 1, "…");
 }
 
+/* A note matters more than figures. */
+TEST(test_what_is_to_be_said)
+{
+    struct progress progress = typical;
+
+    progress.note = "QEMU has not answered for 34 s";
+    expect(
+        &progress, 0,
+        "web1  pre-copy  45 %  1.2 GiB  310 MiB/s  dirty 100 MiB/s  left 2.0 GiB  QEMU has not answered for "
+        "34 s");
+    expect(&progress, 79, "web1  pre-copy  45 %  310 MiB/s  left 2.0 GiB  QEMU has not answered for 34 s");
+    expect(&progress, 50, "web1  pre-copy  QEMU has not answered for 34 s");
+    expect(&progress, 40, "web1  pre-copy");
+}
+
 TEST(test_every_width_fits)
 {
     static const char *const names[] = {
@@ -119,6 +134,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(test_widths),
+        CASE(test_what_is_to_be_said),
         CASE(test_every_width_fits),
         CASE(test_never_done_before_it_is),
         CASE(test_what_is_not_known_is_left_out),

@@ -1,5 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A QMP monitor without a QEMU behind it: says what it is told to say, and notes what it is told to do."""
+"""A stand-in for a QEMU with its monitor: it answers as it is told, or not until it is told.
+
+    with Monitor(path, {"query-status": {"status": "running"}}) as monitor:
+        monitor.hold("query-migrate")   # asked for, but not answered, until release()
+
+Told 'migrate' it connects to the socket, told 'migrate-incoming' it listens there; when query-migrate says
+"completed" the source ends its connection, and the destination does as soon as it has ended. With moves=False it only
+notes what it is told.
+"""
 
 from __future__ import annotations
 
@@ -9,64 +17,139 @@ import threading
 from pathlib import Path
 from typing import Any
 
-GREETING = b'{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}}, "capabilities": []}}\r\n'
+_GREETING = {"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}}, "capabilities": []}}
+_ANSWERS: dict[str, Any] = {"query-migrate": {}, "query-status": {"status": "running"},
+                            "query-migrate-capabilities": [], "query-migrate-parameters": {}}
 
 
 class Monitor:
-    """Serves one client after the other. status: what query-migrate says; run_state: what query-status says."""
+    """Serves one client after the other at `path`. `told` has the commands that came, with their arguments."""
 
-    def __init__(self, path: Path, status: str = "none", run_state: str = "running") -> None:
+    def __init__(self, path: Path, answers: dict[str, Any] | None = None, moves: bool = True) -> None:
         self.path = path
-        self.answers: dict[str, Any] = {
-            "query-migrate": {"status": status}, "query-status": {"status": run_state, "running": True},
-            "query-migrate-capabilities": [], "query-migrate-parameters": {}}
+        self.moves = moves
+        self.answers: dict[str, Any] = {**_ANSWERS, **(answers or {})}
         self.told: list[tuple[str, Any]] = []
+        self.served = 0
+        self._held: set[str] = set()
+        self._changed = threading.Condition()
+        self._sockets: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen()
-        self._ends = False
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._serve, daemon=True)]
+        self._threads[0].start()
 
-    def _serve(self) -> None:
-        while not self._ends:
-            client, _ = self._listener.accept()
-            with client:
-                client.settimeout(30)
-                try:
-                    client.sendall(GREETING)
-                    self._talk(client)
-                except OSError:  # it has hung up
-                    pass
-
-    def _talk(self, client: socket.socket) -> None:
-        """Commands come without the end of a line."""
-        decoder, text = json.JSONDecoder(), ""
-        while data := client.recv(65536):
-            text += data.decode()
-            while text:
-                try:
-                    command, end = decoder.raw_decode(text)
-                except ValueError:
-                    break
-                text = text[end:].lstrip()
-                client.sendall(self._answer(command))
-
-    def _answer(self, command: dict[str, Any]) -> bytes:
-        name = command["execute"]
-        self.told.append((name, command.get("arguments")))
-        return json.dumps({"return": self.answers.get(name, {}), "id": command["id"]}).encode() + b"\r\n"
+    @property
+    def asked(self) -> list[str]:
+        return [name for name, _ in self.told]
 
     def sockets(self) -> list[str]:
         """The URIs that it was told to use."""
         return [arguments["uri"] for _, arguments in self.told if arguments and "uri" in arguments]
 
+    def hold(self, command: str) -> None:
+        with self._changed:
+            self._held.add(command)
+
+    def release(self) -> None:
+        with self._changed:
+            self._held.clear()
+            self._changed.notify_all()
+
+    def wait_asked(self, command: str, times: int = 1, timeout: float = 20) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.asked.count(command) >= times, timeout), (command, self.asked)
+
+    def wait_served(self, clients: int, timeout: float = 20) -> None:
+        """So many have gone."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.served >= clients, timeout), self.served
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client = self._listener.accept()[0]
+            except OSError:
+                return
+            with client, client.makefile("r", encoding="utf-8") as lines:
+                self._sockets.append(client)
+                try:
+                    self._converse(client, lines)
+                except OSError:
+                    pass
+            with self._changed:
+                self.served += 1
+                self._changed.notify_all()
+
+    def _converse(self, client: socket.socket, lines: Any) -> None:
+        decoder, text = json.JSONDecoder(), ""
+        client.sendall(json.dumps(_GREETING).encode() + b"\r\n")
+        while data := client.recv(65536):
+            text += data.decode()
+            while text:
+                command, end = decoder.raw_decode(text)  # vmferryctl writes a command at once
+                text = text[end:].lstrip()
+                reply = {"return": self._answer(command), "id": command["id"]}
+                client.sendall(json.dumps(reply).encode() + b"\r\n")
+
+    def _answer(self, command: dict[str, Any]) -> Any:
+        name = command["execute"]
+        with self._changed:
+            self.told.append((name, command.get("arguments")))
+            self._changed.notify_all()
+            assert self._changed.wait_for(lambda: name not in self._held, 60)
+            if self.moves and name in ("migrate", "migrate-incoming"):
+                self._begin(name, command["arguments"]["uri"].removeprefix("unix:"))
+            if name == "cont":
+                self.answers["query-status"] = {"status": "running"}
+            if name == "migrate_cancel":
+                self.answers["query-migrate"] = {"status": "cancelled"}
+            answer = self.answers.get(name, {})
+            if name == "query-migrate" and answer.get("status") in ("completed", "cancelled"):
+                self._end()
+            return answer
+
+    def _begin(self, name: str, path: str) -> None:
+        sock = socket.socket(socket.AF_UNIX)
+        self._sockets.append(sock)
+        if name == "migrate":
+            sock.connect(path)
+            sock.sendall(b"guest" * 1000)
+            self._stream: socket.socket | None = sock
+        else:
+            sock.bind(path)
+            sock.listen()
+            thread = threading.Thread(target=self._receive, args=(sock,), daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _receive(self, listener: socket.socket) -> None:
+        try:
+            stream = listener.accept()[0]
+            self._sockets.append(stream)
+            with stream:
+                while stream.recv(65536):
+                    pass
+        except OSError:
+            pass
+
+    def _end(self) -> None:
+        stream, self._stream = getattr(self, "_stream", None), None
+        if stream:
+            stream.close()
+
     def close(self) -> None:
-        self._ends = True
-        with socket.socket(socket.AF_UNIX) as last:
-            last.connect(str(self.path))
-        self._thread.join(20)
-        self._listener.close()
+        self.release()
+        for sock in (self._listener, *self._sockets):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            sock.close()
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
         self.path.unlink()
 
     def __enter__(self) -> "Monitor":
