@@ -48,10 +48,10 @@ static void test_ssh_itself(void **state)
         {"ssh: connect to host h port 22: Connection refused\r\n",
          "ssh: connect to host h port 22: Connection refused"},
         {"Connection to h closed.\r\nShared connection ended.\r\n",
-         "Connection to h closed. Shared connection ended."},
-        {WARNING "root@h: Permission denied (publickey).\r\n", "root@h: Permission denied (publickey)."},
+         "Connection to h closed. Shared connection ended"},
+        {WARNING "root@h: Permission denied (publickey).\r\n", "root@h: Permission denied (publickey)"},
         {"@@@@@@@@@\r\n@ WARNING @\r\n@@@@@@@@@\r\nHost key verification failed.\r\n",
-         "@ WARNING @ Host key verification failed."},
+         "@ WARNING @ Host key verification failed"},
         {"bash: line 1: vmferryctl: command not found\n", "bash: line 1: vmferryctl: command not found"},
         {"** only this\r\n", "** only this"},
     };
