@@ -279,7 +279,7 @@ static int read_back(struct ring *ring)
         twice -= (uint64_t)n;
     }
     while (at < ring->end) {
-        struct iovec iov[RING_IOV_MAX];
+        struct iovec iov[RING_IOV_MAX] = {0};
         ssize_t n;
 
         pieces(ring, at, (size_t)((at < ring->kept ? ring->kept : ring->end) - at), iov);
