@@ -290,15 +290,15 @@ TEST(test_part_of_a_record)
     assert_int_equal(carrier_send(a, &out), 16000);
     n = recv_whole(one[1], wire, 16000 + 22);
     assert_int_equal(send(two[0], wire, 8000, 0), 8000);
-    assert_in_range(turns(event, &in, 1), 0, 4);
+    assert_between(turns(event, &in, 1), 0, 4);
     assert_int_equal(in.end, 0);
     assert_int_equal(send(two[0], wire + 8000, (size_t)n - 8000, 0), n - 8000);
-    assert_in_range(turns(event, &in, 16000), 1, 4);
+    assert_between(turns(event, &in, 16000), 1, 4);
     assert_int_equal(in.end, 16000);
 
     /* The same where the other side goes away in the middle. */
     assert_int_equal(send(two[0], wire, 3, 0), 3);
-    assert_in_range(turns(event, &in, UINT64_MAX), 0, 4);
+    assert_between(turns(event, &in, UINT64_MAX), 0, 4);
     close(two[0]);
     assert_int_equal(sd_event_run(event, 1000000), 1);
     carrier_free(a);
