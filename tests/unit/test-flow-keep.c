@@ -208,9 +208,9 @@ static void play(uint64_t seed)
                 source_cut(&source);
             break;
         case 4:
-            assert_null(
-                flow_on_ack(&source.rig.out,
-                            source.rig.out.acked + below(&source, source.got - source.rig.out.acked + 1)));
+            assert_null(flow_on_ack(&source.rig.out,
+                                    source.rig.out.acked +
+                                        below(&source, (size_t)(source.got - source.rig.out.acked + 1))));
             break;
         default:
             source_pump(&source);
