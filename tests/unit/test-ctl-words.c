@@ -24,10 +24,9 @@ static void test_far_end(void **state)
         "vmferryctl: There is none.",
         "Authorized uses only.\nAll is logged.\nvmferryctl: There is none.\n",
         "Authorized uses only.\r\n\r\nvmferryctl: There is none.\r\n",
-        WARNING "vmferryctl: There is none.\nConnection to host2 closed by remote host.\r\n",
+        (WARNING "vmferryctl: There is none.\nConnection to host2 closed by remote host.\r\n"),
         "vmferryctl: is on this host since May.\nvmferryctl: There is none.\nbye from .bash_logout\n",
-        "Warning: Permanently added 'host2' (ED25519) to the list of known hosts.\r\nvmferryctl: There is "
-        "none.\n",
+        "Warning: Permanently added 'host2' (ED25519).\r\nvmferryctl: There is none.\n",
     };
     char text[200];
 
