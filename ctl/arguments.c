@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "arguments.h"
 
+#include <assert.h>
 #include <getopt.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -284,12 +285,18 @@ static void make_getopt(struct option ret[static OPTION_MAX_ + 1], char letters[
     letters[at] = '\0';
 }
 
+/* c is a letter of the rules, or 256 + the id: getopt_long(3) returns nothing else but '?' and ':'. */
 static enum option_id option_of(int c)
 {
-    for (unsigned i = 0; c < 256 && i < OPTION_MAX_; i++)
-        if (rules[i].letter == c)
-            return i;
-    return (enum option_id)(c - 256);
+    unsigned id = 0;
+
+    if (c >= 256)
+        id = (unsigned)c - 256;
+    else
+        while (id < OPTION_MAX_ && rules[id].letter != c)
+            id++;
+    assert(id < OPTION_MAX_);
+    return id;
 }
 
 static int unknown(char **argv, int c, struct trouble *trouble)

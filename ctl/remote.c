@@ -64,6 +64,7 @@ static int judge(struct remote *remote, struct trouble *trouble)
         strncmp(remote->greeting, REMOTE_GREETING, strlen(REMOTE_GREETING)) == 0 &&
         parse_number(remote->greeting + strlen(REMOTE_GREETING), 0, UINT32_MAX, &uid)) {
         remote->uid = (uid_t)uid;
+        ssh_is_through(remote->ssh);
         return 0;
     }
     if (remote->n_greeting > 0)

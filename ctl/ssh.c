@@ -267,7 +267,16 @@ bool ssh_ended(const struct ssh *ssh)
 const char *ssh_reason(struct ssh *ssh)
 {
     words_reason(&ssh->words, ssh->reason, sizeof(ssh->reason));
+    /* That is a mere INFO of ssh's, and not said. */
+    if (ssh->reason[0] == '\0' && ssh->ended && ssh->status == 255)
+        snprintf(ssh->reason, sizeof(ssh->reason),
+                 "ssh ended without a word, as it does when the other host was silent for 15 s");
     return ssh->reason;
+}
+
+void ssh_is_through(struct ssh *ssh)
+{
+    ssh->words.n = 0;
 }
 
 /* It has closed its stdout; what it has to say and how it ended follow at once. */

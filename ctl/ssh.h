@@ -46,6 +46,9 @@ bool ssh_ended(const struct ssh *ssh);
  */
 const char *ssh_reason(struct ssh *ssh);
 
+/* The far end has answered: what was said until now is no reason for what follows. */
+void ssh_is_through(struct ssh *ssh);
+
 /* It has failed, or is about to end: waits for that, and says why. Returns -1. */
 int ssh_failed(struct ssh *ssh, struct trouble *trouble);
 

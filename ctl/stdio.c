@@ -22,6 +22,9 @@
  *   stdio qmp PATH     a monitor
  *   stdio peer OBJECT  a connection that this migration's helper has with its peer
  *   stdio sink OBJECT  a connection of this migration's stream, whose bytes are thrown away here
+ *
+ * systemd-stdio-bridge(1) relays a bus, too. But it does not say that it is connected, nor, with one line and
+ * an exit status, why it is not, and looks for the bus by rules of its own.
  */
 
 static int check_path(const char *path, struct trouble *trouble)

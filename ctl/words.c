@@ -92,5 +92,7 @@ bool words_reason(const struct words *words, char *ret, size_t size)
     for (size_t at = 0; next_line(words, &at, &line);)
         if (warnings || !only_warns(&line))
             append(ret, size, &line);
+    if (ret[0] != '\0' && ret[strlen(ret) - 1] == '.')
+        ret[strlen(ret) - 1] = '\0';
     return false;
 }

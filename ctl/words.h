@@ -23,6 +23,7 @@ void words_add(struct words *words, const char *data, size_t size);
  * What to show of it, as one line in ret (cut to its size, never within a character's bytes but at the end of
  * what fits). True where the far vmferryctl has spoken: then it is what follows "vmferryctl: " in its last
  * line that begins so, and whatever a login script, a Banner or ssh say before and after it is left out.
- * Otherwise it is all lines, without those that only warn where there are others; "" for nothing.
+ * Otherwise it is all lines, without those that only warn where there are others, and without the full stop
+ * at the end, since it is quoted; "" for nothing.
  */
 bool words_reason(const struct words *words, char *ret, size_t size);

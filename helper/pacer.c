@@ -3,24 +3,26 @@
 
 enum { BURST_USEC = 50000, QUANTUM_USEC = 5000, SECOND_USEC = 1000000 };
 
-#define TOKENS_MAX ((int64_t)1 << 40) /* far more than a read takes, far less than overflows */
+/* Far more than a read takes, far less than overflows; and a size_t. */
+#define TOKENS_MAX (SIZE_MAX > UINT32_MAX ? (int64_t)1 << 40 : (int64_t)1 << 31)
 
-static int64_t worth(const struct pacer *pacer, uint64_t usec)
+/* No rate overflows: it is taken in two parts, and usec is below a second. */
+static int64_t worth(const struct pacer *pacer, uint64_t usec, uint32_t *fraction)
 {
-    /* In two parts, so that a large rate does not overflow; usec is at most a burst. */
-    uint64_t bytes = pacer->rate / SECOND_USEC * usec + pacer->rate % SECOND_USEC * usec / SECOND_USEC;
+    uint64_t millionths = pacer->rate % SECOND_USEC * usec + *fraction;
+    uint64_t bytes = pacer->rate / SECOND_USEC * usec + millionths / SECOND_USEC;
 
-    return bytes < TOKENS_MAX ? (int64_t)bytes : TOKENS_MAX;
+    *fraction = (uint32_t)(millionths % SECOND_USEC);
+    return bytes < (uint64_t)TOKENS_MAX ? (int64_t)bytes : TOKENS_MAX;
 }
 
-/* Grants whole bytes and keeps the fraction: none is lost, however often it is asked. past is below 1 s. */
-static void fill(struct pacer *pacer, uint64_t past)
+/* The most that it holds, a byte at least. */
+static int64_t burst(const struct pacer *pacer)
 {
-    __extension__ unsigned __int128 credit = (unsigned __int128)pacer->rate * past + pacer->fraction;
-    __extension__ unsigned __int128 bytes = credit / SECOND_USEC;
+    uint32_t fraction = 0;
+    int64_t bytes = worth(pacer, BURST_USEC, &fraction);
 
-    pacer->fraction = (uint32_t)(credit % SECOND_USEC);
-    pacer->tokens += bytes < TOKENS_MAX ? (int64_t)bytes : TOKENS_MAX;
+    return bytes > 1 ? bytes : 1;
 }
 
 void pacer_set(struct pacer *pacer, uint64_t rate, uint64_t now)
@@ -43,20 +45,18 @@ static bool is_unlimited(const struct pacer *pacer)
 
 static size_t allows(struct pacer *pacer, uint64_t now)
 {
-    int64_t most = worth(pacer, BURST_USEC);
+    int64_t most = burst(pacer);
 
     if (pacer->rate == 0)
         return SIZE_MAX;
-    if (most < 1)
-        most = 1;
     if (now > pacer->at) {
         uint64_t past = now - pacer->at;
 
-        if (past >= SECOND_USEC) {
+        /* Whole bytes are granted and the fraction is kept: none is lost, however often it is asked. */
+        if (past >= SECOND_USEC)
             pacer->tokens = most;
-        } else {
-            fill(pacer, past);
-        }
+        else
+            pacer->tokens += worth(pacer, past, &pacer->fraction);
         pacer->at = now;
         if (pacer->tokens > most)
             pacer->tokens = most;

@@ -36,10 +36,16 @@ class Scene:
         config.write_text("".join(sshd.config.read_text() for sshd in self.sshds))
         self.third = {"VMFERRY_SSH": f"ssh -F {config}"}  # from outside, through the namespaces' doors
         self.env = {"VMFERRY_SSH": f"ssh -F {workdir}/ssh_config_a"}
-        (workdir / "ssh_config_a").write_text(re.sub(r"  ProxyCommand .*\n", "", config.read_text()))
+        self.config_a = workdir / "ssh_config_a"
+        self.config_a.write_text(re.sub(r"  ProxyCommand .*\n", "", config.read_text()))
         self.prefix = ("ip", "netns", "exec", network.a)
         pair.source.set_parameters({"downtime-limit": 300})  # or pre-copy would come to its end at once
         pair.source.wait_sweeps(2)
+
+    def share(self, settings: str) -> None:
+        """The user's ssh at the first host is set so."""
+        config = self.config_a
+        config.write_text(config.read_text() + f"Host *\n{settings}\n")
 
     @property
     def words(self) -> list[str]:
@@ -147,6 +153,26 @@ def test_detached_in_postcopy_through_ssh(scene: Scene) -> None:
     for broker in (scene.a, scene.b):
         ctl(broker, "wait", "web1").succeeds()
     scene.pair.assert_unharmed()
+
+
+@UNREACHABLE
+@pytest.mark.parametrize("persist", ["", "ControlPersist 30"])
+def test_detached_where_connections_are_shared(scene: Scene, workdir: Path, persist: str) -> None:
+    """By the user's ssh_config. Each channel has a connection of its own all the same, and outlives vmferryctl."""
+    scene.share(f"ControlMaster auto\nControlPath {workdir}/cm-%C\n{persist}")
+    with scene.begin("--ssh", "--postcopy", SLOW, "--resume-timeout=5") as run:
+        scene.wait_in_postcopy()
+        carrying = scene.sshds[1].connections()
+        assert carrying == 2 + 3, "the bus, the monitor; control and what channels_of() says"
+        run.interrupt()
+        run.end().fails(FAILED, "web1", "goes on by itself")
+    wait_until(lambda: scene.sshds[1].connections() == 3, "the end of what was only vmferryctl's", 10)
+    scene.pair.source.set_parameters({"max-postcopy-bandwidth": 0})
+    scene.pair.wait_completed()
+    for broker in (scene.a, scene.b):
+        ctl(broker, "wait", "web1").succeeds()
+    scene.pair.assert_unharmed()
+    assert not list(workdir.glob("cm-*"))
 
 
 def test_short_cut_goes_unnoticed(scene: Scene) -> None:

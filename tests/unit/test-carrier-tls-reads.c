@@ -100,7 +100,7 @@ TEST(test_turn)
             }
             b->readable = true;
             assert_int_equal(flow_pump(&in, 0, FLOW_TURN), FLOW_OK);
-            assert_in_range(in.ring.end - was, 1, 3 * FLOW_TURN);
+            assert_between(in.ring.end - was, 1, 3 * FLOW_TURN);
             was = in.ring.end;
             for (uint8_t buf[65536]; recv(pair[0], buf, sizeof(buf), MSG_DONTWAIT) > 0;)
                 ;

@@ -31,10 +31,10 @@ TEST(test_pipe)
     sent += 10;
     for (int i = 0; i < 10000 && !flow_ended(&rig.in); i++) {
         assert_int_equal(pump(&rig.in, 0), FLOW_OK);
-        got += (uint64_t)get(rig.qemu, got, sent - got);
+        got += (uint64_t)get(rig.qemu, got, (size_t)(sent - got));
     }
     assert_true(flow_ended(&rig.in));
-    got += (uint64_t)get(rig.qemu, got, sent - got);
+    got += (uint64_t)get(rig.qemu, got, (size_t)(sent - got));
     assert_int_equal(got, sent);
     assert_int_equal(get(rig.qemu, got, SIZE_MAX), -1);
     rig_clear(&rig);
@@ -63,7 +63,7 @@ TEST(test_pipe_of_a_busy_stream)
     }
     assert_true(rig.in.ring.pipe >= 0);
     while (got < sent) {
-        got += (uint64_t)get(rig.qemu, got, sent - got);
+        got += (uint64_t)get(rig.qemu, got, (size_t)(sent - got));
         assert_int_equal(pump(&rig.in, 0), FLOW_OK);
     }
     rig_clear(&rig);

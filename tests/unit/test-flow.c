@@ -320,7 +320,7 @@ TEST(test_paced)
         assert_int_equal(pump(&rig.out, now), FLOW_OK);
         got += (uint64_t)get(rig.peer, got, SIZE_MAX);
     }
-    assert_in_range(got, 47500, 52500);
+    assert_between(got, 47500, 52500);
     pacer_set(&pacer, 0, now);
     assert_true(flow_wants_input(&rig.out));
     assert_int_equal(pump(&rig.out, now), FLOW_OK);

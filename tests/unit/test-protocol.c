@@ -54,7 +54,7 @@ TEST(test_round_trip)
         size_t size = frame_encode(&frames[i], buf), used;
         struct frame got;
 
-        assert_in_range(size, FRAME_HEADER_SIZE, FRAME_MAX);
+        assert_between(size, FRAME_HEADER_SIZE, FRAME_MAX);
         assert_int_equal(decode(buf, size, &got, &used), VERDICT_OK);
         assert_int_equal(used, size);
         assert_int_equal(got.type, frames[i].type);

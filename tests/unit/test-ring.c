@@ -19,7 +19,7 @@ static size_t put(struct ring *ring, size_t max)
     int n = ring_reserve(ring, max, iov);
     uint64_t offset = ring->end;
 
-    assert_in_range(n, 0, RING_IOV_MAX);
+    assert_between(n, 0, RING_IOV_MAX);
     for (int i = 0; i < n; i++) {
         test_fill(iov[i].iov_base, iov[i].iov_len, offset);
         offset += iov[i].iov_len;
@@ -35,7 +35,7 @@ static size_t get(struct ring *ring, size_t max)
     int n = ring_peek(ring, max, iov);
     uint64_t offset = ring->cursor;
 
-    assert_in_range(n, 0, RING_IOV_MAX);
+    assert_between(n, 0, RING_IOV_MAX);
     for (int i = 0; i < n; i++) {
         test_expect(iov[i].iov_base, iov[i].iov_len, offset);
         offset += iov[i].iov_len;

@@ -30,6 +30,19 @@
 #define TEST(name) static void name(__attribute__((unused)) void **state)
 #define CASE(name) cmocka_unit_test_setup_teardown(name, test_note, test_check)
 
+/* cmocka's assert_in_range() is deprecated from 2.0 on, and what replaces it there is not in 1.x. */
+#define assert_between(value, least, most) \
+    assert_between_((uintmax_t)(value), (uintmax_t)(least), (uintmax_t)(most), #value, __FILE__, __LINE__)
+
+static inline void assert_between_(uintmax_t value, uintmax_t least, uintmax_t most, const char *text,
+                                   const char *file, int line)
+{
+    if (value >= least && value <= most)
+        return;
+    print_error("%s is %ju, not within %ju and %ju\n", text, value, least, most);
+    _fail(file, line);
+}
+
 #define ELEMENTS(array) (sizeof(array) / sizeof((array)[0]))
 
 enum { TEST_FDS = 1024 };

@@ -84,7 +84,7 @@ TEST(test_another_thread)
     int pair[2];
 
     workers_start(&workers);
-    assert_in_range(workers.n, 1, WORKERS_MAX);
+    assert_between(workers.n, 1, WORKERS_MAX);
     workers_set_handler(&workers, on_ready, &seen);
     test_pair(SOCK_STREAM, 0, pair);
     assert_int_equal(carrier_plain_new(pair[1], false, NULL, NULL, &seen.carrier), 0);

@@ -48,7 +48,7 @@ static void send_raw(int sock, const void *data, size_t size, size_t n_fds)
     struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1};
     int fds[64];
 
-    assert_in_range(n_fds, 0, 64);
+    assert_between(n_fds, 0, 64);
     for (size_t i = 0; i < n_fds; i++)
         fds[i] = STDIN_FILENO;
     if (n_fds > 0) {

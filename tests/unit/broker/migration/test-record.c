@@ -97,7 +97,7 @@ TEST(test_round_trip)
 
     fill_sample();
     n = record_encode(&sample, data);
-    assert_in_range(n, 1, RECORD_SIZE_MAX);
+    assert_between(n, 1, RECORD_SIZE_MAX);
     expect(RECORD_OK, n, NULL);
     assert_memory_equal(&got, &sample, sizeof(sample));
 }

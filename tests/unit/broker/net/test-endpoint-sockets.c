@@ -366,7 +366,7 @@ TEST(test_unix_in_use)
     assert_int_equal(listen(fd, 1), 0);
     while (n < ELEMENTS(clients) && (clients[n] = endpoint_connect(&endpoint)) >= 0)
         n++;
-    assert_in_range(n, 1, ELEMENTS(clients) - 1);
+    assert_between(n, 1, ELEMENTS(clients) - 1);
     assert_int_equal(clients[n], -EAGAIN);
     assert_int_equal(listen_on(text), -EADDRINUSE);
     while (n > 0)

@@ -230,7 +230,7 @@ static enum ticket_verdict decode_body(uint8_t *body, size_t size, struct ticket
     uint8_t mac[32];
     char text[2 * TICKET_TEXT_MAX];
 
-    assert_in_range(size, 52, 4000);
+    assert_between(size, 52, 4000);
     assert_true(gnutls_hmac_fast(GNUTLS_MAC_SHA256, body + 20, 32, body, size, mac) >= 0);
     memcpy(body + size, mac, 16);
     strcpy(text, "vmferry1:");
