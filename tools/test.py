@@ -28,7 +28,7 @@ Checks everything, or the parts that are named:
   valgrind      the unit tests under valgrind
   integration   brokers, helpers and stand-ins for QEMU on private buses, under ASan and UBSan
   qemu          real QEMUs and strace, with the release build
-  system        two hosts booted with systemd-nspawn, vmferry installed in each; needs root
+  system        the Debian package, and two hosts booted with systemd-nspawn, each with it installed; needs root
   vm            a virtual machine with Debian's kernel, for what this one's may lack: TLS, vsock to itself; needs root
 
   --long        more rounds, and the tests that take their time
