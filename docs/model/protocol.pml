@@ -46,12 +46,14 @@
 #define S 0
 #define D 1
 #define it (1 - me)             /* the other side */
+#define name (me == S -> Source : Destination)
 #define stream(c) ((c) % STREAMS) /* 0 is the main one */
 
 mtype = { HELLO, OPEN, REFUSED, ACK, FIN, CLOSE, CLOSE_ALL, ABORT };   /* frames; OPENED says nothing */
 mtype = { NEVER, LIVES, WELL, LOST };                                  /* a channel's stage */
 mtype = { NONE, GREETS, PARKED, ANSWERED, UP };                        /* a channel's connection */
 mtype = { OFF, RESUME, DAY };                                          /* what the timer ends */
+mtype = { Source, Destination };                                       /* for spin -t, which tells a story */
 mtype = { NOT_YET, DONE, CANCELLED, INTERRUPTED, LIMIT_EXCEEDED };     /* results, and errors in frames */
 
 /* ---- What is between the sides ---- */
@@ -79,6 +81,8 @@ typedef Channel {       /* struct channel, with its two flows */
     bit qemu;           /* QEMU's connection is there */
     bit asked;          /* D: it was asked for */
     bit peer;           /* the channel connection is attached */
+    bit stale;          /* it was there when the other side gave up what it had, and not attached since */
+    bit known;          /* the other side may know of it */
     bit announced, open_again;
     bit close_sent, close_received, close_again;
     /* the flow out of QEMU */
@@ -99,9 +103,9 @@ typedef Session {       /* struct session */
     bit greeted;        /* and the peer's HELLO was on it */
     bit met;            /* one ever was: no longer STATE_WAITING */
     bit adopted, adopted_again;
-    bit close_sent;
+    bit close_sent, done_said;
     bit main_closed, given_up, farewell;
-    byte lost_streams;
+    byte lost_streams;  /* bits: a channel was given up, and none has ended well in its place */
     byte next_channel;
     mtype timer;
     bit over;
@@ -134,6 +138,7 @@ hidden mtype result;
 #define out_ended(c, side) (ch(c, side).eof && ch(c, side).acked == ch(c, side).taken)
 #define in_ended(c, side) (ch(c, side).fin && ch(c, side).delivered == ch(c, side).total && ch(c, side).shut)
 #define channel_ended(c, side) (in_ended(c, side) && out_ended(c, side))
+#define carried_at(c, side) (ch(c, side).taken + ch(c, side).total > 0)
 #define carried(c) (ch(c, S).taken + ch(c, D).taken > 0)
 #define delivered_all(c) (ch(c, S).taken == ch(c, D).delivered && ch(c, D).taken == ch(c, S).delivered)
 
@@ -143,17 +148,18 @@ hidden mtype result;
 inline session_complete(side)
 {
     complete = session[side].main_closed;
+    v = session[side].lost_streams;
+    alone = true;
     for (k : 0 .. CHANNELS - 1) {
         if
-        :: ch(k, side).stage == LIVES && channel_ended(k, side) ->
-            complete = complete || (stream(k) == 0 && ch(k, side).taken + ch(k, side).total > 0)
+        :: ch(k, side).stage == LIVES && !channel_ended(k, side) -> alone = false
+        :: ch(k, side).stage == LIVES && channel_ended(k, side) && carried_at(k, side) ->
+            complete = complete || stream(k) == 0;
+            v = v & ~(ch(k, side).stale -> 0 : 1 << stream(k))
         :: else
         fi
     }
-    for (k : 0 .. CHANNELS - 1) {
-        complete = complete && (ch(k, side).stage != LIVES || channel_ended(k, side))
-    }
-    complete = complete && session[side].lost_streams == 0
+    complete = complete && alone && v == 0
 }
 
 /* The property: who says "done" says the truth, of both directions. */
@@ -176,6 +182,7 @@ inline control_send(t, c, e, o)
     if
     :: mine.control && !cut[mine.conn] && !ended[2 * mine.conn + it] ->
         assert(nfull(out_wire));
+        printf("%e says %e %d %e %d\n", name, t, c, e, o);
         out_wire!t, c, e, o
     :: else
     fi
@@ -199,6 +206,7 @@ inline end_with(r, t)
 
 inline session_end()
 {
+    printf("%e ends, %e\n", name, result);
     if
     :: result == DONE && !mine.farewell -> check_done()
     :: else
@@ -227,7 +235,6 @@ inline session_end()
 
 /* ---- Channels ---- */
 
-/* Page: "The end of a migration", what was given up counts. */
 inline channel_close(c)
 {
     if
@@ -235,12 +242,7 @@ inline channel_close(c)
         if
         :: my(c).close_sent && my(c).close_received -> my(c).stage = WELL
         :: else ->
-            my(c).stage = LOST;
-            if
-            :: my(c).taken + my(c).received > 0 ->
-                mine.lost_streams = mine.lost_streams | (1 << stream(c))
-            :: else
-            fi
+            my(c).stage = LOST
         fi;
         my(c).qemu = false;
         my(c).peer = false;
@@ -250,6 +252,17 @@ inline channel_close(c)
         fi
     :: else
     fi
+}
+
+/* Here, or at the other side: which of them has carried bytes one side alone cannot know. Page: "The end of a
+ * migration", what was given up counts. */
+inline channel_give_up(c)
+{
+    if
+    :: my(c).stage == LIVES && my(c).known -> mine.lost_streams = mine.lost_streams | (1 << stream(c))
+    :: else
+    fi;
+    channel_close(c)
 }
 
 /* Page: "The end of a migration". */
@@ -263,7 +276,7 @@ inline channel_end_if_complete()
             alone = alone && my(k).stage != LIVES
         }
         if
-        :: complete && alone -> mine.close_sent = true; control_send(CLOSE_ALL, 0, 0, 0)
+        :: complete && alone -> mine.close_sent = true; mine.done_said = true; control_send(CLOSE_ALL, 0, 0, 0)
         :: else
         fi
     :: else
@@ -321,7 +334,9 @@ inline channel_update(c)
         if
         :: my(c).close_sent && my(c).close_received ->
             if
-            :: stream(c) == 0 && my(c).taken + my(c).total > 0 -> mine.main_closed = true
+:: carried_at(c, me) ->
+                mine.main_closed = mine.main_closed || stream(c) == 0;
+                mine.lost_streams = mine.lost_streams & ~(my(c).stale -> 0 : 1 << stream(c))
             :: else
             fi;
             channel_close(c);
@@ -357,7 +372,9 @@ inline flow_resume(c, offset)
 /* Page: "What is said again", ACK. */
 inline channel_set_carrier(c)
 {
+    printf("%e has the connection of channel %d\n", name, c);
     my(c).peer = true;
+    my(c).stale = false;
     my(c).asked = true;
     my(c).from = my(c).qemu;
     if
@@ -379,13 +396,14 @@ inline answer_hello(c)
 inline channel_new(c)
 {
     my(c).stage = LIVES;
-    mine.lost_streams = mine.lost_streams & ~(1 << stream(c))
+    my(c).known = (me == D)
 }
 
 /* Page: "Opening". The source's broker is asked for the connection, too: see need_peer. */
 inline channel_announce(c)
 {
     my(c).announced = true;
+    my(c).known = true;
     control_send(OPEN, c, 0, 0)
 }
 
@@ -414,10 +432,10 @@ inline give_channels_up()
     if
     :: complete -> end_with(DONE, false)
     :: else ->
+        printf("%e gives its channels up\n", name);
         mine.given_up = true;
-        mine.main_closed = false;
         for (i : 0 .. CHANNELS - 1) {
-            channel_close(i)
+            channel_give_up(i)
         }
         mine.timer = DAY;
         if
@@ -430,6 +448,7 @@ inline give_channels_up()
 /* All is given up but QEMU's connections and the ledgers. Page: "The loss". */
 inline session_clean_up()
 {
+    printf("%e has lost the connection\n", name);
     cut[mine.conn] = true;
     drain(in_wire);
     for (i : 0 .. CHANNELS - 1) {
@@ -478,6 +497,7 @@ inline session_interrupt()
 /* Page: "Which connection counts", "HELLO". */
 inline control_adopt()
 {
+    printf("%e has a control connection\n", name);
     mine.conn = v;
     mine.control = true;
     mine.greeted = false;
@@ -525,7 +545,8 @@ inline on_open(c)
     :: my(c).stage != LIVES && c < mine.next_channel && mine.adopted_again -> /* say_of_ended() */
         if
         :: my(c).stage == WELL -> control_send(CLOSE, c, 0, 0)
-        :: else -> control_send(REFUSED, c, INTERRUPTED, 0)
+        :: my(c).stage == LOST -> control_send(REFUSED, c, INTERRUPTED, 0)
+        :: my(c).stage == NEVER -> control_send(REFUSED, c, LIMIT_EXCEEDED, 0)
         fi
     :: c >= mine.next_channel ->
         mine.next_channel = c + 1;
@@ -574,7 +595,8 @@ inline on_channel_frame(t, c, e, o)
     if
     :: my(c).stage != LIVES ->
         if
-        :: c >= mine.next_channel && t == REFUSED && mine.adopted_again && me == D -> mine.next_channel = c + 1
+        :: c >= mine.next_channel && t == REFUSED && mine.adopted_again && me == D ->
+            mine.next_channel = c + 1
         :: c >= mine.next_channel && !(t == REFUSED && mine.adopted_again && me == D) -> control_lie()
         :: else
         fi
@@ -583,8 +605,14 @@ inline on_channel_frame(t, c, e, o)
         :: t == REFUSED ->
             if
             :: my(c).peer -> control_lie()
-            :: else -> channel_close(c)
-            fi
+            :: !my(c).peer && e == LIMIT_EXCEEDED -> channel_close(c)
+            :: else ->
+                channel_give_up(c);
+                for (k : 0 .. CHANNELS - 1) {
+                    my(k).stale = my(k).stale || (my(k).stage == LIVES && !my(k).peer)
+                }
+            fi;
+            closing = true
         :: t == ACK -> flow_on_ack(c, o)
         :: t == FIN -> flow_on_fin(c, o)
         :: t == CLOSE ->
@@ -608,7 +636,7 @@ inline on_close_all()
     :: else
     fi;
     if
-    :: !mine.close_sent -> mine.close_sent = true; control_send(CLOSE_ALL, 0, 0, 0)
+    :: !mine.close_sent -> mine.close_sent = true; mine.done_said = true; control_send(CLOSE_ALL, 0, 0, 0)
     :: else
     fi;
     end_with(DONE, false)
@@ -618,6 +646,7 @@ inline on_close_all()
 inline on_frame()
 {
     in_wire?type, n, error, v;
+    printf("%e hears %e %d %e %d\n", name, type, n, error, v);
     if
     :: type == ABORT -> end_with(error, false)
     :: type == HELLO && !mine.greeted -> on_hello()
@@ -640,6 +669,13 @@ inline on_frame()
 
 /* A side may notice a loss as soon as there is one. An orderly end is read behind all that came before it. */
 #define sees_loss (mine.control && (cut[mine.conn] || (ended[2 * mine.conn + it] && empty(in_wire))))
+#if CHANNELS == 1
+#define any_channel(what) what(0)
+#elif CHANNELS == 2
+#define any_channel(what) (what(0) || what(1))
+#else
+#define any_channel(what) (what(0) || what(1) || what(2))
+#endif
 #define sees_loss_of(c) (mine.control && gone[c] && (me == S -> link[c] != NONE : my(c).peer))
 
 /* What an event comes to. */
@@ -681,8 +717,9 @@ proctype Carry(bit me; byte c)
     :: atomic {
         if
         /* QEMU connects: page, "Opening". At D it was asked for. */
-        :: me == S && c == mine.next_channel && !mine.close_sent && !mine.farewell && !mine.over ->
+        :: me == S && c == mine.next_channel && !mine.done_said && !mine.farewell && !mine.over ->
             d_step {
+                printf("%e's QEMU connects, channel %d\n", name, c);
                 channel_new(c);
                 mine.next_channel = c + 1;
                 my(c).qemu = true;
@@ -711,8 +748,8 @@ proctype Carry(bit me; byte c)
         :: lives && my(c).from && !my(c).eof && my(c).taken - my(c).acked < WINDOW ->
             d_step {
                 if
-                :: my(c).taken < units(me) -> my(c).taken++
-                :: else -> my(c).eof = true; update = c + 1
+                :: my(c).taken < units(me) -> my(c).taken++; printf("%e takes byte %d of channel %d\n", name, my(c).taken, c)
+                :: else -> my(c).eof = true; update = c + 1; printf("%e's QEMU ends channel %d\n", name, c)
                 fi
             }
         :: lives && my(c).peer && !gone[c] && my(c).sent < my(c).taken && nfull(data[2 * c + me]) ->
@@ -720,7 +757,7 @@ proctype Carry(bit me; byte c)
         :: lives && my(c).peer && nempty(data[2 * c + it]) && !(my(c).fin && my(c).received == my(c).total) ->
             d_step { data[2 * c + it]?v; assert(v == my(c).received); my(c).received++ }
         :: lives && my(c).qemu && my(c).delivered < my(c).received ->
-            d_step { my(c).delivered++; update = c + 1 }
+            d_step { my(c).delivered++; printf("%e delivers byte %d of channel %d\n", name, my(c).delivered, c); update = c + 1 }
         /* on_ack_timer() */
         :: lives && mine.greeted && my(c).told != my(c).delivered && nfull(out_wire) -> send_ack(c)
         fi;
@@ -737,14 +774,7 @@ proctype Talk(bit me)
     :: atomic {
         if
         :: mine.control && nempty(in_wire) -> d_step { on_frame() }
-        :: sees_loss || sees_loss_of(0)
-#if CHANNELS > 1
-            || sees_loss_of(1)
-#endif
-#if CHANNELS > 2
-            || sees_loss_of(2)
-#endif
-            -> lose = true
+        :: sees_loss || any_channel(sees_loss_of) -> lose = true
 
         /* Page: "SECURITY", "Which connection counts". S is sure of D first. */
         :: me == S && !mine.over && !mine.control && !session[D].over && !forgotten &&
@@ -790,7 +820,7 @@ proctype Talk(bit me)
                     mine.farewell = true;
                     mine.timer = OFF;
                     for (i : 0 .. CHANNELS - 1) {
-                        channel_close(i)
+                        channel_give_up(i)
                     }
                 :: else -> end_with(CANCELLED, true)
                 fi
@@ -820,10 +850,10 @@ proctype World()
 {
 end:
     do
-    :: losses > 0 && session[S].control && !cut[session[S].conn] -> d_step { losses--; cut[session[S].conn] = true }
-    :: losses > 0 && link[0] != NONE && !gone[0] -> d_step { losses--; gone[0] = true }
+    :: losses > 0 && session[S].control && !cut[session[S].conn] -> d_step { printf("The control connection is lost\n"); losses--; cut[session[S].conn] = true }
+    :: losses > 0 && link[0] != NONE && !gone[0] -> d_step { printf("The connection of channel 0 is lost\n"); losses--; gone[0] = true }
 #if CHANNELS > 1
-    :: losses > 0 && link[1] != NONE && !gone[1] -> d_step { losses--; gone[1] = true }
+    :: losses > 0 && link[1] != NONE && !gone[1] -> d_step { printf("The connection of channel 1 is lost\n"); losses--; gone[1] = true }
 #endif
     od
 }
