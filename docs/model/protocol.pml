@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * vmferry's peer protocol, to be searched by spin. README.md says how; vmferry-protocol(7), "the page", has the rules in
- * words. An inline has the name of the function of helper/ whose rule it is, and its comment the page's section.
+ * vmferry's peer protocol, to be searched by spin. README.md says how to run it; vmferry-protocol(7), "the page", has the
+ * rules in words. An inline has the name of the function of helper/ whose rule it is, and its comment the page's section.
  *
  * Two helpers, the source S and the destination D, react to one event at a time, as their event loops do. Between them
- * anything may happen: a connection is lost, with what is on its way; a side notices that at once, or late; a timer
- * ends; a caller cancels; a broker is restarted.
+ * anything may happen: a connection is lost, with what is on its way or without; a side notices that at once, or late; a
+ * timer ends; a caller cancels; a broker is restarted.
  *
- * -D settings, which tests/model/run.py combines:
+ * Settings (-D), which tests/model/run.py combines:
  *
  *     CHANNELS  numbers that may be used     UNITS_S, UNITS_D  bytes that the QEMUs write into a channel
  *     STREAMS   channel c is on c % STREAMS  WINDOW            bytes that are kept unacknowledged
- *     LOSSES    connections that are lost    RESTARTS          brokers that are restarted
- *     GIVE_UP   resume time-outs may end     ZERO              the resume time-out is 0
- *     CANCEL    a caller may cancel          THIEF             another holder of the ticket comes, too
- *     LIMIT     channels that D allows at once                 BREAK_…  one rule is broken, and must be missed
+ *     LOSSES    connections that are lost    RESTARTS          restarts of brokers
+ *     GIVE_UP   resume time-outs end at any time: 1 the source's, 2 the destination's, 3 both
+ *     ZERO      the resume time-out is 0     CANCEL            a caller may cancel
+ *     LIMIT     channels that D allows       LIES              false frames that are slipped in
+ *     THIEF     another holder of the ticket comes, too
+ *     BREAK_…   one rule is broken: spin must find what comes of that
  */
 
 #ifndef CHANNELS
@@ -39,6 +41,12 @@
 #ifndef RESTARTS
 #define RESTARTS 0
 #endif
+#ifndef GIVE_UP
+#define GIVE_UP 0
+#endif
+#ifndef LIES
+#define LIES 0
+#endif
 #ifndef FRAMES
 #define FRAMES 10 /* room for frames on the way; checked */
 #endif
@@ -54,7 +62,7 @@ mtype = { NEVER, LIVES, WELL, LOST };                                  /* a chan
 mtype = { NONE, GREETS, PARKED, ANSWERED, UP };                        /* a channel's connection */
 mtype = { OFF, RESUME, DAY };                                          /* what the timer ends */
 mtype = { Source, Destination };                                       /* for spin -t, which tells a story */
-mtype = { NOT_YET, DONE, CANCELLED, INTERRUPTED, LIMIT_EXCEEDED };     /* results, and errors in frames */
+mtype = { NOT_YET, DONE, CANCELLED, INTERRUPTED, LIMIT_EXCEEDED, MISMATCH }; /* results, and errors in frames */
 
 /* ---- What is between the sides ---- */
 
@@ -72,7 +80,11 @@ byte hello[2 * CHANNELS];       /* the offset in the channel hello */
 
 byte losses = LOSSES;
 byte restarts = RESTARTS;
-bit forgotten;  /* S's broker is a new one, and knows of no request */
+byte lies = LIES;
+#ifdef THIEF
+byte thieves = 1;
+#endif
+bit thief;      /* another connection of kind 1 that has proved itself */
 
 /* ---- What a side knows ---- */
 
@@ -80,6 +92,7 @@ typedef Channel {       /* struct channel, with its two flows */
     mtype stage;
     bit qemu;           /* QEMU's connection is there */
     bit asked;          /* D: it was asked for */
+    bit need;           /* the broker has been asked: S, for the channel connection; D, for QEMU's */
     bit peer;           /* the channel connection is attached */
     bit stale;          /* it was there when the other side gave up what it had, and not attached since */
     bit known;          /* the other side may know of it */
@@ -103,6 +116,8 @@ typedef Session {       /* struct session */
     bit greeted;        /* and the peer's HELLO was on it */
     bit met;            /* one ever was: no longer STATE_WAITING */
     bit adopted, adopted_again;
+    bit need;           /* S: the broker has been asked for the control connection */
+    bit unsynced;       /* the broker is a new one, and has yet to say SYNC: it knows of no request, and takes none */
     bit close_sent, done_said;
     bit main_closed, given_up, farewell;
     byte lost_streams;  /* bits: a channel was given up, and none has ended well in its place */
@@ -134,6 +149,7 @@ hidden byte finish;         /* session_end(), with `result`, and `tell` the peer
 hidden byte tell;
 hidden mtype result;
 
+#define deliverable(c) (my(c).delivered)
 #define units(side) ((side) == S -> UNITS_S : UNITS_D)
 #define out_ended(c, side) (ch(c, side).eof && ch(c, side).acked == ch(c, side).taken)
 #define in_ended(c, side) (ch(c, side).fin && ch(c, side).delivered == ch(c, side).total && ch(c, side).shut)
@@ -224,14 +240,21 @@ inline session_end()
     :: else
     fi;
     mine.over = true;
-    mine.result = (mine.farewell -> CANCELLED : result); /* which the broker has said already */
+    mine.result = (mine.farewell -> CANCELLED : result); /* as its broker has said already */
     mine.control = false;
     mine.greeted = false;
     mine.timer = OFF
 }
 
-/* Between two sides that keep to the page nothing is ever ProtocolMismatch. */
+/* Between two sides that keep to the page nothing is ever ProtocolMismatch. Page: "When what is permitted". */
+#if LIES > 0
+#define control_lie() end_with(MISMATCH, true)
+#else
 #define control_lie() assert(false)
+#endif
+
+/* sync_need_peer(), sync_need_qemu() */
+#define asks (!mine.unsynced)
 
 /* ---- Channels ---- */
 
@@ -287,7 +310,7 @@ inline channel_end_if_complete()
 inline send_ack(c)
 {
     if
-    :: mine.greeted -> my(c).told = my(c).delivered; control_send(ACK, c, 0, my(c).told)
+    :: mine.greeted -> my(c).told = deliverable(c); control_send(ACK, c, 0, my(c).told)
     :: else
     fi
 }
@@ -304,7 +327,7 @@ inline channel_tell(c)
         :: else
         fi;
         if
-        :: in_ended(c, me) && my(c).told != my(c).delivered -> send_ack(c)
+        :: in_ended(c, me) && my(c).told != deliverable(c) -> send_ack(c)
         :: else
         fi;
         if
@@ -352,6 +375,7 @@ inline channel_detach(c)
 {
     my(c).peer = false;
     my(c).announced = false;
+    my(c).need = my(c).need && me == D; /* a connection with an old serial is not taken */
     my(c).close_sent = false;
     my(c).close_again = my(c).close_received;
     my(c).open_again = true;
@@ -375,7 +399,10 @@ inline channel_set_carrier(c)
     printf("%e has the connection of channel %d\n", name, c);
     my(c).peer = true;
     my(c).stale = false;
-    my(c).asked = true;
+    if /* channel_dial(), asked for once */
+    :: me == D && !my(c).asked -> my(c).asked = true; my(c).need = asks
+    :: else
+    fi;
     my(c).from = my(c).qemu;
     if
     :: my(c).delivered != 0 -> send_ack(c)
@@ -404,6 +431,7 @@ inline channel_announce(c)
 {
     my(c).announced = true;
     my(c).known = true;
+    my(c).need = asks;
     control_send(OPEN, c, 0, 0)
 }
 
@@ -469,6 +497,7 @@ inline session_clean_up()
     }
     mine.control = false;
     mine.greeted = false;
+    mine.need = asks; /* on_redial() */
 #ifdef ZERO
     give_up = true
 #else
@@ -508,6 +537,16 @@ inline control_adopt()
     :: me == S -> control_send(HELLO, 0, 0, 0)
     :: else
     fi
+}
+
+/* Of kind 1. Page: "Which connection counts". */
+inline on_proved_control()
+{
+    if
+    :: !mine.adopted -> served++
+    :: else /* ABORT, TicketUsed */
+    fi;
+    assert(served <= 1)
 }
 
 /* ---- Frames ---- */
@@ -633,13 +672,13 @@ inline on_close_all()
     session_complete(me);
     if
     :: !complete -> control_lie()
-    :: else
-    fi;
-    if
-    :: !mine.close_sent -> mine.close_sent = true; mine.done_said = true; control_send(CLOSE_ALL, 0, 0, 0)
-    :: else
-    fi;
-    end_with(DONE, false)
+    :: else ->
+        if
+        :: !mine.close_sent -> mine.close_sent = true; control_send(CLOSE_ALL, 0, 0, 0)
+        :: else
+        fi;
+        end_with(DONE, false)
+    fi
 }
 
 /* Page: "When what is permitted". */
@@ -661,11 +700,7 @@ inline on_frame()
 
 /* ---- The sides ---- */
 
-#ifdef GIVE_UP
-#define may_give_up true
-#else
-#define may_give_up timeout
-#endif
+#define may_give_up ((GIVE_UP >> me) % 2 == 1 || timeout)
 
 /* A side may notice a loss as soon as there is one. An orderly end is read behind all that came before it. */
 #define sees_loss (mine.control && (cut[mine.conn] || (ended[2 * mine.conn + it] && empty(in_wire))))
@@ -691,19 +726,19 @@ inline after()
     :: else
     fi;
     if
-    :: give_up -> give_channels_up(); give_up = false
+    :: give_up && !finish -> give_channels_up(); give_up = false
     :: else
     fi;
     if
-    :: update > 0 -> n = update - 1; channel_update(n); update = 0
+    :: update > 0 && !finish -> n = update - 1; channel_update(n); update = 0
     :: else
     fi;
     if
-    :: closing -> channel_end_if_complete(); closing = false
+    :: closing && !finish -> channel_end_if_complete(); closing = false
     :: else
     fi;
     if
-    :: finish -> session_end(); finish = false
+    :: finish -> session_end(); finish = false; update = 0; closing = false
     :: else
     fi
 }
@@ -728,12 +763,12 @@ proctype Carry(bit me; byte c)
                 :: else
                 fi
             }
-        :: me == D && lives && !my(c).qemu && my(c).asked ->
-            d_step { my(c).qemu = true; my(c).from = my(c).peer; update = c + 1 }
+        :: me == D && lives && my(c).need ->
+            d_step { my(c).need = false; my(c).qemu = true; my(c).from = my(c).peer; update = c + 1 }
 
         /* The channel connection: page, "Opening". */
-        :: me == S && mine.greeted && lives && my(c).announced && link[c] == NONE && !forgotten ->
-            d_step { assert(!ch(c, D).peer); link[c] = GREETS; gone[c] = false; hello[2 * c + S] = my(c).received }
+        :: me == S && mine.greeted && lives && my(c).need && link[c] == NONE ->
+            d_step { assert(!ch(c, D).peer); my(c).need = false; link[c] = GREETS; gone[c] = false; hello[2 * c + S] = my(c).received }
         :: me == D && mine.greeted && link[c] == GREETS && !gone[c] ->
             d_step {
                 if
@@ -759,7 +794,7 @@ proctype Carry(bit me; byte c)
         :: lives && my(c).qemu && my(c).delivered < my(c).received ->
             d_step { my(c).delivered++; printf("%e delivers byte %d of channel %d\n", name, my(c).delivered, c); update = c + 1 }
         /* on_ack_timer() */
-        :: lives && mine.greeted && my(c).told != my(c).delivered && nfull(out_wire) -> send_ack(c)
+        :: lives && mine.greeted && my(c).told != deliverable(c) && nfull(out_wire) -> send_ack(c)
         fi;
         d_step { after() }
     }
@@ -777,9 +812,10 @@ proctype Talk(bit me)
         :: sees_loss || any_channel(sees_loss_of) -> lose = true
 
         /* Page: "SECURITY", "Which connection counts". S is sure of D first. */
-        :: me == S && !mine.over && !mine.control && !session[D].over && !forgotten &&
+        :: me == S && !mine.over && !mine.control && !session[D].over && mine.need &&
             !(session[D].control && session[D].conn != mine.conn) ->
             d_step {
+                mine.need = false;
                 v = 1 - mine.conn;
                 cut[v] = false;
                 ended[2 * v] = false;
@@ -792,11 +828,28 @@ proctype Talk(bit me)
         :: me == D && !mine.over && arriving ->
             d_step {
                 arriving = false;
-                served = served + (mine.adopted -> 0 : 1);
+                if
+                :: !mine.adopted -> on_proved_control()
+                :: else /* of kind 3 */
+                fi;
                 lose = mine.control;
                 v = session[S].conn;
                 adopt = true
             }
+
+        /* sync_answer(): asks again for all that has not come. Page: none, it is between helper and broker. */
+        :: mine.unsynced && !mine.over ->
+            d_step {
+                mine.need = (me == S && !mine.control);
+                for (i : 0 .. CHANNELS - 1) {
+                    my(i).need = my(i).stage == LIVES &&
+                        (me == S -> my(i).announced && link[i] == NONE : my(i).asked && !my(i).qemu)
+                }
+                mine.unsynced = false
+            }
+
+        /* on_proved(), refuse_control(). Page: "Which connection counts". */
+        :: me == D && thief -> d_step { thief = false; on_proved_control() }
 
         /* resume_failed(): the destination's gate rejects what has ended. Page: "REJECTION". */
         :: me == S && !mine.over && !mine.control && session[D].over ->
@@ -809,7 +862,7 @@ proctype Talk(bit me)
                 fi
             }
 
-        /* on_resume_timeout(): page, "The loss". Without GIVE_UP the network always comes back in time. */
+        /* on_resume_timeout(): page, "The loss". Without GIVE_UP the network comes back in time. */
         :: mine.timer == RESUME && may_give_up -> give_up = true
 #ifdef CANCEL
         /* on_end(). Page: "ABORT". */
@@ -826,13 +879,17 @@ proctype Talk(bit me)
                 fi
             }
 #endif
-        /* on_recovery_timeout(): when nothing else can happen any more, a day is soon over. */
-        :: timeout && mine.timer == DAY ->
+        /* Nothing happens any more: that may only be where QEMU has yet to connect again, in place of what was given
+         * up. on_recovery_timeout(), or whoever waits for it, ends that. */
+        :: timeout && !mine.over && session[S].timer != RESUME && session[D].timer != RESUME ->
             d_step {
                 session_complete(S);
                 whole = complete;
                 session_complete(D);
                 assert(!(whole && complete)); /* else they had only to say so */
+                for (i : 0 .. CHANNELS - 1) {
+                    assert(my(i).stage != LIVES)
+                }
                 end_with(INTERRUPTED, false)
             }
         fi;
@@ -840,20 +897,84 @@ proctype Talk(bit me)
     }
     :: mine.over -> break
     od;
-#if !defined(CANCEL) && !defined(GIVE_UP) && !defined(ZERO)
+#if !defined(CANCEL) && GIVE_UP == 0 && !defined(ZERO) && LIES == 0
     assert(mine.result == DONE || !session[S].met) /* a network that comes back in time costs nothing */
 #endif
 }
 
-/* Connections are lost, with what is on its way or without. */
+inline restart_broker(side)
+{
+    printf("A broker is restarted: that of %d\n", side);
+    for (i : 0 .. CHANNELS - 1) {
+        ch(i, side).need = false
+    }
+    session[side].need = false;
+    session[side].unsynced = true;
+    restarts--
+}
+
+#define can_be_lost(c) (link[c] != NONE && !gone[c])
+
+/* A connection of a channel is lost, with what is on its way. */
+inline lose_channel(c)
+{
+    printf("The connection of channel %d is lost\n", c);
+    gone[c] = true;
+    do
+    :: nempty(data[2 * c]) -> data[2 * c]?_
+    :: nempty(data[2 * c + 1]) -> data[2 * c + 1]?_
+    :: empty(data[2 * c]) && empty(data[2 * c + 1]) -> break
+    od;
+    losses--
+}
+
+#define slips_in(side) (lies > 0 && session[side].control && session[side].greeted && \
+    nfull(wire[2 * session[side].conn + 1 - side]))
+inline slip_in(side, t, o)
+{
+    printf("A false frame for the other of %d: %e\n", 1 - side, t);
+    lies--;
+    wire[2 * session[side].conn + 1 - side]!t, 0, 0, o
+}
+
+/* What happens between the sides, and to their brokers. */
 proctype World()
 {
 end:
     do
-    :: losses > 0 && session[S].control && !cut[session[S].conn] -> d_step { printf("The control connection is lost\n"); losses--; cut[session[S].conn] = true }
-    :: losses > 0 && link[0] != NONE && !gone[0] -> d_step { printf("The connection of channel 0 is lost\n"); losses--; gone[0] = true }
+    :: losses > 0 && session[S].control && !cut[session[S].conn] ->
+        d_step { printf("The control connection is lost\n"); losses--; cut[session[S].conn] = true }
+    :: losses > 0 && session[S].control && !cut[session[S].conn] ->
+        d_step {
+            printf("The control connection is lost, with all on its way\n");
+            v = session[S].conn;
+            cut[v] = true;
+            drain(wire[2 * v]);
+            drain(wire[2 * v + 1]);
+            losses--
+        }
+    :: losses > 0 && can_be_lost(0) -> d_step { lose_channel(0) }
 #if CHANNELS > 1
-    :: losses > 0 && link[1] != NONE && !gone[1] -> d_step { printf("The connection of channel 1 is lost\n"); losses--; gone[1] = true }
+    :: losses > 0 && can_be_lost(1) -> d_step { lose_channel(1) }
+#endif
+#if CHANNELS > 2
+    :: losses > 0 && can_be_lost(2) -> d_step { lose_channel(2) }
+#endif
+#if RESTARTS > 0
+    :: restarts > 0 && !session[S].over && !session[S].unsynced -> d_step { restart_broker(S) }
+    :: restarts > 0 && !session[D].over && !session[D].unsynced -> d_step { restart_broker(D) }
+#endif
+#ifdef THIEF
+    :: thieves > 0 && session[D].adopted && !session[D].over -> d_step { thieves--; thief = true }
+#endif
+#if LIES > 0
+    :: slips_in(S) -> d_step { slip_in(S, ACK, 9) }
+    :: slips_in(D) -> d_step { slip_in(D, ACK, 9) }
+    :: slips_in(D) -> d_step { slip_in(D, OPEN, 0) }
+    :: slips_in(D) && ch(0, D).received > 0 -> d_step { slip_in(D, FIN, 0) }
+    :: slips_in(S) -> d_step { slip_in(S, CLOSE, 0) }
+    :: slips_in(D) -> d_step { slip_in(D, CLOSE, 0) }
+    :: slips_in(D) -> d_step { slip_in(D, CLOSE_ALL, 0) }
 #endif
     od
 }
@@ -863,6 +984,7 @@ init
     atomic {
         session[S].timer = OFF;
         session[D].timer = OFF;
+        session[S].need = true;
         for (j : 0 .. CHANNELS - 1) {
             link[j] = NONE;
             ch(j, S).stage = NEVER;
