@@ -39,12 +39,12 @@ static int make_pipe(int size)
     return fd < 0 ? -errno : fd;
 }
 
-static bool give(struct migration *migration, uint32_t channel, enum pipe_use use, int size)
+static bool give(struct streams *streams, uint32_t channel, enum pipe_use use, int size)
 {
     union message m = {.pipe = {.channel = channel, .use = use}};
     _cleanup_fd_ int fd = make_pipe(size);
 
-    return fd >= 0 && helper_link_send(migration->helper, MESSAGE_PIPE, &m, fd) >= 0;
+    return fd >= 0 && helper_side_send(streams->helper, MESSAGE_PIPE, &m, fd) >= 0;
 }
 
 /* Asked of a socket that is not connected: then it says ENOTCONN, and ENOENT where it has none. */
@@ -57,38 +57,38 @@ static bool kernel_has_tls(void)
 }
 
 /* Whether a helper can splice: it does not encrypt itself. */
-static bool can_splice(const struct migration *migration)
+static bool can_splice(const struct streams *streams)
 {
-    return migration->security == SECURITY_PLAIN ||
-           (migration->options.resume_timeout > 0 && kernel_has_tls());
+    return streams->options->security == SECURITY_PLAIN ||
+           (streams->options->resume_timeout > 0 && kernel_has_tls());
 }
 
-static uint32_t piped_in_all(const struct manager *manager)
+static uint32_t piped_in_all(const struct registry *registry)
 {
-    const struct migration *migration;
+    const struct entry *entry;
     uint32_t n = 0;
 
-    TAILQ_FOREACH(migration, &manager->migrations, entry)
-    if (migration->state != STATE_FINISHED)
-        n += migration->n_piped;
+    TAILQ_FOREACH(entry, &registry->entries, next)
+    if (entry->identity.state != STATE_FINISHED)
+        n += entry->n_piped;
     return n;
 }
 
-void pipes_give_source(struct migration *migration)
+void pipes_give_source(struct streams *streams)
 {
     bool given = true;
 
-    if (migration->n_piped >= PIPED_CHANNELS || migration->manager->config->window > KEEP_WINDOW ||
-        piped_in_all(migration->manager) >= PIPED_IN_ALL || !can_splice(migration))
+    if (streams->entry->n_piped >= PIPED_CHANNELS || streams->services->config->window > KEEP_WINDOW ||
+        piped_in_all(streams->services->registry) >= PIPED_IN_ALL || !can_splice(streams))
         return;
-    for (int i = 0; i < KEEP_PIPES && given && migration->options.resume_timeout > 0; i++)
-        given = give(migration, MESSAGE_CHANNEL_NEW, PIPE_KEEP, KEEP_SIZE);
+    for (int i = 0; i < KEEP_PIPES && given && streams->options->resume_timeout > 0; i++)
+        given = give(streams, MESSAGE_CHANNEL_NEW, PIPE_KEEP, KEEP_SIZE);
     if (given)
-        migration->n_piped += give(migration, MESSAGE_CHANNEL_NEW, PIPE_MOVE, MOVE_SIZE);
+        streams->entry->n_piped += give(streams, MESSAGE_CHANNEL_NEW, PIPE_MOVE, MOVE_SIZE);
 }
 
-void pipes_give_destination(struct migration *migration, uint32_t channel)
+void pipes_give_destination(struct streams *streams, uint32_t channel)
 {
-    if (can_splice(migration))
-        give(migration, channel, PIPE_MOVE, MOVE_SIZE);
+    if (can_splice(streams))
+        give(streams, channel, PIPE_MOVE, MOVE_SIZE);
 }

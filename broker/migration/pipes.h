@@ -7,10 +7,10 @@
  * channel whose QEMU sockets others hold too is given none.
  */
 
-#include "broker/migration/migration.h"
+#include "broker/migration/stream.h"
 
 /* For the next connection of the source's QEMU: one to splice through, and those that keep what is sent. */
-void pipes_give_source(struct migration *migration);
+void pipes_give_source(struct streams *streams);
 
 /* For this channel of the destination. */
-void pipes_give_destination(struct migration *migration, uint32_t channel);
+void pipes_give_destination(struct streams *streams, uint32_t channel);
