@@ -146,7 +146,6 @@ static int on_list_migrations(sd_bus_message *m, void *userdata, sd_bus_error *e
     _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
     int r = sd_bus_message_new_method_return(m, &reply);
 
-    (void)error;
     if (r >= 0)
         r = sd_bus_message_open_container(reply, 'a', "(ssssuo)");
     TAILQ_FOREACH(entry, &bus->registry->entries, next)
@@ -191,12 +190,6 @@ static int get_features(sd_bus *unused, const char *path, const char *interface,
 {
     int r = sd_bus_message_open_container(reply, 'a', "s");
 
-    (void)unused;
-    (void)path;
-    (void)interface;
-    (void)property;
-    (void)userdata;
-    (void)error;
     for (size_t i = 0; r >= 0 && i < sizeof(features) / sizeof(features[0]); i++)
         r = sd_bus_message_append(reply, "s", features[i]);
     return r < 0 ? r : sd_bus_message_close_container(reply);
@@ -210,11 +203,6 @@ static int get_endpoints(sd_bus *unused, const char *path, const char *interface
     size_t n = port_endpoints(bus->services->port, endpoints, TICKET_ENDPOINTS_MAX);
     int r = sd_bus_message_open_container(reply, 'a', "s");
 
-    (void)unused;
-    (void)path;
-    (void)interface;
-    (void)property;
-    (void)error;
     for (size_t i = 0; r >= 0 && i < n; i++)
         r = sd_bus_message_append(reply, "s", endpoints[i]);
     return r < 0 ? r : sd_bus_message_close_container(reply);
@@ -223,12 +211,6 @@ static int get_endpoints(sd_bus *unused, const char *path, const char *interface
 static int get_version(sd_bus *unused, const char *path, const char *interface, const char *property,
                        sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
-    (void)unused;
-    (void)path;
-    (void)interface;
-    (void)property;
-    (void)userdata;
-    (void)error;
     return sd_bus_message_append(reply, "s", VMFERRY_VERSION);
 }
 
@@ -237,10 +219,6 @@ static int get_count(sd_bus *unused, const char *path, const char *interface, co
 {
     const struct bus *bus = userdata;
 
-    (void)unused;
-    (void)path;
-    (void)interface;
-    (void)error;
     return sd_bus_message_append(reply, "u",
                                  strcmp(property, "MaxMigrations") == 0 ? bus->config->max_migrations
                                                                         : bus->registry->n_running);

@@ -88,7 +88,6 @@ static int on_answer(sd_bus_message *reply, void *userdata, sd_bus_error *unused
     _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
     int r = authorize_answer(&call->authorization, reply, &error);
 
-    (void)unused;
     if (sd_bus_message_is_method_error(reply, NULL))
         authorize_cancel(&call->all->polkit,
                          &call->authorization); /* it was too slow, and may be asking still */
@@ -134,7 +133,6 @@ static int on_uid(sd_bus_message *reply, void *userdata, sd_bus_error *unused)
     uint32_t uid;
     int r;
 
-    (void)unused;
     /* The caller has left the bus: drop the call. */
     if (sd_bus_message_is_method_error(reply, NULL) || sd_bus_message_read(reply, "u", &uid) < 0) {
         call_free(call);

@@ -16,7 +16,6 @@ static int on_name_owner_changed(sd_bus_message *m, void *userdata, sd_bus_error
     struct bus *bus = userdata;
     const char *name, *old, *new;
 
-    (void)error;
     if (sd_bus_message_read(m, "sss", &name, &old, &new) < 0 || name[0] != ':' || new[0] != '\0')
         return 0;
     caller_gone(&bus->calls, name);

@@ -18,7 +18,6 @@ static int call_set_limit(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bus_
     uint64_t limit;
     int r;
 
-    (void)uid;
     if (!migration)
         return -ENOENT;
     r = sd_bus_message_skip(m, "ss");

@@ -29,7 +29,6 @@ static int call_forget(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bus_err
     struct migration *migration = subject_find(bus->registry, m, error);
     const struct identity *identity;
 
-    (void)uid;
     if (!migration)
         return -ENOENT;
     identity = migration_identity(migration);
@@ -46,7 +45,6 @@ static int call_wait(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bus_error
 {
     struct migration *migration = subject_find(bus->registry, m, error);
 
-    (void)uid;
     if (!migration)
         return -ENOENT;
     if (migration_identity(migration)->state != STATE_FINISHED)
@@ -94,7 +92,6 @@ static int call_open_stream(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bu
     uint32_t stream;
     int r = read_stream(bus, m, &migration, &stream, error);
 
-    (void)uid;
     if (r >= 0)
         r = supply_open_stream(migration, stream, &fd, error);
     return r < 0 ? r : sd_bus_reply_method_return(m, "h", fd);
@@ -106,7 +103,6 @@ static int call_add_stream(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bus
     uint32_t stream;
     int fd, r = read_stream(bus, m, &migration, &stream, error);
 
-    (void)uid;
     if (r >= 0)
         r = sd_bus_message_read(m, "h", &fd);
     if (r >= 0)
@@ -119,7 +115,6 @@ static int call_add_peer_connection(struct bus *bus, sd_bus_message *m, uid_t ui
     struct migration *migration = subject_find_running(bus->registry, m, error);
     int fd, r;
 
-    (void)uid;
     if (!migration)
         return -ENOENT;
     r = sd_bus_message_read(m, "h", &fd);
@@ -182,12 +177,6 @@ static int on_add_peer_connection(sd_bus_message *m, void *userdata, sd_bus_erro
 static int set_denied(sd_bus *bus, const char *path, const char *interface, const char *property,
                       sd_bus_message *value, void *userdata, sd_bus_error *error)
 {
-    (void)bus;
-    (void)path;
-    (void)interface;
-    (void)property;
-    (void)value;
-    (void)userdata;
     return sd_bus_error_set(error, SD_BUS_ERROR_ACCESS_DENIED, "Set BandwidthLimit through the bus.");
 }
 
@@ -236,9 +225,6 @@ static int find_object(sd_bus *unused, const char *path, const char *interface, 
 {
     struct bus *bus = userdata;
 
-    (void)unused;
-    (void)interface;
-    (void)error;
     *ret = bus;
     return object_find(bus->registry, path) != NULL;
 }
@@ -257,9 +243,6 @@ static int list_objects(sd_bus *unused, const char *prefix, void *userdata, char
     const struct entry *entry;
     size_t n = 0;
 
-    (void)unused;
-    (void)prefix;
-    (void)error;
     if (!paths)
         return -ENOMEM;
     TAILQ_FOREACH(entry, &registry->entries, next)

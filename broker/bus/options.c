@@ -258,13 +258,11 @@ static int read_resume_timeout(sd_bus_message *m, struct options *options, sd_bu
 
 static int read_bandwidth(sd_bus_message *m, struct options *options, sd_bus_error *error)
 {
-    (void)error;
     return sd_bus_message_read(m, "t", &options->bandwidth_limit);
 }
 
 static int read_expected(sd_bus_message *m, struct options *options, sd_bus_error *error)
 {
-    (void)error;
     return sd_bus_message_read(m, "t", &options->expected_bytes);
 }
 
@@ -287,7 +285,6 @@ static int read_tie(sd_bus_message *m, struct options *options, sd_bus_error *er
 {
     int v, r = sd_bus_message_read(m, "b", &v);
 
-    (void)error;
     if (r >= 0)
         options->tie_to_caller = v;
     return r;

@@ -22,9 +22,6 @@ int get_text(sd_bus *bus, const char *path, const char *interface, const char *p
     char name[64] = "";
     const char *value;
 
-    (void)bus;
-    (void)interface;
-    (void)error;
     if (strcmp(property, "Id") == 0)
         value = identity->id_text;
     else if (strcmp(property, "Vm") == 0)
@@ -58,10 +55,6 @@ int get_sockets(sd_bus *bus, const char *path, const char *interface, const char
     const struct options *options = migration_options(migration);
     int r = sd_bus_message_open_container(reply, 'a', "{ss}");
 
-    (void)bus;
-    (void)interface;
-    (void)property;
-    (void)error;
     for (uint32_t i = 0; r >= 0 && i < options->n_streams; i++)
         r = sd_bus_message_append(reply, "{ss}", options->streams[i], migration_socket_path(migration, i));
     return r < 0 ? r : sd_bus_message_close_container(reply);
@@ -74,9 +67,6 @@ int get_number(sd_bus *bus, const char *path, const char *interface, const char 
     const struct stats *stats = migration_page(migration)->stats;
     uint64_t value = 0;
 
-    (void)bus;
-    (void)interface;
-    (void)error;
     if (strcmp(property, "StartedUsec") == 0)
         value = migration_identity(migration)->started;
     else if (strcmp(property, "FinishedUsec") == 0)
@@ -103,9 +93,6 @@ int get_uint32(sd_bus *bus, const char *path, const char *interface, const char 
     const struct stats *stats = migration_page(migration)->stats;
     uint32_t value;
 
-    (void)bus;
-    (void)interface;
-    (void)error;
     if (strcmp(property, "OwnerUid") == 0)
         value = migration_identity(migration)->uid;
     else
@@ -123,10 +110,6 @@ int get_channels(sd_bus *bus, const char *path, const char *interface, const cha
     uint32_t n = stats ? STATS_READ(stats->n_channels) : 0;
     int r = sd_bus_message_open_container(reply, 'a', "(sutts)");
 
-    (void)bus;
-    (void)interface;
-    (void)property;
-    (void)error;
     for (uint32_t i = 0; r >= 0 && i < n && i < STATS_CHANNELS_MAX; i++) {
         const struct stats_channel *channel = &stats->channels[i];
         uint16_t state = STATS_READ(channel->state), stream = STATS_READ(channel->stream);
@@ -148,10 +131,6 @@ int get_progress(sd_bus *bus, const char *path, const char *interface, const cha
     uint64_t moved, expected = migration_options(migration)->expected_bytes;
     double value = -1;
 
-    (void)bus;
-    (void)interface;
-    (void)property;
-    (void)error;
     if (migration_status(migration)->result == VF_RESULT_DONE) {
         value = 1;
     } else if (expected > 0 && stats) {

@@ -125,7 +125,6 @@ static int on_has_owner(sd_bus_message *reply, void *userdata, sd_bus_error *err
     struct tie *tie = userdata;
     int there = 1;
 
-    (void)error;
     if (!sd_bus_message_is_method_error(reply, NULL) && sd_bus_message_read(reply, "b", &there) >= 0 &&
         !there)
         waiters_client_gone(tie->all, tie->name);

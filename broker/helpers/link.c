@@ -88,8 +88,6 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct helper_link *link = userdata;
 
-    (void)source;
-    (void)usec;
     if (link->fd >= 0 && link->ready)
         return 0;
     if (link->fd >= 0) {
@@ -194,9 +192,6 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
 {
     struct helper_link *link = userdata;
 
-    (void)source;
-    (void)fd;
-    (void)revents;
     read_one(link);
     return 0;
 }
@@ -293,8 +288,6 @@ static int start(struct helper_links *links, const struct helper_handlers *handl
 
 static void spare_said(struct helper_link *link, const union message *m, int fd, void *userdata)
 {
-    (void)m;
-    (void)userdata;
     fd_closep(&fd);
     helper_link_kill(link, "said something before it was asked");
 }
@@ -314,8 +307,6 @@ static int on_spare_time(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct helper_links *links = userdata;
 
-    (void)source;
-    (void)usec;
     if (!links->spare && start(links, &spare_handlers, links, &links->spare) < 0)
         links->spare = NULL;
     return 0;

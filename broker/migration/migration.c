@@ -84,16 +84,12 @@ static void finish_told(struct migration *migration)
 
 static int on_forget_time(sd_event_source *source, uint64_t usec, void *userdata)
 {
-    (void)source;
-    (void)usec;
     migration_forget(userdata);
     return 0;
 }
 
 static int on_stop_timeout(sd_event_source *source, uint64_t usec, void *userdata)
 {
-    (void)source;
-    (void)usec;
     finish_told(userdata);
     return 0;
 }
@@ -104,8 +100,6 @@ static int on_expired(sd_event_source *source, uint64_t usec, void *userdata)
     const char *what = migration->entry.identity.role == ROLE_INCOMING ? "No source connected"
                                                                        : "The destination did not answer";
 
-    (void)source;
-    (void)usec;
     migration_stop(migration, VF_ERROR_TIMED_OUT, "%s within %" PRIu64 " s (expire-usec).", what,
                    migration->options.expire / 1000000);
     return 0;
@@ -115,8 +109,6 @@ static int on_idle(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct migration *migration = userdata;
 
-    (void)source;
-    (void)usec;
     migration_stop(migration, VF_ERROR_TIMED_OUT, "The source QEMU did not connect within %" PRIu64 " s.",
                    migration->services->timing->idle / 1000000);
     return 0;
@@ -451,7 +443,6 @@ static void on_gone(struct helper_link *link, const char *why, void *userdata)
     const char *unit = migration->entry.identity.unit;
     char text[640];
 
-    (void)link;
     if (state_of(migration) == STATE_FINISHED) {
         end_farewell(migration);
         return;

@@ -64,7 +64,6 @@ static void on_dialled(struct dial *unused, int fd, const char *why, void *userd
     struct peer_dial *dial = userdata;
     char text[MESSAGE_TEXT_MAX];
 
-    (void)unused;
     if (fd >= 0) {
         peer_had(dial, fd, false);
     } else {
@@ -79,8 +78,6 @@ static int on_wait_end(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct peer_dial *dial = userdata;
 
-    (void)source;
-    (void)usec;
     peer_failed(dial->all, dial->serial, VF_ERROR_PEER_UNREACHABLE,
                 "Nobody brought a connection to the peer by AddPeerConnection in time (expire-usec).");
     dial_forget(dial);

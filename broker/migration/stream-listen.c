@@ -19,8 +19,6 @@ static int on_accept_again(sd_event_source *source, uint64_t usec, void *userdat
 {
     struct stream *stream = userdata;
 
-    (void)source;
-    (void)usec;
     sd_event_source_set_enabled(stream->accept, SD_EVENT_ON);
     return 0;
 }
@@ -43,8 +41,6 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
     char why[QUOTA_WHY_MAX];
     uid_t uid;
 
-    (void)source;
-    (void)revents;
     if (fd < 0) {
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
             pause_accepting(stream);

@@ -78,8 +78,6 @@ static int on_connected(sd_event_source *source, int sock, uint32_t revents, voi
     int error = 0, fd;
     socklen_t size = sizeof(error);
 
-    (void)source;
-    (void)revents;
     if (getsockopt(sock, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
         error = errno;
     if (error != 0) {
@@ -128,7 +126,6 @@ static int on_stagger(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct dial *dial = userdata;
 
-    (void)usec;
     if (dial->next < dial->n) {
         timer_set(source, STAGGER);
         attempt_start(&dial->attempts[dial->next++]);
@@ -142,8 +139,6 @@ static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct dial *dial = userdata;
 
-    (void)source;
-    (void)usec;
     for (size_t i = 0; i < dial->n; i++)
         if (dial->attempts[i].fd >= 0)
             note_failure(dial, dial->attempts[i].endpoint, "no answer");
