@@ -14,6 +14,7 @@
 #include "broker/helpers/link.h"
 #include "broker/log.h"
 #include "broker/migration/arrivals.h"
+#include "broker/migration/migration.h"
 #include "broker/migration/restore.h"
 #include "broker/runtime-dir.h"
 #include "broker/sockets/give.h"
@@ -31,7 +32,7 @@ struct manager {
     struct registry registry;
     struct arrivals arrivals;
     struct migration_services services;
-    struct bus bus;
+    struct bus *bus; /* owned */
     struct lifecycle lifecycle;
 };
 
@@ -65,9 +66,7 @@ static int set_up(struct manager *manager)
 
     if (r >= 0)
         r = store_new(&manager->store);
-    manager->helpers.event = manager->event;
-    manager->helpers.path = config->helper;
-    manager->helpers.socket = config->helper_socket;
+    helper_links_init(&manager->helpers, manager->event, config->helper, config->helper_socket);
     if (r >= 0)
         r = port_new(config, manager->event, manager->store, &manager->helpers, &arrivals_events,
                      &manager->arrivals, &manager->port);
@@ -82,7 +81,6 @@ static int set_up(struct manager *manager)
         .bus_fd = -1,
         .timing = &timing,
         .events = &bus_events,
-        .userdata = &manager->bus,
     };
     if (r < 0)
         log_event(LOG_ERR, NULL, NULL, "Cannot set up the event loop: %s.", strerror(-r));
@@ -100,7 +98,7 @@ static int take_over(struct manager *manager)
     migration_restore_all(&manager->services);
     port_settle(manager->port);
     runtime_dir_clean(manager->config->runtime_dir, &manager->registry);
-    return bus_take_name(&manager->bus);
+    return bus_take_name(manager->bus);
 }
 
 int manager_new(const struct config *config, struct manager **ret)
@@ -112,18 +110,19 @@ int manager_new(const struct config *config, struct manager **ret)
         return -ENOMEM;
     manager->config = config;
     manager->lock = -1;
-    manager->give = (struct give){.socket = config->giver_socket, .fd = -1};
+    give_init(&manager->give, config->giver_socket);
+    helper_links_init(&manager->helpers, NULL, NULL, NULL);
     manager->arrivals.registry = &manager->registry;
     registry_init(&manager->registry, migration_forget);
-    TAILQ_INIT(&manager->helpers.links);
     r = set_up(manager);
     if (r >= 0)
         r = manager->lock = runtime_dir_take(config->runtime_dir);
     if (r >= 0)
-        r = bus_open(&manager->bus, &manager->services);
+        r = bus_new(&manager->services, &manager->bus);
     if (r >= 0) {
-        manager->helpers.bus = manager->bus.bus;
-        manager->services.bus_fd = sd_bus_get_fd(manager->bus.bus);
+        manager->services.userdata = manager->bus;
+        manager->services.bus_fd = sd_bus_get_fd(bus_connection(manager->bus));
+        helper_links_set_bus(&manager->helpers, bus_connection(manager->bus));
         r = take_over(manager);
     }
     if (r < 0) {
@@ -138,17 +137,18 @@ struct manager *manager_free(struct manager *manager)
 {
     if (!manager)
         return NULL;
-    if (manager->bus.bus)
-        bus_drop_calls(&manager->bus);
+    if (manager->bus)
+        bus_drop_calls(manager->bus);
     if (manager->store)
         store_freeze(manager->store);
-    manager->helpers.leaving = manager->store && store_frozen(manager->store);
-    while (!TAILQ_EMPTY(&manager->registry.entries))
-        migration_free(TAILQ_FIRST(&manager->registry.entries)->migration);
+    if (manager->store && store_frozen(manager->store))
+        helper_links_leave(&manager->helpers);
+    while (registry_count(&manager->registry) > 0)
+        migration_free(registry_next(&manager->registry, NULL)->migration);
     port_free(manager->port);
     helper_links_clear(&manager->helpers);
     give_end(&manager->give);
-    bus_close(&manager->bus);
+    bus_free(manager->bus);
     sd_event_unref(manager->event);
     store_free(manager->store);
     fd_closep(&manager->lock);
@@ -162,21 +162,21 @@ static bool is_needed(void *userdata)
 {
     const struct manager *manager = userdata;
 
-    return !TAILQ_EMPTY(&manager->registry.entries) || manager->bus.calls.n > 0;
+    return registry_count(&manager->registry) > 0 || bus_is_answering(manager->bus);
 }
 
 static bool is_answering(void *userdata)
 {
     const struct manager *manager = userdata;
 
-    return manager->bus.calls.n > 0;
+    return bus_is_answering(manager->bus);
 }
 
 static bool is_running(void *userdata)
 {
     const struct manager *manager = userdata;
 
-    return manager->registry.n_running > 0;
+    return registry_count_running(&manager->registry) > 0;
 }
 
 static void say_status(void *userdata, char *text, size_t size)
@@ -186,8 +186,8 @@ static void say_status(void *userdata, char *text, size_t size)
     const struct entry *entry;
     uint64_t rate = 0;
 
-    TAILQ_FOREACH(entry, &manager->registry.entries, next)
-    {
+    for (entry = registry_next(&manager->registry, NULL); entry;
+         entry = registry_next(&manager->registry, entry)) {
         if (entry->identity.state == STATE_FINISHED)
             continue;
         running[entry->identity.role]++;
@@ -198,7 +198,7 @@ static void say_status(void *userdata, char *text, size_t size)
                  "Migrations: %" PRIu32 " incoming, %" PRIu32 " outgoing; %" PRIu64 ".%" PRIu64 " MB/s.",
                  running[ROLE_INCOMING], running[ROLE_OUTGOING], rate / 1000000, rate / 100000 % 10);
     else
-        snprintf(text, size, "No migration; %" PRIu32 " finished.", manager->registry.n_finished);
+        snprintf(text, size, "No migration; %" PRIu32 " finished.", registry_count(&manager->registry));
 }
 
 static const struct lifecycle_ops lifecycle_ops = {
@@ -211,7 +211,7 @@ int manager_run(struct manager *manager)
     helper_links_keep_spare(&manager->helpers);
     give_begin(&manager->give);
     manager->lifecycle = (struct lifecycle){.event = manager->event,
-                                            .bus = manager->bus.bus,
+                                            .bus = bus_connection(manager->bus),
                                             .name = BUS_NAME,
                                             .ops = &lifecycle_ops,
                                             .userdata = manager};

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/bus/internal.h"
 #include "broker/bus/names.h"
 #include "broker/bus/options.h"
 #include "broker/errors.h"
@@ -148,8 +149,7 @@ static int on_list_migrations(sd_bus_message *m, void *userdata, sd_bus_error *e
 
     if (r >= 0)
         r = sd_bus_message_open_container(reply, 'a', "(ssssuo)");
-    TAILQ_FOREACH(entry, &bus->registry->entries, next)
-    {
+    for (entry = registry_next(bus->registry, NULL); entry; entry = registry_next(bus->registry, entry)) {
         const struct identity *identity = &entry->identity;
         char path[OBJECT_PATH_MAX];
 
@@ -176,11 +176,11 @@ static int on_get_migration(sd_bus_message *m, void *userdata, sd_bus_error *err
         return r;
     if (strcmp(role, "incoming") != 0 && strcmp(role, "outgoing") != 0)
         return error_invalid(error, "The role is '%s'; it can be 'incoming' or 'outgoing'.", role);
-    TAILQ_FOREACH(entry, &bus->registry->entries, next)
-    if (strcmp(entry->identity.id_text, id) == 0 && strcmp(role_text(entry->identity.role), role) == 0) {
-        object_path(&entry->identity, path);
-        return sd_bus_reply_method_return(m, "o", path);
-    }
+    for (entry = registry_next(bus->registry, NULL); entry; entry = registry_next(bus->registry, entry))
+        if (strcmp(entry->identity.id_text, id) == 0 && strcmp(role_text(entry->identity.role), role) == 0) {
+            object_path(&entry->identity, path);
+            return sd_bus_reply_method_return(m, "o", path);
+        }
     return error_set(error, VF_ERROR_NO_SUCH_MIGRATION,
                      "There is no %s migration '%s'. ListMigrations tells.", role, id);
 }
@@ -220,8 +220,9 @@ static int get_count(sd_bus *unused, const char *path, const char *interface, co
     const struct bus *bus = userdata;
 
     return sd_bus_message_append(reply, "u",
-                                 strcmp(property, "MaxMigrations") == 0 ? bus->config->max_migrations
-                                                                        : bus->registry->n_running);
+                                 strcmp(property, "MaxMigrations") == 0
+                                     ? bus->config->max_migrations
+                                     : registry_count_running(bus->registry));
 }
 
 static const sd_bus_vtable vtable[] = {

@@ -3,7 +3,7 @@
 
 /* The broker's object: PrepareIncoming, StartOutgoing, the list of migrations. */
 
-#include "broker/bus/bus.h"
+struct bus;
 
 /* Puts it on the bus. 0 or a negative errno. */
 int broker_object_export(struct bus *bus);

@@ -2,9 +2,11 @@
 #include "broker/bus/connection.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "broker/bus/broker-object.h"
+#include "broker/bus/internal.h"
 #include "broker/bus/limit.h"
 #include "broker/bus/migration-object.h"
 #include "broker/bus/names.h"
@@ -51,29 +53,40 @@ static int put_objects(struct bus *bus)
     return r < 0 ? r : limit_export(bus);
 }
 
-int bus_open(struct bus *bus, const struct migration_services *services)
+static int set_up(struct bus *bus)
 {
-    const struct config *config = services->config;
-    int r;
+    const struct config *config = bus->config;
+    int r = connect_to(config, &bus->bus);
 
-    *bus = (struct bus){.config = config, .registry = services->registry, .services = services};
-    r = connect_to(config, &bus->bus);
     calls_init(&bus->calls, bus->bus, config, bus->registry, bus);
     waiters_init(&bus->waiters, bus->bus, bus->registry);
     if (r >= 0)
         r = sd_bus_set_exit_on_disconnect(bus->bus, true);
     if (r >= 0)
-        r = sd_bus_attach_event(bus->bus, services->event, SD_EVENT_PRIORITY_NORMAL);
-    if (r >= 0)
-        r = put_objects(bus);
+        r = sd_bus_attach_event(bus->bus, bus->services->event, SD_EVENT_PRIORITY_NORMAL);
+    return r < 0 ? r : put_objects(bus);
+}
+
+int bus_new(const struct migration_services *services, struct bus **ret)
+{
+    const struct config *config = services->config;
+    struct bus *bus = calloc(1, sizeof(*bus));
+    int r;
+
+    if (!bus)
+        return -ENOMEM;
+    *bus = (struct bus){.config = config, .registry = services->registry, .services = services};
+    r = set_up(bus);
     if (r < 0) {
         log_event(LOG_ERR, NULL, NULL, "Cannot connect to the %s: %s.",
                   config->bus == BUS_SYSTEM ? "system bus"
                   : config->bus == BUS_USER ? "user's bus"
                                             : "bus",
                   strerror(-r));
+        bus_free(bus);
         return r;
     }
+    *ret = bus;
     return 0;
 }
 
@@ -89,13 +102,28 @@ int bus_take_name(struct bus *bus)
     return r;
 }
 
+sd_bus *bus_connection(const struct bus *bus)
+{
+    return bus->bus;
+}
+
+bool bus_is_answering(const struct bus *bus)
+{
+    return bus->calls.n > 0;
+}
+
 void bus_drop_calls(struct bus *bus)
 {
     caller_drop_all(&bus->calls);
     waiters_clear(&bus->waiters);
 }
 
-void bus_close(struct bus *bus)
+struct bus *bus_free(struct bus *bus)
 {
-    bus->bus = sd_bus_flush_close_unref(bus->bus);
+    if (!bus)
+        return NULL;
+    bus_drop_calls(bus);
+    sd_bus_flush_close_unref(bus->bus);
+    free(bus);
+    return NULL;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "broker/bus/events.h"
 
-#include "broker/bus/bus.h"
+#include "broker/bus/internal.h"
 #include "broker/bus/names.h"
 
 /* Signals are a courtesy: what counts is in the properties. So no error is looked at here. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "broker/bus/internal.h"
 #include "broker/bus/names.h"
 #include "broker/errors.h"
 

@@ -3,7 +3,7 @@
 
 /* Setting BandwidthLimit. */
 
-#include "broker/bus/bus.h"
+struct bus;
 
 /* Puts it on the bus. 0 or a negative errno. */
 int limit_export(struct bus *bus);

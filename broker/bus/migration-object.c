@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/bus/internal.h"
 #include "broker/bus/names.h"
 #include "broker/bus/properties.h"
 #include "broker/errors.h"
@@ -239,14 +240,13 @@ static void free_list(char **paths, size_t n)
 static int list_objects(sd_bus *unused, const char *prefix, void *userdata, char ***ret, sd_bus_error *error)
 {
     const struct registry *registry = ((const struct bus *)userdata)->registry;
-    char **paths = calloc(registry->n_running + registry->n_finished + 1, sizeof(*paths));
+    char **paths = calloc(registry_count(registry) + 1, sizeof(*paths));
     const struct entry *entry;
     size_t n = 0;
 
     if (!paths)
         return -ENOMEM;
-    TAILQ_FOREACH(entry, &registry->entries, next)
-    {
+    for (entry = registry_next(registry, NULL); entry; entry = registry_next(registry, entry)) {
         paths[n] = malloc(OBJECT_PATH_MAX);
         if (!paths[n]) {
             free_list(paths, n);

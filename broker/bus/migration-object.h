@@ -3,7 +3,7 @@
 
 /* The object of each migration: its methods and its properties. */
 
-#include "broker/bus/bus.h"
+struct bus;
 
 /* Puts it on the bus. 0 or a negative errno. */
 int migration_object_export(struct bus *bus);

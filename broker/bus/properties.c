@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "broker/bus/bus.h"
+#include "broker/bus/internal.h"
 #include "broker/bus/names.h"
 
 /* Of an object that is found: the vtable's callback has looked. */

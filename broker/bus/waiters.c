@@ -111,8 +111,8 @@ void waiters_client_gone(struct waiters *waiters, const char *name)
         if (strcmp(sd_bus_message_get_sender(waiter->m), name) == 0)
             waiter_free(waiters, waiter);
     }
-    TAILQ_FOREACH(entry, &waiters->registry->entries, next)
-    {
+    for (entry = registry_next(waiters->registry, NULL); entry;
+         entry = registry_next(waiters->registry, entry)) {
         const char *tied_to = migration_options(entry->migration)->tied_to;
 
         if (tied_to && strcmp(tied_to, name) == 0)
@@ -151,7 +151,8 @@ void waiters_check_ties(struct waiters *waiters)
 {
     const struct entry *entry;
 
-    TAILQ_FOREACH(entry, &waiters->registry->entries, next)
-    if (migration_options(entry->migration)->tied_to)
-        ask(waiters, migration_options(entry->migration)->tied_to);
+    for (entry = registry_next(waiters->registry, NULL); entry;
+         entry = registry_next(waiters->registry, entry))
+        if (migration_options(entry->migration)->tied_to)
+            ask(waiters, migration_options(entry->migration)->tied_to);
 }

@@ -38,6 +38,22 @@ struct helper_link {
     void *userdata;
 };
 
+void helper_links_init(struct helper_links *links, sd_event *event, const char *path, const char *socket)
+{
+    *links = (struct helper_links){.event = event, .path = path, .socket = socket};
+    TAILQ_INIT(&links->links);
+}
+
+void helper_links_set_bus(struct helper_links *links, sd_bus *bus)
+{
+    links->bus = bus;
+}
+
+void helper_links_leave(struct helper_links *links)
+{
+    links->leaving = true;
+}
+
 static void destroy(struct helper_link *link)
 {
     sd_event_source_disable_unref(link->io);

@@ -28,6 +28,21 @@ void registry_remove(struct registry *registry, struct entry *entry)
         registry->n_running--;
 }
 
+struct entry *registry_next(const struct registry *registry, const struct entry *previous)
+{
+    return previous ? TAILQ_NEXT(previous, next) : TAILQ_FIRST(&registry->entries);
+}
+
+uint32_t registry_count(const struct registry *registry)
+{
+    return registry->n_running + registry->n_finished;
+}
+
+uint32_t registry_count_running(const struct registry *registry)
+{
+    return registry->n_running;
+}
+
 struct entry *registry_find(const struct registry *registry, enum message_role role, uint64_t id)
 {
     struct entry *entry;

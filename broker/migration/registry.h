@@ -43,6 +43,13 @@ void registry_init(struct registry *registry, void (*forget)(struct migration *m
 void registry_add(struct registry *registry, struct entry *entry);
 void registry_remove(struct registry *registry, struct entry *entry);
 
+/* The one after previous, or (NULL) the oldest; NULL behind the last. */
+struct entry *registry_next(const struct registry *registry, const struct entry *previous);
+
+/* How many there are, finished ones too; and how many run. */
+uint32_t registry_count(const struct registry *registry);
+uint32_t registry_count_running(const struct registry *registry);
+
 /* NULL when there is none. */
 struct entry *registry_find(const struct registry *registry, enum message_role role, uint64_t id);
 
