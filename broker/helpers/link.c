@@ -38,6 +38,22 @@ struct helper_link {
     void *userdata;
 };
 
+void helper_links_init(struct helper_links *links, sd_event *event, const char *path, const char *socket)
+{
+    *links = (struct helper_links){.event = event, .path = path, .socket = socket};
+    TAILQ_INIT(&links->links);
+}
+
+void helper_links_set_bus(struct helper_links *links, sd_bus *bus)
+{
+    links->bus = bus;
+}
+
+void helper_links_leave(struct helper_links *links)
+{
+    links->leaving = true;
+}
+
 static void destroy(struct helper_link *link)
 {
     sd_event_source_disable_unref(link->io);
@@ -88,8 +104,6 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct helper_link *link = userdata;
 
-    (void)source;
-    (void)usec;
     if (link->fd >= 0 && link->ready)
         return 0;
     if (link->fd >= 0) {
@@ -202,9 +216,6 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
 {
     struct helper_link *link = userdata;
 
-    (void)source;
-    (void)fd;
-    (void)revents;
     read_one(link);
     return 0;
 }
@@ -301,8 +312,6 @@ static int start(struct helper_links *links, const struct helper_handlers *handl
 
 static void spare_said(struct helper_link *link, const union message *m, int fd, void *userdata)
 {
-    (void)m;
-    (void)userdata;
     fd_closep(&fd);
     helper_link_kill(link, "said something before it was asked");
 }
@@ -322,8 +331,6 @@ static int on_spare_time(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct helper_links *links = userdata;
 
-    (void)source;
-    (void)usec;
     if (!links->spare && start(links, &spare_handlers, links, &links->spare) < 0)
         links->spare = NULL;
     return 0;

@@ -29,6 +29,15 @@ struct helper_links {
     TAILQ_HEAD(, helper_link) links;
 };
 
+/* None yet. path and socket: as above; socket may be NULL. Borrows all. */
+void helper_links_init(struct helper_links *links, sd_event *event, const char *path, const char *socket);
+
+/* From now on systemd is asked by this bus for units. */
+void helper_links_set_bus(struct helper_links *links, sd_bus *bus);
+
+/* The broker goes, and another one will take the helpers over. */
+void helper_links_leave(struct helper_links *links);
+
 /* For a broker that ends, when all others are freed: those with open channels go on by themselves, the rest
  * end. */
 void helper_links_clear(struct helper_links *links);

@@ -78,8 +78,6 @@ static int on_connected(sd_event_source *source, int sock, uint32_t revents, voi
     struct dial *dial = attempt->dial;
     int r = endpoint_connected(sock), fd;
 
-    (void)source;
-    (void)revents;
     if (r < 0) {
         attempt_failed(attempt, strerror(-r));
         return 0;
@@ -126,7 +124,6 @@ static int on_stagger(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct dial *dial = userdata;
 
-    (void)usec;
     if (dial->next < dial->n) {
         timer_set(source, STAGGER);
         attempt_start(&dial->attempts[dial->next++]);
@@ -140,8 +137,6 @@ static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct dial *dial = userdata;
 
-    (void)source;
-    (void)usec;
     for (size_t i = 0; i < dial->n; i++)
         if (dial->attempts[i].fd >= 0)
             note_failure(dial, dial->attempts[i].endpoint, "no answer");

@@ -80,7 +80,6 @@ static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
     struct port *port = userdata;
     int r;
 
-    (void)usec;
     if (port->users == 0 || port->gate)
         return 0;
     r = start_gate(port);
@@ -102,7 +101,6 @@ static void on_gone(struct helper_link *link, const char *why, void *userdata)
 {
     struct port *port = userdata;
 
-    (void)link;
     log_event(LOG_ERR, NULL, NULL, "The gate %s. A new one is started.", why);
     drop_gate(port);
     timer_set(port->restart, RESTART_PAUSE);

@@ -308,10 +308,10 @@ def test_broker_page_numbers() -> None:
     kept, many, idle = (define(name, "broker/config/config.h") for name in limits)
     assert f"stays for {kept // 60_000_000} minutes" in text and f"the newest {many} are kept" in text
     assert f"Lasts {idle // 60_000_000} minutes at most, unless QEMU connects" in text
-    assert f"At most {define('WAITERS_MAX', 'broker/migration/migration.h')} calls may wait" in text
-    assert f"up to {define('SUPPLIED_MAX', 'broker/migration/migration.h')} may be ready" in text
+    assert f"At most {define('WAITERS_MAX', 'broker/bus/waiters.h')} calls may wait" in text
+    assert f"up to {define('QUEUE_MAX', 'broker/migration/queue.h')} may be ready" in text
     assert f"when {define('STATS_CHANNELS_MAX', 'common/stats.h')} are listed" in text
-    peers, seen = (define(name, "broker/sockets/supplied.h") for name in ("SUPPLIED_PEERS_MAX", "SUPPLIED_SEEN_MAX"))
+    peers, seen = define("QUEUE_MAX", "broker/migration/queue.h"), define("SUPPLIED_SEEN_MAX", "broker/sockets/supplied.h")
     assert f"up to {peers} may wait" in text and f"can be given {seen} sockets" in text
     deadline = define("SESSION_PEER_DEADLINE", "helper/session.h") // 1000000
     assert f"and then has {deadline} seconds" in text
