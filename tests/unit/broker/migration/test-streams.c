@@ -61,6 +61,21 @@ TEST(a_source_listens_and_hands_on)
     assert_int_equal(stat(path, &st), -1); /* with the migration the socket goes */
 }
 
+TEST(a_socket_at_a_path_of_the_callers_goes_with_it)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    struct options options = rig_options(rig);
+    char path[64];
+    int helper;
+
+    snprintf(path, sizeof(path), "%s/mine", rig->stand_ins.directory);
+    options.sockets[0] = strdup(path);
+    rig_start_with(rig, options, &helper);
+    assert_int_equal(access(path, F_OK), 0);
+    rig_result(rig, helper, VF_ERROR_CANCELLED, "");
+    assert_int_equal(access(path, F_OK), -1);
+}
+
 TEST(a_connection_beyond_the_quota_is_closed)
 {
     _cleanup_rig_ struct rig *rig = rig_new(false);
@@ -265,6 +280,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(a_source_listens_and_hands_on),
+        CASE(a_socket_at_a_path_of_the_callers_goes_with_it),
         CASE(a_connection_beyond_the_quota_is_closed),
         CASE(a_path_that_is_taken_is_left_alone),
         CASE(a_destination_connects_to_a_qemu_that_listens_late),
