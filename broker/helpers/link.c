@@ -18,7 +18,8 @@ enum {
     START_TIMEOUT = 5000000,       /* µs for a child */
     START_TIMEOUT_UNIT = 20000000, /* µs for a unit: systemd may have others to start before */
     EXIT_TIMEOUT = 3000000,        /* µs from the end of its socket to SIGKILL */
-    SPARE_PAUSE = 100000, /* µs from the use of a spare to the next one: whoever took it goes first */
+    SPARE_PAUSE =
+        100000, /* µs from the use of a spare to the next one: the migration that took it goes first */
 };
 
 /* It only goes on, and may leave some out. */
