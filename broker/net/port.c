@@ -96,7 +96,7 @@ static void drop_gate(struct port *port)
     port->gate = helper_link_free(port->gate);
 }
 
-/* The listening sockets are still ours: who connects meanwhile waits in their backlog. */
+/* The listening sockets are still ours: peers that connect meanwhile wait in their backlog. */
 static void on_gone(struct helper_link *link, const char *why, void *userdata)
 {
     struct port *port = userdata;
