@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "ctl.h"
+#include "ctl/ctl.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,8 +13,8 @@
 
 #include "common/cleanup.h"
 #include "common/message.h"
-#include "master.h"
-#include "verbs.h"
+#include "ctl/ssh/master.h"
+#include "ctl/verbs/verbs.h"
 #include "version.h"
 
 uint64_t ctl_now(void)

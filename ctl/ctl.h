@@ -12,8 +12,8 @@
 #include <systemd/sd-bus.h>
 #include <systemd/sd-event.h>
 
-#include "arguments.h"
-#include "trouble.h"
+#include "ctl/arguments.h"
+#include "ctl/trouble.h"
 
 #define SECOND ((uint64_t)1000000) /* µs */
 
