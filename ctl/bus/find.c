@@ -120,7 +120,6 @@ static bool is_usable(const struct found *found, const struct choice *choice)
 
 static bool is_running(const struct found *found, const struct choice *choice)
 {
-    (void)choice;
     return !finished(found);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-#include "ctl/ctl.h"
+#include "ctl/loop.h"
 
 /*
  * Where there is a terminal, root is not the caller and --no-ask-password is not given: starts pkttyagent(1),

@@ -137,7 +137,6 @@ static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
     struct call *call = userdata;
 
-    (void)error;
     call->done = true;
     call->reply = sd_bus_message_ref(m);
     return 0;

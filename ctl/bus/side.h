@@ -3,7 +3,7 @@
 
 /* One host's broker: the connection to its bus, and calls over it. */
 
-#include "ctl/ctl.h"
+#include "ctl/loop.h"
 #include "ctl/ssh/remote.h"
 
 #define BROKER_NAME         "org.vmferry.Broker1"

@@ -3,7 +3,7 @@
 
 /* The way to a monitor's socket of this host. */
 
-#include "ctl/ctl.h"
+#include "ctl/loop.h"
 
 #define QMP_GREETING_TIMEOUT (5 * SECOND) /* QEMU greets at once, unless another client has its monitor */
 

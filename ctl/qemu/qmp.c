@@ -118,8 +118,6 @@ static int on_readable(sd_event_source *source, int fd, uint32_t revents, void *
     size_t at = 0;
     ssize_t n = recv(fd, data, sizeof(data), MSG_DONTWAIT);
 
-    (void)source;
-    (void)revents;
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
     if (n <= 0) {

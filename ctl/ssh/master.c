@@ -66,9 +66,6 @@ static int make_directory(struct master *master)
 
 static int on_created(sd_event_source *source, const struct inotify_event *event, void *userdata)
 {
-    (void)source;
-    (void)event;
-    (void)userdata;
     return 0; /* the loop has turned, and its caller looks */
 }
 

@@ -29,7 +29,6 @@ static int on_greeting(sd_event_source *source, int fd, uint32_t revents, void *
     char c;
     ssize_t n;
 
-    (void)revents;
     while ((n = read(fd, &c, 1)) == 1) {
         if (c == '\n' || remote->n_greeting == sizeof(remote->greeting) - 1) {
             remote->ready = true;

@@ -6,7 +6,7 @@
  * its stdin and stdout. stdio.c is the far end.
  */
 
-#include "ctl/ctl.h"
+#include "ctl/loop.h"
 
 #define REMOTE_GREETING                                                                 \
     "vmferryctl stdio 1 " /* then the uid as whom the far end, or what it reached, runs \

@@ -143,7 +143,6 @@ static int on_stderr(sd_event_source *source, int fd, uint32_t revents, void *us
     char data[1024];
     ssize_t n = read(fd, data, sizeof(data));
 
-    (void)revents;
     if (n > 0)
         words_add(&ssh->words, data, (size_t)n);
     else if (n == 0 || (errno != EAGAIN && errno != EINTR))
@@ -155,7 +154,6 @@ static int on_child(sd_event_source *source, const siginfo_t *si, void *userdata
 {
     struct ssh *ssh = userdata;
 
-    (void)source;
     ssh->ended = true;
     ssh->status = si->si_code == CLD_EXITED ? si->si_status : -1;
     return 0;

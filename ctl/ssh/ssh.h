@@ -7,7 +7,7 @@
  * hold for it; ssh.c has the table.
  */
 
-#include "ctl/ctl.h"
+#include "ctl/loop.h"
 
 struct ssh;
 

@@ -4,7 +4,7 @@
 /* Shows progress on stderr: on a terminal one line that is drawn again and again, else a plain line every 10
  * s. */
 
-#include "ctl/ctl.h"
+#include "ctl/loop.h"
 #include "ctl/terminal/progress.h"
 
 struct meter {

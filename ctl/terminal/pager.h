@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-#include "ctl/ctl.h"
+#include "ctl/loop.h"
 
 /*
  * Where stdout is a terminal and --no-pager is not given: from here on it goes through $SYSTEMD_PAGER, $PAGER

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "ctl/verbs/check.h"
+#include "ctl/verbs/check-tunnel.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +13,7 @@
 
 #include "common/cleanup.h"
 #include "ctl/bus/stream.h"
+#include "ctl/bus/tunnel.h"
 #include "ctl/ssh/relay.h"
 #include "ctl/units.h"
 

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/verbs/manage.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +10,6 @@
 #include "ctl/qemu/qmp.h"
 #include "ctl/shell.h"
 #include "ctl/units.h"
-#include "ctl/verbs/verbs.h"
 
 #define SILENT_FIRST (3 * SECOND) /* for so long QEMU may be silent without it being said */
 #define SILENT_AGAIN (30 * SECOND)

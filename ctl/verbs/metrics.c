@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/verbs/metrics.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,7 +13,6 @@
 #include "common/cleanup.h"
 #include "ctl/bus/find.h"
 #include "ctl/bus/record.h"
-#include "ctl/verbs/verbs.h"
 
 /* One figure a migration. Of a counter the samples' name ends in _total, as OpenMetrics wants it. */
 struct metric {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "ctl/drive/drive.h"
+#include "ctl/verbs/migrate.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "ctl/drive/drive.h"
 #include "ctl/drive/recover.h"
-#include "ctl/verbs/verbs.h"
 
 /* Control, the main channel, one for each of multifd's, and one for whatever QEMU has in addition. */
 static unsigned channels_of(const struct arguments *a)

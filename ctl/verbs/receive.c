@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/verbs/receive.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +12,6 @@
 #include "ctl/qemu/qemu.h"
 #include "ctl/shell.h"
 #include "ctl/units.h"
-#include "ctl/verbs/verbs.h"
 
 #define TICKET_LIFE (900 * SECOND) /* where no option says it: people carry the ticket to the other host */
 

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/verbs/send.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -8,7 +10,6 @@
 
 #include "common/cleanup.h"
 #include "ctl/drive/drive.h"
-#include "ctl/verbs/verbs.h"
 
 /* The ticket's line. */
 static int read_ticket(const struct ctl *ctl, char **ret, struct trouble *trouble)

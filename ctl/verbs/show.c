@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/verbs/show.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +11,6 @@
 #include "ctl/bus/record.h"
 #include "ctl/terminal/pager.h"
 #include "ctl/units.h"
-#include "ctl/verbs/verbs.h"
 
 /* ---- list ---- */
 

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/verbs/stdio.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +14,6 @@
 #include "ctl/qemu/qmp-connect.h"
 #include "ctl/ssh/relay.h"
 #include "ctl/ssh/remote.h"
-#include "ctl/verbs/verbs.h"
 
 /*
  * 'vmferryctl stdio …', the far end of an ssh connection: connects to something of this host, says so, and

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/verbs/watch.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +10,6 @@
 #include "ctl/bus/record.h"
 #include "ctl/terminal/meter.h"
 #include "ctl/units.h"
-#include "ctl/verbs/verbs.h"
 
 static bool is_finished(json_object *record)
 {
