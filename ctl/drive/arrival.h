@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* The VM at the destination, where its QEMU is in our hands: whether it is there, and runs if it ran before.
- */
+/* The VM at the destination, if vmferryctl drives the QEMU there: has it arrived, does it run if it ran
+ * before. */
 
-#include "ctl/drive/drive.h"
+#include "ctl/drive/internal.h"
 
 enum arrival {
     ARRIVAL_DONE,

@@ -83,43 +83,42 @@ static int send_alone(struct ctl *ctl, struct side *side, const char *ticket, st
 }
 
 /* Finds the tunnel that is there for a paused post-copy; else takes the ticket. */
-static int open_tunnel(struct drive *drive, const char *ticket, struct trouble *trouble)
+static int open_tunnel(struct ends *ends, const char *ticket, struct trouble *trouble)
 {
     char text[16];
-    const char *owner = tunnel_owner(&drive->ctl->arguments, qmp_uid(drive->qmp), text);
+    const char *owner = tunnel_owner(&ends->ctl->arguments, qmp_uid(ends->qmp), text);
 
-    drive->found = drive->tunnel.path != NULL;
-    if (drive->found)
+    ends->found = ends->tunnel.path != NULL;
+    if (ends->found)
         return 0;
-    if (tunnel_start(drive->source, drive->vm, ticket, owner, &drive->tunnel, trouble) < 0)
+    if (tunnel_start(ends->source, ends->vm, ticket, owner, &ends->tunnel, trouble) < 0)
         return -1;
-    return tunnel_wait_connected(&drive->tunnel, trouble);
+    return tunnel_wait_connected(&ends->tunnel, trouble);
 }
 
 static int send_driven(struct ctl *ctl, struct side *side, struct trouble *trouble)
 {
     const struct arguments *a = &ctl->arguments;
     _cleanup_(tunnel_forget_ticket) char *ticket = NULL;
-    _cleanup_(drive_clear) struct drive drive = {
+    _cleanup_(ends_clear) struct ends ends = {
         .ctl = ctl, .vm = a->operands[0], .source = side, .resume = a->resume};
 
     /* All that can be refused is asked for first, so that there is nothing to take back. */
-    if (a->resume &&
-        (qmp_open(side, a->qmp, &drive.qmp, trouble) < 0 ||
-         tunnel_find(side, drive.vm, "outgoing", qmp_uid(drive.qmp), &drive.tunnel, trouble) < 0))
+    if (a->resume && (qmp_open(side, a->qmp, &ends.qmp, trouble) < 0 ||
+                      tunnel_find(side, ends.vm, "outgoing", qmp_uid(ends.qmp), &ends.tunnel, trouble) < 0))
         return -1;
-    if (!drive.tunnel.path && read_ticket(ctl, &ticket, trouble) < 0)
+    if (!ends.tunnel.path && read_ticket(ctl, &ticket, trouble) < 0)
         return -1;
-    if ((!drive.qmp && qmp_open(side, a->qmp, &drive.qmp, trouble) < 0) ||
-        qemu_check_source(drive.qmp, drive.vm, a->resume, trouble) < 0 ||
-        (!a->resume && qemu_prepare(drive.qmp, a, true, &drive.before, trouble) < 0))
+    if ((!ends.qmp && qmp_open(side, a->qmp, &ends.qmp, trouble) < 0) ||
+        qemu_check_source(ends.qmp, ends.vm, a->resume, trouble) < 0 ||
+        (!a->resume && qemu_prepare(ends.qmp, a, true, &ends.before, trouble) < 0))
         return -1;
-    if (open_tunnel(&drive, ticket, trouble) < 0) {
-        drive_undo(&drive);
+    if (open_tunnel(&ends, ticket, trouble) < 0) {
+        ends_undo(&ends);
         return -1;
     }
     tunnel_forget_ticket(&ticket);
-    return drive_run(&drive, trouble);
+    return drive_run(&ends, trouble);
 }
 
 int verb_send(struct ctl *ctl, struct trouble *trouble)
