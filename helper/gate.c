@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "gate.h"
+#include "helper/gate.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -11,10 +11,10 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include "carrier.h"
 #include "common/cleanup.h"
 #include "common/error.h"
-#include "protocol.h"
+#include "helper/carrier/carrier.h"
+#include "helper/protocol/frame.h"
 
 enum {
     LISTENERS_MAX = 32,

@@ -10,7 +10,7 @@
 #include <systemd/sd-event.h>
 
 #include "common/message.h"
-#include "link.h"
+#include "helper/link.h"
 
 #define GATE_PENDING_MAX 1024 /* what START_GATE may ask for at most */
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "helper.h"
+#include "helper/helper.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,9 +9,9 @@
 #include <sys/socket.h>
 
 #include "common/cleanup.h"
-#include "gate.h"
-#include "sandbox.h"
-#include "session.h"
+#include "helper/gate.h"
+#include "helper/sandbox.h"
+#include "helper/session/session.h"
 
 struct helper {
     sd_event *event;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "link.h"
+#include "helper/link.h"
 
 #include <errno.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "sandbox.h"
+#include "helper/sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,8 +17,8 @@
 
 #include "common/cleanup.h"
 #include "common/stats.h"
-#include "gate.h"
-#include "session.h"
+#include "helper/gate.h"
+#include "helper/session/session.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1

@@ -5,7 +5,7 @@
 
 #include "test-util.h"
 
-#include "helper/carrier.h"
+#include "helper/carrier/carrier.h"
 
 enum kind {
     PLAIN,

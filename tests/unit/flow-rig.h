@@ -5,7 +5,7 @@
 
 #include "test-util.h"
 
-#include "helper/flow.h"
+#include "helper/relay/flow.h"
 
 #include <poll.h>
 
