@@ -54,7 +54,6 @@ static void on_gone_early(struct link *link, void *userdata)
 {
     struct helper *helper = userdata;
 
-    (void)link;
     sd_event_exit(helper->event, 0);
 }
 

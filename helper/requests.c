@@ -11,7 +11,7 @@
 /* A peer connection of this serial has come, and has yet to prove itself. */
 static bool has_come(const struct session *session, uint32_t serial)
 {
-    for (size_t i = 0; i < SESSION_PEERS_MAX; i++)
+    for (size_t i = 0; i < PEERS_MAX; i++)
         if (session->peers[i].stage != PEER_UNUSED && session->peers[i].connecting &&
             session->peers[i].serial == serial)
             return true;

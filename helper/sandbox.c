@@ -17,8 +17,7 @@
 
 #include "common/cleanup.h"
 #include "common/stats.h"
-#include "helper/gate.h"
-#include "helper/session/session.h"
+#include "helper/limits.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
@@ -36,7 +35,7 @@ enum {
 }; /* Debian's and the kernel's overflow uid; under systemd the unit gives one of its own */
 
 /* Two sockets and a pipe per channel, the peers, the gate's visitors, and what every process has. */
-#define FDS_MAX (3 * STATS_CHANNELS_MAX + SESSION_PEERS_MAX + GATE_PENDING_MAX + 64)
+#define FDS_MAX (3 * STATS_CHANNELS_MAX + PEERS_MAX + GATE_PENDING_MAX + 64)
 
 #define SYSCALL(name) SCMP_SYS(name)
 

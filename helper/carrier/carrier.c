@@ -2,53 +2,18 @@
 #include "helper/carrier/carrier.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
-#include "common/error.h"
-
-ssize_t socket_recv(int fd, struct iovec *iov, int n_iov)
-{
-    struct msghdr mh = {.msg_iov = iov, .msg_iovlen = (size_t)n_iov};
-    ssize_t n;
-
-    /* MSG_DONTWAIT besides O_NONBLOCK: who else holds the socket may flip the flag at any time. */
-    do {
-        n = recvmsg(fd, &mh, MSG_DONTWAIT);
-    } while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : n;
-}
-
-ssize_t socket_send(int fd, struct iovec *iov, int n_iov)
-{
-    struct msghdr mh = {.msg_iov = iov, .msg_iovlen = (size_t)n_iov};
-    ssize_t n;
-
-    do {
-        n = sendmsg(fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
-    } while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : n;
-}
-
-int carrier_hear(struct carrier *carrier, const uint8_t *data, size_t size)
-{
-    bool first = !carrier->heard;
-
-    carrier->heard = true;
-    if (!first || !carrier->connecting || data[0] != 0)
-        return 0;
-    if (size < REJECTION_SIZE || rejection_decode(data, &carrier->rejected) != VERDICT_OK)
-        carrier->rejected = VF_ERROR_PEER_REJECTED;
-    return -ECONNREFUSED;
-}
+#include "helper/carrier/socket.h"
+#include "helper/carrier/worker.h"
 
 static void stop_waiting(struct carrier *carrier)
 {
     carrier->source = sd_event_source_disable_unref(carrier->source);
-    if (carrier->worker) /* said, for who else holds the socket keeps it in there */
+    if (carrier->worker) /* said, for another process that holds the socket keeps it in there */
         epoll_ctl(carrier->worker->epoll, EPOLL_CTL_DEL, carrier->fd, NULL);
     carrier->worker = NULL;
 }
@@ -58,7 +23,7 @@ struct carrier *carrier_free(struct carrier *carrier)
     if (!carrier)
         return NULL;
     stop_waiting(carrier);
-    /* First shut down: whoever else may hold the socket must not keep the other side waiting. */
+    /* First shut down: another process that holds the socket must not keep the other side waiting. */
     shutdown(carrier->fd, SHUT_RDWR);
     fd_closep(&carrier->fd);
     carrier->ops->free(carrier);
@@ -84,8 +49,6 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
 {
     struct carrier *carrier = userdata;
 
-    (void)source;
-    (void)fd;
     carrier_polled(carrier, revents);
     carrier->ready(carrier, revents, carrier->userdata);
     return 0;
@@ -146,4 +109,25 @@ void carrier_watch(struct carrier *carrier, uint32_t events)
     if (events != 0)
         sd_event_source_set_io_events(carrier->source, events);
     sd_event_source_set_enabled(carrier->source, events != 0 ? SD_EVENT_ON : SD_EVENT_OFF);
+}
+
+enum { LINGER_READS = 64 /* of a turn */ };
+
+bool carrier_linger(struct carrier *carrier, struct ring *words)
+{
+    uint8_t buf[4096];
+    struct iovec iov = {buf, sizeof(buf)};
+    ssize_t n = carrier_send(carrier, words);
+
+    if (n < 0 && n != -EAGAIN)
+        return false;
+    if (ring_unsent(words) > 0 || carrier_holds_output(carrier)) {
+        carrier_watch(carrier, EPOLLOUT);
+        return true;
+    }
+    shutdown(carrier->fd, SHUT_WR);
+    for (int i = 0; i < LINGER_READS && (n = socket_recv(carrier->fd, &iov, 1)) > 0; i++)
+        ;
+    carrier_watch(carrier, n > 0 || n == -EAGAIN ? EPOLLIN : 0);
+    return n > 0 || n == -EAGAIN;
 }

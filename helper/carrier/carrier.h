@@ -4,7 +4,7 @@
 /*
  * A carrier moves bytes between a ring and a socket: QEMU's, or a peer connection's. It owns the FD, the
  * event source and, in TLS, the session and its buffers; how a ring is sent and filled is its business alone.
- * Non-blocking throughout. One thread at a time.
+ * Non-blocking throughout. One thread at a time. raw.h, plain.h and tls.h make one each.
  */
 
 #include <stdbool.h>
@@ -12,20 +12,21 @@
 #include <sys/types.h>
 #include <systemd/sd-event.h>
 
+#include "helper/carrier/handshake.h"
 #include "helper/carrier/ring.h"
-#include "helper/carrier/worker.h"
-#include "helper/protocol/frame.h"
-#include "helper/protocol/proof.h"
+#include "helper/protocol/key.h"
 
 /* Bytes that one call moves at most: what is read or sent in one system call. */
 #define CARRIER_BATCH ((size_t)256 * 1024)
 
 struct carrier;
+struct worker;
 
 struct carrier_ops {
     /*
      * Proves both ends to each other: 0 when done, -EAGAIN, -ECONNRESET when the other end went away,
      * -EKEYREJECTED when it has not the key, -ECONNREFUSED when it sent a rejection instead (see rejected).
+     * NULL: there is none.
      */
     int (*handshake)(struct carrier *carrier);
     /* Fills the ring by at most max bytes: > 0, 0 at EOF, -EAGAIN, or what is wrong. */
@@ -54,30 +55,13 @@ struct carrier {
     uint32_t watched;        /* with a worker: events */
     carrier_ready_t ready;
     void *userdata;
-    bool readable;   /* a read is worth a try: set by the poll, cleared by the read that emptied the socket */
-    bool shared;     /* others may flip its O_NONBLOCK: not for splice(2), which has no MSG_DONTWAIT */
-    bool held_only;  /* recv() takes only what the carrier holds already */
-    bool polled;     /* the poll said that it is readable, and nothing was read since */
-    uint32_t deaf;   /* how often in a row nothing could be spliced then */
-    bool connecting; /* this side made the peer connection */
-    bool heard;      /* something has come in the handshake */
-    uint32_t rejected; /* enum vf_error of the rejection that came instead of it */
+    bool readable;  /* a read is worth a try: set by the poll, cleared by the read that emptied the socket */
+    bool shared;    /* others may flip its O_NONBLOCK: not for splice(2), which has no MSG_DONTWAIT */
+    bool held_only; /* recv() takes only what the carrier holds already */
+    bool polled;    /* the poll said that it is readable, and nothing was read since */
+    uint32_t deaf;  /* how often in a row nothing could be spliced then */
+    struct handshake handshake;
 };
-
-/*
- * A carrier of bytes as they are; takes fd on success. proof_key makes it a peer connection in `plain` that
- * must shake hands first; NULL (then preamble is not looked at) is for QEMU's sockets. 0 or a negative errno.
- */
-int carrier_plain_new(int fd, bool connecting, const struct preamble *preamble, const uint8_t *proof_key,
-                      struct carrier **ret);
-
-/*
- * A carrier over TLS 1.3 with the PSK key; takes fd on success. buffer: bytes that it may hold in each
- * direction, at least CARRIER_TLS_BUFFER_MIN. 0 or a negative errno.
- */
-#define CARRIER_TLS_BUFFER_MIN ((size_t)32 * 1024)
-int carrier_tls_new(int fd, bool connecting, const struct preamble *preamble,
-                    const uint8_t key[static KEY_SIZE], size_t buffer, struct carrier **ret);
 
 /* Closes all. Safe on NULL, and in the carrier's own ready(). Returns NULL. */
 struct carrier *carrier_free(struct carrier *carrier);
@@ -101,6 +85,13 @@ void carrier_polled(struct carrier *carrier, uint32_t revents);
 /* Waits for these events (EPOLLIN, EPOLLOUT); with none the source is off: a polled POLLHUP would spin. */
 void carrier_watch(struct carrier *carrier, uint32_t events);
 
+/*
+ * After the last words, which are in this ring: sends the rest of them and no more, then reads until the
+ * other end has closed, for a close with unread bytes would reset the connection and take the words with it.
+ * Waits for what it needs. False when that is over. Call it again in ready().
+ */
+bool carrier_linger(struct carrier *carrier, struct ring *words);
+
 static inline ssize_t carrier_recv(struct carrier *carrier, struct ring *ring, size_t max)
 {
     return carrier->ops->recv(carrier, ring, max);
@@ -111,12 +102,23 @@ static inline ssize_t carrier_send(struct carrier *carrier, struct ring *ring)
     return carrier->ops->send(carrier, ring);
 }
 
-/*
- * What came first in a handshake: 0 when that may be one, -ECONNREFUSED when it is a rejection, which only
- * the connecting side gets. For the handshakes of both kinds.
- */
-int carrier_hear(struct carrier *carrier, const uint8_t *data, size_t size);
+static inline bool carrier_holds_input(const struct carrier *carrier)
+{
+    return carrier->ops->holds_input(carrier);
+}
 
-/* What both kinds do with their socket; as recv(2)/send(2) over pieces, with -errno and without SIGPIPE. */
-ssize_t socket_recv(int fd, struct iovec *iov, int n_iov);
-ssize_t socket_send(int fd, struct iovec *iov, int n_iov);
+static inline bool carrier_holds_output(const struct carrier *carrier)
+{
+    return carrier->ops->holds_output(carrier);
+}
+
+/* Another process holds the socket, too. */
+static inline void carrier_set_shared(struct carrier *carrier, bool shared)
+{
+    carrier->shared = shared;
+}
+
+static inline bool carrier_splices(const struct carrier *carrier)
+{
+    return carrier->ops->splices && !carrier->shared;
+}

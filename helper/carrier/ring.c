@@ -8,63 +8,6 @@
 
 #include "common/cleanup.h"
 
-/* A block that was used before; NULL without one. */
-static uint8_t *take_free(struct ring_pool *pool)
-{
-    void *block;
-
-    pthread_mutex_lock(&pool->lock);
-    block = pool->free;
-    if (block) {
-        memcpy(&pool->free, block, sizeof(void *));
-        pool->n_free--;
-    }
-    pthread_mutex_unlock(&pool->lock);
-    return block;
-}
-
-static uint8_t *pool_take(struct ring_pool *pool)
-{
-    uint8_t *block = take_free(pool);
-
-    return block ? block : malloc(RING_BLOCK);
-}
-
-static void pool_give(struct ring_pool *pool, uint8_t *block)
-{
-    bool keep;
-
-    pthread_mutex_lock(&pool->lock);
-    keep = pool->n_free < pool->max_free;
-    if (keep) {
-        memcpy(block, &pool->free, sizeof(void *));
-        pool->free = block;
-        pool->n_free++;
-    }
-    pthread_mutex_unlock(&pool->lock);
-    if (!keep)
-        free(block);
-}
-
-void ring_pool_clear(struct ring_pool *pool)
-{
-    uint8_t *block;
-
-    while ((block = take_free(pool)))
-        free(block);
-}
-
-void ring_pool_trim(struct ring_pool *pool)
-{
-    size_t n;
-
-    pthread_mutex_lock(&pool->lock);
-    n = (pool->n_free + 1) / 2;
-    pthread_mutex_unlock(&pool->lock);
-    for (; n > 0; n--)
-        free(take_free(pool));
-}
-
 int ring_init(struct ring *ring, struct ring_pool *pool, size_t capacity)
 {
     size_t n_slots = (capacity + RING_BLOCK - 1) / RING_BLOCK + 1;
@@ -85,7 +28,7 @@ static void free_blocks(struct ring *ring)
 {
     for (size_t i = 0; i < ring->n_slots; i++) {
         if (ring->slots[i])
-            pool_give(ring->pool, ring->slots[i]);
+            ring_pool_give(ring->pool, ring->slots[i]);
         ring->slots[i] = NULL;
     }
 }
@@ -137,7 +80,7 @@ int ring_reserve(struct ring *ring, size_t max, struct iovec iov[static RING_IOV
         uint8_t **slot = slot_of(ring, offset);
 
         if (!*slot) {
-            *slot = pool_take(ring->pool);
+            *slot = ring_pool_take(ring->pool);
             if (!*slot)
                 break; /* what could be had serves; nothing at all is the caller's error */
         }
@@ -176,7 +119,7 @@ void ring_release(struct ring *ring, uint64_t offset)
         uint8_t **slot = slot_of(ring, block);
 
         if (*slot)
-            pool_give(ring->pool, *slot);
+            ring_pool_give(ring->pool, *slot);
         *slot = NULL;
     }
     ring->begin = offset;

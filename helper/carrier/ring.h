@@ -17,27 +17,14 @@
  * Does no I/O.
  */
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
-#define RING_BLOCK   ((size_t)128 * 1024)
+#include "helper/carrier/pool.h"
+
 #define RING_IOV_MAX 16 /* pieces that one system call is given */
-
-/* What the rings of one helper share, those of several threads too: the free blocks. */
-struct ring_pool {
-    pthread_mutex_t lock;
-    void *free; /* linked through the first word of each block */
-    size_t n_free;
-    size_t max_free; /* beyond these, blocks go back to malloc */
-};
-
-void ring_pool_clear(struct ring_pool *pool);
-
-/* Gives half of the free blocks back to malloc(3): for who calls it now and then. */
-void ring_pool_trim(struct ring_pool *pool);
 
 struct ring {
     struct ring_pool *pool; /* borrowed; outlives the ring */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "helper/carrier/carrier.h"
+#include "helper/carrier/tls.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -13,7 +13,7 @@
 #include <sys/auxv.h>
 #endif
 
-#include "common/cleanup.h"
+#include "helper/carrier/socket.h"
 
 /*
  * GnuTLS never sees the socket: it pulls from `in`, which one large recv(2) fills, and pushes into `out`,
@@ -152,7 +152,7 @@ static int tls_handshake(struct carrier *carrier)
 
             if (n < 0)
                 return (int)n;
-            r = n > 0 ? carrier_hear(carrier, tls->in.data, (size_t)n) : 0;
+            r = n > 0 ? handshake_hear(&carrier->handshake, tls->in.data, (size_t)n) : 0;
             if (r < 0)
                 return r;
         }
@@ -346,7 +346,7 @@ int carrier_tls_new(int fd, bool connecting, const struct preamble *preamble,
 
     if (!tls)
         return -ENOMEM;
-    tls->carrier = (struct carrier){.ops = &tls_ops, .fd = fd, .connecting = connecting};
+    tls->carrier = (struct carrier){.ops = &tls_ops, .fd = fd, .handshake = {.connecting = connecting}};
     tls->in = (struct buffer){.data = malloc(buffer), .size = buffer};
     tls->out = (struct buffer){.data = malloc(buffer), .size = buffer};
     memcpy(tls->key, key, KEY_SIZE);

@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
+#include "helper/carrier/raw.h"
 
 struct channel *channel_find(struct session *session, uint32_t number)
 {
@@ -27,12 +29,12 @@ static void publish(struct channel *channel, enum stats_channel_state state)
 {
     struct session *session = channel->session;
     size_t slot = (size_t)(channel - session->channels);
-    struct stats_channel *stats = &session->stats->channels[slot];
+    struct stats_channel *stats = &session->counters.page->channels[slot];
     uint64_t sent = channel->out.ring.end, received = channel->in.ring.begin;
 
     if (state != STATS_CHANNEL_CLOSED && state != STATS_CHANNEL_LOST) {
-        STATS_ADD(session->stats->sent, sent - channel->sent);
-        STATS_ADD(session->stats->received, received - channel->received);
+        STATS_ADD(session->counters.page->sent, sent - channel->sent);
+        STATS_ADD(session->counters.page->received, received - channel->received);
         channel->sent = sent;
         __atomic_store_n(&channel->received, received, __ATOMIC_SEQ_CST);
     }
@@ -41,15 +43,14 @@ static void publish(struct channel *channel, enum stats_channel_state state)
     STATS_WRITE(stats->sent, channel->sent);
     STATS_WRITE(stats->received, channel->received);
     STATS_WRITE(stats->state, (uint16_t)state);
-    if (STATS_READ(session->stats->n_channels) <= slot)
-        STATS_WRITE(session->stats->n_channels, (uint32_t)slot + 1);
+    if (STATS_READ(session->counters.page->n_channels) <= slot)
+        STATS_WRITE(session->counters.page->n_channels, (uint32_t)slot + 1);
 }
 
 /* The way back carries requests, not memory. */
 static size_t window_of(const struct session *session)
 {
-    return session->role == ROLE_INCOMING && session->window > FLOW_WINDOW_BACK ? FLOW_WINDOW_BACK
-                                                                                : session->window;
+    return session->role == ROLE_INCOMING && session->window > WINDOW_BACK ? WINDOW_BACK : session->window;
 }
 
 struct channel *channel_new(struct session *session, uint32_t number, uint32_t stream)
@@ -122,8 +123,6 @@ void channel_quit(struct channel *channel)
 
 static void on_channel_ready(struct carrier *carrier, uint32_t revents, void *userdata)
 {
-    (void)carrier;
-    (void)revents;
     channel_update(userdata);
 }
 
@@ -139,10 +138,10 @@ void channel_set_qemu(struct channel *channel, int fd, bool shared)
     int r;
 
     channel->dial = DIAL_DONE;
-    r = carrier_plain_new(fd, false, NULL, NULL, &channel->qemu);
+    r = carrier_raw_new(fd, &channel->qemu);
     if (r >= 0) {
         owned = -1;
-        channel->qemu->shared = shared;
+        carrier_set_shared(channel->qemu, shared);
         r = channel_attach(channel, channel->qemu, on_channel_ready);
     }
     if (r < 0) {
@@ -186,8 +185,6 @@ static int on_grace(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct channel *channel = userdata;
 
-    (void)source;
-    (void)usec;
     channel->graced = true;
     channel_dial(channel->session, channel->stream);
     return 0;
@@ -202,7 +199,7 @@ void channel_set_carrier(struct channel *channel, struct carrier *carrier)
     channel->carrier = carrier;
     r = channel_attach(channel, carrier, on_channel_ready);
     if (r >= 0 && session->role == ROLE_INCOMING && !channel->graced && !channel->grace)
-        r = sd_event_add_time_relative(session->event, &channel->grace, CLOCK_MONOTONIC, SESSION_GRACE, 1000,
+        r = sd_event_add_time_relative(session->event, &channel->grace, CLOCK_MONOTONIC, DIAL_GRACE, 1000,
                                        on_grace, channel);
     if (r < 0) {
         channel_failed(channel, r);
@@ -461,7 +458,7 @@ void channel_update(struct channel *channel)
     if (session_halted(session) || !channel_lives(channel))
         return;
     if (channel->verdict == FLOW_OK)
-        channel_move(channel, session_now(session), session->n_living > 1 ? FLOW_TURN : FLOW_BUDGET);
+        channel_move(channel, turn_now(session->event), session->n_living > 1 ? FLOW_TURN : FLOW_BUDGET);
     channel_settle(channel);
 }
 

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "helper/session/session.h"
 
+#include "common/clock.h"
+
 /* The bandwidth limit, which all channels share. */
 
 void channel_share_out(struct session *session)
 {
-    pacer_next_round(&session->pacer, session_now(session), session->n_living);
+    pacer_next_round(&session->pacer, turn_now(session->event), session->n_living);
 }
 
 static int on_pace(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct session *session = userdata;
 
-    (void)source;
-    (void)usec;
     /* First of all, so that each channel sees that there is something to be had again. */
     channel_share_out(session);
     channel_update_all(session);
@@ -27,7 +27,7 @@ void channel_pace(struct session *session)
     int enabled = SD_EVENT_OFF;
 
     if (wait == 0)
-        wait = SESSION_ROUND; /* there is something in the bucket, but this channel has had its share */
+        wait = PACE_ROUND; /* there is something in the bucket, but this channel has had its share */
     if (!session->pace_timer) {
         sd_event_add_time_relative(session->event, &session->pace_timer, CLOCK_MONOTONIC, wait, 1, on_pace,
                                    session);

@@ -28,7 +28,7 @@ static void control_watch(struct control *control)
 {
     uint32_t events = EPOLLIN;
 
-    if (ring_unsent(&control->out) > 0 || control->carrier->ops->holds_output(control->carrier))
+    if (ring_unsent(&control->out) > 0 || carrier_holds_output(control->carrier))
         events |= EPOLLOUT;
     carrier_watch(control->carrier, events);
 }
@@ -357,7 +357,6 @@ static void on_control_ready(struct carrier *carrier, uint32_t revents, void *us
     struct control *control = &session->control;
     ssize_t n;
 
-    (void)revents;
     if (session->over) {
         control_linger(session);
         return;
@@ -369,7 +368,7 @@ static void on_control_ready(struct carrier *carrier, uint32_t revents, void *us
             control->silence = 0;
             parse_frames(session);
         }
-    } while (n > 0 && !session_halted(session) && carrier->ops->holds_input(carrier));
+    } while (n > 0 && !session_halted(session) && carrier_holds_input(carrier));
     uncork(session);
     if (!session_halted(session) && (n == 0 || (n < 0 && n != -EAGAIN)))
         control_lost(session, n == 0 ? "the peer closed it" : strerror((int)-n));
@@ -384,9 +383,9 @@ void control_adopt(struct session *session, struct carrier *carrier)
     *control = (struct control){.carrier = carrier};
     r = carrier_attach(carrier, session->event, on_control_ready, session);
     if (r >= 0)
-        r = ring_init(&control->in, &session->pool, SESSION_CONTROL_RING);
+        r = ring_init(&control->in, &session->pool, CONTROL_RING);
     if (r >= 0)
-        r = ring_init(&control->out, &session->pool, SESSION_CONTROL_RING);
+        r = ring_init(&control->out, &session->pool, CONTROL_RING);
     /* From now on the ticket's secret serves nobody: what follows is bound to this connection's session. */
     if (r >= 0)
         r = carrier->ops->export_key(carrier, exported);
@@ -402,7 +401,7 @@ void control_adopt(struct session *session, struct carrier *carrier)
         return;
     }
     if (session->adopted)
-        STATS_WRITE(session->stats->reconnects, STATS_READ(session->stats->reconnects) + 1);
+        STATS_WRITE(session->counters.page->reconnects, STATS_READ(session->counters.page->reconnects) + 1);
     session->adopted_again = session->adopted;
     session->adopted = true;
     if (session->role == ROLE_OUTGOING)
@@ -415,8 +414,6 @@ static int on_ack_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct session *session = userdata;
 
-    (void)source;
-    (void)usec;
     __atomic_store_n(&session->acks_later, false,
                      __ATOMIC_SEQ_CST); /* first: what is moved from here on tells */
     for (size_t i = 0; i < STATS_CHANNELS_MAX && !session_halted(session); i++)
@@ -430,15 +427,15 @@ void control_ack_later(struct session *session)
     int enabled = SD_EVENT_OFF;
 
     if (!session->ack_timer) {
-        if (sd_event_add_time_relative(session->event, &session->ack_timer, CLOCK_MONOTONIC,
-                                       SESSION_ACK_DELAY, 1000, on_ack_timer, session) >= 0)
+        if (sd_event_add_time_relative(session->event, &session->ack_timer, CLOCK_MONOTONIC, ACK_DELAY, 1000,
+                                       on_ack_timer, session) >= 0)
             __atomic_store_n(&session->acks_later, true, __ATOMIC_SEQ_CST);
         return;
     }
     __atomic_store_n(&session->acks_later, true, __ATOMIC_SEQ_CST);
     sd_event_source_get_enabled(session->ack_timer, &enabled);
     if (enabled == SD_EVENT_OFF) {
-        sd_event_source_set_time_relative(session->ack_timer, SESSION_ACK_DELAY);
+        sd_event_source_set_time_relative(session->ack_timer, ACK_DELAY);
         sd_event_source_set_enabled(session->ack_timer, SD_EVENT_ONESHOT);
     }
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "helper/session/session.h"
 
+#include "common/clock.h"
+
 /*
  * Once a second: is the peer there, how fast is it, who has not proved himself in time. The source pings, and
  * the destination does its part when a ping has come: a migration that idles wakes its helpers as rarely as
@@ -10,28 +12,17 @@
 
 static unsigned silence_max(const struct session *session)
 {
-    return session->resume_timeout > 0 ? SESSION_SILENCE_RESUME : SESSION_SILENCE_MAX;
+    return session->resume_timeout > 0 ? SILENCE_RESUME : SILENCE_MAX;
 }
 
 static void control_silent(struct session *session)
 {
-    const int seconds = (int)silence_max(session) * SESSION_TICK / 1000000;
+    const int seconds = (int)silence_max(session) * TICK / 1000000;
 
     if (session->state != STATE_WAITING)
         session_interrupt(session, "The peer has not been heard of for %d s.", seconds);
     else
         session_end(session, VF_ERROR_INTERRUPTED, false, "The peer did not greet within %d s.", seconds);
-}
-
-static void take_rate(struct session *session, uint64_t now)
-{
-    uint64_t moved = STATS_READ(session->stats->sent) + STATS_READ(session->stats->received);
-    uint64_t usec = now - session->ticked;
-
-    STATS_WRITE(session->stats->rate, (moved - session->rated) * 1000000 / (usec > 0 ? usec : 1));
-    STATS_WRITE(session->stats->rate_at_usec, now);
-    session->rated = moved;
-    session->ticked = now;
 }
 
 static bool ping_is_due(const struct session *session, uint64_t now)
@@ -41,23 +32,23 @@ static bool ping_is_due(const struct session *session, uint64_t now)
     if (!control->greeted || control->pinged != 0 || session_halted(session))
         return false;
     return session->role == ROLE_OUTGOING || control->silence > 1 || control->measured == 0 ||
-           now - control->measured >= SESSION_TRIP;
+           now - control->measured >= TRIP;
 }
 
 static void tick(struct session *session, uint64_t now)
 {
     struct control *control = &session->control;
 
-    take_rate(session, now);
+    counters_rate(&session->counters, now);
     ring_pool_trim(&session->pool); /* what was not used for a while goes back */
-    for (size_t i = 0; i < SESSION_PEERS_MAX && !session->over; i++)
+    for (size_t i = 0; i < PEERS_MAX && !session->over; i++)
         peer_expire(&session->peers[i], now);
     if (session->over)
         return;
     if (control->carrier && ++control->silence > silence_max(session))
         control_silent(session);
     if (ping_is_due(session, now)) {
-        struct frame ping = {.type = FRAME_PING, .cookie = session_exact_now()};
+        struct frame ping = {.type = FRAME_PING, .cookie = exact_now()};
 
         control->pinged = ping.cookie;
         control_send(session, &ping);
@@ -76,41 +67,39 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct session *session = userdata;
 
-    (void)source;
-    (void)usec;
-    tick(session, session_now(session));
-    tick_after(session, SESSION_TICK);
+    tick(session, turn_now(session->event));
+    tick_after(session, TICK);
     return 0;
 }
 
 int heartbeat_start(struct session *session)
 {
-    session->ticked = session_now(session);
-    return sd_event_add_time_relative(session->event, &session->tick, CLOCK_MONOTONIC, SESSION_TICK, 1000,
-                                      on_tick, session);
+    session->counters.rated_at = turn_now(session->event);
+    return sd_event_add_time_relative(session->event, &session->tick, CLOCK_MONOTONIC, TICK, 1000, on_tick,
+                                      session);
 }
 
 void heartbeat_on_ping(struct session *session, uint64_t cookie)
 {
     struct frame pong = {.type = FRAME_PONG, .cookie = cookie};
-    uint64_t now = session_now(session);
+    uint64_t now = turn_now(session->event);
 
     control_send(session, &pong);
-    if (session->role == ROLE_INCOMING && now - session->ticked >= SESSION_TICK / 2) {
+    if (session->role == ROLE_INCOMING && now - session->counters.rated_at >= TICK / 2) {
         tick(session, now);
-        tick_after(session, SESSION_TICK + SESSION_TICK_GRACE);
+        tick_after(session, TICK + TICK_GRACE);
     }
 }
 
 bool heartbeat_on_pong(struct session *session, uint64_t cookie)
 {
     struct control *control = &session->control;
-    uint64_t now = session_exact_now(); /* the turn may have begun before the answer came */
+    uint64_t now = exact_now(); /* the turn may have begun before the answer came */
 
     if (control->pinged == 0 || cookie != control->pinged)
         return false;
-    STATS_WRITE(session->stats->round_trip_usec, now - control->pinged);
-    control->measured = session_now(session);
+    STATS_WRITE(session->counters.page->round_trip_usec, now - control->pinged);
+    control->measured = turn_now(session->event);
     control->pinged = 0;
     return true;
 }

@@ -2,18 +2,14 @@
 #include "helper/session/session.h"
 
 #include <errno.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
 
 /* The last words on a control connection: the peer's where it is lost, this side's where the migration is
  * over. */
 
-enum { LINGER_READS = 64 /* of a turn */ };
-
 void control_last_word(struct session *session)
 {
     struct ring *in = &session->control.in;
-    size_t left = SESSION_CONTROL_RING; /* a peer that goes on and on has no last word */
+    size_t left = CONTROL_RING; /* a peer that goes on and on has no last word */
     ssize_t n;
 
     if (!session->control.carrier)
@@ -40,29 +36,7 @@ void control_last_word(struct session *session)
 void control_linger(struct session *session)
 {
     struct control *control = &session->control;
-    uint8_t buf[4096];
-    struct iovec iov = {buf, sizeof(buf)};
-    ssize_t n;
 
-    if (!control->carrier) {
+    if (!control->carrier || !carrier_linger(control->carrier, &control->out))
         link_exit(session->link);
-        return;
-    }
-    n = carrier_send(control->carrier, &control->out);
-    if (n >= 0 || n == -EAGAIN) {
-        if (ring_unsent(&control->out) > 0 || control->carrier->ops->holds_output(control->carrier)) {
-            carrier_watch(control->carrier, EPOLLOUT);
-            return;
-        }
-        /* A close with unread bytes would reset the connection and take the last frame with it. */
-        shutdown(control->carrier->fd, SHUT_WR);
-        for (int i = 0; i < LINGER_READS && (n = socket_recv(control->carrier->fd, &iov, 1)) > 0; i++)
-            ;
-        if (n > 0 || n == -EAGAIN) {
-            carrier_watch(control->carrier, EPOLLIN);
-            return;
-        }
-    }
-    carrier_watch(control->carrier, 0);
-    link_exit(session->link);
 }

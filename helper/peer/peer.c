@@ -4,11 +4,15 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <syslog.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
+#include "helper/carrier/plain.h"
+#include "helper/carrier/raw.h"
+#include "helper/carrier/socket.h"
+#include "helper/carrier/tls.h"
 
 /*
  * A peer connection from its FD to the proof that the other end holds the key. Anybody on the network can
@@ -73,9 +77,9 @@ static int refuse_control(struct peer *peer)
              "A second control connection was refused: the ticket is used.");
     peer->stage = PEER_LINGER;
     r = ring_append(&peer->out, buf, frame_encode(&frame, buf));
-    if (r < 0)
-        return r;
-    return (int)carrier_send(peer->carrier, &peer->out);
+    if (r >= 0 && !carrier_linger(peer->carrier, &peer->out))
+        peer_clear(peer);
+    return r;
 }
 
 static int send_channel_hello(struct peer *peer)
@@ -212,7 +216,7 @@ static int on_greeting(struct peer *peer)
     ring_clear(&peer->in);
     ring_clear(&peer->out);
     peer->kind = preamble.kind;
-    peer->since = session_now(peer->session);
+    peer->since = turn_now(peer->session->event);
     peer->stage = PEER_PROOF;
     fd = carrier_release(peer->carrier);
     peer->carrier = NULL;
@@ -253,23 +257,6 @@ static int peer_step(struct peer *peer)
     return 0;
 }
 
-/* After the refusal: sends the rest of it, then waits for the other side's EOF, until the deadline. */
-static int linger(struct peer *peer)
-{
-    uint8_t buf[4096];
-    struct iovec iov = {buf, sizeof(buf)};
-    ssize_t n;
-
-    n = carrier_send(peer->carrier, &peer->out);
-    if (n < 0 && n != -EAGAIN)
-        return (int)n;
-    if (ring_unsent(&peer->out) > 0 || peer->carrier->ops->holds_output(peer->carrier))
-        return -EAGAIN;
-    shutdown(peer->carrier->fd, SHUT_WR);
-    n = socket_recv(peer->carrier->fd, &iov, 1);
-    return n == 0 ? -ECONNRESET : n < 0 ? (int)n : -EAGAIN;
-}
-
 static void peer_watch(struct peer *peer)
 {
     uint32_t events = EPOLLIN;
@@ -279,15 +266,21 @@ static void peer_watch(struct peer *peer)
     if (peer->stage == PEER_PARKED)
         events = 0; /* its bytes wait where they are */
     else if (peer->stage == PEER_PREAMBLE || ring_unsent(&peer->out) > 0 ||
-             peer->carrier->ops->holds_output(peer->carrier))
+             carrier_holds_output(peer->carrier))
         events |= EPOLLOUT;
     carrier_watch(peer->carrier, events);
 }
 
 static void peer_drive(struct peer *peer)
 {
-    int r = peer->stage == PEER_LINGER ? linger(peer) : peer_step(peer);
+    int r;
 
+    if (peer->stage == PEER_LINGER) {
+        if (!carrier_linger(peer->carrier, &peer->out))
+            peer_clear(peer);
+        return;
+    }
+    r = peer_step(peer);
     if (session_halted(peer->session) || peer->stage == PEER_UNUSED)
         return;
     if (r < 0 && r != -EAGAIN)
@@ -298,8 +291,6 @@ static void peer_drive(struct peer *peer)
 
 static void on_peer_ready(struct carrier *carrier, uint32_t revents, void *userdata)
 {
-    (void)carrier;
-    (void)revents;
     peer_drive(userdata);
 }
 
@@ -308,7 +299,7 @@ static struct peer *peer_slot(struct session *session)
 {
     struct peer *oldest = NULL;
 
-    for (size_t i = 0; i < SESSION_PEERS_MAX; i++) {
+    for (size_t i = 0; i < PEERS_MAX; i++) {
         struct peer *peer = &session->peers[i];
 
         if (peer->stage == PEER_UNUSED)
@@ -333,7 +324,7 @@ static int make_carrier(struct session *session, struct peer *peer, int fd)
     const uint8_t *key = keys[peer->kind];
 
     if (peer->stage == PEER_GREETING)
-        return carrier_plain_new(fd, false, NULL, NULL, &peer->carrier);
+        return carrier_raw_new(fd, &peer->carrier);
     if (session->security == SECURITY_PLAIN)
         return carrier_plain_new(fd, peer->connecting, &preamble, key, &peer->carrier);
     return carrier_tls_new(fd, peer->connecting, &preamble, key,
@@ -350,7 +341,7 @@ static int peer_attach(struct peer *peer, int fd)
     if (r < 0)
         return r;
     owned = -1;
-    peer->carrier->shared = peer->shared;
+    carrier_set_shared(peer->carrier, peer->shared);
     r = carrier_attach(peer->carrier, session->event, on_peer_ready, peer);
     if (r >= 0)
         r = ring_init(&peer->in, &session->pool,
@@ -387,7 +378,7 @@ void peer_start(struct session *session, const struct message_peer *m, int fd)
     peer = peer_slot(session);
     if (!peer && connecting)
         session_end(session, VF_ERROR_LIMIT_EXCEEDED, true,
-                    "More than %d connections to the peer are being made.", SESSION_PEERS_MAX);
+                    "More than %d connections to the peer are being made.", PEERS_MAX);
     if (!peer)
         return;
     *peer = (struct peer){
@@ -400,7 +391,7 @@ void peer_start(struct session *session, const struct message_peer *m, int fd)
         .shared = m->shared != 0,
         .serial = m->serial,
         .channel = channel ? channel->number : 0,
-        .since = session_now(session),
+        .since = turn_now(session->event),
     };
     r = peer_attach(peer, fd_steal(&owned));
     if (r < 0)
@@ -413,7 +404,7 @@ void peer_unpark(struct session *session, struct channel *channel)
 {
     int r;
 
-    for (size_t i = 0; i < SESSION_PEERS_MAX; i++) {
+    for (size_t i = 0; i < PEERS_MAX; i++) {
         struct peer *peer = &session->peers[i];
 
         if (peer->stage != PEER_PARKED || peer->channel != channel->number)
@@ -431,7 +422,6 @@ void peer_unpark(struct session *session, struct channel *channel)
 void peer_expire(struct peer *peer, uint64_t now)
 {
     /* One that a manager brought waits for the source to use it. */
-    if (peer->stage != PEER_UNUSED && peer->stage != PEER_GREETING &&
-        now - peer->since > SESSION_PEER_DEADLINE)
+    if (peer->stage != PEER_UNUSED && peer->stage != PEER_GREETING && now - peer->since > PEER_DEADLINE)
         peer_failed(peer, -ETIMEDOUT);
 }

@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * The peer protocol's records: bytes in, records and verdicts out. Pure: no I/O, no allocation, no state but
- * what the caller holds. docs/vmferry-protocol.7.rst is the description; all integers are little-endian.
+ * Control frames: bytes in, frames and verdicts out. Pure: no I/O, no allocation, no state but what the
+ * caller holds. docs/vmferry-protocol.7.rst is the description.
  */
 
 #include <stdbool.h>
@@ -11,60 +11,7 @@
 #include <stdint.h>
 
 #include "common/message.h"
-
-#define PROTOCOL_VERSION 1
-
-/* What to do about a peer that breaks the protocol; the end of a message. */
-#define ADVICE "Is it a vmferry, of a version that goes with this one? Then report it as a bug."
-
-/* What a parser says of bytes. */
-enum verdict {
-    VERDICT_OK,
-    VERDICT_MORE,    /* good so far, but not whole */
-    VERDICT_BAD,     /* nothing of ours */
-    VERDICT_VERSION, /* ours, of another version */
-};
-
-/* ---- The preamble: what the connecting side says first, in clear ---- */
-
-#define PREAMBLE_SIZE 32
-
-struct preamble {
-    enum peer_kind kind;
-    uint64_t id;
-};
-
-void preamble_encode(const struct preamble *preamble, uint8_t buf[static PREAMBLE_SIZE]);
-
-/* OK, BAD or VERSION; *ret is filled only for OK. */
-enum verdict preamble_decode(const uint8_t buf[static PREAMBLE_SIZE], struct preamble *ret);
-
-/*
- * ---- The rejection: what the gate answers to a preamble that leads nowhere, in clear ----
- * Nobody has proved anything by then, so it is a hint for people and changes nothing but the error's name.
- * Its first byte is 0, with which neither a TLS record nor a proof begins.
- */
-
-#define REJECTION_SIZE 32
-
-void rejection_encode(uint32_t error, uint8_t buf[static REJECTION_SIZE]);
-
-/* OK with the error in *ret_error, or BAD. */
-enum verdict rejection_decode(const uint8_t buf[static REJECTION_SIZE], uint32_t *ret_error);
-
-/* ---- The channel hello: the first bytes on a proved channel connection, from each side ---- */
-
-#define CHANNEL_HELLO_SIZE 16
-
-struct channel_hello {
-    uint32_t channel;
-    uint64_t received; /* the offset from which this side wants the stream */
-};
-
-void channel_hello_encode(const struct channel_hello *hello, uint8_t buf[static CHANNEL_HELLO_SIZE]);
-enum verdict channel_hello_decode(const uint8_t buf[static CHANNEL_HELLO_SIZE], struct channel_hello *ret);
-
-/* ---- Control frames ---- */
+#include "helper/protocol/wire.h"
 
 #define FRAME_HEADER_SIZE 8 /* type u16, payload length u16, channel u32 */
 #define FRAME_PAYLOAD_MAX 1024

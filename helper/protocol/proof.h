@@ -9,17 +9,16 @@
  *     accepting → connecting   0x02, zero[31], nonce[32], HMAC(key, "server" ‖ id ‖ kind ‖ nonces)
  *     connecting → accepting   HMAC(key, "client" ‖ id ‖ kind ‖ nonces)
  *
- * Pure: bytes in, bytes out and a verdict; randomness from GnuTLS. Also the derivation of all keys (HKDF,
- * RFC 5869), for both securities.
+ * Pure: bytes in, bytes out and a verdict; randomness from GnuTLS.
  */
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "helper/protocol/frame.h"
+#include "helper/protocol/greeting.h"
+#include "helper/protocol/key.h"
 
-#define KEY_SIZE    32
 #define PROOF_HELLO 64
 #define PROOF_MAC   32
 #define PROOF_MAX   (PROOF_HELLO + PROOF_MAC)
@@ -54,7 +53,3 @@ int proof_export(const struct proof *proof, uint8_t ret[static KEY_SIZE]);
 
 /* Overwrites the key. */
 void proof_clear(struct proof *proof);
-
-/* HKDF-SHA-256 with the id as salt; label is the info. 0 or a negative errno. */
-int key_derive(const uint8_t secret[static KEY_SIZE], uint64_t id, const char *label,
-               uint8_t ret[static KEY_SIZE]);

@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
 
 /*
  * The channels whose bytes another thread moves. A migration's first channel stays with the first thread,
@@ -88,7 +89,7 @@ static void work(struct worker *worker, struct channel *channel)
     struct session *session = channel->session;
 
     if (channel->verdict == FLOW_OK)
-        channel_move(channel, session_exact_now(), FLOW_TURN);
+        channel_move(channel, exact_now(), FLOW_TURN);
     if (channel_has_news(channel))
         bit_set(&session->news, slot_of(channel));
     else if (channel_owes_ack(channel))
@@ -200,7 +201,6 @@ int channel_share(struct channel *channel, carrier_ready_t ready)
 
 static void settle(struct worker *worker, struct channel *channel)
 {
-    (void)worker;
     channel_settle(channel);
 }
 
@@ -228,9 +228,6 @@ static int on_news(sd_event_source *source, int fd, uint32_t revents, void *user
     struct session *session = userdata;
     size_t slot;
 
-    (void)source;
-    (void)fd;
-    (void)revents;
     workers_heard(session->workers);
     for (slot = 0; (slot = bit_next(&session->owing, slot)) < STATS_CHANNELS_MAX; slot++)
         if (bit_take(&session->owing, slot) && !session_halted(session))

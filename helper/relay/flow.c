@@ -28,18 +28,14 @@ void flow_use_pipe(struct flow *flow, int pipe, size_t size)
     flow->pipe_size = size;
 }
 
-static bool splices(const struct carrier *carrier)
-{
-    return carrier->ops->splices && !carrier->shared;
-}
-
 /* The bytes are to be in the pipe and are in memory, or the other way round. While an end is missing they
  * stay where they are. */
 static bool place_changes(const struct flow *flow)
 {
     if (flow->ring.pipe >= 0)
-        return (flow->from && !splices(flow->from)) || (flow->to && !splices(flow->to));
-    return flow->pipe >= 0 && flow->from && flow->to && splices(flow->from) && splices(flow->to);
+        return (flow->from && !carrier_splices(flow->from)) || (flow->to && !carrier_splices(flow->to));
+    return flow->pipe >= 0 && flow->from && flow->to && carrier_splices(flow->from) &&
+           carrier_splices(flow->to);
 }
 
 /* What the ring holds goes out from where it is first, and nothing is read meanwhile. */
@@ -86,7 +82,7 @@ bool flow_wants_input(const struct flow *flow)
 
 bool flow_wants_output(const struct flow *flow)
 {
-    return flow->to && (ring_unsent(&flow->ring) > 0 || flow->to->ops->holds_output(flow->to));
+    return flow->to && (ring_unsent(&flow->ring) > 0 || carrier_holds_output(flow->to));
 }
 
 bool flow_ended(const struct flow *flow)
@@ -114,7 +110,7 @@ static size_t flow_demand(struct flow *flow, uint64_t now)
     if (!flow_could_read(flow))
         return 0;
     max = flow_room(flow);
-    if (!flow->from->readable && !flow->from->ops->holds_input(flow->from))
+    if (!flow->from->readable && !carrier_holds_input(flow->from))
         return 0;
     if (flow->pacer) {
         allowed = pacer_allows(flow->pacer, &flow->share, now);
@@ -193,8 +189,7 @@ enum flow_verdict flow_pump(struct flow *flow, uint64_t now, size_t budget)
         if (verdict != FLOW_OK)
             return verdict;
         moved += (size_t)(in > out ? in : out > 0 ? out : 0);
-    } while ((in > 0 || out > 0) &&
-             (moved < budget || (flow->from && flow->from->ops->holds_input(flow->from))));
+    } while ((in > 0 || out > 0) && (moved < budget || (flow->from && carrier_holds_input(flow->from))));
     shut_when_done(flow);
     return FLOW_OK;
 }

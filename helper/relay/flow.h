@@ -17,11 +17,10 @@
 #include "helper/carrier/carrier.h"
 #include "helper/relay/pacer.h"
 
-#define FLOW_WINDOW_BACK ((size_t)1 * 1024 * 1024) /* bytes that are kept from the destination, at most */
-#define FLOW_BUFFER      ((size_t)1 * 1024 * 1024) /* bytes on the way in to QEMU, at most */
-#define FLOW_ACK_STEP    ((uint64_t)256 * 1024)    /* delivered bytes that are acknowledged at once */
-#define FLOW_BUDGET      ((size_t)256 * 1024)      /* bytes that one pump moves where nobody else waits */
-#define FLOW_TURN        ((size_t)64 * 1024)       /* and where others may have their turn */
+#define FLOW_BUFFER   ((size_t)1 * 1024 * 1024) /* bytes on the way in to QEMU, at most */
+#define FLOW_ACK_STEP ((uint64_t)256 * 1024)    /* delivered bytes that are acknowledged at once */
+#define FLOW_BUDGET   ((size_t)256 * 1024)      /* bytes that one pump moves where nobody else waits */
+#define FLOW_TURN     ((size_t)64 * 1024)       /* and where others may have their turn */
 
 enum flow_kind {
     FLOW_OUT, /* QEMU → peer */

@@ -17,9 +17,9 @@ static void resume_failed(struct peer *peer, int r)
     if (r != -ECONNREFUSED && r != -EKEYREJECTED) {
         session->n_rejections = 0;
         session_redial(session);
-    } else if (++session->n_rejections < SESSION_REJECTIONS && !session_complete(session))
+    } else if (++session->n_rejections < REJECTIONS_MAX && !session_complete(session))
         session_redial(session); /* anybody on the way can say so, and a gate that has just been started */
-    else if (r == -ECONNREFUSED && peer->carrier->rejected == VF_ERROR_CANCELLED)
+    else if (r == -ECONNREFUSED && peer->carrier->handshake.rejected == VF_ERROR_CANCELLED)
         session_end(session, VF_ERROR_CANCELLED, false,
                     "Cancelled at the destination, while the network was away.");
     else if (session_complete(session)) /* the peer had proved it first, and has gone */
@@ -62,7 +62,7 @@ static void control_failed(struct peer *peer, int r)
     struct session *session = peer->session;
 
     if (r == -ECONNREFUSED)
-        control_rejected(session, peer->carrier ? peer->carrier->rejected : 0);
+        control_rejected(session, peer->carrier ? peer->carrier->handshake.rejected : 0);
     else if (r == -EKEYREJECTED)
         session_end(session, VF_ERROR_PEER_REJECTED, true,
                     "The peer and this side do not hold the same secret (the control connection). Use the "
@@ -71,7 +71,7 @@ static void control_failed(struct peer *peer, int r)
         session_end(session, VF_ERROR_PEER_UNREACHABLE, true,
                     "The peer accepted the control connection but did not answer within %d s. Is a vmferryd "
                     "listening there?",
-                    SESSION_PEER_DEADLINE / 1000000);
+                    PEER_DEADLINE / 1000000);
     else
         session_end(session, VF_ERROR_PEER_REJECTED, true,
                     "The peer closed the control connection during the handshake (%s).", strerror(-r));

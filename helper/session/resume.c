@@ -5,13 +5,13 @@
 #include <stdio.h>
 #include <syslog.h>
 
+#include "common/clock.h"
+
 /* Asks the broker for the next control connection. */
 static int on_redial(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct session *session = userdata;
 
-    (void)source;
-    (void)usec;
     if (session->over || session->control.carrier || session->role != ROLE_OUTGOING)
         return 0;
     session->resume_serial = ++session->next_serial;
@@ -22,12 +22,12 @@ static int on_redial(sd_event_source *source, uint64_t usec, void *userdata)
 
 void session_redial(struct session *session)
 {
-    uint64_t wait = session->redial, jitter = session_now(session) % 1000 * wait / 2000;
+    uint64_t wait = session->redial, jitter = turn_now(session->event) % 1000 * wait / 2000;
 
     if (session->over || session->role != ROLE_OUTGOING)
         return;
     session->resume_serial = 0;
-    session->redial = wait * 2 < SESSION_REDIAL_MAX ? wait * 2 : SESSION_REDIAL_MAX;
+    session->redial = wait * 2 < REDIAL_MAX ? wait * 2 : REDIAL_MAX;
     session->redial_timer = sd_event_source_disable_unref(session->redial_timer);
     if (sd_event_add_time_relative(session->event, &session->redial_timer, CLOCK_MONOTONIC,
                                    wait * 3 / 4 + jitter, 0, on_redial, session) < 0)
@@ -38,8 +38,6 @@ static int on_recovery_timeout(sd_event_source *source, uint64_t usec, void *use
 {
     struct session *session = userdata;
 
-    (void)source;
-    (void)usec;
     session_end(session, VF_ERROR_INTERRUPTED, false, "%s It was not recovered within a day.", session->why);
     return 0;
 }
@@ -58,8 +56,8 @@ static void give_channels_up(struct session *session)
     session->resume_timer = sd_event_source_disable_unref(session->resume_timer);
     /* Nobody can bring new channels where there is nothing to recover, or no broker to bring them. */
     if (session->next_channel == 0 || session->link->fd < 0 ||
-        sd_event_add_time_relative(session->event, &session->resume_timer, CLOCK_MONOTONIC, SESSION_RECOVERY,
-                                   0, on_recovery_timeout, session) < 0)
+        sd_event_add_time_relative(session->event, &session->resume_timer, CLOCK_MONOTONIC, RECOVERY, 0,
+                                   on_recovery_timeout, session) < 0)
         session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
 }
 
@@ -67,8 +65,6 @@ static int on_resume_timeout(sd_event_source *source, uint64_t usec, void *userd
 {
     struct session *session = userdata;
 
-    (void)source;
-    (void)usec;
     link_log(session->link, LOG_WARNING,
              "The network did not come back in time: QEMU's connections are given up.");
     give_channels_up(session);
@@ -94,7 +90,7 @@ void session_clean_up(struct session *session)
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
         if (channel_lives(&session->channels[i]))
             channel_detach(&session->channels[i]);
-    for (size_t i = 0; i < SESSION_PEERS_MAX; i++)
+    for (size_t i = 0; i < PEERS_MAX; i++)
         if (!outlives_loss(&session->peers[i]))
             peer_clear(&session->peers[i]);
     control_clear(session);
@@ -108,7 +104,7 @@ void session_clean_up(struct session *session)
         give_channels_up(session);
     /* At once after a loss; a peer that hangs up on each new connection is dialled with pauses. */
     if (greeted) {
-        session->redial = SESSION_REDIAL_FIRST;
+        session->redial = REDIAL_FIRST;
         on_redial(NULL, 0, session);
     } else {
         session_redial(session);
@@ -117,7 +113,6 @@ void session_clean_up(struct session *session)
 
 static int on_clean_up(sd_event_source *source, void *userdata)
 {
-    (void)source;
     session_clean_up(userdata);
     return 0;
 }

@@ -8,30 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <syslog.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
 
 enum { POOL_BLOCKS = 48 }; /* free blocks that are kept: a full window and what the return path holds */
-
-uint64_t session_now(const struct session *session)
-{
-    uint64_t now = 0;
-
-    sd_event_now(session->event, CLOCK_MONOTONIC, &now);
-    return now;
-}
-
-uint64_t session_exact_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 void session_set_state(struct session *session, enum message_state state)
 {
@@ -66,8 +49,6 @@ static int on_linger_end(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct session *session = userdata;
 
-    (void)source;
-    (void)usec;
     link_exit(session->link);
     return 0;
 }
@@ -98,7 +79,7 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
         channel_quit(&session->channels[i]);
     /* A channel's that breaks must not reach the peer before the word that says why. */
-    for (size_t i = 0; i < SESSION_PEERS_MAX; i++)
+    for (size_t i = 0; i < PEERS_MAX; i++)
         if (session->peers[i].carrier)
             carrier_watch(session->peers[i].carrier, 0);
 
@@ -106,7 +87,7 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
     m.result.error = error;
     message_text_set(m.result.text, sizeof(m.result.text), text);
     /* The peer first: what the broker closes then must not tell it less. */
-    if (sd_event_add_time_relative(session->event, &session->linger, CLOCK_MONOTONIC, SESSION_LINGER, 0,
+    if (sd_event_add_time_relative(session->event, &session->linger, CLOCK_MONOTONIC, LINGER, 0,
                                    on_linger_end, session) < 0)
         link_exit(session->link);
     else
@@ -209,7 +190,6 @@ static void on_message(struct link *link, const union message *m, int fd, void *
     struct session *session = userdata;
     _cleanup_fd_ int owned = fd;
 
-    (void)link;
     if (session->over)
         return;
     switch (m->header.type) {
@@ -230,7 +210,7 @@ static void on_message(struct link *link, const union message *m, int fd, void *
         on_qemu_failed(session, &m->qemu_failed);
         break;
     case MESSAGE_LIMIT:
-        pacer_set(&session->pacer, m->limit.bandwidth_limit, session_now(session));
+        pacer_set(&session->pacer, m->limit.bandwidth_limit, turn_now(session->event));
         channel_share_out(session);
         channel_update_all(session);
         break;
@@ -250,7 +230,6 @@ static void on_gone(struct link *link, void *userdata)
 {
     struct session *session = userdata;
 
-    (void)link;
     if (session->over)
         return;
     if (sync_waits(session)) {
@@ -262,23 +241,6 @@ static void on_gone(struct link *link, void *userdata)
         if (session->channels[i].stage == CHANNEL_OPEN)
             return;
     session_end(session, VF_ERROR_HELPER_FAILED, true, "The broker is gone.");
-}
-
-/* Maps the page of counters; takes fd. */
-static int map_stats(int fd, struct stats **ret)
-{
-    _cleanup_fd_ int owned = fd;
-    int seals = fcntl(owned, F_GET_SEALS);
-    void *p;
-
-    /* Sealed against shrinking: nobody can make a write to it a SIGBUS. */
-    if (seals < 0 || !(seals & F_SEAL_SHRINK) || lseek(owned, 0, SEEK_END) < (off_t)sizeof(struct stats))
-        return -EBADMSG;
-    p = mmap(NULL, sizeof(struct stats), PROT_READ | PROT_WRITE, MAP_SHARED, owned, 0);
-    if (p == MAP_FAILED)
-        return -errno;
-    *ret = p;
-    return 0;
 }
 
 static int check_start(const struct message_start_relay *start)
@@ -318,9 +280,9 @@ int session_new(sd_event *event, struct link *link, struct workers *workers,
     memcpy(session->streams, start->streams, sizeof(session->streams));
     session->pool = (struct ring_pool){.lock = PTHREAD_MUTEX_INITIALIZER, .max_free = POOL_BLOCKS};
     session->pacer = (struct pacer)PACER_INIT;
-    pacer_set(&session->pacer, start->bandwidth_limit, session_now(session));
+    pacer_set(&session->pacer, start->bandwidth_limit, turn_now(session->event));
 
-    r = map_stats(fd_steal(&owned), &session->stats);
+    r = counters_map(&session->counters, fd_steal(&owned));
     if (r >= 0)
         r = key_derive(start->secret, start->id,
                        session->security == SECURITY_PLAIN ? "vmferry control plain v1"
@@ -351,7 +313,7 @@ struct session *session_free(struct session *session)
     session->main_closed = false; /* what is lost now has to come again before this can be done */
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
         channel_close(&session->channels[i]);
-    for (size_t i = 0; i < SESSION_PEERS_MAX; i++)
+    for (size_t i = 0; i < PEERS_MAX; i++)
         peer_clear(&session->peers[i]);
     control_clear(session);
     ring_pool_clear(&session->pool);
@@ -363,8 +325,7 @@ struct session *session_free(struct session *session)
     sd_event_source_disable_unref(session->cleanup);
     sd_event_source_disable_unref(session->redial_timer);
     sd_event_source_disable_unref(session->resume_timer);
-    if (session->stats)
-        munmap(session->stats, sizeof(*session->stats));
+    counters_unmap(&session->counters);
     explicit_bzero(session->control_key, sizeof(session->control_key));
     explicit_bzero(session->channel_key, sizeof(session->channel_key));
     explicit_bzero(session->resume_key, sizeof(session->resume_key));

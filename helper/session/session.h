@@ -31,28 +31,15 @@
 #include "common/error.h"
 #include "common/stats.h"
 #include "helper/carrier/carrier.h"
+#include "helper/carrier/worker.h"
+#include "helper/counters.h"
+#include "helper/limits.h"
 #include "helper/link.h"
 #include "helper/protocol/frame.h"
-#include "helper/protocol/proof.h"
+#include "helper/protocol/greeting.h"
+#include "helper/protocol/key.h"
 #include "helper/relay/flow.h"
 #include "helper/relay/pacer.h"
-
-#define SESSION_PEERS_MAX      (STATS_CHANNELS_MAX + 64) /* peer connections that are not there yet, at once */
-#define SESSION_PEER_DEADLINE  10000000                  /* µs in which one must be there */
-#define SESSION_CONTROL_RING   ((size_t)128 * 1024)      /* far more than is ever on the way */
-#define SESSION_TICK           1000000 /* µs between the source's pings, and over which the rate is taken */
-#define SESSION_TICK_GRACE     250000  /* µs that the destination waits longer for one */
-#define SESSION_TRIP           10000000 /* µs after which the destination, too, measures the round trip again */
-#define SESSION_SILENCE_MAX    10       /* ticks without a word on the control connection: it is lost */
-#define SESSION_SILENCE_RESUME 4        /* the same where channels survive it: a false alarm costs little */
-#define SESSION_ACK_DELAY      10000    /* µs that an acknowledgement may wait for more to acknowledge */
-#define SESSION_ROUND          5000     /* µs in which each channel has its share of the bandwidth limit */
-#define SESSION_GRACE          100000  /* µs until a silent channel is connected to QEMU all the same */
-#define SESSION_LINGER         2000000 /* µs for the last frame to reach the peer */
-#define SESSION_RECOVERY       86400000000ULL /* µs in which to recover a paused post-copy: a day */
-#define SESSION_REJECTIONS     3 /* in a row, until it is believed that the peer has given the migration up */
-#define SESSION_REDIAL_FIRST   200000  /* µs until the peer is dialled again after a loss, doubled up to */
-#define SESSION_REDIAL_MAX     5000000 /* this, give or take a quarter */
 
 struct session;
 
@@ -162,7 +149,7 @@ struct session {
     uint32_t n_rejections;         /* of the connections that were to follow, in a row */
     uint64_t resume_timeout;       /* µs */
     size_t window;                 /* bytes */
-    struct stats *stats;           /* mapped; shared with the broker */
+    struct counters counters;
     struct ring_pool pool;
     struct pacer pacer;
     struct control control;
@@ -175,7 +162,7 @@ struct session {
     bool acks_later;           /* atomic: the ack timer runs */
     sd_event_source *news_source;
     uint32_t n_living; /* of these */
-    struct peer peers[SESSION_PEERS_MAX];
+    struct peer peers[PEERS_MAX];
     uint32_t next_channel;
     uint32_t next_serial;
     uint32_t n_refused;    /* peer connections that failed to prove themselves, for the log */
@@ -185,8 +172,6 @@ struct session {
     bool given_up; /* after a loss, and nothing has come in the channels' place; resume_timer bounds that */
     bool main_closed; /* a channel of that has ended well */
     bool over;        /* the result stands; only the last frame may still be on its way */
-    uint64_t rated;   /* bytes of all channels, both ways, at the last tick */
-    uint64_t ticked;  /* when that was */
     sd_event_source *tick, *ack_timer, *pace_timer, *linger, *cleanup, *redial_timer, *resume_timer;
 };
 
@@ -196,12 +181,6 @@ struct session {
 int session_new(sd_event *event, struct link *link, struct workers *workers,
                 const struct message_start_relay *start, int stats_fd, struct session **ret);
 struct session *session_free(struct session *session);
-
-/* µs, CLOCK_MONOTONIC, of this turn of the event loop. */
-uint64_t session_now(const struct session *session);
-
-/* µs, CLOCK_MONOTONIC, of this moment. For any thread. */
-uint64_t session_exact_now(void);
 
 void session_set_state(struct session *session, enum message_state state);
 

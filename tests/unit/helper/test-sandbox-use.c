@@ -2,7 +2,9 @@
 #include "sandbox-rig.h"
 
 #include "common/message.h"
-#include "helper/carrier/carrier.h"
+#include "helper/carrier/plain.h"
+#include "helper/carrier/raw.h"
+#include "helper/carrier/tls.h"
 
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -102,7 +104,7 @@ static void use_events(int fd)
     REQUIRE(sd_event_add_time(event, &holder, CLOCK_MONOTONIC, UINT64_MAX, 0, NULL, NULL) >= 0);
     REQUIRE(sandbox_lock() == 0);
     REQUIRE(sandbox_narrow(false) == 0);
-    REQUIRE(carrier_plain_new(fd, false, NULL, NULL, &carrier) == 0);
+    REQUIRE(carrier_raw_new(fd, &carrier) == 0);
     REQUIRE(carrier_attach(carrier, event, on_carrier, &inputs) == 0);
     carrier_watch(carrier, EPOLLIN);
     REQUIRE(sd_event_add_time_relative(event, &timer, CLOCK_MONOTONIC, 20000, 1, on_timer, &timers) >= 0);

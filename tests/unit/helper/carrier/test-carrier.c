@@ -175,7 +175,7 @@ TEST(test_events)
     int pair[2];
 
     test_pair(SOCK_STREAM, 0, pair);
-    seen.carrier = make(PLAIN, pair[0], false, NULL, NULL);
+    assert_int_equal(carrier_raw_new(pair[0], &seen.carrier), 0);
     assert_true(sd_event_new(&seen.event) >= 0);
     assert_int_equal(carrier_attach(seen.carrier, seen.event, on_ready, &seen), 0);
     assert_int_equal(send(pair[1], "x", 1, 0), 1);

@@ -68,7 +68,7 @@ static int answer_with(enum kind kind, bool connecting, const void *data, size_t
     assert_int_equal(carrier->ops->handshake(carrier), -EAGAIN);
     assert_int_equal(send(pair[1], data, size, MSG_NOSIGNAL), (ssize_t)size);
     r = carrier->ops->handshake(carrier);
-    *ret_rejected = carrier->rejected;
+    *ret_rejected = carrier->handshake.rejected;
     carrier_free(carrier);
     close(pair[1]);
     return r;

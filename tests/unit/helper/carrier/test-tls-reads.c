@@ -3,6 +3,8 @@
 
 #include <dlfcn.h>
 
+#include "helper/carrier/raw.h"
+#include "helper/carrier/tls.h"
 #include "helper/relay/flow.h"
 
 /* TLS out of reads that end anywhere: nothing is left behind that no poll sees, and a turn has a bound. */
@@ -87,7 +89,7 @@ TEST(test_turn)
 
         tls_pair(&a, &b);
         test_pair(SOCK_STREAM, 8 << 20, pair);
-        assert_int_equal(carrier_plain_new(pair[1], false, NULL, NULL, &qemu), 0);
+        assert_int_equal(carrier_raw_new(pair[1], &qemu), 0);
         assert_int_equal(ring_init(&out, &pool, 1 << 20), 0);
         assert_int_equal(flow_init(&in, FLOW_IN, &pool, FLOW_BUFFER), 0);
         in.from = b;

@@ -2,7 +2,9 @@
 #include "sandbox-rig.h"
 
 #include "common/cleanup.h"
-#include "helper/carrier/carrier.h"
+#include "helper/carrier/raw.h"
+#include "helper/carrier/socket.h"
+#include "helper/carrier/worker.h"
 
 #include <poll.h>
 #include <sys/epoll.h>
@@ -87,7 +89,7 @@ TEST(test_another_thread)
     assert_in_range(workers.n, 1, WORKERS_MAX);
     workers_set_handler(&workers, on_ready, &seen);
     test_pair(SOCK_STREAM, 0, pair);
-    assert_int_equal(carrier_plain_new(pair[1], false, NULL, NULL, &seen.carrier), 0);
+    assert_int_equal(carrier_raw_new(pair[1], &seen.carrier), 0);
     give(seen.carrier, &workers);
     for (size_t i = 1; i <= 1000; i++) {
         assert_int_equal(send(pair[0], "x", 1, 0), 1);
@@ -112,7 +114,7 @@ TEST(test_hang_up_is_told_once)
     workers_start(&workers);
     workers_set_handler(&workers, on_ready, &seen);
     test_pair(SOCK_STREAM, 0, pair);
-    assert_int_equal(carrier_plain_new(pair[1], false, NULL, NULL, &seen.carrier), 0);
+    assert_int_equal(carrier_raw_new(pair[1], &seen.carrier), 0);
     give(seen.carrier, &workers);
     worker_lock(seen.carrier->worker);
     carrier_watch(seen.carrier, 0);
@@ -172,7 +174,7 @@ static void use_workers(int fd)
     REQUIRE(sandbox_lock() == 0);
     REQUIRE(sandbox_narrow(false) == 0);
     workers_set_handler(&workers, on_ready, &seen);
-    REQUIRE(carrier_plain_new(fd, false, NULL, NULL, &seen.carrier) == 0);
+    REQUIRE(carrier_raw_new(fd, &seen.carrier) == 0);
     give(seen.carrier, &workers);
     while (seen_bytes(&seen) == 0) {
         uint64_t n;

@@ -2,7 +2,7 @@
 #include "test-util.h"
 
 #include "common/error.h"
-#include "helper/protocol/frame.h"
+#include "helper/protocol/greeting.h"
 
 /* What opens a connection: the preamble, the rejection that may answer it, the channel hello. */
 

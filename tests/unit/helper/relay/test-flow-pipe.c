@@ -110,7 +110,7 @@ static void bring_peer(struct rig *rig, bool shared)
 
     test_pair(SOCK_STREAM, 0, peer);
     rig->peer = peer[0];
-    assert_int_equal(carrier_plain_new(peer[1], false, NULL, NULL, &rig->to_peer), 0);
+    assert_int_equal(carrier_raw_new(peer[1], &rig->to_peer), 0);
     rig->to_peer->shared = shared;
     assert_null(flow_resume(&rig->in, 0));
     rig->in.from = rig->out.to = rig->to_peer;
