@@ -1,106 +1,214 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "helper/session/session.h"
+#include "helper/requests.h"
 
-#include "common/address.h"
+#include <stdlib.h>
 
-/*
- * A broker that was restarted knows of no request that the one before it had taken: so all that nobody has
- * answered is asked for again. What the old one had answered lies before SYNC in the socket.
- */
+#include "common/stats.h"
 
-/* A peer connection of this serial has come, and has yet to prove itself. */
-static bool has_come(const struct session *session, uint32_t serial)
+/* One per channel, and one for a control connection. */
+enum { REQUESTS_MAX = STATS_CHANNELS_MAX + MESSAGE_STREAMS_MAX + 1 };
+
+enum request_state {
+    REQUEST_NONE,
+    REQUEST_ASKED,
+    REQUEST_COME,     /* a peer connection, which has yet to prove itself */
+    REQUEST_GIVEN_UP, /* QEMU: no channel wants it any more, but the broker will answer */
+};
+
+struct request {
+    enum request_state state;
+    enum message_type type; /* MESSAGE_NEED_PEER or MESSAGE_NEED_QEMU */
+    enum peer_kind kind;    /* peer */
+    uint32_t serial;        /* peer */
+    uint32_t channel;
+    uint32_t stream; /* QEMU */
+};
+
+struct requests {
+    struct link *link; /* borrowed */
+    uint32_t last_serial;
+    struct request all[REQUESTS_MAX];
+};
+
+struct requests *requests_new(struct link *link)
 {
-    for (size_t i = 0; i < PEERS_MAX; i++)
-        if (session->peers[i].stage != PEER_UNUSED && session->peers[i].connecting &&
-            session->peers[i].serial == serial)
-            return true;
-    return false;
+    struct requests *requests = calloc(1, sizeof(*requests));
+
+    if (requests)
+        requests->link = link;
+    return requests;
 }
 
-static bool channel_awaits_peer(const struct channel *channel)
+struct requests *requests_free(struct requests *requests)
 {
-    return channel_lives(channel) && channel->announced && !channel->carrier &&
-           !has_come(channel->session, channel->serial);
+    free(requests);
+    return NULL;
 }
 
-static bool channel_awaits_qemu(const struct channel *channel)
+static bool ask(const struct requests *requests, const struct request *request)
 {
-    return channel_lives(channel) && channel->dial == DIAL_ASKED;
+    union message m = {0};
+
+    if (request->type == MESSAGE_NEED_PEER) {
+        m.need_peer.serial = request->serial;
+        m.need_peer.kind = request->kind;
+    } else {
+        m.need_qemu.channel = request->channel;
+        m.need_qemu.stream = request->stream;
+    }
+    return link_send(requests->link, request->type, &m, -1);
 }
 
-bool sync_awaits_peer(const struct session *session, uint32_t kind, uint32_t serial)
+static bool add(struct requests *requests, const struct request *request)
 {
-    if (serial == 0 || session->role != ROLE_OUTGOING || has_come(session, serial))
+    for (size_t i = 0; i < REQUESTS_MAX; i++)
+        if (requests->all[i].state == REQUEST_NONE) {
+            requests->all[i] = *request;
+            break;
+        }
+    return ask(requests, request);
+}
+
+static const struct request *find_peer(const struct requests *requests, uint32_t serial)
+{
+    for (size_t i = 0; i < REQUESTS_MAX; i++) {
+        const struct request *request = &requests->all[i];
+
+        if (request->state != REQUEST_NONE && request->type == MESSAGE_NEED_PEER && request->serial == serial)
+            return request;
+    }
+    return NULL;
+}
+
+static const struct request *find_qemu(const struct requests *requests, uint32_t stream)
+{
+    for (size_t i = 0; i < REQUESTS_MAX; i++) {
+        const struct request *request = &requests->all[i];
+
+        if (request->state != REQUEST_NONE && request->type == MESSAGE_NEED_QEMU && request->stream == stream)
+            return request;
+    }
+    return NULL;
+}
+
+static void set_state(struct requests *requests, const struct request *request, enum request_state state)
+{
+    requests->all[request - requests->all].state = state;
+}
+
+uint32_t requests_ask_peer(struct requests *requests, enum peer_kind kind, uint32_t channel, bool *ret_asked)
+{
+    struct request request = {
+        .state = REQUEST_ASKED,
+        .type = MESSAGE_NEED_PEER,
+        .kind = kind,
+        .serial = ++requests->last_serial,
+        .channel = channel,
+    };
+
+    *ret_asked = add(requests, &request);
+    return request.serial;
+}
+
+bool requests_awaits_peer(const struct requests *requests, uint32_t kind, uint32_t serial)
+{
+    const struct request *request = find_peer(requests, serial);
+
+    return request && request->state == REQUEST_ASKED && request->kind == kind;
+}
+
+bool requests_on_peer(struct requests *requests, uint32_t kind, uint32_t serial, uint32_t *ret_channel)
+{
+    const struct request *request = find_peer(requests, serial);
+
+    if (!requests_awaits_peer(requests, kind, serial))
         return false;
-    if (kind == PEER_CONTROL)
-        return !session->adopted && serial == session->control_serial;
-    if (kind == PEER_RESUME)
-        return !session->control.carrier && serial == session->resume_serial;
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        if (session->channels[i].serial == serial && channel_awaits_peer(&session->channels[i]))
+    set_state(requests, request, REQUEST_COME);
+    *ret_channel = request->channel;
+    return true;
+}
+
+void requests_end_peer(struct requests *requests, uint32_t serial)
+{
+    const struct request *request = find_peer(requests, serial);
+
+    if (request)
+        set_state(requests, request, REQUEST_NONE);
+}
+
+bool requests_has_peer(const struct requests *requests, enum peer_kind kind)
+{
+    for (size_t i = 0; i < REQUESTS_MAX; i++)
+        if (requests->all[i].type == MESSAGE_NEED_PEER && requests->all[i].state == REQUEST_ASKED &&
+            requests->all[i].kind == kind)
             return true;
     return false;
 }
 
-bool sync_waits(const struct session *session)
+void requests_drop_peers(struct requests *requests)
 {
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        if (channel_awaits_qemu(&session->channels[i]) ||
-            (session->role == ROLE_OUTGOING && channel_awaits_peer(&session->channels[i])))
+    for (size_t i = 0; i < REQUESTS_MAX; i++)
+        if (requests->all[i].type == MESSAGE_NEED_PEER)
+            requests->all[i].state = REQUEST_NONE;
+}
+
+bool requests_ask_qemu(struct requests *requests, uint32_t channel, uint32_t stream)
+{
+    struct request request = {
+        .state = REQUEST_ASKED,
+        .type = MESSAGE_NEED_QEMU,
+        .channel = channel,
+        .stream = stream,
+    };
+
+    return add(requests, &request);
+}
+
+bool requests_has_qemu(const struct requests *requests, uint32_t stream)
+{
+    return find_qemu(requests, stream) != NULL;
+}
+
+bool requests_on_qemu(struct requests *requests, uint32_t channel, uint32_t stream)
+{
+    const struct request *request = find_qemu(requests, stream);
+    bool wanted = request && request->state == REQUEST_ASKED && request->channel == channel;
+
+    if (request)
+        set_state(requests, request, REQUEST_NONE);
+    return wanted;
+}
+
+void requests_give_up(struct requests *requests, uint32_t channel)
+{
+    for (size_t i = 0; i < REQUESTS_MAX; i++) {
+        struct request *request = &requests->all[i];
+
+        if (request->state == REQUEST_NONE || request->channel != channel)
+            continue;
+        if (request->type == MESSAGE_NEED_QEMU)
+            request->state = REQUEST_GIVEN_UP;
+        else if (request->kind == PEER_CHANNEL)
+            request->state = REQUEST_NONE;
+    }
+}
+
+bool requests_wait(const struct requests *requests)
+{
+    for (size_t i = 0; i < REQUESTS_MAX; i++)
+        if (requests->all[i].state == REQUEST_ASKED)
             return true;
-    return sync_awaits_peer(session, PEER_CONTROL, session->control_serial) ||
-           sync_awaits_peer(session, PEER_RESUME, session->resume_serial);
+    return false;
 }
 
-bool sync_need_peer(struct session *session, enum peer_kind kind, uint32_t serial)
+void requests_repeat(struct requests *requests)
 {
-    union message m = {.need_peer = {.serial = serial, .kind = kind}};
+    for (size_t i = 0; i < REQUESTS_MAX; i++) {
+        struct request *request = &requests->all[i];
 
-    return link_send(session->link, MESSAGE_NEED_PEER, &m, -1);
-}
-
-bool sync_need_qemu(const struct channel *channel)
-{
-    union message m = {.need_qemu = {.channel = channel->number, .stream = channel->stream}};
-
-    channel->session->dialling |= 1U << channel->stream;
-    return link_send(channel->session->link, MESSAGE_NEED_QEMU, &m, -1);
-}
-
-static void ask_for_peer(struct session *session, enum peer_kind kind, uint32_t serial)
-{
-    if (sync_awaits_peer(session, kind, serial))
-        sync_need_peer(session, kind, serial);
-}
-
-void sync_tell_state(struct session *session)
-{
-    union message m = {.state_changed.state = session->state};
-
-    if (session->control.carrier)
-        address_of_peer(session->control.carrier->fd, m.state_changed.peer);
-    if (session->state == STATE_INTERRUPTED)
-        message_text_set(m.state_changed.text, sizeof(m.state_changed.text), session->why);
-    link_send(session->link, MESSAGE_STATE, &m, -1);
-}
-
-void sync_answer(struct session *session, uint64_t cookie)
-{
-    union message synced = {.synced.cookie = cookie};
-
-    link_send(session->link, MESSAGE_SYNCED, &synced, -1);
-    if (session->state != STATE_WAITING)
-        sync_tell_state(session);
-    ask_for_peer(session, PEER_CONTROL, session->control_serial);
-    ask_for_peer(session, PEER_RESUME, session->resume_serial);
-    session->dialling = 0;
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
-        const struct channel *channel = &session->channels[i];
-
-        if (session->role == ROLE_OUTGOING && channel_lives(channel))
-            ask_for_peer(session, PEER_CHANNEL, channel->serial);
-        if (channel_awaits_qemu(channel))
-            sync_need_qemu(channel);
+        if (request->state == REQUEST_ASKED)
+            ask(requests, request);
+        else if (request->state == REQUEST_GIVEN_UP)
+            request->state = REQUEST_NONE;
     }
 }

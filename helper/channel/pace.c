@@ -1,41 +1,46 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "helper/session/session.h"
+#include "helper/channel/pace.h"
 
 #include "common/clock.h"
+#include "common/timer.h"
+#include "helper/limits.h"
 
-/* The bandwidth limit, which all channels share. */
-
-void channel_share_out(struct session *session)
+void pace_init(struct pace *pace, sd_event *event, void (*on_round)(void *userdata), void *userdata)
 {
-    pacer_next_round(&session->pacer, turn_now(session->event), session->n_living);
+    *pace = (struct pace){.pacer = PACER_INIT, .event = event, .on_round = on_round, .userdata = userdata};
+}
+
+void pace_clear(struct pace *pace)
+{
+    pace->timer = sd_event_source_disable_unref(pace->timer);
+}
+
+void pace_set_limit(struct pace *pace, uint64_t limit)
+{
+    pacer_set(&pace->pacer, limit, turn_now(pace->event));
+}
+
+void pace_next_round(struct pace *pace, uint32_t n_flows)
+{
+    pacer_next_round(&pace->pacer, turn_now(pace->event), n_flows);
 }
 
 static int on_pace(sd_event_source *source, uint64_t usec, void *userdata)
 {
-    struct session *session = userdata;
+    struct pace *pace = userdata;
 
-    /* First of all, so that each channel sees that there is something to be had again. */
-    channel_share_out(session);
-    channel_update_all(session);
+    pace->on_round(pace->userdata);
     return 0;
 }
 
-/* Where the bandwidth limit holds a flow back, nobody's poll wakes it. */
-void channel_pace(struct session *session)
+void pace_wait(struct pace *pace)
 {
-    uint64_t wait = pacer_wait_usec(&session->pacer);
-    int enabled = SD_EVENT_OFF;
+    uint64_t wait = pacer_wait_usec(&pace->pacer);
 
     if (wait == 0)
-        wait = PACE_ROUND; /* there is something in the bucket, but this channel has had its share */
-    if (!session->pace_timer) {
-        sd_event_add_time_relative(session->event, &session->pace_timer, CLOCK_MONOTONIC, wait, 1, on_pace,
-                                   session);
-        return;
-    }
-    sd_event_source_get_enabled(session->pace_timer, &enabled);
-    if (enabled == SD_EVENT_OFF) {
-        sd_event_source_set_time_relative(session->pace_timer, wait);
-        sd_event_source_set_enabled(session->pace_timer, SD_EVENT_ONESHOT);
-    }
+        wait = PACE_ROUND; /* there is something in the bucket, but this channel has had its part */
+    if (!pace->timer &&
+        sd_event_add_time(pace->event, &pace->timer, CLOCK_MONOTONIC, 0, 1, on_pace, pace) >= 0)
+        sd_event_source_set_enabled(pace->timer, SD_EVENT_OFF);
+    timer_arm_once(pace->event, &pace->timer, wait, on_pace, pace);
 }

@@ -1,68 +1,38 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "helper/session/session.h"
+#include "helper/relay/crew.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <sys/epoll.h>
 
 #include "common/cleanup.h"
 #include "common/clock.h"
 
-/*
- * The channels whose bytes another thread moves. A migration's first channel stays with the first thread,
- * which so has no second to wait for where there is only one; those that are opened beside it go to workers,
- * for good. A worker only moves bytes. What comes of that, an acknowledgement that is due, an end, a
- * connection that broke, it tells the first thread, and that one decides.
- */
+/* A bit per slot; atomic. */
+struct slot_bits {
+    uint64_t words[STATS_CHANNELS_MAX / 64];
+};
 
-static size_t slot_of(const struct channel *channel)
-{
-    return (size_t)(channel - channel->session->channels);
-}
+struct crew {
+    struct workers *workers;                   /* borrowed */
+    struct relay *relays[STATS_CHANNELS_MAX];  /* borrowed */
+    struct worker *owners[STATS_CHANNELS_MAX]; /* of these; NULL: the first thread. Atomic */
+    struct slot_bits told;                     /* a worker has told something of it */
+    struct slot_bits owes_ack;                 /* the first thread has to acknowledge */
+    struct slot_bits ack_waiting;              /* its worker has to hear of an acknowledgement */
+    bool ack_timer;                            /* atomic */
+    sd_event_source *source;
+    const struct crew_events *events;
+    void *userdata;
+};
 
-/* Only the first thread changes it, with the worker's lock held. */
-static struct worker *owner_at(const struct session *session, size_t slot)
-{
-    return __atomic_load_n(&session->owners[slot], __ATOMIC_SEQ_CST);
-}
-
-static struct worker *owner_of(const struct channel *channel)
-{
-    return owner_at(channel->session, slot_of(channel));
-}
-
-struct worker *channel_lock(const struct channel *channel)
-{
-    return worker_lock(channel->session ? owner_of(channel) : NULL);
-}
-
-bool channel_has_worker(const struct channel *channel)
-{
-    return owner_of(channel) != NULL;
-}
-
-static void set_owner(struct channel *channel, struct worker *worker)
-{
-    __atomic_store_n(&channel->session->owners[slot_of(channel)], worker, __ATOMIC_SEQ_CST);
-}
-
-int channel_attach(struct channel *channel, struct carrier *carrier, carrier_ready_t ready)
-{
-    struct worker *worker = owner_of(channel);
-
-    if (worker)
-        return carrier_attach_worker(carrier, worker,
-                                     2 * (uint64_t)slot_of(channel) + (carrier == channel->carrier));
-    return carrier_attach(carrier, channel->session->event, ready, channel);
-}
-
-/* ---- In a worker's thread ---- */
-
-static void bit_set(struct channel_bits *bits, size_t slot)
+static void bit_set(struct slot_bits *bits, size_t slot)
 {
     __atomic_fetch_or(&bits->words[slot / 64], (uint64_t)1 << slot % 64, __ATOMIC_SEQ_CST);
 }
 
 /* Whether it was set; it is not any more. */
-static bool bit_take(struct channel_bits *bits, size_t slot)
+static bool bit_take(struct slot_bits *bits, size_t slot)
 {
     uint64_t bit = (uint64_t)1 << slot % 64;
 
@@ -71,7 +41,7 @@ static bool bit_take(struct channel_bits *bits, size_t slot)
 }
 
 /* The first slot from there on whose bit is set; STATS_CHANNELS_MAX when there is none. */
-static size_t bit_next(const struct channel_bits *bits, size_t slot)
+static size_t bit_next(const struct slot_bits *bits, size_t slot)
 {
     while (slot < STATS_CHANNELS_MAX) {
         uint64_t word = __atomic_load_n(&bits->words[slot / 64], __ATOMIC_SEQ_CST) >> slot % 64;
@@ -83,166 +53,219 @@ static size_t bit_next(const struct channel_bits *bits, size_t slot)
     return slot;
 }
 
-/* Moves on with the lock held, and tells what came of it. */
-static void work(struct worker *worker, struct channel *channel)
+/* Only the first thread changes it, with the worker's lock held. */
+static struct worker *owner_at(const struct crew *crew, size_t slot)
 {
-    struct session *session = channel->session;
-
-    if (channel->verdict == FLOW_OK)
-        channel_move(channel, exact_now(), FLOW_TURN);
-    if (channel_has_news(channel))
-        bit_set(&session->news, slot_of(channel));
-    else if (channel_owes_ack(channel))
-        bit_set(&session->owing, slot_of(channel));
-    else
-        return;
-    workers_tell(worker->workers);
+    return __atomic_load_n(&crew->owners[slot], __ATOMIC_SEQ_CST);
 }
 
-bool channel_take_ack(struct channel *channel)
+static void set_owner(struct crew *crew, size_t slot, struct worker *worker)
 {
-    if (!bit_take(&channel->session->acked, slot_of(channel)))
+    __atomic_store_n(&crew->owners[slot], worker, __ATOMIC_SEQ_CST);
+}
+
+/* ---- In a worker's thread ---- */
+
+/* Moves on with the lock held, and tells what came of it. */
+static void work(struct crew *crew, size_t slot)
+{
+    struct relay *relay = crew->relays[slot];
+
+    if (relay_lost(relay) == RELAY_NOTHING_LOST)
+        relay_move(relay, exact_now(), FLOW_TURN);
+    if (relay_has_news(relay))
+        bit_set(&crew->told, slot);
+    else if (relay_owes_ack(relay, __atomic_load_n(&crew->ack_timer, __ATOMIC_SEQ_CST)))
+        bit_set(&crew->owes_ack, slot);
+    else
+        return;
+    workers_tell(crew->workers);
+}
+
+static void settle(struct crew *crew, size_t slot)
+{
+    crew->events->settle(crew->userdata, slot);
+}
+
+static bool take_ack(struct crew *crew, size_t slot)
+{
+    if (!bit_take(&crew->ack_waiting, slot))
         return false;
-    if (!channel->lie)
-        channel->lie = flow_on_ack(&channel->out, __atomic_load_n(&channel->ack, __ATOMIC_SEQ_CST));
+    relay_take_ack(crew->relays[slot]);
     return true;
 }
 
-/* What the peer has acknowledged of this worker's channels, with its lock held; then() goes on with each. */
-static void take_acks(struct session *session, struct worker *worker,
-                      void (*then)(struct worker *worker, struct channel *channel))
+/* What the peer has acknowledged of this worker's relays, with its lock held; then() goes on with each. */
+static void take_acks(struct crew *crew, const struct worker *worker,
+                      void (*then)(struct crew *, size_t slot))
 {
-    for (size_t slot = 0; (slot = bit_next(&session->acked, slot)) < STATS_CHANNELS_MAX; slot++) {
-        struct channel *channel = &session->channels[slot];
-
-        if (owner_at(session, slot) == worker && channel_take_ack(channel))
-            then(worker, channel);
-    }
+    for (size_t slot = 0; (slot = bit_next(&crew->ack_waiting, slot)) < STATS_CHANNELS_MAX; slot++)
+        if (owner_at(crew, slot) == worker && take_ack(crew, slot))
+            then(crew, slot);
 }
 
-static bool has_acks(struct session *session, const struct worker *worker)
+static bool has_acks(const struct crew *crew, const struct worker *worker)
 {
     size_t slot = 0;
 
-    /* What the first thread says while this one has the lock, it says no second time. See channel_on_ack().
-     */
+    /* What the first thread says while this one has the lock, it says no second time. See crew_on_ack(). */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    while ((slot = bit_next(&session->acked, slot)) < STATS_CHANNELS_MAX && owner_at(session, slot) != worker)
+    while ((slot = bit_next(&crew->ack_waiting, slot)) < STATS_CHANNELS_MAX && owner_at(crew, slot) != worker)
         slot++;
     return slot < STATS_CHANNELS_MAX;
 }
 
 static void on_worker_ready(struct worker *worker, uint64_t tag, uint32_t revents, void *userdata)
 {
-    struct session *session = userdata;
+    struct crew *crew = userdata;
     size_t slot = (size_t)(tag / 2);
-    struct channel *channel = &session->channels[slot];
 
     worker_lock_own(worker);
-    /* The poll was before the lock: whose the slot is now has to be asked first of all. */
-    if (owner_at(session, slot) == worker) {
-        struct carrier *carrier = tag % 2 ? channel->carrier : channel->qemu;
+    /* The poll was before the lock: the slot may belong to another thread by now. */
+    if (owner_at(crew, slot) == worker) {
+        struct carrier *carrier = tag % 2 ? crew->relays[slot]->peer : crew->relays[slot]->qemu;
 
         if (carrier)
             carrier_polled(carrier, revents);
-        work(worker, channel);
+        work(crew, slot);
     }
     pthread_mutex_unlock(&worker->lock);
-    while (has_acks(session, worker)) {
+    while (has_acks(crew, worker)) {
         worker_lock_own(worker);
-        take_acks(session, worker, work);
+        take_acks(crew, worker, work);
         pthread_mutex_unlock(&worker->lock);
     }
 }
 
 /* ---- In the first thread ---- */
 
-void channel_take_back(struct channel *channel)
+bool crew_has(const struct crew *crew, size_t slot)
 {
-    struct session *session = channel->session;
-    struct worker *worker = owner_of(channel);
+    return owner_at(crew, slot) != NULL;
+}
+
+struct worker *crew_lock(const struct crew *crew, size_t slot)
+{
+    return worker_lock(owner_at(crew, slot));
+}
+
+void crew_set_relay(struct crew *crew, size_t slot, struct relay *relay)
+{
+    crew->relays[slot] = relay;
+}
+
+int crew_attach(struct crew *crew, size_t slot, struct carrier *carrier)
+{
+    return carrier_attach_worker(carrier, owner_at(crew, slot),
+                                 2 * (uint64_t)slot + (carrier == crew->relays[slot]->peer));
+}
+
+void crew_take_back(struct crew *crew, size_t slot)
+{
+    struct worker *worker = owner_at(crew, slot);
 
     if (worker)
         worker->n--;
-    set_owner(channel, NULL);
+    set_owner(crew, slot, NULL);
     /* What was told of it is not of the next channel that has the slot. */
-    bit_take(&session->news, slot_of(channel));
-    bit_take(&session->owing, slot_of(channel));
-    bit_take(&session->acked, slot_of(channel));
+    bit_take(&crew->told, slot);
+    bit_take(&crew->owes_ack, slot);
+    bit_take(&crew->ack_waiting, slot);
 }
 
-int channel_share(struct channel *channel, carrier_ready_t ready)
+int crew_give(struct crew *crew, size_t slot)
 {
-    struct session *session = channel->session;
-    struct worker *worker = workers_pick(session->workers);
-    bool alone = true;
+    struct worker *worker = workers_pick(crew->workers);
+    struct relay *relay = crew->relays[slot];
     int r;
 
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
-        const struct channel *other = &session->channels[i];
-
-        alone = alone && (other == channel || other->stage != CHANNEL_OPEN || owner_of(other));
-    }
-    if (alone || !worker || owner_of(channel))
+    if (!worker || owner_at(crew, slot))
         return 0;
     _cleanup_(worker_unlockp) struct worker *locked = worker_lock(worker);
     worker->n++;
-    set_owner(channel, worker);
-    r = channel_attach(channel, channel->qemu, NULL);
+    set_owner(crew, slot, worker);
+    r = crew_attach(crew, slot, relay->qemu);
     if (r >= 0)
-        r = channel_attach(channel, channel->carrier, NULL);
-    if (r >= 0)
-        return 0;
-    /* The first thread goes on with it, then. */
-    channel_take_back(channel);
-    r = channel_attach(channel, channel->qemu, ready);
-    return r < 0 ? r : channel_attach(channel, channel->carrier, ready);
-}
-
-static void settle(struct worker *worker, struct channel *channel)
-{
-    channel_settle(channel);
-}
-
-void channel_on_ack(struct channel *channel, uint64_t delivered)
-{
-    struct session *session = channel->session;
-    struct worker *worker = owner_of(channel);
-
-    if (delivered < channel->ack) { /* which the worker may never have seen */
-        control_lie(session, channel->number, "an ACK of less than was acknowledged before");
-        return;
+        r = crew_attach(crew, slot, relay->peer);
+    if (r < 0) {
+        crew_take_back(crew, slot);
+        return r;
     }
-    __atomic_store_n(&channel->ack, delivered, __ATOMIC_SEQ_CST);
-    bit_set(&session->acked, slot_of(channel));
-    /* Whoever has the lock looks again once he has given it back; who encrypts is not waited for. */
+    relay_watch(relay);
+    return 1;
+}
+
+void crew_set_ack_timer(struct crew *crew, bool runs)
+{
+    __atomic_store_n(&crew->ack_timer, runs, __ATOMIC_SEQ_CST);
+}
+
+const char *crew_on_ack(struct crew *crew, size_t slot, uint64_t delivered)
+{
+    struct worker *worker = owner_at(crew, slot);
+    const char *why = relay_leave_ack(crew->relays[slot], delivered);
+
+    if (why)
+        return why;
+    bit_set(&crew->ack_waiting, slot);
+    /* If the worker holds the lock, it looks at ack_waiting again after it has released it: so this thread
+     * need not wait for it, which may be encrypting. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (pthread_mutex_trylock(&worker->lock) != 0)
-        return;
-    take_acks(session, worker, settle);
+        return NULL;
+    take_acks(crew, worker, settle);
     pthread_mutex_unlock(&worker->lock);
+    return NULL;
+}
+
+void crew_take_ack(struct crew *crew, size_t slot)
+{
+    take_ack(crew, slot);
 }
 
 static int on_news(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
-    struct session *session = userdata;
+    struct crew *crew = userdata;
     size_t slot;
 
-    workers_heard(session->workers);
-    for (slot = 0; (slot = bit_next(&session->owing, slot)) < STATS_CHANNELS_MAX; slot++)
-        if (bit_take(&session->owing, slot) && !session_halted(session))
-            channel_ack_in_time(&session->channels[slot]);
-    for (slot = 0; (slot = bit_next(&session->news, slot)) < STATS_CHANNELS_MAX; slot++)
-        if (bit_take(&session->news, slot))
-            channel_settle(&session->channels[slot]);
+    workers_heard(crew->workers);
+    for (slot = 0; (slot = bit_next(&crew->owes_ack, slot)) < STATS_CHANNELS_MAX; slot++)
+        if (bit_take(&crew->owes_ack, slot))
+            crew->events->owes_ack(crew->userdata, slot);
+    for (slot = 0; (slot = bit_next(&crew->told, slot)) < STATS_CHANNELS_MAX; slot++)
+        if (bit_take(&crew->told, slot))
+            settle(crew, slot);
     return 0;
 }
 
-int channel_listen_to_workers(struct session *session)
+int crew_new(sd_event *event, struct workers *workers, const struct crew_events *events, void *userdata,
+             struct crew **ret)
 {
-    if (session->workers->n == 0)
-        return 0;
-    workers_set_handler(session->workers, on_worker_ready, session);
-    return sd_event_add_io(session->event, &session->news_source, session->workers->news, EPOLLIN, on_news,
-                           session);
+    struct crew *crew = calloc(1, sizeof(*crew));
+    int r = 0;
+
+    if (!crew)
+        return -ENOMEM;
+    crew->workers = workers;
+    crew->events = events;
+    crew->userdata = userdata;
+    if (workers->n > 0) {
+        workers_set_handler(workers, on_worker_ready, crew);
+        r = sd_event_add_io(event, &crew->source, workers->news, EPOLLIN, on_news, crew);
+    }
+    if (r < 0) {
+        free(crew);
+        return r;
+    }
+    *ret = crew;
+    return 0;
+}
+
+struct crew *crew_free(struct crew *crew)
+{
+    if (!crew)
+        return NULL;
+    sd_event_source_disable_unref(crew->source);
+    free(crew);
+    return NULL;
 }

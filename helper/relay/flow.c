@@ -85,6 +85,11 @@ bool flow_wants_output(const struct flow *flow)
     return flow->to && (ring_unsent(&flow->ring) > 0 || carrier_holds_output(flow->to));
 }
 
+bool flow_fin_is_due(const struct flow *flow, unsigned connection)
+{
+    return flow->ending && flow->fin < connection && ring_unsent(&flow->ring) == 0;
+}
+
 bool flow_ended(const struct flow *flow)
 {
     if (flow->kind == FLOW_OUT)
@@ -206,10 +211,10 @@ const char *flow_on_ack(struct flow *flow, uint64_t delivered)
     return NULL;
 }
 
-const char *flow_on_fin(struct flow *flow, uint64_t total)
+const char *flow_on_fin(struct flow *flow, uint64_t total, unsigned connection)
 {
-    if (flow->ending && flow->fin_again && total == flow->total) {
-        flow->fin_again = false;
+    if (flow->ending && flow->fin < connection && total == flow->total) {
+        flow->fin = connection;
         return NULL;
     }
     if (flow->ending)
@@ -218,20 +223,16 @@ const char *flow_on_fin(struct flow *flow, uint64_t total)
         return "a FIN at less than was sent";
     flow->ending = true;
     flow->total = total;
+    flow->fin = connection;
     return NULL;
 }
 
 const char *flow_resume(struct flow *flow, uint64_t received)
 {
-    if (flow->kind == FLOW_IN) {
-        flow->fin_again = flow->ending;
-        return NULL;
-    }
     if (received < flow->ring.begin)
         return "an offset before what was acknowledged";
     if (received > flow->ring.cursor)
         return "an offset beyond what was sent";
-    flow->fin_sent = false;
     ring_rewind(&flow->ring, received);
     return NULL;
 }

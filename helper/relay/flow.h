@@ -19,7 +19,7 @@
 
 #define FLOW_BUFFER   ((size_t)1 * 1024 * 1024) /* bytes on the way in to QEMU, at most */
 #define FLOW_ACK_STEP ((uint64_t)256 * 1024)    /* delivered bytes that are acknowledged at once */
-#define FLOW_BUDGET   ((size_t)256 * 1024)      /* bytes that one pump moves where nobody else waits */
+#define FLOW_BUDGET   ((size_t)256 * 1024)      /* bytes that one pump moves where no other channel waits */
 #define FLOW_TURN     ((size_t)64 * 1024)       /* and where others may have their turn */
 
 enum flow_kind {
@@ -38,10 +38,8 @@ struct flow {
     uint64_t acked; /* out: bytes that the peer has delivered */
     uint64_t total; /* bytes; meaningful once ending */
     bool ending;    /* total is known */
-    bool fin_sent;  /* out: the peer was told the total */
-    bool fin_again; /* in: the peer may say the total once more, since the connection was lost */
+    unsigned fin;   /* the control connection on which the peer was told the total (out), or told it (in) */
     bool shut;      /* in: QEMU was told that no more comes */
-    uint64_t told;  /* in: the last acknowledgement that was sent */
     int pipe;       /* in: owned; for the ring, which does not have it now; −1: none */
     size_t pipe_size;
 };
@@ -74,8 +72,11 @@ bool flow_wants_input(const struct flow *flow);
 bool flow_could_read(const struct flow *flow);
 bool flow_wants_output(const struct flow *flow);
 
-/* It would take more if the pacer let it: somebody has to wake it. */
+/* It would take more if the pacer let it: the caller has to wake it. */
 bool flow_is_paced(const struct flow *flow);
+
+/* Out: all went out, and the peer was not told the total on the control connection of this number. */
+bool flow_fin_is_due(const struct flow *flow, unsigned connection);
 
 /* All of it is acknowledged (delivered, and QEMU was told). */
 bool flow_ended(const struct flow *flow);
@@ -85,11 +86,11 @@ bool flow_ended(const struct flow *flow);
 /* Out: the peer has delivered so many bytes. */
 const char *flow_on_ack(struct flow *flow, uint64_t delivered);
 
-/*
- * A new peer connection takes the place of one that was lost. Out: goes on from what the peer has received.
- * What the peer was told, and what it said, may have been lost, or comes twice.
+/* Out: a new peer connection takes the place of one that was lost, and goes on from what the peer has
+ * received.
  */
 const char *flow_resume(struct flow *flow, uint64_t received);
 
-/* In: the peer's QEMU ended after so many bytes. */
-const char *flow_on_fin(struct flow *flow, uint64_t total);
+/* In: the peer's QEMU ended after so many bytes, it says on the control connection of this number: once on
+ * each, since what was said on one that was lost may not have been heard. */
+const char *flow_on_fin(struct flow *flow, uint64_t total, unsigned connection);

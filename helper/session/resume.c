@@ -1,22 +1,28 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "helper/session/session.h"
+#include "helper/session/resume.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <syslog.h>
 
 #include "common/clock.h"
+#include "helper/session/end.h"
 
-/* Asks the broker for the next control connection. */
+static void dial_again(struct session *session)
+{
+    bool asked;
+
+    if (session_is_over(session) || control_fd(session->control) >= 0 || session->role != ROLE_OUTGOING)
+        return;
+    requests_drop_peers(session->requests);
+    requests_ask_peer(session->requests, PEER_RESUME, 0, &asked);
+    if (!asked)
+        session_end(session, VF_ERROR_INTERRUPTED, false, "%s The broker is gone, too.", session->why);
+}
+
 static int on_redial(sd_event_source *source, uint64_t usec, void *userdata)
 {
-    struct session *session = userdata;
-
-    if (session->over || session->control.carrier || session->role != ROLE_OUTGOING)
-        return 0;
-    session->resume_serial = ++session->next_serial;
-    if (!sync_need_peer(session, PEER_RESUME, session->resume_serial))
-        session_end(session, VF_ERROR_INTERRUPTED, false, "%s The broker is gone, too.", session->why);
+    dial_again(userdata);
     return 0;
 }
 
@@ -24,9 +30,9 @@ void session_redial(struct session *session)
 {
     uint64_t wait = session->redial, jitter = turn_now(session->event) % 1000 * wait / 2000;
 
-    if (session->over || session->role != ROLE_OUTGOING)
+    if (session_is_over(session) || session->role != ROLE_OUTGOING)
         return;
-    session->resume_serial = 0;
+    requests_drop_peers(session->requests);
     session->redial = wait * 2 < REDIAL_MAX ? wait * 2 : REDIAL_MAX;
     session->redial_timer = sd_event_source_disable_unref(session->redial_timer);
     if (sd_event_add_time_relative(session->event, &session->redial_timer, CLOCK_MONOTONIC,
@@ -45,23 +51,21 @@ static int on_recovery_timeout(sd_event_source *source, uint64_t usec, void *use
 /* The network does not come back in time. What is proved is done; what is not, its QEMUs have to learn. */
 static void give_channels_up(struct session *session)
 {
-    if (session_complete(session)) {
-        session_end(session, VF_ERROR_NONE, false, "%s", "");
+    if (channels_are_complete(session->channels)) {
+        session_end_done(session);
         return;
     }
-    session->given_up = true;
-    session->main_closed = false; /* what is lost now has to come again before this can be done */
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        channel_close(&session->channels[i]);
-    session->resume_timer = sd_event_source_disable_unref(session->resume_timer);
-    /* Nobody can bring new channels where there is nothing to recover, or no broker to bring them. */
-    if (session->next_channel == 0 || session->link->fd < 0 ||
-        sd_event_add_time_relative(session->event, &session->resume_timer, CLOCK_MONOTONIC, RECOVERY, 0,
+    channels_give_up(session->channels);
+    session_set_recovery(session, RECOVERY_NONE);
+    session_set_recovery(session, RECOVERY_AWAITS_QEMU);
+    /* No new channel can come where there is nothing to recover, or no broker to bring one. */
+    if (!channels_has_any_been(session->channels) || session->link->fd < 0 ||
+        sd_event_add_time_relative(session->event, &session->recovery_timer, CLOCK_MONOTONIC, RECOVERY, 0,
                                    on_recovery_timeout, session) < 0)
         session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
 }
 
-static int on_resume_timeout(sd_event_source *source, uint64_t usec, void *userdata)
+static int on_network_timeout(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct session *session = userdata;
 
@@ -71,41 +75,42 @@ static int on_resume_timeout(sd_event_source *source, uint64_t usec, void *userd
     return 0;
 }
 
-/* The peer may have noticed first: what it, or a manager, has brought to go on with is kept. */
-static bool outlives_loss(const struct peer *peer)
+/* One loss after the other shares one time-out. */
+static void await_network(struct session *session)
 {
-    return peer->stage == PEER_GREETING || (!peer->connecting && peer->kind == PEER_RESUME);
+    if (session->resume_timeout > 0 && session->recovery != RECOVERY_NONE)
+        return;
+    if (session->resume_timeout > 0 &&
+        sd_event_add_time_relative(session->event, &session->recovery_timer, CLOCK_MONOTONIC,
+                                   session->resume_timeout, 0, on_network_timeout, session) >= 0)
+        session->recovery = RECOVERY_AWAITS_NETWORK;
+    else
+        give_channels_up(session);
 }
 
 void session_clean_up(struct session *session)
 {
-    const bool greeted = session->control.greeted;
+    struct frame word;
 
-    if (session->over || !session->broken)
+    if (session_is_over(session) || session->connection != CONNECTION_BROKEN)
         return;
     session->cleanup = sd_event_source_disable_unref(session->cleanup);
-    control_last_word(session);
-    if (session->over)
+    if (control_last_word(session->control, &word)) {
+        session_end(session, word.refusal.error, false, "%s", word.refusal.text);
         return;
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        if (channel_lives(&session->channels[i]))
-            channel_detach(&session->channels[i]);
-    for (size_t i = 0; i < PEERS_MAX; i++)
-        if (!outlives_loss(&session->peers[i]))
-            peer_clear(&session->peers[i]);
-    control_clear(session);
-    session->broken = false;
+    }
+    channels_disconnect(session->channels);
+    peers_drop(session->peers);
+    peers_drop_key(session->peers, PEER_CHANNEL);
+    requests_drop_peers(session->requests);
+    control_clear(session->control);
+    session_set_connection(session, CONNECTION_DOWN);
     session_set_state(session, STATE_INTERRUPTED);
-    if (session->resume_timeout == 0)
-        give_channels_up(session);
-    else if (!session->resume_timer &&
-             sd_event_add_time_relative(session->event, &session->resume_timer, CLOCK_MONOTONIC,
-                                        session->resume_timeout, 0, on_resume_timeout, session) < 0)
-        give_channels_up(session);
+    await_network(session);
     /* At once after a loss; a peer that hangs up on each new connection is dialled with pauses. */
-    if (greeted) {
+    if (session->redial == 0) {
         session->redial = REDIAL_FIRST;
-        on_redial(NULL, 0, session);
+        dial_again(session);
     } else {
         session_redial(session);
     }
@@ -119,16 +124,30 @@ static int on_clean_up(sd_event_source *source, void *userdata)
 
 void session_interrupt(struct session *session, const char *format, ...)
 {
+    bool greeted = session->connection == CONNECTION_UP;
     va_list args;
 
-    if (session_halted(session))
+    if (session->halted || !session_set_connection(session, CONNECTION_BROKEN))
         return;
-    if (session->farewell == VF_ERROR_NONE) { /* else the peer has yet to hear why that is */
+    if (session->ending != ENDING_FAREWELL) { /* else the peer has yet to hear why that is */
         va_start(args, format);
         vsnprintf(session->why, sizeof(session->why), format, args);
         va_end(args);
     }
-    session->broken = true;
+    if (greeted)
+        session->redial = 0;
     if (sd_event_add_defer(session->event, &session->cleanup, on_clean_up, session) < 0)
         session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
+}
+
+void session_on_lost(struct session *session, const char *why)
+{
+    /* All that the peer could still have said is known: both ledgers were proved channel by channel. */
+    if (channels_are_complete(session->channels) && session->resume_timeout == 0)
+        session_end_done(session);
+    else if (session->state == STATE_WAITING)
+        session_end(session, VF_ERROR_INTERRUPTED, false,
+                    "The connection to the peer was lost (%s) before the migration could begin.", why);
+    else
+        session_interrupt(session, "The connection to the peer was lost (%s).", why);
 }

@@ -2,246 +2,113 @@
 #include "helper/session/session.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <syslog.h>
-#include <unistd.h>
 
 #include "common/cleanup.h"
-#include "common/clock.h"
+#include "helper/session/end.h"
+#include "helper/session/failure.h"
+#include "helper/session/frames.h"
+#include "helper/session/internal.h"
+#include "helper/session/messages.h"
+#include "helper/session/resume.h"
+#include "helper/session/tick.h"
 
 enum { POOL_BLOCKS = 48 }; /* free blocks that are kept: a full window and what the return path holds */
 
-void session_set_state(struct session *session, enum message_state state)
+/* ---- What the objects tell ---- */
+
+static void on_frame(void *userdata, const struct frame *frame)
 {
-    if (session->over || state == session->state)
-        return;
-    session->state = state;
-    sync_tell_state(session);
+    session_on_frame(userdata, frame);
 }
 
-bool session_complete(const struct session *session)
+static void on_control_lost(void *userdata, const char *why)
 {
-    bool main_ended = session->main_closed;
-
-    if (session->lost_streams != 0)
-        return false;
-
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
-        const struct channel *channel = &session->channels[i];
-
-        if (!channel_lives(channel))
-            continue;
-        _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
-        if (!channel_ended(channel))
-            return false;
-        main_ended = main_ended ||
-                     (channel->stream == session->main_stream && channel->out.total + channel->in.total > 0);
-    }
-    return main_ended;
+    session_on_lost(userdata, why);
 }
 
-static int on_linger_end(sd_event_source *source, uint64_t usec, void *userdata)
+static void on_no_frame(void *userdata, const char *what)
+{
+    session_end(userdata, VF_ERROR_PROTOCOL_MISMATCH, true, "The peer sent %s. " ADVICE, what);
+}
+
+static void on_drained(void *userdata)
 {
     struct session *session = userdata;
 
     link_exit(session->link);
-    return 0;
 }
 
-void session_end(struct session *session, enum vf_error error, bool tell_peer, const char *format, ...)
+static const struct control_events control_events = {
+    .frame = on_frame, .lost = on_control_lost, .violated = on_no_frame, .drained = on_drained};
+
+static void on_active(void *userdata)
 {
-    union message m = {0};
-    char text[2 * MESSAGE_TEXT_MAX];
-    va_list args;
+    struct session *session = userdata;
 
-    if (session->over)
-        return;
-    va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-
-    if (tell_peer && session->control.carrier) {
-        struct frame frame = {.type = FRAME_ABORT};
-        uint8_t buf[FRAME_MAX];
-
-        frame.refusal.error = error;
-        message_text_set(frame.refusal.text, sizeof(frame.refusal.text), text);
-        ring_append(&session->control.out, buf, frame_encode(&frame, buf)); /* control_linger() sends it */
-    }
-    session->over = true;
-    session->state = STATE_FINISHED;
-    session->tick = sd_event_source_disable_unref(session->tick);
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        channel_quit(&session->channels[i]);
-    /* A channel's that breaks must not reach the peer before the word that says why. */
-    for (size_t i = 0; i < PEERS_MAX; i++)
-        if (session->peers[i].carrier)
-            carrier_watch(session->peers[i].carrier, 0);
-
-    m.result.result = vf_error_to_result(error);
-    m.result.error = error;
-    message_text_set(m.result.text, sizeof(m.result.text), text);
-    /* The peer first: what the broker closes then must not tell it less. */
-    if (sd_event_add_time_relative(session->event, &session->linger, CLOCK_MONOTONIC, LINGER, 0,
-                                   on_linger_end, session) < 0)
-        link_exit(session->link);
-    else
-        control_linger(session);
-    if (!link_send(session->link, MESSAGE_RESULT, &m, -1))
-        link_log(session->link, LOG_NOTICE, "Migration %016" PRIx64 " ended without its broker: %s. %s",
-                 session->id, vf_result_to_string(m.result.result), m.result.text);
+    session_set_state(session, STATE_ACTIVE);
+    if (session->recovery == RECOVERY_AWAITS_QEMU)
+        session_set_recovery(session, RECOVERY_NONE);
 }
 
-/* A destination splices a channel's bytes to QEMU through a pipe that its broker gives. Brokers of before
- * give more: pipes for a source, and in `tls`. */
-static void on_pipe(struct session *session, const struct message_pipe *m, int fd)
+static void on_ended(void *userdata)
 {
-    _cleanup_fd_ int owned = fd;
-    struct channel *channel = channel_find(session, m->channel);
-    int size = fcntl(fd, F_GETPIPE_SZ);
-
-    if (size <= 0 || session->role != ROLE_INCOMING || session->security != SECURITY_PLAIN ||
-        m->use != PIPE_MOVE || !channel)
-        return;
-    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
-    if (channel->in.ring.pipe < 0)
-        flow_use_pipe(&channel->in, fd_steal(&owned), (size_t)size);
+    session_end_if_complete(userdata);
 }
 
-/* A connection to the local QEMU: a new one at the source, the one that was asked for at the destination. */
-static void on_qemu(struct session *session, const struct message_qemu *m, int fd)
+static void on_channel_lost(void *userdata, const char *why)
 {
-    _cleanup_fd_ int owned = fd;
-    struct channel *channel;
-
-    if (m->stream >= session->n_streams)
-        return;
-    if (session->role == ROLE_INCOMING) {
-        channel = channel_dialled(session, m->channel, m->stream);
-        if (!channel)
-            return;
-    } else if (session->control.close_sent) {
-        return; /* the migration is done */
-    } else {
-        channel = channel_new(session, session->next_channel, m->stream);
-        if (!channel) {
-            link_log(session->link, LOG_WARNING,
-                     "LimitExceeded: a connection of QEMU's on the stream '%s' was closed: "
-                     "%u channels are the limit (max-channels).",
-                     session->streams[m->stream], session->max_channels);
-            return;
-        }
-        session->next_channel++;
-    }
-    channel_set_qemu(channel, fd_steal(&owned), m->shared != 0);
+    session_interrupt(userdata, "%s", why);
 }
 
-static void on_peer_failed(struct session *session, const struct message_peer_failed *m)
+static void on_channel_failed(void *userdata, enum vf_error error, const char *why)
 {
-    /* Before the first control connection it is final; later the network may come back. */
-    if (!session->adopted)
-        session_end(session, m->error, true, "%s", m->text);
-    else if (m->serial == session->resume_serial)
-        session_redial(session);
-    else if (sync_awaits_peer(session, PEER_CHANNEL, m->serial)) /* else it was for what is lost already */
-        session_interrupt(session, "%s", m->text);
+    session_end(userdata, error, true, "%s", why);
 }
 
-static void on_qemu_failed(struct session *session, const struct message_qemu_failed *m)
+static void on_channel_refused(void *userdata, enum vf_error error, const char *why)
 {
-    struct channel *channel = channel_find(session, m->channel);
-
-    if (m->stream >= session->n_streams)
-        return;
-    session->dialling &= ~(1U << m->stream);
-    if (channel && channel->dial == DIAL_ASKED)
-        session_end(session, m->error, true, "%s", m->text);
-    else
-        channel_dial(session, m->stream); /* that one was given up meanwhile */
+    session_end(userdata, error, false, "%s", why);
 }
 
-/* The broker ends it. A source that is cut off goes on until it can tell its peer. */
-static void on_end(struct session *session, const struct message_end *m)
+static void on_channel_violated(void *userdata, uint32_t channel, const char *what)
 {
-    session_clean_up(session); /* the connection may be lost already, and the loop has yet to act upon it */
-    if (session->over)
-        return;
-    if (session->role != ROLE_OUTGOING || session->state != STATE_INTERRUPTED || session->control.greeted) {
-        session_end(session, m->error, true, "%s", m->text);
-        return;
-    }
-    session->farewell = m->error;
-    message_text_set(session->why, sizeof(session->why), m->text);
-    session->resume_timer = sd_event_source_disable_unref(session->resume_timer);
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        channel_close(&session->channels[i]);
-    /* What the broker was dialling is closed with the migration, and is asked for again. */
-    if (sync_awaits_peer(session, PEER_RESUME, session->resume_serial))
-        session_redial(session);
+    session_end_violated(userdata, channel, what);
 }
+
+static const struct channel_events channel_events = {
+    .active = on_active,
+    .ended = on_ended,
+    .lost = on_channel_lost,
+    .failed = on_channel_failed,
+    .refused = on_channel_refused,
+    .violated = on_channel_violated,
+};
+
+static void on_proved(void *userdata, enum peer_kind kind, struct carrier *carrier)
+{
+    session_adopt(userdata, carrier);
+}
+
+static void on_peer_failed(void *userdata, const struct peer_failure *failure)
+{
+    session_on_peer_failed(userdata, failure);
+}
+
+static const struct peer_events peer_events = {.proved = on_proved, .failed = on_peer_failed};
 
 static void on_message(struct link *link, const union message *m, int fd, void *userdata)
 {
-    struct session *session = userdata;
-    _cleanup_fd_ int owned = fd;
-
-    if (session->over)
-        return;
-    switch (m->header.type) {
-    case MESSAGE_PEER:
-        if (m->peer.kind <= PEER_RESUME && (m->peer.kind != PEER_ANY || session->role == ROLE_INCOMING))
-            peer_start(session, &m->peer, fd_steal(&owned));
-        break;
-    case MESSAGE_PEER_FAILED:
-        on_peer_failed(session, &m->peer_failed);
-        break;
-    case MESSAGE_QEMU:
-        on_qemu(session, &m->qemu, fd_steal(&owned));
-        break;
-    case MESSAGE_PIPE:
-        on_pipe(session, &m->pipe, fd_steal(&owned));
-        break;
-    case MESSAGE_QEMU_FAILED:
-        on_qemu_failed(session, &m->qemu_failed);
-        break;
-    case MESSAGE_LIMIT:
-        pacer_set(&session->pacer, m->limit.bandwidth_limit, turn_now(session->event));
-        channel_share_out(session);
-        channel_update_all(session);
-        break;
-    case MESSAGE_END:
-        on_end(session, &m->end);
-        break;
-    case MESSAGE_SYNC:
-        sync_answer(session, m->sync.cookie);
-        break;
-    default:
-        break;
-    }
+    session_on_message(userdata, m, fd);
 }
 
-/* A broker that is gone for good takes only what needs it: channels that are open go on to their end. */
 static void on_gone(struct link *link, void *userdata)
 {
-    struct session *session = userdata;
-
-    if (session->over)
-        return;
-    if (sync_waits(session)) {
-        session_end(session, VF_ERROR_HELPER_FAILED, true,
-                    "The broker is gone, so that a connection that is needed cannot be made.");
-        return;
-    }
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        if (session->channels[i].stage == CHANNEL_OPEN)
-            return;
-    session_end(session, VF_ERROR_HELPER_FAILED, true, "The broker is gone.");
+    session_on_broker_gone(userdata);
 }
+
+/* ---- Its making ---- */
 
 static int check_start(const struct message_start_relay *start)
 {
@@ -255,12 +122,85 @@ static int check_start(const struct message_start_relay *start)
     return 0;
 }
 
+static int make_channels(struct session *session, struct workers *workers,
+                         const struct message_start_relay *start)
+{
+    const struct channels_options options = {
+        .event = session->event,
+        .link = session->link,
+        .workers = workers,
+        .control = session->control,
+        .requests = session->requests,
+        .pool = &session->pool,
+        .page = session->counters.page,
+        .streams = &session->streams,
+        .peer_streams = &session->peer_streams,
+        .halted = &session->halted,
+        .role = session->role,
+        .security = session->security,
+        .max_channels = session->max_channels,
+        .window = (size_t)start->window,
+        .resumes = session->resume_timeout > 0,
+        .limit = start->bandwidth_limit,
+    };
+
+    return channels_new(&options, &channel_events, session, &session->channels);
+}
+
+static int make_peers(struct session *session, const uint8_t secret[static MESSAGE_SECRET_SIZE])
+{
+    const struct peers_options options = {
+        .event = session->event,
+        .link = session->link,
+        .pool = &session->pool,
+        .channels = session->channels,
+        .requests = session->requests,
+        .halted = &session->halted,
+        .id = session->id,
+        .role = session->role,
+        .security = session->security,
+    };
+    uint8_t key[KEY_SIZE];
+    int r;
+
+    session->peers = peers_new(&options, &peer_events, session);
+    if (!session->peers)
+        return -ENOMEM;
+    r = key_derive(
+        secret, session->id,
+        session->security == SECURITY_PLAIN ? "vmferry control plain v1" : "vmferry control tls v1", key);
+    if (r >= 0)
+        peers_set_key(session->peers, PEER_CONTROL, key);
+    explicit_bzero(key, sizeof(key));
+    return r;
+}
+
+static int set_up(struct session *session, struct workers *workers, const struct message_start_relay *start,
+                  int stats_fd)
+{
+    int r = counters_map(&session->counters, stats_fd);
+
+    if (r < 0)
+        return r;
+    session->requests = requests_new(session->link);
+    if (!session->requests)
+        return -ENOMEM;
+    r = control_new(session->event, &session->pool, &session->halted, &control_events, session,
+                    &session->control);
+    if (r >= 0)
+        r = make_channels(session, workers, start);
+    if (r >= 0)
+        r = make_peers(session, start->secret);
+    return r < 0 ? r : session_start_ticks(session);
+}
+
 int session_new(sd_event *event, struct link *link, struct workers *workers,
                 const struct message_start_relay *start, int stats_fd, struct session **ret)
 {
     _cleanup_fd_ int owned = stats_fd;
     struct session *session;
     int r = check_start(start);
+    bool asked;
 
     if (r < 0)
         return r;
@@ -269,38 +209,25 @@ int session_new(sd_event *event, struct link *link, struct workers *workers,
         return -ENOMEM;
     session->event = event;
     session->link = link;
-    session->workers = workers;
     session->id = start->id;
     session->role = start->role;
     session->security = start->security;
     session->max_channels = start->max_channels;
     session->resume_timeout = start->resume_timeout;
-    session->window = (size_t)start->window;
-    session->n_streams = start->n_streams;
-    memcpy(session->streams, start->streams, sizeof(session->streams));
+    session->redial = REDIAL_FIRST;
+    session->streams.n = start->n_streams;
+    memcpy(session->streams.names, start->streams, sizeof(session->streams.names));
     session->pool = (struct ring_pool){.lock = PTHREAD_MUTEX_INITIALIZER, .max_free = POOL_BLOCKS};
-    session->pacer = (struct pacer)PACER_INIT;
-    pacer_set(&session->pacer, start->bandwidth_limit, turn_now(session->event));
-
-    r = counters_map(&session->counters, fd_steal(&owned));
-    if (r >= 0)
-        r = key_derive(start->secret, start->id,
-                       session->security == SECURITY_PLAIN ? "vmferry control plain v1"
-                                                           : "vmferry control tls v1",
-                       session->control_key);
-    if (r >= 0)
-        r = channel_listen_to_workers(session);
-    if (r >= 0)
-        r = heartbeat_start(session);
+    r = set_up(session, workers, start, fd_steal(&owned));
     if (r < 0) {
         session_free(session);
         return r;
     }
     link_set_handlers(link, on_message, on_gone, session);
     if (session->role == ROLE_OUTGOING) {
-        session->control_serial = ++session->next_serial;
-        if (!sync_need_peer(session, PEER_CONTROL, session->control_serial))
-            on_gone(link, session);
+        requests_ask_peer(session->requests, PEER_CONTROL, 0, &asked);
+        if (!asked)
+            session_on_broker_gone(session);
     }
     *ret = session;
     return 0;
@@ -310,25 +237,17 @@ struct session *session_free(struct session *session)
 {
     if (!session)
         return NULL;
-    session->main_closed = false; /* what is lost now has to come again before this can be done */
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        channel_close(&session->channels[i]);
-    for (size_t i = 0; i < PEERS_MAX; i++)
-        peer_clear(&session->peers[i]);
-    control_clear(session);
+    session->peers = peers_free(session->peers);
+    session->channels = channels_free(session->channels);
+    session->control = control_free(session->control);
+    session->requests = requests_free(session->requests);
     ring_pool_clear(&session->pool);
-    sd_event_source_disable_unref(session->news_source);
     sd_event_source_disable_unref(session->tick);
-    sd_event_source_disable_unref(session->ack_timer);
-    sd_event_source_disable_unref(session->pace_timer);
     sd_event_source_disable_unref(session->linger);
     sd_event_source_disable_unref(session->cleanup);
     sd_event_source_disable_unref(session->redial_timer);
-    sd_event_source_disable_unref(session->resume_timer);
+    sd_event_source_disable_unref(session->recovery_timer);
     counters_unmap(&session->counters);
-    explicit_bzero(session->control_key, sizeof(session->control_key));
-    explicit_bzero(session->channel_key, sizeof(session->channel_key));
-    explicit_bzero(session->resume_key, sizeof(session->resume_key));
     free(session);
     return NULL;
 }

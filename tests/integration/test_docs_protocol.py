@@ -70,7 +70,7 @@ def test_error_numbers() -> None:
 def test_keys_and_labels() -> None:
     """Every label that goes into a key is on the page as it stands."""
     text = page(PROTOCOL_PAGE)
-    derived = re.findall(r'"(vmferry [\w ]+ v1)"', source("helper/session/session.c") + source("helper/control/control.c"))
+    derived = re.findall(r'"(vmferry [\w ]+ v1)"', source("helper/session/session.c") + source("helper/session/frames.c"))
     assert len(derived) == 4
     exporter = re.findall(r'label\[\] = "([\w-]+)"', source("helper/carrier/tls.c"))
     proofs = set(re.findall(r'mac_of\(proof, "(\w+)"', source("helper/protocol/proof.c")))

@@ -46,12 +46,12 @@ TEST(test_fin_lies)
     rig_init(&rig);
     put(rig.peer, 0, 1000);
     assert_int_equal(pump(&rig.in, 0), FLOW_OK);
-    assert_string_equal(flow_on_fin(&rig.in, 999), "a FIN at less than was sent");
-    assert_string_equal(flow_on_fin(&rig.in, 0), "a FIN at less than was sent");
+    assert_string_equal(flow_on_fin(&rig.in, 999, 1), "a FIN at less than was sent");
+    assert_string_equal(flow_on_fin(&rig.in, 0, 1), "a FIN at less than was sent");
     assert_false(rig.in.ending);
-    assert_null(flow_on_fin(&rig.in, UINT64_MAX)); /* it may mean it; then it never ends */
-    assert_string_equal(flow_on_fin(&rig.in, 1000), "a second FIN for a channel");
-    assert_string_equal(flow_on_fin(&rig.in, UINT64_MAX), "a second FIN for a channel");
+    assert_null(flow_on_fin(&rig.in, UINT64_MAX, 1)); /* it may mean it; then it never ends */
+    assert_string_equal(flow_on_fin(&rig.in, 1000, 1), "a second FIN for a channel");
+    assert_string_equal(flow_on_fin(&rig.in, UINT64_MAX, 1), "a second FIN for a channel");
     assert_int_equal(pump(&rig.in, 0), FLOW_OK);
     assert_false(flow_ended(&rig.in));
     rig_clear(&rig);
@@ -67,7 +67,7 @@ TEST(test_eof_of_the_peer)
         rig_init(&rig);
         put(rig.peer, 0, 1000);
         if (fin)
-            assert_null(flow_on_fin(&rig.in, 1001));
+            assert_null(flow_on_fin(&rig.in, 1001, 1));
         shutdown(rig.peer, SHUT_WR);
         verdict = pump(&rig.in, 0);
         if (verdict == FLOW_OK)
@@ -86,7 +86,7 @@ TEST(test_eof_of_the_peer_after_all)
     struct rig rig;
 
     rig_init(&rig);
-    assert_null(flow_on_fin(&rig.in, 1000));
+    assert_null(flow_on_fin(&rig.in, 1000, 1));
     put(rig.peer, 0, 1000);
     close_end(&rig.peer);
     for (int i = 0; i < 3; i++)

@@ -26,7 +26,7 @@ TEST(test_pipe)
         assert_int_equal(rig.in.ring.begin, rig.in.ring.cursor);
         got += (uint64_t)get(rig.qemu, got, 1 + test_random() % 100000);
     }
-    assert_null(flow_on_fin(&rig.in, sent + 10));
+    assert_null(flow_on_fin(&rig.in, sent + 10, 1));
     put(rig.peer, sent, 20); /* ten too many */
     sent += 10;
     for (int i = 0; i < 10000 && !flow_ended(&rig.in); i++) {
@@ -112,7 +112,6 @@ static void bring_peer(struct rig *rig, bool shared)
     rig->peer = peer[0];
     assert_int_equal(carrier_raw_new(peer[1], &rig->to_peer), 0);
     rig->to_peer->shared = shared;
-    assert_null(flow_resume(&rig->in, 0));
     rig->in.from = rig->out.to = rig->to_peer;
 }
 
@@ -186,7 +185,7 @@ TEST(test_pipe_left_at_the_end)
         assert_int_equal(pump(&rig.in, 0), FLOW_OK);
     }
     sent = rig.in.ring.end;
-    assert_null(flow_on_fin(&rig.in, sent));
+    assert_null(flow_on_fin(&rig.in, sent, 1));
     lose_peer(&rig);
     bring_peer(&rig, true);
     for (int i = 0; i < 10000 && !flow_ended(&rig.in); i++) {
@@ -237,7 +236,7 @@ TEST(test_pipe_of_small_pieces)
     assert_true(rig.in.ring.end > rig.in.ring.begin);
     assert_false(flow_wants_input(&rig.in)); /* or the loop would spin on it */
     assert_true(flow_wants_output(&rig.in));
-    assert_null(flow_on_fin(&rig.in, sent));
+    assert_null(flow_on_fin(&rig.in, sent, 1));
     for (int i = 0; i < 1000000 && !flow_ended(&rig.in); i++) {
         got += (uint64_t)get(rig.qemu, got, 1000);
         assert_int_equal(pump(&rig.in, 0), FLOW_OK);

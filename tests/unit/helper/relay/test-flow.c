@@ -41,7 +41,7 @@ TEST(test_in)
     assert_int_equal(get(rig.qemu, 0, SIZE_MAX), 5000);
     assert_int_equal(rig.in.ring.begin, 5000); /* delivered is forgotten */
     assert_false(flow_ended(&rig.in));
-    assert_null(flow_on_fin(&rig.in, 5000)); /* after its data */
+    assert_null(flow_on_fin(&rig.in, 5000, 1)); /* after its data */
     assert_false(flow_ended(&rig.in));
     assert_int_equal(pump(&rig.in, 0), FLOW_OK);
     assert_true(flow_ended(&rig.in));
@@ -55,7 +55,7 @@ TEST(test_fin_before_its_data)
     struct rig rig;
 
     rig_init(&rig);
-    assert_null(flow_on_fin(&rig.in, 5000));
+    assert_null(flow_on_fin(&rig.in, 5000, 1));
     assert_int_equal(pump(&rig.in, 0), FLOW_OK);
     put(rig.peer, 0, 4999);
     assert_int_equal(pump(&rig.in, 0), FLOW_OK);
@@ -76,7 +76,7 @@ TEST(test_fin_of_nothing)
     struct rig rig;
 
     rig_init(&rig);
-    assert_null(flow_on_fin(&rig.in, 0));
+    assert_null(flow_on_fin(&rig.in, 0, 1));
     assert_int_equal(pump(&rig.in, 0), FLOW_OK);
     assert_true(flow_ended(&rig.in));
     assert_int_equal(get(rig.qemu, 0, SIZE_MAX), -1);
@@ -97,7 +97,7 @@ TEST(test_nothing_beyond_fin)
     struct rig rig;
 
     rig_init(&rig);
-    assert_null(flow_on_fin(&rig.in, 1000));
+    assert_null(flow_on_fin(&rig.in, 1000, 1));
     put(rig.peer, 0, 3000);
     for (int i = 0; i < 3; i++)
         assert_int_equal(pump(&rig.in, 0), FLOW_OK);
@@ -120,7 +120,7 @@ TEST(test_half_close)
         if (first == 0)
             shutdown(rig.qemu, SHUT_WR);
         else
-            assert_null(flow_on_fin(&rig.in, 200));
+            assert_null(flow_on_fin(&rig.in, 200, 1));
         for (int i = 0; i < 2; i++) { /* an end that comes with the data may be seen only by the next poll */
             assert_int_equal(pump(&rig.out, 0), FLOW_OK);
             assert_int_equal(pump(&rig.in, 0), FLOW_OK);
@@ -134,7 +134,7 @@ TEST(test_half_close)
             put(rig.peer, 200, 300);
             assert_int_equal(pump(&rig.in, 0), FLOW_OK);
             assert_int_equal(get(rig.qemu, 200, SIZE_MAX), 300);
-            assert_null(flow_on_fin(&rig.in, 500));
+            assert_null(flow_on_fin(&rig.in, 500, 1));
             assert_int_equal(pump(&rig.in, 0), FLOW_OK);
         } else {
             assert_int_equal(get(rig.qemu, 0, SIZE_MAX), -1);
@@ -229,7 +229,7 @@ TEST(test_back_pressure_in)
     assert_int_equal(rig.in.ring.end - rig.in.ring.begin, FLOW_BUFFER);
     assert_false(flow_wants_input(&rig.in));
     assert_true(flow_wants_output(&rig.in));
-    assert_null(flow_on_fin(&rig.in, sent));
+    assert_null(flow_on_fin(&rig.in, sent, 1));
     while (!flow_ended(&rig.in)) {
         got += (uint64_t)get(rig.qemu, got, SIZE_MAX);
         assert_true(got <= sent);
@@ -293,7 +293,7 @@ TEST(test_missing_ends)
     rig.in.from = rig.to_peer;
     rig.in.to = NULL;
     put(rig.peer, 0, 1000);
-    assert_null(flow_on_fin(&rig.in, 1000));
+    assert_null(flow_on_fin(&rig.in, 1000, 1));
     assert_int_equal(pump(&rig.in, 0), FLOW_OK);
     assert_false(flow_ended(&rig.in));
     rig.in.to = rig.to_qemu;

@@ -42,6 +42,8 @@ struct model {
     struct frame_model to_sink[FRAMES], to_source[FRAMES];
     size_t n_to_sink, n_to_source;
     bool connected;
+    unsigned connection; /* counts them */
+    uint64_t told;       /* the last acknowledgement */
     /* QEMU at the destination */
     uint64_t got;
     bool wrong;
@@ -166,13 +168,13 @@ static void tell(struct model *m)
 {
     if (!m->connected)
         return;
-    if (m->out.ending && !m->out.fin_sent && ring_unsent(&m->out.ring) == 0) {
-        m->out.fin_sent = true;
+    if (flow_fin_is_due(&m->out, m->connection)) {
+        m->out.fin = m->connection;
         say(m->to_sink, &m->n_to_sink, true, m->out.total);
     }
-    if (m->in.ring.begin != m->in.told && m->n_to_source < FRAMES / 2) {
-        m->in.told = m->in.ring.begin;
-        say(m->to_source, &m->n_to_source, false, m->in.told);
+    if (m->in.ring.begin != m->told && m->n_to_source < FRAMES / 2) {
+        m->told = m->in.ring.begin;
+        say(m->to_source, &m->n_to_source, false, m->told);
     }
 }
 
@@ -181,7 +183,8 @@ static void hear(struct model *m, struct frame_model *queue, size_t *n, struct f
 {
     if (!m->connected || *n == 0)
         return;
-    assert_null(queue[0].fin ? flow_on_fin(flow, queue[0].offset) : flow_on_ack(flow, queue[0].offset));
+    assert_null(queue[0].fin ? flow_on_fin(flow, queue[0].offset, m->connection)
+                             : flow_on_ack(flow, queue[0].offset));
     memmove(queue, queue + 1, --*n * sizeof(*queue));
 }
 
@@ -191,7 +194,6 @@ static void cut(struct model *m)
     m->connected = false;
     m->n_wire = m->n_to_sink = m->n_to_source = 0;
     m->out.to = m->in.from = NULL;
-    assert_null(flow_resume(&m->in, 0));
 }
 
 /* New ones; the channel hello says from where, helper/peer.c: on_channel_hello(). */
@@ -201,7 +203,8 @@ static void reconnect(struct model *m)
     m->out.to = &m->peer_out;
     m->in.from = &m->peer_in;
     m->connected = true;
-    say(m->to_source, &m->n_to_source, false, m->in.told = m->in.ring.begin); /* said again */
+    m->connection++;
+    say(m->to_source, &m->n_to_source, false, m->told = m->in.ring.begin); /* said again */
 }
 
 /* Offsets that cannot be: refused, and nothing changes. */
@@ -214,7 +217,7 @@ static void lie(struct model *m)
     assert_non_null(flow_resume(&m->out, before.cursor + 1 + below(m, 1000)));
     assert_non_null(flow_on_ack(&m->out, before.cursor + 1 + below(m, 1000)));
     if (m->in.ending)
-        assert_non_null(flow_on_fin(&m->in, m->in.total + 1));
+        assert_non_null(flow_on_fin(&m->in, m->in.total + 1, m->connection));
     assert_memory_equal(&before, &m->out.ring, sizeof(before));
 }
 
