@@ -198,6 +198,20 @@ TEST(test_dialled_for_another)
     close(peers[1]);
 }
 
+/* Nothing is asked for again on behalf of a channel that has ended. */
+TEST(test_requests_of_a_channel_that_ended)
+{
+    _cleanup_rig_ rig = rig_new(ROLE_OUTGOING, true);
+    int qemu = rig_adds_qemu(rig, 0);
+    uint32_t serial = rig_asks_peer(rig);
+
+    assert_null(rig_hears_refusal(rig, 0, VF_ERROR_INTERRUPTED));
+    assert_false(requests_awaits_peer(rig->requests, PEER_CHANNEL, serial));
+    requests_repeat(rig->requests);
+    rig_asks_nothing(rig);
+    close(qemu);
+}
+
 TEST(test_qemu_cannot_be_had)
 {
     _cleanup_rig_ rig = rig_new(ROLE_INCOMING, true);
@@ -326,6 +340,7 @@ int main(void)
         CASE(test_lower_limit_of_the_peer),
         CASE(test_dialling_in_order),
         CASE(test_dialled_for_another),
+        CASE(test_requests_of_a_channel_that_ended),
         CASE(test_qemu_cannot_be_had),
         CASE(test_acknowledgements),
         CASE(test_qemu_goes_too_early),

@@ -3,7 +3,7 @@
 
 /* How a migration goes, and what a loss, a cancel and a broker's death mean for it. */
 
-enum { LONG = 60000000, SHORT = 50000 /* µs */ };
+enum { LONG = 60000000, SHORT = 50000, SOME = 300000 /* µs */ };
 
 static struct world *world_of(uint64_t resume_timeout)
 {
@@ -120,6 +120,24 @@ TEST(test_cut_for_a_while)
     world->down = false;
     WORLD_WAIT(world, state_of(world, DESTINATION) == STATE_ACTIVE);
     world_receives(world, world->qemu, "memory+more");
+    finish(world, qemu);
+    world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+    close(qemu);
+}
+
+/* The time-out of a loss ends with it. */
+TEST(test_resumed_in_time)
+{
+    _cleanup_world_ world = world_of(SOME);
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    world_cuts(world);
+    WORLD_WAIT(world, state_of(world, SOURCE) == STATE_ACTIVE);
+    WORLD_WAIT(world, state_of(world, DESTINATION) == STATE_ACTIVE);
+    poll(NULL, 0, 2 * SOME / 1000);
+    world_run(world);
+    world_receives(world, world->qemu, "memory");
     finish(world, qemu);
     world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
     close(qemu);
@@ -361,6 +379,7 @@ int main(void)
         CASE(test_no_network_at_first),
         CASE(test_cut_and_resumed),
         CASE(test_cut_for_a_while),
+        CASE(test_resumed_in_time),
         CASE(test_cut_at_the_end),
         CASE(test_time_out_and_recovery),
         CASE(test_no_resuming),
