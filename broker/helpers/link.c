@@ -220,6 +220,9 @@ static bool read_one(struct helper_link *link)
     if (m.header.type == MESSAGE_READY) {
         if (link->state == LINK_STARTING)
             set_state(link, LINK_READY);
+        /* It is known by now, or never: to look at the sender of a later message would open the FDs of that.
+         */
+        link->strange = false;
         link->phase = link->role;
         return true;
     }
