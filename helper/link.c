@@ -169,7 +169,7 @@ void link_exit(struct link *link)
         sd_event_exit(link->event, 0);
 }
 
-/* Nobody else is there to be told. */
+/* The broker is gone, and no other process can be told. */
 static void log_to_stderr(const char *text)
 {
     char line[2 * MESSAGE_TEXT_MAX];
