@@ -71,7 +71,7 @@ int carrier_attach(struct carrier *carrier, sd_event *event, carrier_ready_t rea
     return 0;
 }
 
-/* So that an error or a hang-up, which epoll(7) always tells, is told but once where nothing is waited for.
+/* epoll(7) always tells errors and hang-ups: with this it tells them only once where nothing is waited for.
  */
 #define NOTHING ((uint32_t)EPOLLONESHOT)
 

@@ -18,8 +18,8 @@ static ssize_t splice_some(int from, int to, size_t max)
     return n < 0 ? -errno : n;
 }
 
-/* Before a byte out of band (tcp(7), MSG_OOB) splice stands still for ever, and the poll goes on to say that
- * there is something. No vmferry sends one. */
+/* splice(2) never passes a byte that is out of band (tcp(7), MSG_OOB), while the poll goes on to report data.
+ * No vmferry sends one. */
 enum { DEAF_MAX = 64 };
 
 /* Between a socket and a pipe of ours: no byte comes into this process' memory. */

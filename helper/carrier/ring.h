@@ -4,7 +4,10 @@
 /*
  * What a flow holds: a bounded run of the stream between three offsets, counted in bytes from its beginning:
  *
- *     begin ≤ cursor ≤ end ≤ begin + capacity
+ *     begin            cursor                end        begin + capacity
+ *       | kept: it went  | it has still to go  | room       |
+ *       | out, and may   | out                 |            |
+ *       | have to again  |                     |            |
  *
  * Bytes come in at the end, go out at the cursor, and are given back at the begin: on the way to the peer
  * when it has acknowledged them, on the way to QEMU as soon as they went out. Memory is taken in blocks as it

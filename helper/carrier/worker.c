@@ -29,7 +29,7 @@ static void *run(void *userdata)
         int n = epoll_wait(worker->epoll, events, EVENTS, -1);
 
         if (n < 0 && errno != EINTR)
-            abort(); /* it cannot be; and who waits for ever would be worse */
+            abort(); /* it cannot happen; and a thread that waits for ever would be worse */
         for (int i = 0; i < n; i++) {
             if (events[i].data.u64 == TAG_STOP)
                 return NULL;
@@ -57,7 +57,7 @@ static int start_one(struct workers *workers, const pthread_attr_t *attr,
     }
     (void)fd_steal(&epoll);
     workers->n++;
-    /* A thread that begins makes calls that the sandbox has not. */
+    /* A thread that begins makes system calls that the sandbox does not allow. */
     while (sem_wait(&workers->running) < 0 && errno == EINTR)
         ;
     return 0;
@@ -146,7 +146,7 @@ void workers_heard(struct workers *workers)
 {
     uint64_t n;
 
-    /* In this order: what is told from here on is told by a number of its own. */
+    /* In this order: what a worker tells from here on writes to the descriptor again. */
     if (read(workers->news, &n, sizeof(n)) == sizeof(n))
         __atomic_store_n(&workers->told, false, __ATOMIC_SEQ_CST);
 }

@@ -2,11 +2,12 @@
 #pragma once
 
 /*
- * The threads of one helper that move bytes, besides its first, which has the event loop and all decisions.
- * They are started before the sandbox, which then takes hold of them too, and each waits for its carriers in
- * an epoll(7) of its own: sd-event is for one thread.
+ * The threads of one helper that move bytes, besides its first thread, which has the event loop and decides
+ * everything. They start before the sandbox, which so confines them too. Each waits for its carriers with an
+ * epoll(7) of its own, since sd-event is for one thread.
  *
- * Whoever touches what is a worker's holds its lock, the worker too; and a worker holds no other one's.
+ * A thread holds a worker's lock while it touches what belongs to that worker; this includes the worker
+ * itself. A worker never holds the lock of another one.
  */
 
 #include <pthread.h>
@@ -19,17 +20,17 @@
 
 struct worker;
 
-/* In the worker's thread: these events (epoll_ctl(2)) of what was added with this tag. It may be gone by now.
- */
+/* Called in the worker's thread: these events (epoll_ctl(2)) came for what was added with this tag, which may
+ * be gone by now. */
 typedef void (*worker_ready_t)(struct worker *worker, uint64_t tag, uint32_t revents, void *userdata);
 
 struct worker {
     struct workers *workers;
     pthread_mutex_t lock; /* recursive */
-    pthread_mutex_t next; /* held by the first thread while it waits for that */
+    pthread_mutex_t next; /* the first thread holds it while it waits for the lock */
     pthread_t thread;
     int epoll;  /* owned */
-    uint32_t n; /* what is its; the first thread's to count */
+    uint32_t n; /* relays that it has; only the first thread counts them */
 };
 
 struct workers {
@@ -48,16 +49,16 @@ struct workers {
         .stop = -1, .news = -1 \
     }
 
-/* Starts one a processor, up to WORKERS_MAX; fewer, or none, where that cannot be had. All run on return. */
+/* Starts one worker per processor, up to WORKERS_MAX; fewer, or none, where that fails. All run on return. */
 void workers_start(struct workers *workers);
 
-/* Who is told; before anything is added. */
+/* Sets the function that workers call. Call it before anything is added. */
 void workers_set_handler(struct workers *workers, worker_ready_t ready, void *userdata);
 
-/* The one that has least to do; NULL without any. */
+/* The worker with the fewest relays; NULL without workers. */
 struct worker *workers_pick(struct workers *workers);
 
-/* Waits until all have ended: from then on nobody is told of anything. What they had may still be locked. */
+/* Waits until all workers have ended: the handler is not called any more. Their locks can still be taken. */
 void workers_stop(struct workers *workers);
 
 /* After workers_stop(). Both are safe on WORKERS_NONE. */
@@ -66,10 +67,10 @@ void workers_clear(struct workers *workers);
 /* Wakes the first thread by the descriptor `news`. For workers. */
 void workers_tell(struct workers *workers);
 
-/* What was told before is known now, and the next call of workers_tell() wakes again. */
+/* The first thread looks at what it was told now: the next workers_tell() wakes it again. */
 void workers_heard(struct workers *workers);
 
-/* For the first thread. NULL: its own, which needs no lock. */
+/* For the first thread. NULL: its own relay, which needs no lock. */
 static inline struct worker *worker_lock(struct worker *worker)
 {
     if (worker) {
@@ -80,8 +81,8 @@ static inline struct worker *worker_lock(struct worker *worker)
     return worker;
 }
 
-/* For the worker. It lets the first thread go first: a mutex alone would go, again and again, to who has just
- * given it back, and that is the one that is at work. */
+/* For the worker; lets the first thread go first. A plain mutex is not fair: the worker would take it again
+ * at once and starve the first thread. */
 static inline struct worker *worker_lock_own(struct worker *worker)
 {
     pthread_mutex_lock(&worker->next);

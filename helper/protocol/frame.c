@@ -175,7 +175,8 @@ enum verdict frame_decode(const uint8_t *buf, size_t size, struct frame *ret, si
         return VERDICT_MORE;
     type = get16(buf);
     n = get16(buf + 2);
-    /* Said as soon as the header tells, so that nobody has to wait for a payload that is wrong anyway. */
+    /* Said as soon as the header tells, so that the caller need not wait for a payload that is wrong anyway.
+     */
     if (type == 0 || type >= FRAME_MAX_TYPE_)
         *ret_why = "unknown frame type";
     else if (n > FRAME_PAYLOAD_MAX)

@@ -47,7 +47,7 @@ int proof_init(struct proof *proof, bool connecting, const struct preamble *prea
  */
 enum verdict proof_feed(struct proof *proof, const uint8_t *data, size_t size);
 
-/* After OK: a secret that only the two ends of this connection know, and who holds the key and has listened:
+/* After OK: a secret that only the two ends of this connection know; and a listener that holds the key, since
  * the nonces go in clear. */
 int proof_export(const struct proof *proof, uint8_t ret[static KEY_SIZE]);
 

@@ -2,10 +2,9 @@
 #pragma once
 
 /*
- * One direction of one channel. Out of QEMU: what came from it is kept in the ring until the peer
- * acknowledges it, so that it can be sent again. In to QEMU: what came from the peer is gone from the ring as
- * soon as QEMU has it. Its ledger: the ring's end = taken (or received), its cursor = sent (or delivered),
- * and acked.
+ * One direction of one channel. Out of QEMU: the ring keeps what came from QEMU until the peer acknowledges
+ * it, so that it can be sent again. In to QEMU: the ring forgets what came from the peer as soon as QEMU has
+ * it. The ledger: the ring's end = taken (or received), its cursor = sent (or delivered), and acked.
  *
  * A flow ends at its total: for one out of QEMU that is where QEMU's EOF was, for one in to QEMU what the
  * peer's FIN said. It has ended when all up to there is acknowledged (delivered).

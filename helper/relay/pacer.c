@@ -37,7 +37,7 @@ void pacer_set(struct pacer *pacer, uint64_t rate, uint64_t now)
     pthread_mutex_unlock(&pacer->lock);
 }
 
-/* Without a limit, as most migrations are, nobody waits for anybody. */
+/* Most migrations have no limit: then no thread waits for another one here. */
 static bool is_unlimited(const struct pacer *pacer)
 {
     return __atomic_load_n(&pacer->rate, __ATOMIC_RELAXED) == 0;

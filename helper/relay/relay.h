@@ -109,8 +109,8 @@ static inline const char *relay_violation(const struct relay *relay)
 
 /* ---- The ledger ---- */
 
-/* Bytes that the local QEMU has taken, and of these what the peer was not told yet. For any thread: nobody
- * waits for a worker to say what it has done already. */
+/* Bytes that the local QEMU has taken, and how many of them the peer was not told of yet. Without the lock:
+ * the first thread need not wait for a worker to acknowledge what that has delivered already. */
 static inline uint64_t relay_delivered(const struct relay *relay)
 {
     return __atomic_load_n(&relay->received, __ATOMIC_SEQ_CST);

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 #include "helper/carrier/worker.h"
+#include "helper/protocol/greeting.h"
 #include "helper/session/end.h"
 #include "helper/session/internal.h"
 #include "helper/session/session.h"
@@ -21,6 +22,7 @@ enum { SOURCE, DESTINATION, CUTS_MAX = 16 };
 struct side {
     struct desk desk;
     struct workers workers;
+    bool has_workers; /* before side_start() */
     struct session *session;
     struct stats *page;
     bool has_ended;
@@ -32,6 +34,8 @@ struct side {
 struct world {
     struct side sides[2];
     bool down;                 /* no connection between them can be made */
+    enum vf_error rejects;     /* or the destination's gate rejects each with this, */
+    bool hangs_up;             /* or closes it */
     bool keeps_qemu_waiting;   /* the destination's broker does not answer */
     int connections[CUTS_MAX]; /* the test's hold on those that were made */
     size_t n_connections;
@@ -55,6 +59,8 @@ static inline void side_start(struct side *side, struct message_start_relay star
     int fd = stats_page(&side->page);
 
     start.role = role;
+    if (side->has_workers)
+        workers_start(&side->workers);
     desk_init(&side->desk);
     assert_int_equal(
         session_new(side->desk.event, &side->desk.link, &side->workers, &start, fd, &side->session), 0);
@@ -100,6 +106,18 @@ static inline void world_dials(struct world *world, const union message *need)
     }
     test_pair(SOCK_STREAM, 0, pair);
     assert_true(world->n_connections < CUTS_MAX);
+    if (world->rejects != VF_ERROR_NONE || world->hangs_up) {
+        uint8_t rejection[REJECTION_SIZE];
+
+        rejection_encode(world->rejects, rejection);
+        world->connections[world->n_connections++] = pair[1];
+        if (world->hangs_up)
+            shutdown(pair[1], SHUT_RDWR);
+        else
+            assert_int_equal(send(pair[1], rejection, sizeof(rejection), 0), sizeof(rejection));
+        broker_sends(&world->sides[SOURCE], MESSAGE_PEER, &ours, pair[0]);
+        return;
+    }
     world->connections[world->n_connections++] = fcntl(pair[0], F_DUPFD_CLOEXEC, 0);
     broker_sends(&world->sides[SOURCE], MESSAGE_PEER, &ours, pair[0]);
     desk_run(&world->sides[SOURCE].desk);
@@ -167,16 +185,32 @@ static inline void world_run(struct world *world)
         assert_true(condition);                            \
     } while (0)
 
-static inline struct world *world_new(struct message_start_relay source,
-                                      struct message_start_relay destination)
+/* Before it begins. */
+static inline struct world *world_make(void)
 {
     struct world *world = calloc(1, sizeof(*world));
 
     assert_non_null(world);
     world->qemu = -1;
+    for (size_t i = 0; i < 2; i++)
+        world->sides[i].workers = (struct workers)WORKERS_NONE;
+    return world;
+}
+
+static inline void world_start(struct world *world, struct message_start_relay source,
+                               struct message_start_relay destination)
+{
     side_start(&world->sides[SOURCE], source, ROLE_OUTGOING);
     side_start(&world->sides[DESTINATION], destination, ROLE_INCOMING);
     world_run(world);
+}
+
+static inline struct world *world_new(struct message_start_relay source,
+                                      struct message_start_relay destination)
+{
+    struct world *world = world_make();
+
+    world_start(world, source, destination);
     return world;
 }
 
@@ -185,7 +219,9 @@ static inline void world_freep(struct world **world)
     for (size_t i = 0; i < 2; i++) {
         struct side *side = &(*world)->sides[i];
 
+        workers_stop(&side->workers);
         session_free(side->session);
+        workers_clear(&side->workers);
         munmap(side->page, sizeof(*side->page));
         desk_clear(&side->desk);
     }

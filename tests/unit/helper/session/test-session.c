@@ -67,14 +67,10 @@ TEST(test_stream_that_was_not_prepared)
 
 TEST(test_no_network_at_first)
 {
-    struct world *made = calloc(1, sizeof(*made));
+    _cleanup_world_ world = world_make();
 
-    _cleanup_world_ world = made;
-    world->qemu = -1;
     world->down = true;
-    side_start(&world->sides[SOURCE], start_of(LONG), ROLE_OUTGOING);
-    side_start(&world->sides[DESTINATION], start_of(LONG), ROLE_INCOMING);
-    world_run(world);
+    world_start(world, start_of(LONG), start_of(LONG));
     assert_true(world->sides[SOURCE].has_ended);
     assert_int_equal(world->sides[SOURCE].error, VF_ERROR_PEER_UNREACHABLE);
     assert_string_equal(world->sides[SOURCE].why, "There is no network.");
@@ -327,7 +323,7 @@ TEST(test_broker_is_gone_too_early)
 TEST(test_impossible_start)
 {
     struct message_start_relay starts[6];
-    struct workers workers = {0};
+    struct workers workers = WORKERS_NONE;
     struct session *session;
     struct stats *page;
     struct desk desk;
