@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "ctl/options.h"
+#include "ctl/spelling.h"
 #include "ctl/units.h"
 
 const char *verb_name(enum verb_id verb)
@@ -193,9 +194,37 @@ static enum option_id option_of(int c)
     return id;
 }
 
+/* The name that is spelt most like the word, NULL where none is: a word of two letters is like everything. */
+static const char *nearest(const char *word, size_t size, const char *(*name_of)(unsigned i), unsigned n)
+{
+    unsigned least = size > SPELLING_FAR ? SPELLING_FAR + 1 : (unsigned)size;
+    const char *found = NULL;
+
+    for (unsigned i = 0; i < n; i++) {
+        const char *name = name_of(i);
+        unsigned distance = name ? spelling_distance(word, size, name) : least;
+
+        if (distance < least) {
+            least = distance;
+            found = name;
+        }
+    }
+    return found;
+}
+
+static const char *verb_to_offer(unsigned i)
+{
+    return verb_rules[i].help ? verb_rules[i].name : NULL;
+}
+
+static const char *option_to_offer(unsigned i)
+{
+    return option_rules[i].name;
+}
+
 static int unknown(char **argv, int c, struct trouble *trouble)
 {
-    const char *given = argv[optind - 1];
+    const char *given = argv[optind - 1], *near;
 
     if (c == ':')
         return trouble_set(trouble, STATUS_USAGE, "%s wants a value. See --help.", given);
@@ -203,20 +232,27 @@ static int unknown(char **argv, int c, struct trouble *trouble)
         return trouble_set(trouble, STATUS_USAGE, "%s takes no value. See --help.", given);
     if (optopt > 0)
         return trouble_set(trouble, STATUS_USAGE, "There is no option -%c. See --help.", optopt);
+    near = nearest(given + 2, strcspn(given + 2, "="), option_to_offer, OPTION_MAX_);
+    if (near)
+        return trouble_set(trouble, STATUS_USAGE, "There is no option %s. Did you mean --%s? See --help.",
+                           given, near);
     return trouble_set(trouble, STATUS_USAGE,
                        "There is no option %s, or it is not the only one that begins so. See --help.", given);
 }
 
 static int read_verb(struct arguments *a, unsigned long long given, struct trouble *trouble)
 {
-    const char *name = a->n_operands > 0 ? a->operands[0] : "list";
+    const char *name = a->n_operands > 0 ? a->operands[0] : "list", *near;
     const struct verb_rule *verb;
 
     for (a->verb = 0; a->verb < VERB_MAX_; a->verb++)
         if (strcmp(name, verb_rules[a->verb].name) == 0)
             break;
-    if (a->verb == VERB_MAX_)
-        return trouble_set(trouble, STATUS_USAGE, "There is no verb '%s'. See 'vmferryctl --help'.", name);
+    if (a->verb == VERB_MAX_) {
+        near = nearest(name, strlen(name), verb_to_offer, VERB_MAX_);
+        return trouble_set(trouble, STATUS_USAGE, "There is no verb '%s'.%s%s%s See 'vmferryctl --help'.",
+                           name, near ? " Did you mean '" : "", near ? near : "", near ? "'?" : "");
+    }
     verb = &verb_rules[a->verb];
     a->verb_given = a->n_operands > 0;
     if (a->verb_given) {
