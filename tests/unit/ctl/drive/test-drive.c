@@ -168,6 +168,7 @@ TEST(a_paused_post_copy_is_recovered)
     rig.destination.step = STEPS({QEMU_POSTCOPY, "postcopy-active", "running"}, PAUSED, ARRIVED);
     ends_with(STATUS_DONE, "source migrates, destination listens again, source resumes", NULL);
     assert_non_null(strstr(rig.said, "paused, for the connection was lost"));
+    assert_true(rig.now >= 1003 * SECOND); /* at first the destination had not noticed */
 }
 
 /* The network took the ssh to its host as well. */
