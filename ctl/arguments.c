@@ -8,125 +8,20 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ctl/options.h"
+#include "ctl/spelling.h"
 #include "ctl/units.h"
-
-#define V(name) (1U << VERB_##name)
-#define ALL     (~0U)
-#define DRIVE   (V(RECEIVE) | V(SEND) | V(MIGRATE))
-
-struct verb_rule {
-    const char *name;
-    const char *operands; /* for people; "[" begins what may be left out, "…" says that there may be more */
-    int min, max;
-    const char *help;
-};
-
-static const struct verb_rule verbs[VERB_MAX_] = {
-    [VERB_LIST] = {"list", "", 0, 0, "the migrations of this host"},
-    [VERB_STATUS] = {"status", "[MIGRATION…]", 0, 64, "all about them; without one: the broker"},
-    [VERB_SHOW] = {"show", "[MIGRATION…]", 0, 64, "their properties, for scripts"},
-    [VERB_WATCH] = {"watch", "MIGRATION", 1, 1, "its progress, until it is finished"},
-    [VERB_WAIT] = {"wait", "MIGRATION…", 1, 64, "return when they are finished"},
-    [VERB_CANCEL] = {"cancel", "MIGRATION…", 1, 64, "end them on both hosts"},
-    [VERB_LIMIT] = {"limit", "MIGRATION RATE", 2, 2, "bytes/s it may take of QEMU: 100M; 0: no limit"},
-    [VERB_FORGET] = {"forget", "MIGRATION…", 1, 64, "remove finished ones from the list"},
-    [VERB_RECEIVE] = {"receive", "VM", 1, 1, "at the destination: expect VM, print the ticket"},
-    [VERB_SEND] = {"send", "VM", 1, 1, "at the source: take the ticket, and move VM"},
-    [VERB_MIGRATE] = {"migrate", "VM HOST", 2, 2, "both of it: move VM to HOST, over ssh"},
-    [VERB_CHECK] = {"check", "[HOST]", 0, 1, "what would stop a migration (to HOST)"},
-    [VERB_METRICS] = {"metrics", "", 0, 0, "figures as OpenMetrics text"},
-    [VERB_STDIO] = {"stdio", "WHAT [ARGUMENT…]", 1, 3, NULL},
-};
-
-struct option_rule {
-    const char *name;
-    char letter;
-    const char *argument; /* NULL: takes none; "[…": may be left out */
-    unsigned verbs;
-    const char *help; /* NULL: in common_help */
-};
-
-enum option_id {
-    OPTION_HOST,
-    OPTION_USER,
-    OPTION_ADDRESS,
-    OPTION_JSON,
-    OPTION_J,
-    OPTION_QUIET,
-    OPTION_NO_LEGEND,
-    OPTION_NO_PAGER,
-    OPTION_NO_ASK_PASSWORD,
-    OPTION_HELP,
-    OPTION_VERSION,
-    OPTION_PROPERTY,
-    OPTION_VALUE,
-    OPTION_FORCE,
-    OPTION_TIMEOUT,
-    OPTION_QMP,
-    OPTION_DST_QMP,
-    OPTION_SSH,
-    OPTION_POSTCOPY,
-    OPTION_MULTIFD,
-    OPTION_RESUME,
-    OPTION_BANDWIDTH,
-    OPTION_DOWNTIME_LIMIT,
-    OPTION_TICKET_FILE,
-    OPTION_SECURITY,
-    OPTION_SOCKET,
-    OPTION_SOCKET_OWNER,
-    OPTION_ENDPOINT,
-    OPTION_EXPIRE,
-    OPTION_RESUME_TIMEOUT,
-    OPTION_OUTPUT,
-    OPTION_MAX_,
-};
-
-static const struct option_rule rules[OPTION_MAX_] = {
-    [OPTION_HOST] = {"host", 'H', "[USER@]HOST", ALL, NULL},
-    [OPTION_USER] = {"user", 0, NULL, ALL, NULL},
-    [OPTION_ADDRESS] = {"address", 0, "ADDRESS", ALL, NULL},
-    [OPTION_JSON] = {"json", 0, "MODE", ALL, NULL},
-    [OPTION_J] = {NULL, 'j', NULL, ALL, NULL},
-    [OPTION_QUIET] = {"quiet", 'q', NULL, ALL, NULL},
-    [OPTION_NO_LEGEND] = {"no-legend", 0, NULL, ALL, NULL},
-    [OPTION_NO_PAGER] = {"no-pager", 0, NULL, ALL, NULL},
-    [OPTION_NO_ASK_PASSWORD] = {"no-ask-password", 0, NULL, ALL, NULL},
-    [OPTION_HELP] = {"help", 'h', NULL, ALL, NULL},
-    [OPTION_VERSION] = {"version", 'V', NULL, ALL, NULL},
-    [OPTION_PROPERTY] = {"property", 'p', "NAME", V(SHOW), "only this one; may be given again"},
-    [OPTION_VALUE] = {"value", 0, NULL, V(SHOW), "values without their names"},
-    [OPTION_FORCE] = {"force", 0, NULL, V(CANCEL), "even if that can lose the guest"},
-    [OPTION_TIMEOUT] = {"timeout", 0, "TIME", V(WAIT), "give up after this long"},
-    [OPTION_QMP] = {"qmp", 0, "SOCKET", DRIVE | V(CANCEL), "QEMU's monitor: drive it, too"},
-    [OPTION_DST_QMP] = {"dst-qmp", 0, "SOCKET", V(MIGRATE), "that of the QEMU at HOST"},
-    [OPTION_SSH] = {"ssh", 0, NULL, V(MIGRATE), "QEMU's bytes go through ssh as well"},
-    [OPTION_POSTCOPY] = {"postcopy", 0, "[WHEN]", DRIVE, "now; or WHEN: 'after TIME', 'auto'"},
-    [OPTION_MULTIFD] = {"multifd", 0, "N", DRIVE, "pre-copy over N connections at once"},
-    [OPTION_RESUME] = {"resume", 0, NULL, DRIVE, "recover a post-copy that is paused"},
-    [OPTION_BANDWIDTH] = {"bandwidth", 0, "RATE", V(SEND) | V(MIGRATE),
-                          "bytes/s QEMU may send (default: no limit)"},
-    [OPTION_DOWNTIME_LIMIT] = {"downtime-limit", 0, "TIME", V(SEND) | V(MIGRATE),
-                               "how long the VM may stand still"},
-    [OPTION_TICKET_FILE] = {"ticket-file", 0, "FILE", V(SEND), "where the ticket is (default -: stdin)"},
-    [OPTION_SECURITY] = {"security", 0, "WHICH", DRIVE, "tls or plain (default tls)"},
-    [OPTION_SOCKET] = {"socket", 0, "PATH", V(RECEIVE) | V(SEND), "where QEMU's socket is to be"},
-    [OPTION_SOCKET_OWNER] = {"socket-owner", 0, "USER", DRIVE, "whose QEMU's socket is"},
-    [OPTION_ENDPOINT] = {"endpoint", 0, "ENDPOINT", DRIVE, "where to reach the destination"},
-    [OPTION_EXPIRE] = {"expire", 0, "TIME", DRIVE, "how long to wait for the other host (60)"},
-    [OPTION_RESUME_TIMEOUT] = {"resume-timeout", 0, "TIME", DRIVE, "how long to outlive a lost network (60)"},
-    [OPTION_OUTPUT] = {"output", 'o', "FILE", V(METRICS), "write there, all at once"},
-};
 
 const char *verb_name(enum verb_id verb)
 {
-    return verbs[verb].name;
+    return verb_rules[verb].name;
 }
 
 /* ---- Reading ---- */
 
 static int bad(struct trouble *trouble, enum option_id id, const char *text, const char *what)
 {
-    return trouble_set(trouble, STATUS_USAGE, "--%s=%s: %s", rules[id].name, text, what);
+    return trouble_set(trouble, STATUS_USAGE, "--%s=%s: %s", option_rules[id].name, text, what);
 }
 
 static int read_json(struct arguments *a, const char *text, struct trouble *trouble)
@@ -268,7 +163,7 @@ static void make_getopt(struct option ret[static OPTION_MAX_ + 1], char letters[
 
     letters[at++] = ':';
     for (unsigned i = 0; i < OPTION_MAX_; i++) {
-        const struct option_rule *rule = &rules[i];
+        const struct option_rule *rule = &option_rules[i];
         int has = !rule->argument                         ? no_argument
                   : strcmp(rule->argument, "[WHEN]") == 0 ? optional_argument
                                                           : required_argument;
@@ -293,15 +188,43 @@ static enum option_id option_of(int c)
     if (c >= 256)
         id = (unsigned)c - 256;
     else
-        while (id < OPTION_MAX_ && rules[id].letter != c)
+        while (id < OPTION_MAX_ && option_rules[id].letter != c)
             id++;
     assert(id < OPTION_MAX_);
     return id;
 }
 
+/* The name that is spelt most like the word, NULL where none is: a word of two letters is like everything. */
+static const char *nearest(const char *word, size_t size, const char *(*name_of)(unsigned i), unsigned n)
+{
+    unsigned least = size > SPELLING_FAR ? SPELLING_FAR + 1 : (unsigned)size;
+    const char *found = NULL;
+
+    for (unsigned i = 0; i < n; i++) {
+        const char *name = name_of(i);
+        unsigned distance = name ? spelling_distance(word, size, name) : least;
+
+        if (distance < least) {
+            least = distance;
+            found = name;
+        }
+    }
+    return found;
+}
+
+static const char *verb_to_offer(unsigned i)
+{
+    return verb_rules[i].help ? verb_rules[i].name : NULL;
+}
+
+static const char *option_to_offer(unsigned i)
+{
+    return option_rules[i].name;
+}
+
 static int unknown(char **argv, int c, struct trouble *trouble)
 {
-    const char *given = argv[optind - 1];
+    const char *given = argv[optind - 1], *near;
 
     if (c == ':')
         return trouble_set(trouble, STATUS_USAGE, "%s wants a value. See --help.", given);
@@ -309,30 +232,37 @@ static int unknown(char **argv, int c, struct trouble *trouble)
         return trouble_set(trouble, STATUS_USAGE, "%s takes no value. See --help.", given);
     if (optopt > 0)
         return trouble_set(trouble, STATUS_USAGE, "There is no option -%c. See --help.", optopt);
+    near = nearest(given + 2, strcspn(given + 2, "="), option_to_offer, OPTION_MAX_);
+    if (near)
+        return trouble_set(trouble, STATUS_USAGE, "There is no option %s. Did you mean --%s? See --help.",
+                           given, near);
     return trouble_set(trouble, STATUS_USAGE,
                        "There is no option %s, or it is not the only one that begins so. See --help.", given);
 }
 
 static int read_verb(struct arguments *a, unsigned long long given, struct trouble *trouble)
 {
-    const char *name = a->n_operands > 0 ? a->operands[0] : "list";
+    const char *name = a->n_operands > 0 ? a->operands[0] : "list", *near;
     const struct verb_rule *verb;
 
     for (a->verb = 0; a->verb < VERB_MAX_; a->verb++)
-        if (strcmp(name, verbs[a->verb].name) == 0)
+        if (strcmp(name, verb_rules[a->verb].name) == 0)
             break;
-    if (a->verb == VERB_MAX_)
-        return trouble_set(trouble, STATUS_USAGE, "There is no verb '%s'. See 'vmferryctl --help'.", name);
-    verb = &verbs[a->verb];
+    if (a->verb == VERB_MAX_) {
+        near = nearest(name, strlen(name), verb_to_offer, VERB_MAX_);
+        return trouble_set(trouble, STATUS_USAGE, "There is no verb '%s'.%s%s%s See 'vmferryctl --help'.",
+                           name, near ? " Did you mean '" : "", near ? near : "", near ? "'?" : "");
+    }
+    verb = &verb_rules[a->verb];
     a->verb_given = a->n_operands > 0;
     if (a->verb_given) {
         a->operands++;
         a->n_operands--;
     }
     for (unsigned i = 0; i < OPTION_MAX_; i++)
-        if ((given & (1ULL << i)) && !(rules[i].verbs & (1U << a->verb)))
+        if ((given & (1ULL << i)) && !(option_rules[i].verbs & (1U << a->verb)))
             return trouble_set(trouble, STATUS_USAGE, "'%s' has no option --%s. See 'vmferryctl %s --help'.",
-                               verb->name, rules[i].name, verb->name);
+                               verb->name, option_rules[i].name, verb->name);
     if (a->help || a->version)
         return 0;
     for (int i = 0; i < a->n_operands; i++)
@@ -432,13 +362,13 @@ static void help_option(FILE *file, const struct option_rule *rule)
 
 static void help_verb(FILE *file, enum verb_id id)
 {
-    const struct verb_rule *verb = &verbs[id];
+    const struct verb_rule *verb = &verb_rules[id];
 
     fprintf(file, "Usage: vmferryctl [OPTION…] %s%s%s\n\n%s\n\n", verb->name, verb->operands[0] ? " " : "",
             verb->operands, verb->help ? verb->help : "internal: the far end of an ssh connection");
     for (unsigned i = 0; i < OPTION_MAX_; i++)
-        if (rules[i].verbs != ALL && (rules[i].verbs & (1U << id)))
-            help_option(file, &rules[i]);
+        if (option_rules[i].verbs != OPTION_ALL_VERBS && (option_rules[i].verbs & (1U << id)))
+            help_option(file, &option_rules[i]);
     fprintf(file, "\n'vmferryctl --help' has what all verbs have; vmferryctl(1) says more of each.\n");
 }
 
@@ -450,8 +380,9 @@ void arguments_help(FILE *file, const struct arguments *arguments)
     }
     fprintf(file, "Usage: vmferryctl [OPTION…] VERB [ARGUMENT…]    Moves live VMs between hosts.\n\n");
     for (unsigned i = 0; i < VERB_MAX_; i++)
-        if (verbs[i].help)
-            fprintf(file, "  %-7s %-*s %s\n", verbs[i].name,
-                    18 + 2 * (strstr(verbs[i].operands, "…") != NULL), verbs[i].operands, verbs[i].help);
+        if (verb_rules[i].help)
+            fprintf(file, "  %-7s %-*s %s\n", verb_rules[i].name,
+                    18 + 2 * (strstr(verb_rules[i].operands, "…") != NULL), verb_rules[i].operands,
+                    verb_rules[i].help);
     fputs(common_help, file);
 }

@@ -1,36 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/*
- * The command line. One table of verbs and one of options in arguments.c say what there is; reading, --help,
- * and the tests that hold man page and completions against it all go by them.
- */
+/* The command line, read by the tables of options.h. */
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
+#include "ctl/options.h"
 #include "ctl/trouble.h"
 
 #define ARGUMENTS_MANY_MAX 16 /* of an option that may be given again */
-
-enum verb_id {
-    VERB_LIST,
-    VERB_STATUS,
-    VERB_SHOW,
-    VERB_WATCH,
-    VERB_WAIT,
-    VERB_CANCEL,
-    VERB_LIMIT,
-    VERB_FORGET,
-    VERB_RECEIVE,
-    VERB_SEND,
-    VERB_MIGRATE,
-    VERB_CHECK,
-    VERB_METRICS,
-    VERB_STDIO, /* internal: the far end of an ssh connection, see stdio.h */
-    VERB_MAX_,
-};
 
 enum json_mode {
     JSON_OFF,

@@ -19,20 +19,20 @@ from vmlib.docs import define, flat, page, section, source, terms
 from vmlib.hosts import Hosts
 
 PAGE = "vmferryctl.1.rst"
-BASH = ROOT / "ctl" / "completion" / "vmferryctl.bash"
-ZSH = ROOT / "ctl" / "completion" / "_vmferryctl"
+BASH = build_dir() / "ctl" / "completion" / "vmferryctl"
+ZSH = build_dir() / "ctl" / "completion" / "_vmferryctl"
 
 
 def verbs_of_code() -> dict[str, str]:
     """By verb: what it is given. Without the internal one."""
-    rows = re.findall(r'\[VERB_(\w+)\] =\s*\{"(\w+)", "([^"]*)", \d+, \d+,\s*(NULL|")', source("ctl/arguments.c"))
+    rows = re.findall(r'\[VERB_(\w+)\] =\s*\{"(\w+)", "([^"]*)", \d+, \d+,\s*(NULL|")', source("ctl/options.c"))
     assert len(rows) > 12 and all(name.upper() == key for key, name, _, _ in rows)
     return {name: operands for _, name, operands, text in rows if text != "NULL"}
 
 
 def options_of_code() -> dict[str, tuple[str, str, set[str]]]:
     """By option: its letter, its argument, and the verbs that have it (empty: all)."""
-    text = source("ctl/arguments.c")
+    text = source("ctl/options.c")
     rows = re.findall(r'\[OPTION_(\w+)\] = \{(NULL|"[\w-]+"), (0|\'\w\'), (NULL|"[^"]*"),\s*([^"]*?),\s*(?:NULL|")', text)
     assert len(rows) > 28
     found = {}

@@ -56,6 +56,7 @@ TEST(test_verbs)
     assert_true(good("vmferryctl limit --help").help); /* although its operands are missing */
     assert_true(good("vmferryctl -V").version);
     bad("vmferryctl lists", "'lists'");
+    bad("vmferryctl frobnicate", "no verb 'frobnicate'. See");
     bad("vmferryctl limit a", "limit MIGRATION RATE");
     bad("vmferryctl check a b", "check [HOST]");
 }
@@ -123,14 +124,24 @@ TEST(test_tickets_are_secrets)
     trouble_clear(&trouble);
 }
 
+/* What is spelt like a name, and nothing that is only short, or internal. */
+TEST(test_did_you_mean)
+{
+    bad("vmferryctl lists", "Did you mean 'list'?");
+    bad("vmferryctl migarte vm host", "Did you mean 'migrate'?");
+    bad("vmferryctl ls", "no verb 'ls'. See");
+    bad("vmferryctl sdtio", "no verb 'sdtio'. See");
+    bad("vmferryctl show --valeu", "Did you mean --value?");
+    bad("vmferryctl list --jsno=short", "Did you mean --json?");
+    bad("vmferryctl list --frobnicate", "or it is not the only one");
+    bad("vmferryctl list --no", "or it is not the only one");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_verbs),
-        CASE(test_options),
-        CASE(test_many),
-        CASE(test_what_goes_together),
-        CASE(test_tickets_are_secrets),
+        CASE(test_verbs), CASE(test_did_you_mean),       CASE(test_options),
+        CASE(test_many),  CASE(test_what_goes_together), CASE(test_tickets_are_secrets),
     };
 
     return cmocka_run_group_tests_name("ctl-arguments", tests, NULL, NULL);

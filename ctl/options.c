@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/options.h"
+
+#include <stddef.h>
+
+#define V(name) (1U << VERB_##name)
+#define ALL     OPTION_ALL_VERBS
+#define DRIVE   (V(RECEIVE) | V(SEND) | V(MIGRATE))
+
+/* Of org.vmferry.Migration1; a test holds them against its XML. */
+#define PROPERTIES                                                                                          \
+    "Id Vm Role Security OwnerUid Sockets StartedUsec State Result ErrorName ErrorMessage Peer HelperUnit " \
+    "FinishedUsec BandwidthLimit BytesSent BytesReceived Rate Channels RoundTripUsec Reconnects Progress"
+
+const struct verb_rule verb_rules[VERB_MAX_] = {
+    [VERB_LIST] = {"list", "", 0, 0, "the migrations of this host"},
+    [VERB_STATUS] = {"status", "[MIGRATION…]", 0, 64, "all about them; without one: the broker"},
+    [VERB_SHOW] = {"show", "[MIGRATION…]", 0, 64, "their properties, for scripts"},
+    [VERB_WATCH] = {"watch", "MIGRATION", 1, 1, "its progress, until it is finished"},
+    [VERB_WAIT] = {"wait", "MIGRATION…", 1, 64, "return when they are finished"},
+    [VERB_CANCEL] = {"cancel", "MIGRATION…", 1, 64, "end them on both hosts"},
+    [VERB_LIMIT] = {"limit", "MIGRATION RATE", 2, 2, "bytes/s it may take of QEMU: 100M; 0: no limit"},
+    [VERB_FORGET] = {"forget", "MIGRATION…", 1, 64, "remove finished ones from the list",
+                     MIGRATIONS_FINISHED},
+    [VERB_RECEIVE] = {"receive", "VM", 1, 1, "at the destination: expect VM, print the ticket"},
+    [VERB_SEND] = {"send", "VM", 1, 1, "at the source: take the ticket, and move VM"},
+    [VERB_MIGRATE] = {"migrate", "VM HOST", 2, 2, "both of it: move VM to HOST, over ssh"},
+    [VERB_CHECK] = {"check", "[HOST]", 0, 1, "what would stop a migration (to HOST)"},
+    [VERB_METRICS] = {"metrics", "", 0, 0, "figures as OpenMetrics text"},
+    [VERB_STDIO] = {"stdio", "WHAT [ARGUMENT…]", 1, 3, NULL},
+};
+
+const struct option_rule option_rules[OPTION_MAX_] = {
+    [OPTION_HOST] = {"host", 'H', "[USER@]HOST", ALL, "the broker of that host, over ssh", VALUES_HOSTS},
+    [OPTION_USER] = {"user", 0, NULL, ALL, "the user's broker, not the system's"},
+    [OPTION_ADDRESS] = {"address", 0, "ADDRESS", ALL, "the broker on this D-Bus"},
+    [OPTION_JSON] = {"json", 0, "MODE", ALL, "as JSON", "short pretty off"},
+    [OPTION_J] = {NULL, 'j', NULL, ALL, "as JSON, as fits stdout"},
+    [OPTION_QUIET] = {"quiet", 'q', NULL, ALL, "no progress, no hints"},
+    [OPTION_NO_LEGEND] = {"no-legend", 0, NULL, ALL, "no headings and no counts"},
+    [OPTION_NO_PAGER] = {"no-pager", 0, NULL, ALL, "do not page long output"},
+    [OPTION_NO_ASK_PASSWORD] = {"no-ask-password", 0, NULL, ALL, "never ask for a password"},
+    [OPTION_HELP] = {"help", 'h', NULL, ALL, "show a summary"},
+    [OPTION_VERSION] = {"version", 'V', NULL, ALL, "show the version"},
+    [OPTION_PROPERTY] = {"property", 'p', "NAME", V(SHOW), "only this one; may be given again", PROPERTIES,
+                         true},
+    [OPTION_VALUE] = {"value", 0, NULL, V(SHOW), "values without their names"},
+    [OPTION_FORCE] = {"force", 0, NULL, V(CANCEL), "even if that can lose the guest"},
+    [OPTION_TIMEOUT] = {"timeout", 0, "TIME", V(WAIT), "give up after this long"},
+    [OPTION_QMP] = {"qmp", 0, "SOCKET", DRIVE | V(CANCEL), "QEMU's monitor: drive it, too", VALUES_FILES},
+    [OPTION_DST_QMP] = {"dst-qmp", 0, "SOCKET", V(MIGRATE), "that of the QEMU at HOST", VALUES_FILES},
+    [OPTION_SSH] = {"ssh", 0, NULL, V(MIGRATE), "QEMU's bytes go through ssh as well"},
+    [OPTION_POSTCOPY] = {"postcopy", 0, "[WHEN]", DRIVE, "now; or WHEN: 'after TIME', 'auto'", "auto"},
+    [OPTION_MULTIFD] = {"multifd", 0, "N", DRIVE, "pre-copy over N connections at once"},
+    [OPTION_RESUME] = {"resume", 0, NULL, DRIVE, "recover a post-copy that is paused"},
+    [OPTION_BANDWIDTH] = {"bandwidth", 0, "RATE", V(SEND) | V(MIGRATE),
+                          "bytes/s QEMU may send (default: no limit)"},
+    [OPTION_DOWNTIME_LIMIT] = {"downtime-limit", 0, "TIME", V(SEND) | V(MIGRATE),
+                               "how long the VM may stand still"},
+    [OPTION_TICKET_FILE] = {"ticket-file", 0, "FILE", V(SEND), "where the ticket is (default -: stdin)",
+                            VALUES_FILES},
+    [OPTION_SECURITY] = {"security", 0, "WHICH", DRIVE, "tls or plain (default tls)", "tls plain"},
+    [OPTION_SOCKET] = {"socket", 0, "PATH", V(RECEIVE) | V(SEND), "where QEMU's socket is to be",
+                       VALUES_FILES},
+    [OPTION_SOCKET_OWNER] = {"socket-owner", 0, "USER", DRIVE, "whose QEMU's socket is", VALUES_USERS},
+    [OPTION_ENDPOINT] = {"endpoint", 0, "ENDPOINT", DRIVE, "where to reach the destination", NULL, true},
+    [OPTION_EXPIRE] = {"expire", 0, "TIME", DRIVE, "how long to wait for the other host (60)"},
+    [OPTION_RESUME_TIMEOUT] = {"resume-timeout", 0, "TIME", DRIVE, "how long to outlive a lost network (60)",
+                               NULL},
+    [OPTION_OUTPUT] = {"output", 'o', "FILE", V(METRICS), "write there, all at once", VALUES_FILES},
+};

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * A world for drive/: two QEMUs that follow a script, a tunnel, and a clock that only the waiting sets
+ * forward. What drive/ calls below it is defined here, in the place of qemu/, bus/, peers.c and loop.c, which
+ * are not linked then; what it does to them is written down in rig.log, one word or two per deed.
+ */
+
+#include "test-util.h"
+
+#include "ctl/drive/drive.h"
+#include "ctl/terminal/meter.h"
+
+/* What a QEMU says at one look; the last step stays. */
+struct step {
+    enum qemu_phase phase;
+    const char *status;   /* NULL: after the last one */
+    const char *run;      /* its VM's run state; NULL: as before */
+    uint64_t transferred; /* bytes */
+    uint64_t passes;
+    bool ctrl_c; /* pressed right then */
+    bool gone;   /* it does not answer, and never will */
+};
+
+struct qmp {
+    const char *name;
+    const struct step *step;
+    char run[32];
+    bool gone, cancelled; /* cancelled: migrate_cancel was heard; it follows on_cancel then */
+    const struct step *on_cancel, *on_resume;
+};
+
+static struct rig {
+    struct ctl ctl;
+    struct side here, there;
+    struct ends ends;
+    struct qmp source, destination;
+    const char *tunnel_state, *tunnel_result; /* of its record */
+    bool socket_refused, source_cut, destination_cut;
+    uint64_t now;
+    char log[1024], said[1024];
+    struct trouble trouble;
+} rig;
+
+static void deed(const char *who, const char *what)
+{
+    size_t n = strlen(rig.log);
+
+    snprintf(rig.log + n, sizeof(rig.log) - n, "%s%s%s%s", n ? ", " : "", who, who[0] ? " " : "", what);
+}
+
+/* ---- loop.c ---- */
+
+uint64_t ctl_now(void)
+{
+    return rig.now;
+}
+
+int ctl_turn(struct ctl *ctl, uint64_t usec, struct trouble *trouble)
+{
+    assert_true(usec > 0 && usec < UINT64_MAX);
+    rig.now += usec;
+    return 0;
+}
+
+void ctl_say(const struct ctl *ctl, const char *format, ...)
+{
+    size_t n = strlen(rig.said);
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(rig.said + n, sizeof(rig.said) - n, format, args);
+    va_end(args);
+}
+
+/* ---- qemu/ ---- */
+
+int qemu_query(struct qmp *qmp, struct qemu_info *ret, struct trouble *trouble)
+{
+    const struct step *step = qmp->step;
+
+    qmp->gone = qmp->gone || step->gone;
+    if (qmp->gone)
+        return trouble_set(trouble, STATUS_FAILED, "QEMU (%s) is gone.", qmp->name);
+    *ret = (struct qemu_info){.phase = step->phase, .transferred = step->transferred, .passes = step->passes};
+    snprintf(ret->status, sizeof(ret->status), "%s", step->status);
+    if (step->phase == QEMU_FAILED)
+        snprintf(ret->error, sizeof(ret->error), "no more luck");
+    if (step->run)
+        snprintf(qmp->run, sizeof(qmp->run), "%s", step->run);
+    rig.ctl.interrupts += step->ctrl_c;
+    if (step[1].status || step[1].gone)
+        qmp->step++;
+    return 0;
+}
+
+int qemu_run_state(struct qmp *qmp, char ret[static 32], struct trouble *trouble)
+{
+    if (qmp->gone)
+        return trouble_set(trouble, STATUS_FAILED, "QEMU (%s) is gone.", qmp->name);
+    snprintf(ret, 32, "%s", qmp->run);
+    return 0;
+}
+
+int qemu_migrate(struct qmp *qmp, const char *socket, bool resume, struct trouble *trouble)
+{
+    assert_string_equal(socket, "/source.sock");
+    deed(qmp->name, resume ? "resumes" : "migrates");
+    if (resume && qmp->on_resume)
+        qmp->step = qmp->on_resume;
+    return 0;
+}
+
+int qemu_listen(struct qmp *qmp, const char *socket, bool recover, struct trouble *trouble)
+{
+    assert_string_equal(socket, "/destination.sock");
+    deed(qmp->name, recover ? "listens again" : "listens");
+    return 0;
+}
+
+void qemu_restore(struct qmp *qmp, struct qemu_before *before)
+{
+    deed(qmp->name, "restored");
+}
+
+void qemu_before_clear(struct qemu_before *before)
+{
+}
+
+const char *qemu_hint_at_owner(const char *error)
+{
+    return "";
+}
+
+int qmp_execute(struct qmp *qmp, const char *command, json_object *arguments, json_object **ret,
+                struct trouble *trouble)
+{
+    json_object_put(arguments);
+    deed(qmp->name, command);
+    if (strcmp(command, "migrate_cancel") == 0 && qmp->on_cancel)
+        qmp->step = qmp->on_cancel;
+    if (strcmp(command, "cont") == 0)
+        snprintf(qmp->run, sizeof(qmp->run), "running");
+    return 0;
+}
+
+int qmp_open(struct side *side, const char *path, struct qmp **ret, struct trouble *trouble)
+{
+    assert_ptr_equal(side, &rig.there);
+    deed("destination", "opened");
+    rig.destination.gone = false;
+    *ret = &rig.destination;
+    return 0;
+}
+
+void qmp_be_patient(struct qmp *qmp, qmp_silent_t on_silent, void *userdata)
+{
+}
+
+uint64_t qmp_silence(const struct qmp *qmp)
+{
+    return 0;
+}
+
+bool qmp_is_open(const struct qmp *qmp)
+{
+    return !qmp->gone;
+}
+
+uid_t qmp_uid(const struct qmp *qmp)
+{
+    return 107;
+}
+
+unsigned qmp_events(const struct qmp *qmp)
+{
+    return 0;
+}
+
+const char *qmp_name(const struct qmp *qmp)
+{
+    return qmp->name;
+}
+
+void qmp_free(struct qmp *qmp)
+{
+}
+
+/* ---- bus/ ---- */
+
+static json_object *record(void)
+{
+    json_object *object = json_object_new_object();
+
+    json_object_object_add(object, "State", json_object_new_string(rig.tunnel_state));
+    json_object_object_add(object, "Result", json_object_new_string(rig.tunnel_result));
+    return object;
+}
+
+int tunnel_read(const struct tunnel *tunnel, json_object **ret, struct trouble *trouble)
+{
+    *ret = record();
+    return 0;
+}
+
+int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object **ret,
+                         struct trouble *trouble)
+{
+    *ret = record();
+    return rig.tunnel_result[0] != '\0';
+}
+
+void tunnel_cancel(const struct tunnel *tunnel)
+{
+    bool *cut = tunnel == &rig.ends.tunnel ? &rig.source_cut : &rig.destination_cut;
+
+    if (!*cut)
+        deed(tunnel->path, "cut");
+    *cut = true;
+}
+
+int tunnel_check_socket(const struct tunnel *tunnel, uid_t qemu, struct trouble *trouble)
+{
+    assert_int_equal(qemu, 107);
+    return rig.socket_refused ? trouble_set(trouble, STATUS_DENIED, "The socket is another user's.") : 0;
+}
+
+const char *tunnel_id(const struct tunnel *tunnel)
+{
+    return "0123456789abcdef";
+}
+
+void tunnel_clear(struct tunnel *tunnel)
+{
+}
+
+int side_open_host(struct ctl *ctl, const char *host, struct side *ret, struct trouble *trouble)
+{
+    deed(host, "reached");
+    return 0;
+}
+
+void side_close(struct side *side)
+{
+}
+
+int side_call(struct side *side, const char *path, const char *interface, const char *member,
+              sd_bus_message **ret, struct trouble *trouble, const char *doing, const char *types, ...)
+{
+    fail_msg("%s is called past the tunnel", member);
+    return -1;
+}
+
+/* ---- peers.c ---- */
+
+void peers_mend(struct peers *peers)
+{
+}
+
+void peers_leave(struct peers *peers)
+{
+}
+
+void peers_free(struct peers *peers)
+{
+}
+
+/* ---- What the cases say ---- */
+
+static char near[] = "near", far[] = "far", from[] = "/source.sock", to[] = "/destination.sock";
+
+/* 'migrate' from a source to a destination, both in hand; a script each. */
+static void begin(const struct step *source, const struct step *destination)
+{
+    rig = (struct rig){.tunnel_state = "active",
+                       .tunnel_result = "done",
+                       .now = 1000 * SECOND,
+                       .source = {.name = "source", .step = source, .run = "running"},
+                       .destination = {.name = "destination", .step = destination, .run = "inmigrate"},
+                       .ends = {.ctl = &rig.ctl,
+                                .vm = "web1",
+                                .host = "host2",
+                                .source = &rig.here,
+                                .qmp = &rig.source,
+                                .destination = &rig.there,
+                                .destination_qmp = &rig.destination}};
+    rig.ends.tunnel = (struct tunnel){.side = &rig.here, .path = near, .socket = from};
+    rig.ends.destination_tunnel = (struct tunnel){.side = &rig.there, .path = far, .socket = to};
+    rig.ctl.arguments.quiet = true;
+}
