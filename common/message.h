@@ -39,8 +39,7 @@ enum message_type {
     MESSAGE_QEMU_FAILED = 8, /* relay: the connection to QEMU that was asked for cannot be had */
     MESSAGE_LIMIT = 9,       /* relay: new bandwidth limit */
     MESSAGE_END = 10,        /* relay: end now with this error (cancel, expiry) */
-    MESSAGE_PIPE =
-        11, /* relay of a destination: to splice a channel's bytes through; FD: a pipe, read and write */
+    MESSAGE_PIPE = 11, /* relay: to splice a channel's bytes to QEMU through; FD: a pipe, read and write */
     MESSAGE_SYNC = 12, /* relay: this broker is a new one, and knows of nothing that was asked for */
     /* helper → broker */
     MESSAGE_READY = 32,     /* in the sandbox; nothing from outside was read before */

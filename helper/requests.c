@@ -69,31 +69,17 @@ static bool add(struct requests *requests, const struct request *request)
     return ask(requests, request);
 }
 
-static const struct request *find_peer(const struct requests *requests, uint32_t serial)
+/* A peer connection has its serial, a connection to QEMU its stream, which has one at a time. */
+static struct request *find(struct requests *requests, enum message_type type, uint32_t key)
 {
     for (size_t i = 0; i < REQUESTS_MAX; i++) {
-        const struct request *request = &requests->all[i];
+        struct request *request = &requests->all[i];
 
-        if (request->state != REQUEST_NONE && request->type == MESSAGE_NEED_PEER && request->serial == serial)
+        if (request->state != REQUEST_NONE && request->type == type &&
+            (type == MESSAGE_NEED_PEER ? request->serial : request->stream) == key)
             return request;
     }
     return NULL;
-}
-
-static const struct request *find_qemu(const struct requests *requests, uint32_t stream)
-{
-    for (size_t i = 0; i < REQUESTS_MAX; i++) {
-        const struct request *request = &requests->all[i];
-
-        if (request->state != REQUEST_NONE && request->type == MESSAGE_NEED_QEMU && request->stream == stream)
-            return request;
-    }
-    return NULL;
-}
-
-static void set_state(struct requests *requests, const struct request *request, enum request_state state)
-{
-    requests->all[request - requests->all].state = state;
 }
 
 uint32_t requests_ask_peer(struct requests *requests, enum peer_kind kind, uint32_t channel, bool *ret_asked)
@@ -110,30 +96,30 @@ uint32_t requests_ask_peer(struct requests *requests, enum peer_kind kind, uint3
     return request.serial;
 }
 
-bool requests_awaits_peer(const struct requests *requests, uint32_t kind, uint32_t serial)
+bool requests_awaits_peer(struct requests *requests, uint32_t kind, uint32_t serial)
 {
-    const struct request *request = find_peer(requests, serial);
+    const struct request *request = find(requests, MESSAGE_NEED_PEER, serial);
 
     return request && request->state == REQUEST_ASKED && request->kind == kind;
 }
 
 bool requests_on_peer(struct requests *requests, uint32_t kind, uint32_t serial, uint32_t *ret_channel)
 {
-    const struct request *request = find_peer(requests, serial);
+    struct request *request = find(requests, MESSAGE_NEED_PEER, serial);
 
-    if (!requests_awaits_peer(requests, kind, serial))
+    if (!request || request->state != REQUEST_ASKED || request->kind != kind)
         return false;
-    set_state(requests, request, REQUEST_COME);
+    request->state = REQUEST_COME;
     *ret_channel = request->channel;
     return true;
 }
 
 void requests_end_peer(struct requests *requests, uint32_t serial)
 {
-    const struct request *request = find_peer(requests, serial);
+    struct request *request = find(requests, MESSAGE_NEED_PEER, serial);
 
     if (request)
-        set_state(requests, request, REQUEST_NONE);
+        request->state = REQUEST_NONE;
 }
 
 bool requests_has_peer(const struct requests *requests, enum peer_kind kind)
@@ -164,18 +150,18 @@ bool requests_ask_qemu(struct requests *requests, uint32_t channel, uint32_t str
     return add(requests, &request);
 }
 
-bool requests_has_qemu(const struct requests *requests, uint32_t stream)
+bool requests_has_qemu(struct requests *requests, uint32_t stream)
 {
-    return find_qemu(requests, stream) != NULL;
+    return find(requests, MESSAGE_NEED_QEMU, stream) != NULL;
 }
 
 bool requests_on_qemu(struct requests *requests, uint32_t channel, uint32_t stream)
 {
-    const struct request *request = find_qemu(requests, stream);
+    struct request *request = find(requests, MESSAGE_NEED_QEMU, stream);
     bool wanted = request && request->state == REQUEST_ASKED && request->channel == channel;
 
     if (request)
-        set_state(requests, request, REQUEST_NONE);
+        request->state = REQUEST_NONE;
     return wanted;
 }
 

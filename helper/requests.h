@@ -28,7 +28,7 @@ struct requests *requests_free(struct requests *requests);
 uint32_t requests_ask_peer(struct requests *requests, enum peer_kind kind, uint32_t channel, bool *ret_asked);
 
 /* Whether this peer connection was asked for, and neither it nor a failure has come. */
-bool requests_awaits_peer(const struct requests *requests, uint32_t kind, uint32_t serial);
+bool requests_awaits_peer(struct requests *requests, uint32_t kind, uint32_t serial);
 
 /* It has come: false where it was not awaited. Until requests_end_peer() it has yet to prove itself. */
 bool requests_on_peer(struct requests *requests, uint32_t kind, uint32_t serial, uint32_t *ret_channel);
@@ -42,7 +42,7 @@ void requests_drop_peers(struct requests *requests);
 
 /* Asks for the connection to a channel's QEMU: false where the broker is gone. One per stream at a time. */
 bool requests_ask_qemu(struct requests *requests, uint32_t channel, uint32_t stream);
-bool requests_has_qemu(const struct requests *requests, uint32_t stream);
+bool requests_has_qemu(struct requests *requests, uint32_t stream);
 
 /* An answer of either kind has come for this stream: whether it was for this channel, and that still wants
  * it. */

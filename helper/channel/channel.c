@@ -109,12 +109,13 @@ static void on_lost(struct channel *channel, enum relay_loss loss)
 static void tell(struct channel *channel)
 {
     struct channels *channels = channel->channels;
-    struct frame fin = {.type = FRAME_FIN, .channel = channel->number};
-    struct frame close = {.type = FRAME_CLOSE, .channel = channel->number};
+    uint64_t total;
 
     if (channels->connection == 0)
         return; /* all is said again when there is a control connection */
-    if (relay_tell_end(&channel->relay, &fin.offset)) {
+    if (relay_tell_end(&channel->relay, &total)) {
+        struct frame fin = {.type = FRAME_FIN, .channel = channel->number, .offset = total};
+
         control_send(channels->options.control, &fin);
         if (channels_halted(channels))
             return;
@@ -126,6 +127,8 @@ static void tell(struct channel *channel)
     /* After a loss not before the connection is back: FIN and the last ACK, which make it true, come then. */
     if (relay_ended(&channel->relay) && !channel_is_said(channel, channel->said_close) &&
         (relay_peer(&channel->relay) || channel->heard_close != 0) && !channels_halted(channels)) {
+        struct frame close = {.type = FRAME_CLOSE, .channel = channel->number};
+
         channel->said_close = channels->connection;
         control_send(channels->options.control, &close);
     }
@@ -142,7 +145,7 @@ static void set_open(struct channel *channel)
 
 /* Lends it to a worker, unless the first thread has no other: a migration's first channel stays, so that
  * where there is only one, no thread has to wait for a second. */
-static void share(struct channel *channel)
+static void lend(struct channel *channel)
 {
     struct channels *channels = channel->channels;
     bool alone = true;
@@ -212,7 +215,7 @@ void channel_settle(struct channel *channel)
     if (relay_is_paced(&channel->relay))
         pace_wait(&channels->pace);
     if (opened)
-        share(channel);
+        lend(channel);
 }
 
 void channel_update(struct channel *channel)

@@ -188,51 +188,6 @@ bool relay_ended(const struct relay *relay)
     return flow_ended(&relay->in) && all_is_acknowledged(relay);
 }
 
-bool relay_in_ended(const struct relay *relay)
-{
-    return flow_ended(&relay->in);
-}
-
-bool relay_has_input(const struct relay *relay)
-{
-    return relay->in.ring.end > 0 || relay->in.ending;
-}
-
-bool relay_has_moved(const struct relay *relay)
-{
-    return relay->out.ring.end + relay->in.ring.end > 0;
-}
-
-bool relay_has_carried(const struct relay *relay)
-{
-    return relay->out.total + relay->in.total > 0;
-}
-
-uint64_t relay_sent(const struct relay *relay)
-{
-    return relay->out.ring.cursor;
-}
-
-uint64_t relay_received(const struct relay *relay)
-{
-    return relay->in.ring.end;
-}
-
-const char *relay_on_ack(struct relay *relay, uint64_t delivered)
-{
-    return flow_on_ack(&relay->out, delivered);
-}
-
-const char *relay_on_fin(struct relay *relay, uint64_t total, unsigned connection)
-{
-    return flow_on_fin(&relay->in, total, connection);
-}
-
-const char *relay_resume(struct relay *relay, uint64_t received)
-{
-    return flow_resume(&relay->out, received);
-}
-
 const char *relay_leave_ack(struct relay *relay, uint64_t delivered)
 {
     if (delivered < relay->ack) /* which the worker may never have seen */

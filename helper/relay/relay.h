@@ -133,26 +133,55 @@ bool relay_tell_end(struct relay *relay, uint64_t *ret_total);
 bool relay_ended(const struct relay *relay);
 
 /* All that the peer's QEMU sent is delivered. */
-bool relay_in_ended(const struct relay *relay);
+static inline bool relay_in_ended(const struct relay *relay)
+{
+    return flow_ended(&relay->in);
+}
 
 /* Bytes or an end have come from the peer. */
-bool relay_has_input(const struct relay *relay);
-
-/* Anything was moved; at its end: anything was in it. */
-bool relay_has_moved(const struct relay *relay);
-bool relay_has_carried(const struct relay *relay);
+static inline bool relay_has_input(const struct relay *relay)
+{
+    return relay->in.ring.end > 0 || relay->in.ending;
+}
 
 /* Bytes that went to the peer; that came from it. */
-uint64_t relay_sent(const struct relay *relay);
-uint64_t relay_received(const struct relay *relay);
+static inline uint64_t relay_sent(const struct relay *relay)
+{
+    return relay->out.ring.cursor;
+}
 
-/* ---- What the peer says; NULL, or why it cannot be true ---- */
+static inline uint64_t relay_received(const struct relay *relay)
+{
+    return relay->in.ring.end;
+}
 
-const char *relay_on_ack(struct relay *relay, uint64_t delivered);
-const char *relay_on_fin(struct relay *relay, uint64_t total, unsigned connection);
+/* Anything was moved; at its end: anything was in it. */
+static inline bool relay_has_moved(const struct relay *relay)
+{
+    return relay->out.ring.end + relay->in.ring.end > 0;
+}
 
-/* A new peer connection goes on from what the peer has received. */
-const char *relay_resume(struct relay *relay, uint64_t received);
+static inline bool relay_has_carried(const struct relay *relay)
+{
+    return relay->out.total + relay->in.total > 0;
+}
+
+/* ---- What the peer says; NULL, or why it cannot be true. See flow.h ---- */
+
+static inline const char *relay_on_ack(struct relay *relay, uint64_t delivered)
+{
+    return flow_on_ack(&relay->out, delivered);
+}
+
+static inline const char *relay_on_fin(struct relay *relay, uint64_t total, unsigned connection)
+{
+    return flow_on_fin(&relay->in, total, connection);
+}
+
+static inline const char *relay_resume(struct relay *relay, uint64_t received)
+{
+    return flow_resume(&relay->out, received);
+}
 
 /* An acknowledgement that waits for the worker: leaves it, as any thread may; hears of it. */
 const char *relay_leave_ack(struct relay *relay, uint64_t delivered);

@@ -138,14 +138,15 @@ void session_end_done(struct session *session)
     session_end(session, VF_ERROR_NONE, false, "%s", "");
 }
 
-void session_end_violated(struct session *session, uint32_t channel, const char *what)
+void session_end_violated(void *userdata, uint32_t channel, const char *what)
 {
-    session_end(session, VF_ERROR_PROTOCOL_MISMATCH, true, "The peer sent %s (channel %" PRIu32 "). " ADVICE,
+    session_end(userdata, VF_ERROR_PROTOCOL_MISMATCH, true, "The peer sent %s (channel %" PRIu32 "). " ADVICE,
                 what, channel);
 }
 
-void session_end_if_complete(struct session *session)
+void session_end_if_complete(void *userdata)
 {
+    struct session *session = userdata;
     struct frame close = {.type = FRAME_CLOSE, .channel = FRAME_CHANNEL_ALL};
 
     if (session->role != ROLE_OUTGOING || session->connection != CONNECTION_UP ||

@@ -24,8 +24,8 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
 /* Both ledgers are proved. */
 void session_end_done(struct session *session);
 
-/* The peer sent what cannot be true of this channel. */
-void session_end_violated(struct session *session, uint32_t channel, const char *what);
+/* The peer sent what cannot be true of this channel. For struct channel_events, too. */
+void session_end_violated(void *userdata, uint32_t channel, const char *what);
 
-/* Source: ends the migration when nothing is left of it. */
-void session_end_if_complete(struct session *session);
+/* Source: ends the migration when nothing is left of it. For struct channel_events, too. */
+void session_end_if_complete(void *userdata);

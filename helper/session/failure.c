@@ -76,8 +76,10 @@ static void control_failed(struct session *session, const struct peer_failure *f
                     strerror(-failure->error));
 }
 
-void session_on_peer_failed(struct session *session, const struct peer_failure *failure)
+void session_on_peer_failed(void *userdata, const struct peer_failure *failure)
 {
+    struct session *session = userdata;
+
     if (failure->error == -EMFILE)
         session_end(session, VF_ERROR_LIMIT_EXCEEDED, true,
                     "More than %d connections to the peer are being made.", PEERS_MAX);

@@ -3,5 +3,5 @@
 
 #include "helper/session/internal.h"
 
-/* Source: what the migration comes to when a connection that it made has failed. */
-void session_on_peer_failed(struct session *session, const struct peer_failure *failure);
+/* For struct peer_events. Source: what the migration comes to when a connection that it made has failed. */
+void session_on_peer_failed(void *userdata, const struct peer_failure *failure);

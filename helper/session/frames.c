@@ -137,8 +137,9 @@ static void on_pong(struct session *session, const struct frame *frame)
         session_end_violated(session, frame->channel, "a PONG that answers no PING");
 }
 
-void session_on_frame(struct session *session, const struct frame *frame)
+void session_on_frame(void *userdata, const struct frame *frame)
 {
+    struct session *session = userdata;
     enum message_role from = session->role == ROLE_INCOMING ? ROLE_OUTGOING : ROLE_INCOMING;
     const char *why = frame_not_permitted(frame->type, from, session->connection == CONNECTION_UP);
 
@@ -169,8 +170,9 @@ void session_on_frame(struct session *session, const struct frame *frame)
     }
 }
 
-void session_adopt(struct session *session, struct carrier *carrier)
+void session_on_proved(void *userdata, enum peer_kind kind, struct carrier *carrier)
 {
+    struct session *session = userdata;
     struct stats *page = session->counters.page;
     int r;
 

@@ -5,7 +5,9 @@
 
 #include "helper/session/internal.h"
 
-/* Takes a control connection that has proved itself: the first, or one that takes its place. */
-void session_adopt(struct session *session, struct carrier *carrier);
+/* For struct peer_events: takes a control connection that has proved itself: the first, or one in its place.
+ */
+void session_on_proved(void *userdata, enum peer_kind kind, struct carrier *carrier);
 
-void session_on_frame(struct session *session, const struct frame *frame);
+/* For struct control_events. */
+void session_on_frame(void *userdata, const struct frame *frame);

@@ -70,8 +70,9 @@ static void on_sync(struct session *session, const struct message_sync *m)
     channels_dial(session->channels);
 }
 
-void session_on_message(struct session *session, const union message *m, int fd)
+void session_on_message(struct link *link, const union message *m, int fd, void *userdata)
 {
+    struct session *session = userdata;
     _cleanup_fd_ int owned = fd;
 
     if (session_is_over(session))
@@ -108,8 +109,10 @@ void session_on_message(struct session *session, const union message *m, int fd)
 }
 
 /* It takes only what needs it: channels that are open go on to their end. */
-void session_on_broker_gone(struct session *session, const char *why)
+void session_on_broker_gone(struct link *link, const char *why, void *userdata)
 {
+    struct session *session = userdata;
+
     if (session_is_over(session))
         return;
     if (why)

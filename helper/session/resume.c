@@ -140,8 +140,10 @@ void session_interrupt(struct session *session, const char *format, ...)
         session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
 }
 
-void session_on_lost(struct session *session, const char *why)
+void session_on_lost(void *userdata, const char *why)
 {
+    struct session *session = userdata;
+
     /* All that the peer could still have said is known: both ledgers were proved channel by channel. */
     if (channels_are_complete(session->channels) && session->resume_timeout == 0)
         session_end_done(session);

@@ -20,8 +20,8 @@ void session_interrupt(struct session *session, const char *format, ...)
 /* The same at once, for a handler of neither the control connection nor a channel. */
 void session_clean_up(struct session *session);
 
-/* The control connection is lost: for a sentence. */
-void session_on_lost(struct session *session, const char *why);
+/* For struct control_events: the control connection is lost. */
+void session_on_lost(void *userdata, const char *why);
 
 /* Source: the connection that was to follow could not be had; tries again later. */
 void session_redial(struct session *session);

@@ -18,16 +18,6 @@ enum { POOL_BLOCKS = 48 }; /* free blocks that are kept: a full window and what 
 
 /* ---- What the objects tell ---- */
 
-static void on_frame(void *userdata, const struct frame *frame)
-{
-    session_on_frame(userdata, frame);
-}
-
-static void on_control_lost(void *userdata, const char *why)
-{
-    session_on_lost(userdata, why);
-}
-
 static void on_no_frame(void *userdata, const char *what)
 {
     session_end(userdata, VF_ERROR_PROTOCOL_MISMATCH, true, "The peer sent %s. " ADVICE, what);
@@ -41,7 +31,7 @@ static void on_drained(void *userdata)
 }
 
 static const struct control_events control_events = {
-    .frame = on_frame, .lost = on_control_lost, .violated = on_no_frame, .drained = on_drained};
+    .frame = session_on_frame, .lost = session_on_lost, .violated = on_no_frame, .drained = on_drained};
 
 static void on_active(void *userdata)
 {
@@ -50,11 +40,6 @@ static void on_active(void *userdata)
     session_set_state(session, STATE_ACTIVE);
     if (session->recovery == RECOVERY_AWAITS_QEMU)
         session_set_recovery(session, RECOVERY_NONE);
-}
-
-static void on_ended(void *userdata)
-{
-    session_end_if_complete(userdata);
 }
 
 static void on_channel_lost(void *userdata, const char *why)
@@ -72,41 +57,16 @@ static void on_channel_refused(void *userdata, enum vf_error error, const char *
     session_end(userdata, error, false, "%s", why);
 }
 
-static void on_channel_violated(void *userdata, uint32_t channel, const char *what)
-{
-    session_end_violated(userdata, channel, what);
-}
-
 static const struct channel_events channel_events = {
     .active = on_active,
-    .ended = on_ended,
+    .ended = session_end_if_complete,
     .lost = on_channel_lost,
     .failed = on_channel_failed,
     .refused = on_channel_refused,
-    .violated = on_channel_violated,
+    .violated = session_end_violated,
 };
 
-static void on_proved(void *userdata, enum peer_kind kind, struct carrier *carrier)
-{
-    session_adopt(userdata, carrier);
-}
-
-static void on_peer_failed(void *userdata, const struct peer_failure *failure)
-{
-    session_on_peer_failed(userdata, failure);
-}
-
-static const struct peer_events peer_events = {.proved = on_proved, .failed = on_peer_failed};
-
-static void on_message(struct link *link, const union message *m, int fd, void *userdata)
-{
-    session_on_message(userdata, m, fd);
-}
-
-static void on_gone(struct link *link, const char *why, void *userdata)
-{
-    session_on_broker_gone(userdata, why);
-}
+static const struct peer_events peer_events = {.proved = session_on_proved, .failed = session_on_peer_failed};
 
 /* ---- Its making ---- */
 
@@ -223,11 +183,11 @@ int session_new(sd_event *event, struct link *link, struct workers *workers,
         session_free(session);
         return r;
     }
-    link_set_handlers(link, on_message, on_gone, session);
+    link_set_handlers(link, session_on_message, session_on_broker_gone, session);
     if (session->role == ROLE_OUTGOING) {
         requests_ask_peer(session->requests, PEER_CONTROL, 0, &asked);
         if (!asked)
-            session_on_broker_gone(session, NULL);
+            session_on_broker_gone(link, NULL, session);
     }
     *ret = session;
     return 0;
