@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "broker/lifecycle.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
@@ -27,7 +25,6 @@ static int on_status(sd_event_source *source, uint64_t usec, void *userdata)
     struct lifecycle *lifecycle = userdata;
     char text[sizeof(lifecycle->said)];
 
-    (void)usec;
     lifecycle->ops->status(lifecycle->userdata, text, sizeof(text));
     if (strcmp(text, lifecycle->said) != 0) {
         strcpy(lifecycle->said, text);
@@ -45,7 +42,6 @@ static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
     struct lifecycle *lifecycle = userdata;
 
-    (void)error;
     if (!sd_bus_message_is_method_call(m, NULL, NULL))
         return 0;
     lifecycle->last_call = turn_now(lifecycle->event);
@@ -83,8 +79,6 @@ static int leave(struct lifecycle *lifecycle)
 
 static int on_leave_max(sd_event_source *source, uint64_t usec, void *userdata)
 {
-    (void)source;
-    (void)usec;
     return leave(userdata);
 }
 
@@ -93,7 +87,6 @@ static int on_event(sd_event_source *source, void *userdata)
 {
     struct lifecycle *lifecycle = userdata;
 
-    (void)source;
     return lifecycle->ops->answering(lifecycle->userdata) ? 0 : leave(lifecycle);
 }
 
@@ -103,8 +96,6 @@ static int on_name_released(sd_bus_message *reply, void *userdata, sd_bus_error 
     struct lifecycle *lifecycle = userdata;
     int r;
 
-    (void)reply;
-    (void)error;
     if (!lifecycle->ops->answering(lifecycle->userdata))
         return leave(lifecycle);
     r = sd_event_add_post(lifecycle->event, &lifecycle->unanswered, on_event, lifecycle);
@@ -118,7 +109,6 @@ static int on_idle(sd_event_source *source, uint64_t usec, void *userdata)
     struct lifecycle *lifecycle = userdata;
     uint64_t since = turn_now(lifecycle->event) - lifecycle->last_call;
 
-    (void)usec;
     if (lifecycle->ops->needed(lifecycle->userdata)) {
         timer_set(source, lifecycle->idle_timeout);
     } else if (since < lifecycle->idle_timeout) {

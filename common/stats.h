@@ -14,7 +14,7 @@
 
 #define STATS_CHANNELS_MAX 256
 
-/* What a channel is doing; the text of it in the Channels property stands in broker/bus/migration-object.c.
+/* What a channel is doing; the text of it in the Channels property stands in broker/bus/properties.c.
  */
 enum stats_channel_state {
     STATS_CHANNEL_UNUSED = 0,

@@ -67,7 +67,8 @@ int ctl_run(int argc, char **argv)
     }
     master_free_all(&ctl);
     sd_event_unref(ctl.event);
-    ctl_flush(&trouble);
+    if (!ctl.relayed)
+        ctl_flush(&trouble);
     if (trouble.text)
         fprintf(stderr, "vmferryctl: %s\n", trouble.text);
     return trouble.status != 0 ? trouble.status : status < 0 ? STATUS_FAILED : status;

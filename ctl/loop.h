@@ -23,6 +23,7 @@ struct ctl {
     unsigned interrupts;    /* number of SIGINT, SIGTERM and SIGHUP received since they are caught */
     bool resized;           /* the terminal has another size */
     bool signals;           /* they are caught */
+    bool relayed;           /* stdout carried a stream of bytes (stdio), and may be closed */
     struct master *masters; /* the shared ssh connections; only ssh/master.c uses it */
 };
 

@@ -43,7 +43,7 @@ int link_init(struct link *link, sd_event *event, int fd);
 
 void link_clear(struct link *link);
 
-/* Who is told from now on. */
+/* Sets the functions that are called from now on. */
 void link_set_handlers(struct link *link, link_message_t on_message, link_gone_t on_gone, void *userdata);
 
 /* Borrows fd (-1 for none). False: the broker is gone for good; or, with an fd, that it does not keep up. */

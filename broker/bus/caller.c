@@ -7,29 +7,45 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/errors.h"
 #include "broker/log.h"
-#include "broker/manager.h"
 #include "common/cleanup.h"
 
 /* Calls that wait for polkit, which may be for minutes: of one user, and all of them. */
 #define ASKED_PER_USER 16
 #define ASKED_MAX      64
 
+enum call_stage {
+    CALL_KNOWS_NOTHING, /* the bus is asked for the caller's uid */
+    CALL_ASKS_POLKIT,   /* its authorization is filled */
+};
+
 struct call {
-    TAILQ_ENTRY(call) entry;
-    struct manager *manager;
+    TAILQ_ENTRY(call) next;
+    struct calls *all;
     sd_bus_message *m;
     sd_bus_slot *slot; /* of the question that it waits for */
     call_t run;
-    bool asked; /* polkit: authorization is filled */
+    enum action action;
+    enum call_stage stage;
     struct authorization authorization;
 };
 
+void calls_init(struct calls *calls, sd_bus *bus, const struct config *config,
+                const struct registry *registry, struct bus *userdata)
+{
+    *calls = (struct calls){.config = config,
+                            .registry = registry,
+                            .userdata = userdata,
+                            .polkit = {.bus = bus, .there = config->bus == BUS_SYSTEM}};
+    TAILQ_INIT(&calls->waiting);
+}
+
 static void call_free(struct call *call)
 {
-    TAILQ_REMOVE(&call->manager->calls, call, entry);
-    call->manager->n_calls--;
-    call->manager->n_asked -= call->asked;
+    TAILQ_REMOVE(&call->all->waiting, call, next);
+    call->all->n--;
+    call->all->n_asked -= call->stage == CALL_ASKS_POLKIT;
     sd_bus_slot_unref(call->slot);
     sd_bus_message_unref(call->m);
     free(call);
@@ -48,7 +64,7 @@ static void log_denied(const struct call *call, const char *why)
 /* The end of a call: what it came to is replied, unless that has been done. */
 static void call_end(struct call *call, int r, sd_bus_error *error)
 {
-    if (sd_bus_error_has_name(error, SD_BUS_ERROR_ACCESS_DENIED) && log_sample(&call->manager->n_denied))
+    if (sd_bus_error_has_name(error, SD_BUS_ERROR_ACCESS_DENIED) && log_sample(&call->all->n_denied))
         log_denied(call, error->message);
     if (sd_bus_error_is_set(error))
         sd_bus_reply_method_error(call->m, error);
@@ -57,13 +73,13 @@ static void call_end(struct call *call, int r, sd_bus_error *error)
     call_free(call);
 }
 
-static int too_many(uint32_t n, const char *whose, sd_bus_error *error)
+static int too_many(uint32_t n, const char *of, sd_bus_error *error)
 {
     return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
                      "%" PRIu32
                      " calls of %s are waiting already, which is the limit (MaxCallsPerUser=; for polkit "
                      "%d at most). Wait for their answers.",
-                     n, whose, ASKED_PER_USER);
+                     n, of, ASKED_PER_USER);
 }
 
 static int on_answer(sd_bus_message *reply, void *userdata, sd_bus_error *unused)
@@ -72,99 +88,101 @@ static int on_answer(sd_bus_message *reply, void *userdata, sd_bus_error *unused
     _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
     int r = authorize_answer(&call->authorization, reply, &error);
 
-    (void)unused;
     if (sd_bus_message_is_method_error(reply, NULL))
-        authorize_cancel(call->manager, &call->authorization); /* it was too slow, and may be asking still */
+        authorize_cancel(&call->all->polkit,
+                         &call->authorization); /* it was too slow, and may be asking still */
     if (r >= 0)
-        r = authorize_again(call->manager, call->m, &call->authorization, &error);
+        r = subject_check(&call->authorization.subject, call->m, call->all->registry, &error);
     if (r >= 0)
-        r = call->run(call->manager, call->m, call->authorization.uid, &error);
+        r = call->run(call->all->userdata, call->m, call->authorization.uid, &error);
     call_end(call, r, &error);
     return 0;
 }
 
-/* What one user has asked for already is bounded before polkit has work with it. */
+/* How much one user asks for is bounded before polkit has work with it. */
 static int ask(struct call *call, uid_t uid, sd_bus_error *error)
 {
-    struct manager *manager = call->manager;
-    uint32_t max = manager->config->max_calls_per_user, of_user = 0;
+    struct calls *all = call->all;
+    uint32_t max = all->config->max_calls_per_user, of_user = 0;
     struct call *other;
-    char whose[32];
+    char user[32];
 
-    TAILQ_FOREACH(other, &manager->calls, entry)
-    of_user += other->asked && other->authorization.uid == uid;
+    TAILQ_FOREACH(other, &all->waiting, next)
+    of_user += other->stage == CALL_ASKS_POLKIT && other->authorization.uid == uid;
     if (of_user >= (max < ASKED_PER_USER ? max : ASKED_PER_USER)) {
-        snprintf(whose, sizeof(whose), "uid %u", uid);
-        return too_many(of_user, whose, error);
+        snprintf(user, sizeof(user), "uid %u", uid);
+        return too_many(of_user, user, error);
     }
-    if (manager->n_asked >= ASKED_MAX)
+    if (all->n_asked >= ASKED_MAX)
         return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
                          "%" PRIu32 " calls wait for polkit already, which is the limit. Try again.",
-                         manager->n_asked);
-    call->asked = true;
-    manager->n_asked++;
+                         all->n_asked);
+    call->stage = CALL_ASKS_POLKIT;
+    all->n_asked++;
     call->slot = sd_bus_slot_unref(call->slot);
-    return authorize_ask(manager, &call->authorization, sd_bus_message_get_sender(call->m), on_answer, call,
-                         &call->slot);
+    return authorize_ask(&all->polkit, &call->authorization, sd_bus_message_get_sender(call->m), on_answer,
+                         call, &call->slot);
 }
 
 static int on_uid(sd_bus_message *reply, void *userdata, sd_bus_error *unused)
 {
     struct call *call = userdata;
     _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
-    struct authorization *authorization = &call->authorization;
-    enum action action = authorization->action;
+    struct calls *all = call->all;
+    struct subject subject;
     uint32_t uid;
     int r;
 
-    (void)unused;
-    /* An error means that the caller has gone: nobody is there to be answered, and nothing is done for him.
-     */
+    /* The caller has left the bus: drop the call. */
     if (sd_bus_message_is_method_error(reply, NULL) || sd_bus_message_read(reply, "u", &uid) < 0) {
         call_free(call);
         return 0;
     }
-    r = authorize_decide(call->manager, call->m, action, uid, authorization, &error);
+    r = subject_read(call->m, call->action, all->registry, all->config, &subject, &error);
+    if (r >= 0)
+        r = authorize_decide(&all->polkit, &subject, uid,
+                             sd_bus_message_get_allow_interactive_authorization(call->m) > 0,
+                             &call->authorization, &error);
     if (r == 0) {
         r = ask(call, uid, &error);
         if (r >= 0)
             return 0;
     } else if (r > 0) {
-        r = call->run(call->manager, call->m, uid, &error);
+        r = call->run(all->userdata, call->m, uid, &error);
     }
     call_end(call, r, &error);
     return 0;
 }
 
-int caller_resolve(struct manager *manager, sd_bus_message *m, enum action action, call_t run,
+int caller_resolve(struct calls *calls, sd_bus_message *m, enum action action, call_t run,
                    sd_bus_error *error)
 {
-    const struct config *config = manager->config;
+    const struct config *config = calls->config;
     struct call *call;
     uint32_t of_sender = 0;
     int r;
 
-    TAILQ_FOREACH(call, &manager->calls, entry)
+    TAILQ_FOREACH(call, &calls->waiting, next)
     of_sender += strcmp(sd_bus_message_get_sender(call->m), sd_bus_message_get_sender(m)) == 0;
     if (of_sender >= config->max_calls_per_user)
         return too_many(of_sender, "this connection", error);
     /* Those that wait for polkit have limits of their own: none of root's is refused for them. */
-    if (manager->n_calls - manager->n_asked >= config->max_calls)
+    if (calls->n - calls->n_asked >= config->max_calls)
         return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
                          "%" PRIu32 " calls are waiting already, which is the limit (MaxCalls=). Try again.",
-                         manager->n_calls - manager->n_asked);
+                         calls->n - calls->n_asked);
     call = calloc(1, sizeof(*call));
     if (!call)
         return -ENOMEM;
-    call->manager = manager;
+    call->all = calls;
     call->m = sd_bus_message_ref(m);
     call->run = run;
-    call->authorization.action = action;
-    TAILQ_INSERT_TAIL(&manager->calls, call, entry);
-    manager->n_calls++;
-    r = sd_bus_call_method_async(manager->bus, &call->slot, "org.freedesktop.DBus", "/org/freedesktop/DBus",
-                                 "org.freedesktop.DBus", "GetConnectionUnixUser", on_uid, call, "s",
-                                 sd_bus_message_get_sender(m));
+    call->action = action;
+    TAILQ_INSERT_TAIL(&calls->waiting, call, next);
+    calls->n++;
+    r = sd_bus_call_method_async(calls->polkit.bus, &call->slot, "org.freedesktop.DBus",
+                                 "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetConnectionUnixUser",
+                                 on_uid, call, "s", sd_bus_message_get_sender(m));
     if (r < 0) {
         call_free(call);
         return r;
@@ -172,21 +190,21 @@ int caller_resolve(struct manager *manager, sd_bus_message *m, enum action actio
     return 1;
 }
 
-void caller_gone(struct manager *manager, const char *name)
+void caller_gone(struct calls *calls, const char *name)
 {
     struct call *call, *next;
 
-    for (call = TAILQ_FIRST(&manager->calls); call; call = next) {
-        next = TAILQ_NEXT(call, entry);
+    for (call = TAILQ_FIRST(&calls->waiting); call; call = next) {
+        next = TAILQ_NEXT(call, next);
         if (strcmp(sd_bus_message_get_sender(call->m), name) != 0)
             continue;
-        authorize_cancel(manager, &call->authorization);
+        authorize_cancel(&calls->polkit, &call->authorization);
         call_free(call);
     }
 }
 
-void caller_drop_all(struct manager *manager)
+void caller_drop_all(struct calls *calls)
 {
-    while (!TAILQ_EMPTY(&manager->calls))
-        call_free(TAILQ_FIRST(&manager->calls));
+    while (!TAILQ_EMPTY(&calls->waiting))
+        call_free(TAILQ_FIRST(&calls->waiting));
 }

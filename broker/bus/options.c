@@ -11,7 +11,6 @@
 #include "broker/config/config.h"
 #include "broker/errors.h"
 #include "broker/sockets/qemu-socket.h"
-#include "common/cleanup.h"
 
 enum { CLIENT_ID_MAX = 128, IN = 1 << ROLE_INCOMING, OUT = 1 << ROLE_OUTGOING };
 
@@ -66,7 +65,7 @@ static int read_streams(sd_bus_message *m, struct options *options, sd_bus_error
     return 0;
 }
 
-/* Read after all others, since it needs the streams; see options_read(). */
+/* Read after all others, since it needs the streams; see options_parse(). */
 static int read_sockets(sd_bus_message *m, struct options *options, sd_bus_error *error)
 {
     const char *stream, *path;
@@ -142,18 +141,27 @@ static bool find_group(const char *text, gid_t *ret)
 static int read_owner(sd_bus_message *m, struct options *options, sd_bus_error *error)
 {
     const char *text;
-    char user[64];
     size_t n;
     int r = sd_bus_message_read(m, "s", &text);
 
     if (r < 0)
         return r;
-    if (strlen(text) >= 2 * sizeof(user))
+    if (strlen(text) >= sizeof(options->owner))
         return error_invalid(error, "Option 'socket-owner': '%.40s…' is not USER or USER:GROUP.", text);
     n = strcspn(text, ":");
-    if (n == 0 || n >= sizeof(user))
+    if (n == 0 || n >= OWNER_MAX)
         return error_invalid(error, "Option 'socket-owner': '%s' is not USER or USER:GROUP.", text);
-    if (options->only_checked)
+    strcpy(options->owner, text);
+    return 0;
+}
+
+int options_find_owner(struct options *options, sd_bus_error *error)
+{
+    const char *text = options->owner;
+    size_t n = strcspn(text, ":");
+    char user[OWNER_MAX];
+
+    if (n == 0)
         return 0;
     memcpy(user, text, n);
     user[n] = '\0';
@@ -249,13 +257,11 @@ static int read_resume_timeout(sd_bus_message *m, struct options *options, sd_bu
 
 static int read_bandwidth(sd_bus_message *m, struct options *options, sd_bus_error *error)
 {
-    (void)error;
     return sd_bus_message_read(m, "t", &options->bandwidth_limit);
 }
 
 static int read_expected(sd_bus_message *m, struct options *options, sd_bus_error *error)
 {
-    (void)error;
     return sd_bus_message_read(m, "t", &options->expected_bytes);
 }
 
@@ -278,7 +284,6 @@ static int read_tie(sd_bus_message *m, struct options *options, sd_bus_error *er
 {
     int v, r = sd_bus_message_read(m, "b", &v);
 
-    (void)error;
     if (r >= 0)
         options->tie_to_caller = v;
     return r;
@@ -359,13 +364,12 @@ static int read_pass(sd_bus_message *m, enum message_role role, bool second, str
     return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
-static int read_all(sd_bus_message *m, enum message_role role, const struct config *config, bool only_check,
-                    struct options *ret, sd_bus_error *error)
+int options_parse(sd_bus_message *m, enum message_role role, const struct config *config, struct options *ret,
+                  sd_bus_error *error)
 {
     int r;
 
-    *ret = (struct options){.only_checked = only_check,
-                            .n_streams = 1,
+    *ret = (struct options){.n_streams = 1,
                             .streams = {"migrate"},
                             .expire = config->expire,
                             .resume_timeout = config->resume_timeout};
@@ -383,39 +387,4 @@ static int read_all(sd_bus_message *m, enum message_role role, const struct conf
             error, VF_ERROR_SECURITY_MISMATCH,
             "Option 'security' is 'plain', which this host does not allow (AllowPlain=). Take 'tls'.");
     return r;
-}
-
-int options_read(sd_bus_message *m, enum message_role role, const struct config *config, struct options *ret,
-                 sd_bus_error *error)
-{
-    return read_all(m, role, config, false, ret, error);
-}
-
-int options_check(sd_bus_message *m, enum message_role role, const struct config *config, sd_bus_error *error)
-{
-    _cleanup_(options_clear) struct options options;
-
-    return read_all(m, role, config, true, &options, error);
-}
-
-int options_peek_endpoint(sd_bus_message *m, const char **ret)
-{
-    int r = sd_bus_message_enter_container(m, 'a', "{sv}");
-
-    while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
-        const char *key, *type;
-
-        r = sd_bus_message_read(m, "s", &key);
-        if (r >= 0)
-            r = sd_bus_message_peek_type(m, NULL, &type);
-        if (r < 0)
-            return r;
-        if (strcmp(key, "endpoint") == 0 && strcmp(type, "s") == 0)
-            r = sd_bus_message_read(m, "v", "s", ret);
-        else
-            r = sd_bus_message_skip(m, "v");
-        if (r >= 0)
-            r = sd_bus_message_exit_container(m);
-    }
-    return r < 0 ? r : sd_bus_message_exit_container(m);
 }

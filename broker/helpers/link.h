@@ -16,7 +16,7 @@
 
 struct helper_link;
 
-/* All helpers of a broker, those too that nobody is interested in any more but that have yet to end. */
+/* All helpers of a broker, those too that have no owner any more but have yet to end. */
 struct helper_links {
     sd_event *event;    /* borrowed */
     sd_bus *bus;        /* borrowed; where systemd is asked for units; NULL: nowhere */
@@ -28,6 +28,15 @@ struct helper_links {
     uint32_t n_starved; /* connections that came when no descriptor was left */
     TAILQ_HEAD(, helper_link) links;
 };
+
+/* None yet. path and socket: as above; socket may be NULL. Borrows all. */
+void helper_links_init(struct helper_links *links, sd_event *event, const char *path, const char *socket);
+
+/* From now on systemd is asked by this bus for units. */
+void helper_links_set_bus(struct helper_links *links, sd_bus *bus);
+
+/* The broker goes, and another one will take the helpers over. */
+void helper_links_leave(struct helper_links *links);
 
 /* For a broker that ends, when all others are freed: those with open channels go on by themselves, the rest
  * end. */
@@ -47,7 +56,7 @@ struct helper_handlers {
     /* Once, when the helper is gone and all that it said was read; why is a sentence's end ("was killed by
      * SIGSYS"). */
     void (*gone)(struct helper_link *link, const char *why, void *userdata);
-    /* Its unit is known now; NULL: nobody asks. */
+    /* Its unit is known now; NULL: the owner does not ask. */
     void (*unit)(struct helper_link *link, void *userdata);
 };
 

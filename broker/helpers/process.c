@@ -143,7 +143,6 @@ static int on_child(sd_event_source *source, const siginfo_t *si, void *userdata
 {
     struct helper_process *process = userdata;
 
-    (void)source;
     process->exited = true;
     end_errors(process);
     if (si->si_code == CLD_EXITED)
@@ -183,7 +182,6 @@ static int on_unit_path(sd_bus_message *reply, void *userdata, sd_bus_error *err
     struct helper_process *process = userdata;
     const char *path;
 
-    (void)error;
     process->slot = sd_bus_slot_unref(process->slot);
     if (sd_bus_message_is_method_error(reply, NULL) || sd_bus_message_read(reply, "o", &path) < 0 ||
         sd_bus_path_decode(path, SYSTEMD_PATH "/unit", &unit) <= 0 || !unit ||
@@ -198,9 +196,6 @@ static int on_pidfd(sd_event_source *source, int fd, uint32_t revents, void *use
 {
     struct helper_process *process = userdata;
 
-    (void)source;
-    (void)fd;
-    (void)revents;
     process->exit = sd_event_source_disable_unref(process->exit);
     process->exited = true;
     process->on_exit(process->userdata);

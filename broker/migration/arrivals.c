@@ -3,41 +3,41 @@
 
 #include <inttypes.h>
 
-#include "broker/log.h"
+#include "broker/migration/log.h"
 #include "broker/migration/migration.h"
 #include "broker/net/endpoint.h"
 
 /* What a peer is told of a migration that has ended. */
-static enum vf_error rejection_of(const struct migration *migration, enum peer_kind kind)
+static enum vf_error rejection_of(enum vf_error error, enum peer_kind kind)
 {
-    if (migration->error == VF_ERROR_CANCELLED && kind == PEER_RESUME)
+    if (error == VF_ERROR_CANCELLED && kind == PEER_RESUME)
         return VF_ERROR_CANCELLED;
-    return migration->result == VF_RESULT_TIMED_OUT ? VF_ERROR_TICKET_EXPIRED : VF_ERROR_TICKET_USED;
+    return vf_error_to_result(error) == VF_RESULT_TIMED_OUT ? VF_ERROR_TICKET_EXPIRED : VF_ERROR_TICKET_USED;
 }
 
 static enum vf_error on_arrived(void *userdata, enum peer_kind kind, uint64_t id, int fd)
 {
     struct arrivals *arrivals = userdata;
-    struct migration *migration = manager_find(arrivals->manager, ROLE_INCOMING, id);
+    const struct entry *entry = registry_find(arrivals->registry, ROLE_INCOMING, id);
     char peer[ADDRESS_TEXT_MAX];
 
-    if (migration && migration->state != STATE_FINISHED) {
+    if (entry && entry->identity.state != STATE_FINISHED) {
         endpoint_tune(fd);
         if (kind != PEER_CHANNEL)
             endpoint_tune_control(fd);
-        migration_peer_arrived(migration, kind, fd);
+        migration_peer_arrived(entry->migration, kind, fd);
         return VF_ERROR_NONE;
     }
     address_of_peer(fd, peer);
-    if (!migration) {
+    if (!entry) {
         if (log_sample(&arrivals->n_rejected))
             log_event(LOG_NOTICE, NULL, NULL,
                       "%s asked for migration %016" PRIx64 ", which is not expected here.", peer, id);
         return VF_ERROR_NO_SUCH_MIGRATION;
     }
     if (log_sample(&arrivals->n_rejected))
-        migration_log(migration, LOG_NOTICE, NULL, "%s asked for it, but it has ended.", peer);
-    return rejection_of(migration, kind);
+        migration_log(&entry->identity, LOG_NOTICE, NULL, "%s asked for it, but it has ended.", peer);
+    return rejection_of(entry->identity.error, kind);
 }
 
 const struct port_events arrivals_events = {.arrived = on_arrived};

@@ -3,13 +3,12 @@
 
 /* Peer connections that the gate hands up: to which migration each goes, or why it is rejected. */
 
+#include "broker/migration/registry.h"
 #include "broker/net/port.h"
 
-struct manager;
-
 struct arrivals {
-    struct manager *manager; /* borrowed */
-    uint32_t n_rejected;     /* for the log */
+    const struct registry *registry; /* borrowed */
+    uint32_t n_rejected;             /* for the log */
 };
 
 /* userdata: a struct arrivals. */

@@ -12,6 +12,7 @@ void options_clear(struct options *options)
     for (uint32_t i = 0; i < MESSAGE_STREAMS_MAX; i++)
         free(options->sockets[i]);
     free(options->client_id);
+    free(options->tied_to);
     *options = (struct options){0};
 }
 

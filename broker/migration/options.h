@@ -10,15 +10,17 @@
 #include "broker/net/ticket.h"
 #include "common/message.h"
 
+#define OWNER_MAX 64 /* bytes of a user's name, its NUL included */
+
 struct options {
     uint32_t n_streams;
     char streams[MESSAGE_STREAMS_MAX][MESSAGE_STREAM_MAX];
     char *sockets[MESSAGE_STREAMS_MAX]; /* owned; by stream; NULL: the default path; "": none */
-    uid_t owner_uid;                    /* of the sockets */
+    char owner[2 * OWNER_MAX];          /* of the sockets, as the caller wrote it; "": not said */
+    uid_t owner_uid;                    /* looked up: where has_owner */
     gid_t owner_gid;
     bool has_owner;
-    bool has_group;    /* the group may use them too */
-    bool only_checked; /* users and groups were not looked up */
+    bool has_group; /* the group may use them too */
     bool has_security;
     enum message_security security;
     uint32_t n_endpoints; /* incoming: what the ticket says; outgoing: what is dialled instead of that */
@@ -30,6 +32,7 @@ struct options {
     uint64_t expected_bytes;  /* 0 = not known */
     char *client_id;          /* owned; NULL: none */
     bool tie_to_caller;
+    char *tied_to; /* owned; the name on the bus to which it is tied, until it is finished; NULL: none */
 };
 
 void options_clear(struct options *options);

@@ -1,48 +1,22 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "broker/migration/migration.h"
-
-/*
- * What of a migration goes to the FD store, by name: "in-ID-link" (or "out-…", with its id) its helper's
- * socket,
- * "-page" the counters, "-listen.STREAM" a listener, "-dial.STREAM.CHANNEL" a
- * connection to QEMU that is being made, "-sock.STREAM.N", "-ours.STREAM.N" and "-peer.N" sockets
- * that were supplied and wait to be needed, "-state.N" the record. That comes last and goes first: where it
- * is, the migration is. A new record is stored before the old one is removed; the one with the highest N
- * counts.
- */
+#include "broker/migration/persist.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "broker/log.h"
-#include "broker/migration/record.h"
-#include "broker/store.h"
+#include "broker/migration/internal.h"
+#include "broker/migration/log.h"
+#include "broker/migration/stored-names.h"
+#include "broker/migration/streams.h"
 #include "common/cleanup.h"
 
-enum {
-    STORED_BESIDES = 4 /* descriptors of a migration besides its listeners: link, page, and two records */
-};
-
-void migration_store_name(const struct migration *migration, char ret[static STORE_NAME_MAX],
-                          const char *format, ...)
-{
-    va_list args;
-    int n = snprintf(ret, STORE_NAME_MAX, "%s-%s-", migration->role == ROLE_INCOMING ? "in" : "out",
-                     migration->id_text);
-
-    va_start(args, format);
-    vsnprintf(ret + n, STORE_NAME_MAX - (size_t)n, format, args);
-    va_end(args);
-}
-
-/* ---- The record ---- */
+/* ---- A migration and its record, side by side ---- */
 
 static void text_set(char *field, size_t size, const char *text)
 {
@@ -52,30 +26,101 @@ static void text_set(char *field, size_t size, const char *text)
 
 #define TEXT_SET(field, text) text_set(field, sizeof(field), text)
 
-static void fill_streams(const struct migration *migration, struct record *record)
+static char *text_of(const char *text)
 {
-    const struct options *options = &migration->options;
+    return text[0] != '\0' ? strdup(text) : NULL;
+}
 
-    record->n_streams = record->n_paths = options->n_streams;
+static void write_options(const struct options *options, struct record *record)
+{
+    record->security = options->security;
+    record->expire = options->expire;
+    record->resume_timeout = options->resume_timeout;
+    record->bandwidth_limit = options->bandwidth_limit;
+    record->expected_bytes = options->expected_bytes;
+    TEXT_SET(record->client_id, options->client_id);
+    TEXT_SET(record->tied_to, options->tied_to);
+    record->n_streams = options->n_streams;
     memcpy(record->streams, options->streams, sizeof(record->streams));
-    for (uint32_t i = 0; i < options->n_streams; i++) {
-        TEXT_SET(record->paths[i], migration->streams[i].path);
+    for (uint32_t i = 0; i < options->n_streams; i++)
         if (!options->sockets[i])
             record->own_paths |= 1U << i;
-    }
     record->n_endpoints = options->n_endpoints;
     memcpy(record->endpoints, options->endpoints, sizeof(record->endpoints));
 }
 
-/* Once it is finished the page goes with its helper. */
-static void fill_counters(const struct migration *migration, struct record *record)
+int persist_read_options(const struct record *record, struct options *ret)
 {
-    const struct stats *stats = migration->page.stats;
-    uint32_t n;
+    *ret = (struct options){
+        .security = record->security,
+        .expire = record->expire,
+        .resume_timeout = record->resume_timeout,
+        .bandwidth_limit = record->bandwidth_limit,
+        .expected_bytes = record->expected_bytes,
+        .client_id = text_of(record->client_id),
+        .tied_to = text_of(record->tied_to),
+        .tie_to_caller = record->tied_to[0] != '\0',
+        .n_streams = record->n_streams,
+        .n_endpoints = record->n_endpoints,
+        .no_endpoints = record->role == ROLE_INCOMING && !record->expects_peers,
+        .has_owner = true,
+        .owner_uid = record->owner_uid,
+        .owner_gid = record->owner_gid,
+        .has_group = record->owner_group,
+    };
+    memcpy(ret->streams, record->streams, sizeof(ret->streams));
+    memcpy(ret->endpoints, record->endpoints, sizeof(ret->endpoints));
+    /* A path that the caller named is used as that caller may use it, and so is one of which nothing is
+     * known. */
+    for (uint32_t i = 0; i < record->n_streams; i++) {
+        if (record->own_paths & (1U << i))
+            continue;
+        ret->sockets[i] = strdup(record->paths[i]);
+        if (!ret->sockets[i])
+            return -ENOMEM;
+    }
+    return 0;
+}
 
-    if (migration->state != STATE_FINISHED || !stats)
-        return;
-    n = STATS_READ(stats->n_channels);
+static void write_sockets(const struct streams *streams, struct record *record)
+{
+    record->owner_uid = streams->owner.uid;
+    record->owner_gid = streams->owner.gid;
+    record->owner_group = streams->owner.group;
+    TEXT_SET(record->directory, streams->directory);
+    record->n_paths = record->n_streams;
+    for (uint32_t i = 0; i < record->n_paths; i++)
+        TEXT_SET(record->paths[i], streams->each[i].path);
+}
+
+static void read_sockets(struct streams *streams, const struct record *record)
+{
+    streams->directory = text_of(record->directory);
+    for (uint32_t i = 0; i < record->n_paths; i++)
+        memcpy(streams->each[i].path, record->paths[i], sizeof(streams->each[i].path));
+}
+
+static void write_ending(const struct ending *ending, struct record *record)
+{
+    record->ending = ending->error;
+    record->farewell = ending->stage == ENDING_FAREWELL;
+    TEXT_SET(record->ending_text, ending->text);
+}
+
+static void read_ending(struct ending *ending, const struct record *record)
+{
+    ending->error = record->ending;
+    ending->stage = record->farewell                  ? ENDING_FAREWELL
+                    : record->ending != VF_ERROR_NONE ? ENDING_TOLD
+                                                      : ENDING_NO;
+    ending->text = text_of(record->ending_text);
+}
+
+/* Of a finished one: the page goes with its helper. */
+static void write_counters(const struct stats *stats, struct record *record)
+{
+    uint32_t n = STATS_READ(stats->n_channels);
+
     record->sent = STATS_READ(stats->sent);
     record->received = STATS_READ(stats->received);
     record->round_trip = STATS_READ(stats->round_trip_usec);
@@ -85,49 +130,83 @@ static void fill_counters(const struct migration *migration, struct record *reco
             record->channels[record->n_channels++] = stats->channels[i];
 }
 
-static void fill(const struct migration *migration, struct record *record)
+static void read_counters(struct stats_page *page, const struct record *record)
 {
-    const struct options *options = &migration->options;
+    struct stats *stats = calloc(1, sizeof(*stats));
 
-    *record = (struct record){
-        .id = migration->id,
-        .role = migration->role,
-        .security = migration->security,
-        .state = migration->state,
-        .result = migration->result,
-        .error = migration->error,
-        .uid = migration->uid,
-        .owner_uid = migration->owner.uid,
-        .owner_gid = migration->owner.gid,
-        .owner_group = migration->owner.group,
-        .expects_peers = migration->expects_peers,
-        .farewell = migration->farewell,
-        .ending = migration->ending,
-        .started = migration->started,
-        .finished = migration->finished,
-        .deadline = migration->deadline,
-        .expire = options->expire,
-        .resume_timeout = options->resume_timeout,
-        .bandwidth_limit = options->bandwidth_limit,
-        .expected_bytes = options->expected_bytes,
+    if (!stats)
+        return;
+    *stats = (struct stats){
+        .sent = record->sent,
+        .received = record->received,
+        .round_trip_usec = record->round_trip,
+        .reconnects = record->reconnects,
+        .n_channels = record->n_channels,
     };
-    TEXT_SET(record->vm, migration->vm);
-    TEXT_SET(record->message, migration->message);
-    TEXT_SET(record->peer, migration->peer);
-    TEXT_SET(record->ending_text, migration->ending_text);
-    TEXT_SET(record->directory, migration->directory);
-    TEXT_SET(record->client_id, options->client_id);
-    TEXT_SET(record->tied_to, migration->tied_to);
-    TEXT_SET(record->unit, migration->helper_unit);
-    /* Its secret is the helper's already; only who asks again with the same client-id is to get the same
-     * text. */
-    if (options->client_id)
-        TEXT_SET(record->ticket, migration->ticket);
-    fill_streams(migration, record);
-    fill_counters(migration, record);
+    memcpy(stats->channels, record->channels, sizeof(stats->channels));
+    page->stats = stats;
+    page->detached = true;
 }
 
-/* The record in memory that nobody can change any more; a negative errno. */
+static void write_record(const struct migration *migration, struct record *record)
+{
+    const struct identity *identity = &migration->entry.identity;
+    const struct migration_status *status = &migration->status;
+
+    *record = (struct record){
+        .id = identity->id,
+        .role = identity->role,
+        .uid = identity->uid,
+        .started = identity->started,
+        .state = identity->state,
+        .error = identity->error,
+        .result = status->result,
+        .finished = status->finished,
+        .deadline = migration->deadline,
+        .expects_peers = migration->expects_peers,
+    };
+    TEXT_SET(record->vm, identity->vm);
+    TEXT_SET(record->unit, identity->unit);
+    TEXT_SET(record->message, status->message);
+    TEXT_SET(record->peer, status->peer);
+    /* The helper has its secret already; the text is kept only for the same client-id, which gets it again.
+     */
+    if (migration->options.client_id)
+        TEXT_SET(record->ticket, status->ticket);
+    write_options(&migration->options, record);
+    write_sockets(&migration->streams, record);
+    write_ending(&migration->ending, record);
+    if (identity->state == STATE_FINISHED && migration->helper.page.stats)
+        write_counters(migration->helper.page.stats, record);
+}
+
+void persist_read(struct migration *migration, const struct record *record, uint32_t number)
+{
+    struct identity *identity = &migration->entry.identity;
+    struct migration_status *status = &migration->status;
+
+    migration->stored = true;
+    migration->record_number = number;
+    identity->started = record->started;
+    identity->error = record->error;
+    status->result = record->result;
+    status->finished = record->finished;
+    migration->deadline = record->deadline;
+    migration->expects_peers = record->expects_peers;
+    snprintf(identity->unit, sizeof(identity->unit), "%s", record->unit);
+    status->message = text_of(record->message);
+    memcpy(status->peer, record->peer, sizeof(status->peer));
+    status->ticket = text_of(record->ticket);
+    read_sockets(&migration->streams, record);
+    read_ending(&migration->ending, record);
+    if (record->state == STATE_FINISHED)
+        read_counters(&migration->helper.page, record);
+    registry_set_state(migration->services->registry, &migration->entry, record->state);
+}
+
+/* ---- In the store ---- */
+
+/* The record in sealed memory, which cannot be changed any more; or a negative errno. */
 static int make_memory(const uint8_t *data, size_t size)
 {
     _cleanup_fd_ int fd = memfd_create("vmferry-state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -145,7 +224,8 @@ static int make_memory(const uint8_t *data, size_t size)
 
 void migration_save(struct migration *migration)
 {
-    struct store *store = migration->manager->store;
+    const struct identity *identity = &migration->entry.identity;
+    struct store *store = migration->services->store;
     _cleanup_(record_draft_freep) struct record_draft *draft = NULL;
     _cleanup_fd_ int fd = -1;
     char name[STORE_NAME_MAX];
@@ -154,56 +234,44 @@ void migration_save(struct migration *migration)
         return;
     draft = malloc(sizeof(*draft));
     if (draft) {
-        fill(migration, &draft->record);
+        write_record(migration, &draft->record);
         fd = make_memory(draft->data, record_encode(&draft->record, draft->data));
     }
     if (fd < 0) {
-        log_event(
-            LOG_WARNING, migration->id_text, migration->vm,
+        migration_log(
+            identity, LOG_WARNING, NULL,
             "Its state could not be stored (%s): a restart of vmferryd takes it for what it was before.",
             strerror(draft ? -fd : ENOMEM));
         return;
     }
-    migration_store_name(migration, name, "state.%" PRIu32, migration->record_number + 1);
+    stored_name(identity, name, "state.%" PRIu32, migration->record_number + 1);
     if (!store_put(store, name, fd, 0))
         return; /* the one that is there is older, but it is one */
-    migration_store_name(migration, name, "state.%" PRIu32, migration->record_number++);
+    stored_name(identity, name, "state.%" PRIu32, migration->record_number++);
     store_remove(store, name);
 }
 
-/* ---- The descriptors ---- */
-
-static void put(struct migration *migration, const char *what, int fd)
+static void put(const struct migration *migration, const char *what, int fd)
 {
     char name[STORE_NAME_MAX];
 
-    migration_store_name(migration, name, "%s", what);
-    store_put(migration->manager->store, name, fd, 0);
+    stored_name(&migration->entry.identity, name, "%s", what);
+    store_put(migration->services->store, name, fd, 0);
 }
 
-static void remove_one(struct migration *migration, const char *what)
+static void remove_one(const struct migration *migration, const char *what)
 {
     char name[STORE_NAME_MAX];
 
-    migration_store_name(migration, name, "%s", what);
-    store_remove(migration->manager->store, name);
-}
-
-void migration_store_socket(const struct migration *migration, const char *name, int fd)
-{
-    store_put(migration->manager->store, name, fd, migration->manager->n_running);
+    stored_name(&migration->entry.identity, name, "%s", what);
+    store_remove(migration->services->store, name);
 }
 
 void migration_store(struct migration *migration)
 {
-    char what[24];
-
-    put(migration, "link", helper_link_fd(migration->helper));
-    put(migration, "page", migration->page.fd);
-    for (uint32_t i = 0; i < migration->options.n_streams; i++) {
-        snprintf(what, sizeof(what), "listen.%" PRIu32, i);
-        put(migration, what, migration->streams[i].listener);
-    }
+    put(migration, "link", helper_link_fd(migration->helper.link));
+    put(migration, "page", migration->helper.page.fd);
+    streams_store(&migration->streams);
     migration->stored = true;
     migration_save(migration);
 }
@@ -224,22 +292,4 @@ void migration_unstore(struct migration *migration)
     remove_one(migration, what);
     migration_unstore_helper(migration);
     migration->stored = false;
-}
-
-int migration_make_room(struct manager *manager, uint32_t n_streams, sd_bus_error *error)
-{
-    const size_t n = STORED_BESIDES + n_streams + manager->n_running; /* one for each one's next record */
-    struct migration *migration, *next;
-
-    for (migration = TAILQ_FIRST(&manager->migrations); migration && !store_has_room(manager->store, n);
-         migration = next) {
-        next = TAILQ_NEXT(migration, entry);
-        if (migration->state == STATE_FINISHED)
-            migration_forget(migration);
-    }
-    if (store_has_room(manager->store, n))
-        return 0;
-    return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
-                     "The FD store is full, so that this migration would not outlive a restart of vmferryd "
-                     "(FileDescriptorStoreMax= of vmferryd.service). Wait for others to end.");
 }

@@ -28,13 +28,13 @@ static int make_pipe(void)
     return fd < 0 ? -errno : fd;
 }
 
-void pipes_give(struct migration *migration, uint32_t channel)
+void pipes_give(struct streams *streams, uint32_t channel)
 {
     union message m = {.pipe = {.channel = channel, .use = PIPE_MOVE}};
 
-    if (migration->security != SECURITY_PLAIN)
+    if (streams->options->security != SECURITY_PLAIN)
         return;
     _cleanup_fd_ int fd = make_pipe();
     if (fd >= 0)
-        helper_link_send(migration->helper, MESSAGE_PIPE, &m, fd);
+        helper_side_send(streams->helper, MESSAGE_PIPE, &m, fd);
 }

@@ -7,7 +7,7 @@
  * socket others hold too is given none.
  */
 
-#include "broker/migration/migration.h"
+#include "broker/migration/stream.h"
 
 /* For this channel of a destination. */
-void pipes_give(struct migration *migration, uint32_t channel);
+void pipes_give(struct streams *streams, uint32_t channel);

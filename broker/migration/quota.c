@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "broker/migration/migration.h"
+#include "broker/helpers/stats-page.h"
 #include "common/cleanup.h"
 
 static uint32_t least(uint32_t a, uint32_t b)
@@ -15,20 +15,17 @@ static uint32_t least(uint32_t a, uint32_t b)
 }
 
 /* A helper that lies about its own can count no more than one migration may have. */
-static uint32_t channels_of(const struct migration *migration)
+static uint32_t channels_of(const struct entry *entry, uint32_t max)
 {
-    const struct stats *stats = migration->page.stats;
-    uint32_t places = stats ? STATS_READ(stats->n_channels) : 0;
-    uint32_t waiting = (uint32_t)migration->supplied.n_peers, n = 0;
+    const struct stats *stats = entry->page ? entry->page->stats : NULL;
+    uint32_t places = stats ? STATS_READ(stats->n_channels) : 0, n = 0;
 
-    for (uint32_t i = 0; i < migration->options.n_streams; i++)
-        waiting += (uint32_t)migration->streams[i].n_supplied;
     for (uint32_t i = 0; i < places && i < STATS_CHANNELS_MAX; i++) {
         uint16_t state = STATS_READ(stats->channels[i].state);
 
         n += state == STATS_CHANNEL_OPENING || state == STATS_CHANNEL_OPEN;
     }
-    return least(n, migration->manager->config->max_channels) + waiting;
+    return least(n, max) + entry->n_waiting;
 }
 
 struct share {
@@ -43,8 +40,8 @@ static int compare(const void *a, const void *b)
     return (one->uid > other->uid) - (one->uid < other->uid);
 }
 
-/* What all have together. One user's, who may have a few more than he may have, are no more than that: what
- * is beyond is not at the cost of others. */
+/* What all users have together. A user other than root counts for no more than max_per_user: what a user has
+ * beyond that, for a moment, is not at the cost of others. */
 static uint32_t add_up(struct share *shares, size_t n, uint32_t max_per_user)
 {
     uint32_t in_all = 0, of_user = 0;
@@ -61,11 +58,12 @@ static uint32_t add_up(struct share *shares, size_t n, uint32_t max_per_user)
     return in_all;
 }
 
-int quota_admit(const struct migration *migration, uint32_t more, char why[static QUOTA_WHY_MAX])
+int quota_admit(const struct registry *registry, const struct config *config, const struct entry *entry,
+                uint32_t more, char why[static QUOTA_WHY_MAX])
 {
-    const struct config *config = migration->manager->config;
-    const struct migration *other;
-    _cleanup_free_ struct share *shares = calloc(migration->manager->n_running + 1, sizeof(*shares));
+    _cleanup_free_ struct share *shares = calloc(registry->n_running + 1, sizeof(*shares));
+    const uid_t uid = entry->identity.uid;
+    const struct entry *other;
     uint32_t of_user = 0, in_all;
     size_t n = 0;
 
@@ -73,20 +71,20 @@ int quota_admit(const struct migration *migration, uint32_t more, char why[stati
         snprintf(why, QUOTA_WHY_MAX, "there is no memory to count what there is.");
         return -EDQUOT;
     }
-    TAILQ_FOREACH(other, &migration->manager->migrations, entry)
+    TAILQ_FOREACH(other, &registry->entries, next)
     {
-        if (other->state == STATE_FINISHED || n > migration->manager->n_running)
+        if (other->identity.state == STATE_FINISHED || n > registry->n_running)
             continue;
-        shares[n] = (struct share){other->uid, channels_of(other)};
-        if (other->uid == migration->uid)
+        shares[n] = (struct share){other->identity.uid, channels_of(other, config->max_channels)};
+        if (other->identity.uid == uid)
             of_user += shares[n].n;
         n++;
     }
     in_all = add_up(shares, n, config->max_channels_per_user);
-    if (migration->uid != 0 && of_user + more > config->max_channels_per_user)
+    if (uid != 0 && of_user + more > config->max_channels_per_user)
         snprintf(why, QUOTA_WHY_MAX,
                  "uid %u may have %" PRIu32 " channels and sockets that wait at once (MaxChannelsPerUser=).",
-                 migration->uid, config->max_channels_per_user);
+                 uid, config->max_channels_per_user);
     else if (in_all + more > config->max_channels_in_all)
         snprintf(why, QUOTA_WHY_MAX,
                  "this host allows %" PRIu32 " channels and sockets that wait at once (MaxChannelsInAll=).",

@@ -5,13 +5,15 @@
 
 #include <stdint.h>
 
-struct migration;
+#include "broker/config/config.h"
+#include "broker/migration/registry.h"
 
 #define QUOTA_WHY_MAX 192
 
 /*
- * Whether this migration may have so many more channels than it has now: those that its helper counts, and
- * the sockets that wait to become one. 0, or -EDQUOT and why says which limit is in the way. What was handed
- * over a moment ago may not be counted yet.
+ * Whether the migration of this entry may have so many more channels than it has now: those that its helper
+ * counts, and the sockets that wait to become one. 0, or -EDQUOT and why says which limit is in the way. What
+ * was handed over a moment ago may not be counted yet.
  */
-int quota_admit(const struct migration *migration, uint32_t more, char why[static QUOTA_WHY_MAX]);
+int quota_admit(const struct registry *registry, const struct config *config, const struct entry *entry,
+                uint32_t more, char why[static QUOTA_WHY_MAX]);

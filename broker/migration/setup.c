@@ -1,127 +1,139 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "broker/migration/migration.h"
-
-/* How a migration comes to be: PrepareIncoming and StartOutgoing, up to where it waits for its peer. */
+#include "broker/migration/setup.h"
 
 #include <errno.h>
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "broker/log.h"
+#include "broker/errors.h"
+#include "broker/migration/admit.h"
+#include "broker/migration/internal.h"
+#include "broker/migration/log.h"
+#include "broker/migration/migration.h"
 #include "broker/migration/permitted.h"
+#include "broker/migration/persist.h"
+#include "broker/migration/streams.h"
+#include "broker/migration/ticketing.h"
 #include "broker/net/port.h"
 #include "broker/sockets/deputy.h"
-#include "common/clock.h"
 
 static int start_helper(struct migration *migration, const uint8_t secret[static MESSAGE_SECRET_SIZE],
                         sd_bus_error *error)
 {
-    const struct config *config = migration->manager->config;
+    const struct config *config = migration->services->config;
+    const struct options *options = &migration->options;
+    struct helper_links *helpers = migration->services->helpers;
+    struct helper_side *side = &migration->helper;
     union message m = {.start_relay = {
-                           .id = migration->id,
-                           .bandwidth_limit = migration->options.bandwidth_limit,
-                           .resume_timeout = migration->options.resume_timeout,
+                           .id = migration->entry.identity.id,
+                           .bandwidth_limit = options->bandwidth_limit,
+                           .resume_timeout = options->resume_timeout,
                            .window = config->window,
-                           .role = migration->role,
-                           .security = migration->security,
+                           .role = migration->entry.identity.role,
+                           .security = options->security,
                            .max_channels = config->max_channels,
-                           .n_streams = migration->options.n_streams,
+                           .n_streams = options->n_streams,
                        }};
     int r;
 
     memcpy(m.start_relay.secret, secret, MESSAGE_SECRET_SIZE);
-    memcpy(m.start_relay.streams, migration->options.streams, sizeof(m.start_relay.streams));
-    r = stats_page_make(&migration->page);
+    memcpy(m.start_relay.streams, options->streams, sizeof(m.start_relay.streams));
+    r = stats_page_make(&side->page);
     if (r >= 0)
-        r = helper_link_new(&migration->manager->helpers, &migration_helper_handlers, migration,
-                            &migration->helper);
+        r = helper_link_new(helpers, &migration_helper_handlers, migration, &side->link);
     if (r >= 0)
-        r = helper_link_send(migration->helper, MESSAGE_START_RELAY, &m, migration->page.fd);
+        r = helper_side_send(side, MESSAGE_START_RELAY, &m, side->page.fd);
     explicit_bzero(&m, sizeof(m));
     if (r < 0)
         return error_set(error, VF_ERROR_HELPER_FAILED, "Cannot start %s: %s. %s",
-                         helper_links_source(&migration->manager->helpers), strerror(-r),
-                         helper_links_option(&migration->manager->helpers));
-    migration_on_helper_unit(migration->helper, migration);
+                         helper_links_source(helpers), strerror(-r), helper_links_option(helpers));
+    migration_helper_handlers.unit(side->link, migration); /* a spare's is known already */
     return 0;
 }
 
-int migration_new(struct manager *manager, enum message_role role, uint64_t id, const char *vm,
-                  struct options *options, uid_t uid, struct migration **ret)
+static struct socket_owner owner_of(const struct options *options, uid_t uid)
+{
+    struct socket_owner owner = {.uid = uid, .gid = (gid_t)-1};
+
+    if (options->has_owner)
+        owner = (struct socket_owner){
+            .uid = options->owner_uid, .gid = options->owner_gid, .group = options->has_group};
+    owner.only = deputy_is_restricted(uid);
+    return owner;
+}
+
+int migration_new(const struct migration_services *services, enum message_role role, uint64_t id,
+                  const char *vm, struct options *options, uid_t uid, struct migration **ret)
 {
     struct migration *migration = calloc(1, sizeof(*migration));
+    struct entry *entry;
+    struct socket_owner owner;
 
     if (!migration)
         return -ENOMEM;
-    migration->manager = manager;
-    migration->role = role;
-    migration->id = id;
-    snprintf(migration->id_text, sizeof(migration->id_text), "%016" PRIx64, id);
-    snprintf(migration->path, sizeof(migration->path), BROKER_PATH "/%s/%s", migration_role_text(migration),
-             migration->id_text);
-    migration->uid = uid;
-    migration->owner = (struct socket_owner){.uid = uid, .gid = (gid_t)-1};
-    if (options->has_owner)
-        migration->owner = (struct socket_owner){
-            .uid = options->owner_uid, .gid = options->owner_gid, .group = options->has_group};
-    migration->owner.only = deputy_is_restricted(uid);
-    migration->started = wall_now();
-    migration->page.fd = -1;
-    migration->options = *options;
-    *options = (struct options){0};
-    TAILQ_INIT(&migration->dials);
-    for (uint32_t i = 0; i < MESSAGE_STREAMS_MAX; i++) {
-        migration->streams[i].migration = migration;
-        migration->streams[i].index = i;
-        migration->streams[i].listener = -1;
-        migration->streams[i].dial = -1;
-    }
-    manager_add(manager, migration);
-    migration->vm = strdup(vm);
-    if (!migration->vm) {
-        migration_free(migration);
+    entry = &migration->entry;
+    if (identity_init(&entry->identity, role, id, vm, uid) < 0) {
+        free(migration);
         return -ENOMEM;
     }
+    migration->services = services;
+    migration->options = *options;
+    *options = (struct options){0};
+    owner = owner_of(&migration->options, uid);
+    helper_side_init(&migration->helper, &entry->identity);
+    streams_init(&migration->streams, services, entry, &migration->options, &migration->helper, &owner);
+    peer_dials_init(&migration->dials, services, entry, &migration->options, &migration->helper);
+    entry->migration = migration;
+    entry->client_id = migration->options.client_id;
+    entry->page = &migration->helper.page;
+    entry->supplied = &migration->supplied;
+    registry_add(services->registry, entry);
     *ret = migration;
     return 0;
 }
 
 /* Random and not in use. */
-static int new_id(struct manager *manager, uint64_t *ret)
+static int new_id(const struct registry *registry, uint64_t *ret)
 {
     do {
         if (gnutls_rnd(GNUTLS_RND_RANDOM, ret, sizeof(*ret)) < 0)
             return -EIO;
-    } while (*ret == 0 || manager_find(manager, ROLE_INCOMING, *ret));
+    } while (*ret == 0 || registry_find(registry, ROLE_INCOMING, *ret));
     return 0;
 }
 
-int migration_prepare(struct manager *manager, const char *vm, struct options *options, uid_t uid,
-                      struct migration **ret, sd_bus_error *error)
+/* The end of both: it waits for its peer, and outlives the broker. */
+static void finish_setup(struct migration *migration)
+{
+    migration_await_peer(migration);
+    migration_store(migration);
+}
+
+int migration_prepare(const struct migration_services *services, const char *vm, struct options *options,
+                      uid_t uid, struct migration **ret, sd_bus_error *error)
 {
     uint8_t secret[MESSAGE_SECRET_SIZE];
     struct migration *migration;
     uint64_t id;
-    int r = migration_make_room(manager, options->n_streams, error);
+    int r = admit_make_room(services->registry, services->store, options->n_streams, error);
 
     if (r >= 0)
-        r = new_id(manager, &id);
+        r = new_id(services->registry, &id);
     if (r >= 0)
-        r = migration_new(manager, ROLE_INCOMING, id, vm, options, uid, &migration);
+        r = migration_new(services, ROLE_INCOMING, id, vm, options, uid, &migration);
     if (r < 0)
         return r;
-    migration->security = migration->options.security;
-    r = streams_make_paths(migration, error);
+    r = streams_open(&migration->streams, error);
     if (r >= 0 && !migration->options.no_endpoints) {
-        r = port_acquire(manager->port, error);
+        r = port_acquire(services->port, error);
         migration->expects_peers = r >= 0;
     }
     if (r >= 0)
-        r = ticket_issue(migration, secret, error);
+        r = ticket_issue(&migration->entry.identity, &migration->options, services->port,
+                         &migration->status.ticket, secret, error);
     if (r >= 0)
         r = start_helper(migration, secret, error);
     explicit_bzero(secret, sizeof(secret));
@@ -129,53 +141,58 @@ int migration_prepare(struct manager *manager, const char *vm, struct options *o
         migration_free(migration);
         return r;
     }
-    migration_await_peer(migration);
-    migration_store(migration);
-    migration_log(migration, LOG_INFO, LOG_PREPARED, "Prepared: waits for its source for %" PRIu64 " s.",
-                  migration->options.expire / 1000000);
-    migration_emit_new(migration);
+    finish_setup(migration);
+    migration_log(&migration->entry.identity, LOG_INFO, LOG_PREPARED,
+                  "Prepared: waits for its source for %" PRIu64 " s.", migration->options.expire / 1000000);
+    services->events->made(services->userdata, migration);
     *ret = migration;
     return 0;
 }
 
-int migration_start(struct manager *manager, const char *vm, const char *text, struct options *options,
-                    uid_t uid, struct migration **ret, sd_bus_error *error)
+static int open_outgoing(struct migration *migration, const struct ticket *ticket, sd_bus_error *error)
+{
+    struct options *options = &migration->options;
+    int r;
+
+    options->security = ticket->security;
+    if (options->n_endpoints == 0) {
+        options->n_endpoints = ticket->n_endpoints;
+        memcpy(options->endpoints, ticket->endpoints, sizeof(ticket->endpoints));
+    }
+    r = permitted_endpoints(migration->services->config, migration->entry.identity.uid, options, error);
+    if (r >= 0)
+        r = streams_open(&migration->streams, error);
+    return r < 0 ? r : start_helper(migration, ticket->secret, error);
+}
+
+int migration_start(const struct migration_services *services, const char *vm, const char *text,
+                    struct options *options, uid_t uid, struct migration **ret, sd_bus_error *error)
 {
     struct ticket ticket;
     struct migration *migration = NULL;
-    int r = ticket_accept(manager, text, options, &ticket, error);
+    int r = ticket_accept(services, text, options, &ticket, error);
 
     if (r < 0)
         return r;
-    r = migration_make_room(manager, options->n_streams, error);
+    r = admit_make_room(services->registry, services->store, options->n_streams, error);
     if (r >= 0)
-        r = migration_new(manager, ROLE_OUTGOING, ticket.id, vm, options, uid, &migration);
-    if (r >= 0) {
-        migration->security = ticket.security;
-        if (migration->options.n_endpoints == 0) {
-            migration->options.n_endpoints = ticket.n_endpoints;
-            memcpy(migration->options.endpoints, ticket.endpoints, sizeof(ticket.endpoints));
-        }
-        r = permitted_endpoints(manager->config, uid, &migration->options, error);
-    }
+        r = migration_new(services, ROLE_OUTGOING, ticket.id, vm, options, uid, &migration);
     if (r >= 0)
-        r = streams_make_paths(migration, error);
-    for (uint32_t i = 0; r >= 0 && i < migration->options.n_streams; i++)
-        r = stream_listen(&migration->streams[i], error);
-    if (r >= 0)
-        r = start_helper(migration, ticket.secret, error);
+        r = open_outgoing(migration, &ticket, error);
     ticket_clear(&ticket);
     if (r < 0) {
         if (migration)
             migration_free(migration);
         return r;
     }
-    migration_await_peer(migration);
-    migration_store(migration);
-    migration_log(migration, LOG_INFO, LOG_PREPARED, "Started: %s%s.",
-                  migration->options.n_endpoints > 0 ? "dials " : "waits for AddPeerConnection",
-                  migration->options.n_endpoints > 0 ? migration->options.endpoints[0] : "");
-    migration_emit_new(migration);
+    finish_setup(migration);
+    if (migration->options.n_endpoints > 0)
+        migration_log(&migration->entry.identity, LOG_INFO, LOG_PREPARED, "Started: dials %s.",
+                      migration->options.endpoints[0]);
+    else
+        migration_log(&migration->entry.identity, LOG_INFO, LOG_PREPARED,
+                      "Started: waits for AddPeerConnection.");
+    services->events->made(services->userdata, migration);
     *ret = migration;
     return 0;
 }

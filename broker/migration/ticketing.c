@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "broker/migration/migration.h"
+#include "broker/migration/ticketing.h"
 
 #include <errno.h>
 #include <gnutls/crypto.h>
@@ -8,41 +8,40 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/errors.h"
 #include "broker/net/port.h"
 #include "common/clock.h"
 
-/* What the ticket says; its text stays with the migration until a peer has come. */
-int ticket_issue(struct migration *migration, uint8_t secret[static MESSAGE_SECRET_SIZE], sd_bus_error *error)
+int ticket_issue(const struct identity *identity, struct options *options, struct port *port, char **ret_text,
+                 uint8_t secret[static MESSAGE_SECRET_SIZE], sd_bus_error *error)
 {
-    struct options *options = &migration->options;
-    struct ticket ticket = {.id = migration->id, .security = migration->security};
+    struct ticket ticket = {.id = identity->id, .security = options->security};
     int r;
 
     if (options->n_endpoints == 0 && !options->no_endpoints)
-        options->n_endpoints =
-            (uint32_t)port_endpoints(migration->manager->port, options->endpoints, TICKET_ENDPOINTS_MAX);
+        options->n_endpoints = (uint32_t)port_endpoints(port, options->endpoints, TICKET_ENDPOINTS_MAX);
     if (options->n_endpoints == 0 && !options->no_endpoints)
         return error_set(error, VF_ERROR_SOCKET_UNAVAILABLE,
                          "This host has no address that a peer could dial. Give one in 'endpoints'.");
-    ticket.expiry = migration->started + options->expire;
+    ticket.expiry = identity->started + options->expire;
     ticket.n_endpoints = options->n_endpoints;
     memcpy(ticket.endpoints, options->endpoints, sizeof(ticket.endpoints));
     if (gnutls_rnd(GNUTLS_RND_KEY, ticket.secret, sizeof(ticket.secret)) < 0)
         return -EIO;
-    migration->ticket = malloc(TICKET_TEXT_MAX);
-    r = migration->ticket ? ticket_encode(&ticket, migration->ticket) : -ENOMEM;
+    *ret_text = malloc(TICKET_TEXT_MAX);
+    r = *ret_text ? ticket_encode(&ticket, *ret_text) : -ENOMEM;
     memcpy(secret, ticket.secret, MESSAGE_SECRET_SIZE);
     ticket_clear(&ticket);
     return r;
 }
 
 /* Holds the ticket against this host, the clock and the options. */
-static int check_ticket(struct manager *manager, const struct ticket *ticket, const struct options *options,
-                        sd_bus_error *error)
+static int check_ticket(const struct migration_services *services, const struct ticket *ticket,
+                        const struct options *options, sd_bus_error *error)
 {
     uint64_t now = wall_now();
 
-    if (ticket->security == SECURITY_PLAIN && !manager->config->allow_plain)
+    if (ticket->security == SECURITY_PLAIN && !services->config->allow_plain)
         return error_set(
             error, VF_ERROR_SECURITY_MISMATCH,
             "The ticket is for 'plain', which this host does not allow (AllowPlain=). Prepare the "
@@ -54,7 +53,7 @@ static int check_ticket(struct manager *manager, const struct ticket *ticket, co
             "security that you want.",
             ticket->security == SECURITY_PLAIN ? "plain" : "tls",
             options->security == SECURITY_PLAIN ? "plain" : "tls");
-    if (manager_find(manager, ROLE_OUTGOING, ticket->id))
+    if (registry_find(services->registry, ROLE_OUTGOING, ticket->id))
         return error_set(error, VF_ERROR_TICKET_USED,
                          "The ticket of migration %016" PRIx64
                          " has been used on this host already. Call "
@@ -86,14 +85,14 @@ static int read_ticket(const char *text, struct ticket *ret, sd_bus_error *error
     }
 }
 
-int ticket_accept(struct manager *manager, const char *text, const struct options *options,
+int ticket_accept(const struct migration_services *services, const char *text, const struct options *options,
                   struct ticket *ret, sd_bus_error *error)
 {
     int r = read_ticket(text, ret, error);
 
     if (r < 0)
         return r;
-    r = check_ticket(manager, ret, options, error);
+    r = check_ticket(services, ret, options, error);
     if (r < 0)
         ticket_clear(ret);
     return r;

@@ -28,7 +28,7 @@ struct dial {
     dial_done_t done;
     void *userdata;
     const struct config *config; /* borrowed */
-    uid_t uid;                   /* for whom */
+    uid_t uid;                   /* the caller's, whose rights are used */
     struct attempt attempts[TICKET_ENDPOINTS_MAX];
     size_t n;
     size_t next; /* the first that was not tried yet */
@@ -68,7 +68,7 @@ static void attempt_failed(struct attempt *attempt, const char *why)
 {
     note_failure(attempt->dial, attempt->endpoint, why);
     attempt_close(attempt);
-    /* Not from here: the next one starts from the loop, so that nobody is called back while he calls. */
+    /* The next attempt starts from the loop: done() must not be called while the owner calls us. */
     timer_set(attempt->dial->stagger, 0);
 }
 
@@ -78,8 +78,6 @@ static int on_connected(sd_event_source *source, int sock, uint32_t revents, voi
     struct dial *dial = attempt->dial;
     int r = endpoint_connected(sock), fd;
 
-    (void)source;
-    (void)revents;
     if (r < 0) {
         attempt_failed(attempt, strerror(-r));
         return 0;
@@ -126,7 +124,6 @@ static int on_stagger(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct dial *dial = userdata;
 
-    (void)usec;
     if (dial->next < dial->n) {
         timer_set(source, STAGGER);
         attempt_start(&dial->attempts[dial->next++]);
@@ -140,8 +137,6 @@ static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct dial *dial = userdata;
 
-    (void)source;
-    (void)usec;
     for (size_t i = 0; i < dial->n; i++)
         if (dial->attempts[i].fd >= 0)
             note_failure(dial, dial->attempts[i].endpoint, "no answer");

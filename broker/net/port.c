@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,7 +66,7 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
     _cleanup_fd_ int owned = fd;
 
     if (m->header.type == MESSAGE_ARRIVED && m->arrived.kind != PEER_ANY && m->arrived.kind <= PEER_RESUME)
-        on_arrived(port, &m->arrived, fd);
+        on_arrived(port, &m->arrived, owned);
     else if (m->header.type == MESSAGE_LOG && message_text_ok(m->log.text, sizeof(m->log.text))) {
         if (log_sample(&port->n_logged))
             log_event(LOG_WARNING, NULL, NULL, "gate: %s", m->log.text);
@@ -80,7 +79,6 @@ static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
     struct port *port = userdata;
     int r;
 
-    (void)usec;
     if (port->users == 0 || port->gate)
         return 0;
     r = start_gate(port);
@@ -97,12 +95,11 @@ static void drop_gate(struct port *port)
     port->gate = helper_link_free(port->gate);
 }
 
-/* The listening sockets are still ours: who connects meanwhile waits in their backlog. */
+/* The listening sockets are still ours: peers that connect meanwhile wait in their backlog. */
 static void on_gone(struct helper_link *link, const char *why, void *userdata)
 {
     struct port *port = userdata;
 
-    (void)link;
     log_event(LOG_ERR, NULL, NULL, "The gate %s. A new one is started.", why);
     drop_gate(port);
     timer_set(port->restart, RESTART_PAUSE);

@@ -23,6 +23,11 @@ enum {
     SILENCE = 30000, /* after one that did not answer */
 };
 
+void give_init(struct give *give, const char *socket)
+{
+    *give = (struct give){.socket = socket, .fd = -1};
+}
+
 void give_begin(struct give *give)
 {
     if (give->socket && give->fd < 0)

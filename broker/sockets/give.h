@@ -18,6 +18,9 @@ struct give {
     uint64_t silent_until; /* µs of CLOCK_MONOTONIC: it has not answered, and is not asked before then */
 };
 
+/* socket: as above; borrowed. */
+void give_init(struct give *give, const char *socket);
+
 /* Connects, so that the giver is there when it is needed. An error is left to the first give_to(). */
 void give_begin(struct give *give);
 void give_end(struct give *give);

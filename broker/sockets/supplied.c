@@ -79,11 +79,11 @@ int supplied_remember(struct supplied *supplied, int fd)
     return 0;
 }
 
-int supplied_check(sd_bus *bus, int fd, bool unix_only, sd_bus_error *error)
+int supplied_check(int bus_fd, int fd, bool unix_only, sd_bus_error *error)
 {
     const char *what = socket_check(fd, unix_only);
 
-    if (!what && same_peer(fd, sd_bus_get_fd(bus)))
+    if (!what && same_peer(fd, bus_fd))
         what = "a connection to the bus";
     if (what)
         return error_invalid(error, "The descriptor is %s. Pass a connected stream socket%s.", what,
@@ -124,34 +124,8 @@ void supplied_forget(struct supplied *supplied, int fd)
         }
 }
 
-int supplied_put_peer(struct supplied *supplied, int fd, uint32_t number)
-{
-    _cleanup_fd_ int owned = fd;
-
-    if (supplied->n_peers == SUPPLIED_PEERS_MAX)
-        return -ENOBUFS;
-    supplied->peers[supplied->n_peers].number = number;
-    supplied->peers[supplied->n_peers++].fd = fd_steal(&owned);
-    return 0;
-}
-
-int supplied_get_peer(struct supplied *supplied, uint32_t *ret_number)
-{
-    int fd;
-
-    if (supplied->n_peers == 0)
-        return -1;
-    fd = supplied->peers[0].fd;
-    *ret_number = supplied->peers[0].number;
-    memmove(supplied->peers, supplied->peers + 1, --supplied->n_peers * sizeof(supplied->peers[0]));
-    return fd;
-}
-
 void supplied_clear(struct supplied *supplied)
 {
-    while (supplied->n_peers > 0)
-        fd_closep(&supplied->peers[--supplied->n_peers].fd);
     free(supplied->seen);
-    supplied->seen = NULL;
-    supplied->n_seen = 0;
+    *supplied = (struct supplied){0};
 }

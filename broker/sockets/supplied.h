@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Sockets that callers hand over by AddStream and AddPeerConnection: what they may be, and the peers' queue.
+/* Sockets that callers hand over by AddStream and AddPeerConnection: what they may be, and which were given.
  */
 
 #include <stdbool.h>
@@ -10,15 +10,9 @@
 #include <sys/types.h>
 #include <systemd/sd-bus.h>
 
-#define SUPPLIED_PEERS_MAX 64   /* that no channel has taken yet */
-#define SUPPLIED_SEEN_MAX  1024 /* that one migration may be given in all */
+#define SUPPLIED_SEEN_MAX 1024 /* that one migration may be given in all */
 
 struct supplied {
-    struct {
-        int fd;          /* owned */
-        uint32_t number; /* in the FD store */
-    } peers[SUPPLIED_PEERS_MAX];
-    size_t n_peers;
     uint64_t *seen; /* owned; the inodes of all that were given, for none may come twice */
     size_t n_seen;
 };
@@ -26,19 +20,20 @@ struct supplied {
 /* NULL for a connected stream socket of a fitting domain, or what it is instead. */
 const char *socket_check(int fd, bool unix_only);
 
-/* Whether a socket of this inode was given; a socket keeps its own for as long as anybody has it open. */
+/* Whether a socket of this inode was given; a socket keeps its inode for as long as any process has it open.
+ */
 bool supplied_knows(const struct supplied *supplied, ino_t inode);
 
 /*
  * Whether a descriptor from a message is a connected stream socket of a fitting domain, and not the bus's
- * own. ≥ 0, or negative with error set: InvalidArgs says what it is instead. Of one that nothing is known of,
- * no more may be asked before: fstat(2) of a file can hang.
+ * own (bus_fd). ≥ 0, or negative with error set: InvalidArgs says what it is instead. Nothing more may be
+ * asked of a descriptor before this: fstat(2) of a file can hang.
  */
-int supplied_check(sd_bus *bus, int fd, bool unix_only, sd_bus_error *error);
+int supplied_check(int bus_fd, int fd, bool unix_only, sd_bus_error *error);
 
 /*
- * Takes over such a one: a copy of fd (borrowed) that is close-on-exec and non-blocking, if it was not given
- * before, which is remembered. ≥ 0 with *ret the caller's, or negative with error set.
+ * Takes such a socket over: a copy of fd (borrowed) that is close-on-exec and non-blocking, if it was not
+ * given before, which is remembered. ≥ 0 with *ret the caller's, or negative with error set.
  */
 int supplied_take(struct supplied *supplied, int fd, int *ret, sd_bus_error *error);
 
@@ -47,11 +42,5 @@ int supplied_remember(struct supplied *supplied, int fd);
 
 /* It was not taken after all, and can be given again. */
 void supplied_forget(struct supplied *supplied, int fd);
-
-/* Puts a peer connection into the queue; takes fd. −ENOBUFS when that is full. */
-int supplied_put_peer(struct supplied *supplied, int fd, uint32_t number);
-
-/* The oldest in the queue, the caller's, with its number; −1 when it is empty. */
-int supplied_get_peer(struct supplied *supplied, uint32_t *ret_number);
 
 void supplied_clear(struct supplied *supplied);

@@ -99,6 +99,7 @@ int verb_stdio(struct ctl *ctl, struct trouble *trouble)
     if (fd < 0)
         return -1;
     greet(uid);
+    ctl->relayed = true;
     relay_run(STDIN_FILENO, STDOUT_FILENO, fd);
     return STATUS_DONE;
 }

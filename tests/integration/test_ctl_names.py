@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vmlib.broker import Broker, build_dir
+from vmlib.broker import Broker
 from vmlib.ctl import FAILED, USAGE, ctl, environment
 
-COMPLETION = build_dir() / "ctl" / "completion"
+COMPLETION = Path(__file__).resolve().parents[2] / "ctl" / "completion"
 NAMES = ["$(touch flag)", "`touch flag`", "a'b\"c", "$((1+1))", "~", "~root", "*", "two  words; touch flag",
          "a&b|c>flag", "x[$(touch flag)]", "=(touch flag)", "(e)'touch flag'", "%{$(touch flag)%}", "{a,b}", "!!",
          "co:lon=x", "日本", "back\\slash", "${x@P}", "plain"]
@@ -89,7 +89,7 @@ def bash(workdir: Path) -> Shell:
     shell = Shell(workdir, ["/bin/bash", "--norc", "--noprofile", "-i"],
                   {**environment(), "TERM": "dumb", "PS1": "READY> ", "HOME": str(workdir), "HISTFILE": ""})
     shell.read("READY> ")
-    for setup in (f"source {COMPLETION}/vmferryctl", "set +H", "bind 'set bell-style none'",
+    for setup in (f"source {COMPLETION}/vmferryctl.bash", "set +H", "bind 'set bell-style none'",
                   "bind 'set enable-bracketed-paste off'", "bind 'set completion-query-items 0'",
                   "bind 'set page-completions off'",
                   r"""bind -x '"\C-x\C-x": printf "%s\n.\n" "$READLINE_LINE" >seen'"""):
@@ -163,7 +163,7 @@ def test_what_is_to_be_pasted(workdir: Path, broker: Broker, shell: str) -> None
         pytest.skip(f"no {shell}")
     for name in PASTED:
         hint = ctl(broker, "receive", "--", name).succeeds().err
-        command = hint.split("ticket on stdin:  ")[1].splitlines()[0].strip()
+        command = hint.split("ticket on stdin:  ")[1].split("\nThe ticket is good for ")[0]
         run = subprocess.run([shell, "-c", f'vmferryctl() {{ printf "%s\\n" "$@"; }}; {command}'], capture_output=True,
                              text=True, cwd=workdir, timeout=30)
         got = run.stdout.splitlines()

@@ -123,6 +123,6 @@ def test_the_bus_starts_the_broker(hosts: TwoHosts) -> None:
 
 
 def test_completions_are_installed(hosts: TwoHosts) -> None:
-    for path in ("bash-completion/completions/vmferryctl", "zsh/site-functions/_vmferryctl",
-                 "doc/vmferry/examples/vmferry-metrics.timer", "man/man1/vmferryctl.1"):
+    for path in ("bash-completion/completions/vmferryctl", "zsh/vendor-completions/_vmferryctl",
+                 "doc/vmferry/examples/vmferry-metrics.timer", "man/man1/vmferryctl.1.gz"):
         assert hosts.a.outside(f"/usr/share/{path}").exists(), path

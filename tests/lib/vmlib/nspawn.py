@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Two hosts booted with systemd-nspawn, a veth between them, vmferry installed in each.
+"""Two hosts booted with systemd-nspawn, a veth between them, vmferry's package installed in each.
 
     with TwoHosts() as hosts:
         hosts.a.systemctl("start", "vmferryd")
@@ -32,8 +32,9 @@ from typing import Any
 
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
-from .broker import BROKER, NAME, PATH, Client, Migration, build_dir, variants, wait_until
+from .broker import BROKER, NAME, PATH, Client, Migration, variants, wait_until
 from .hosts import Tunnel, named
+from .package import package
 
 DROPIN = "/run/systemd/system/vmferryd.service.d/test.conf"
 _ROOT = "/run/root"  # of the host, in the mount namespace
@@ -96,7 +97,7 @@ class Host:
     # Making it.
 
     def prepare(self) -> None:
-        """Installs vmferry and what makes this host a host of its own; it is not booted yet."""
+        """Makes this host a host of its own; it is not booted yet."""
         self._wait(lambda: b"mounted" in self._said(), "the host's root is mounted")
         root = Path(f"/proc/{self._process.pid}/root{_ROOT}")
         units = root / "etc/systemd/system"
@@ -117,9 +118,8 @@ class Host:
         sysusers = root / "etc/sysusers.d"
         sysusers.mkdir(exist_ok=True)
         (sysusers / "test.conf").write_text("".join(f"u {name} {uid}\n" for name, uid in _USERS.items()))
-        self._outside("meson", "install", "-C", str(build_dir()), "--no-rebuild", "--quiet", DESTDIR=_ROOT)
+        (root / "usr/sbin/policy-rc.d").unlink(missing_ok=True)  # it would keep packages from restarting what they bring
         self._outside("systemd-sysusers", f"--root={_ROOT}")
-        self._outside("journalctl", f"--root={_ROOT}", "--update-catalog")
 
     def boot(self) -> None:
         assert self._process.stdin
@@ -137,6 +137,20 @@ class Host:
         self.leader = self._wait(leader, f"host {self.name} boots", 60)
         state = self.run("systemctl", "is-system-running", "--wait", check=False).stdout.strip()
         assert state == "running", f"host {self.name} is {state}: {self.failed_units()}\n{self.journal_text('-n', '50')}"
+
+    def install(self, deb: Path | None = None) -> None:
+        """Installs the package, or up- or downgrades to another version of it."""
+        copy = self.shared / f"install-{self.name}.deb"
+        shutil.copy(deb or package(), copy)
+        # Its dependencies are there. Of the triggers only the journal's catalog is needed: the manual's index takes its
+        # time, and the bus must have been reloaded by the package itself, after it made the user.
+        self.run("dpkg", "--force-downgrade", "--no-triggers", "--install", str(copy), timeout=120)
+        self.run("dpkg", "--triggers-only", "systemd", timeout=120)
+        copy.unlink()
+
+    def purge(self) -> None:
+        self.run("dpkg", "--no-triggers", "--purge", "vmferry")
+        self.run("dpkg", "--triggers-only", "systemd", timeout=120)
 
     def _outside(self, *argv: str, **environment: str) -> None:
         """In its mount namespace, but not in its root."""
@@ -366,7 +380,7 @@ class TwoHosts:
             self._stack.callback(shutil.rmtree, self.shared)
             self.shared.chmod(0o755)
             self.a, self.b = (self._host(name) for name in "ab")
-            for step in (Host.prepare, Host.boot, Host.wait_booted):
+            for step in (Host.prepare, Host.boot, Host.wait_booted, Host.install):
                 for host in self:
                     step(host)
             self._connect()

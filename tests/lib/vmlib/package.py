@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The Debian package of this tree."""
+"""The Debian package of this tree, and another version of it to upgrade to."""
 
 from __future__ import annotations
 
@@ -33,3 +33,14 @@ def build(directory: Path) -> None:
     done = subprocess.run([ROOT / "tools" / "build-deb", directory], capture_output=True, text=True, timeout=LIMIT,
                           env=os.environ | {"DEB_BUILD_OPTIONS": "nocheck"})
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def next_version(deb: Path, directory: Path) -> Path:
+    """The same package with a higher version."""
+    tree, newer = directory / "tree", directory / "newer.deb"
+    subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True)
+    control = (tree / "DEBIAN" / "control").read_text()
+    (version,) = [line.partition(" ")[2] for line in control.splitlines() if line.startswith("Version: ")]
+    (tree / "DEBIAN" / "control").write_text(control.replace(f"Version: {version}\n", f"Version: {version}+newer\n"))
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, newer], check=True, stdout=subprocess.DEVNULL)
+    return newer

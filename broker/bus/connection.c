@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/bus/connection.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "broker/bus/broker-object.h"
+#include "broker/bus/internal.h"
+#include "broker/bus/limit.h"
+#include "broker/bus/migration-object.h"
+#include "broker/bus/names.h"
+#include "broker/log.h"
+
+/* Clients that go: one match for all, for sd_bus_track(3) would ask the bus and wait. */
+static int on_name_owner_changed(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    struct bus *bus = userdata;
+    const char *name, *old, *new;
+
+    if (sd_bus_message_read(m, "sss", &name, &old, &new) < 0 || name[0] != ':' || new[0] != '\0')
+        return 0;
+    caller_gone(&bus->calls, name);
+    waiters_client_gone(&bus->waiters, name);
+    return 0;
+}
+
+static int connect_to(const struct config *config, sd_bus **ret)
+{
+    int r;
+
+    if (config->bus == BUS_SYSTEM)
+        return sd_bus_open_system(ret);
+    if (config->bus == BUS_USER)
+        return sd_bus_open_user(ret);
+    r = sd_bus_new(ret);
+    if (r >= 0)
+        r = sd_bus_set_address(*ret, config->bus_address);
+    if (r >= 0)
+        r = sd_bus_set_bus_client(*ret, true);
+    return r < 0 ? r : sd_bus_start(*ret);
+}
+
+static int put_objects(struct bus *bus)
+{
+    int r = sd_bus_match_signal(bus->bus, NULL, "org.freedesktop.DBus", "/org/freedesktop/DBus",
+                                "org.freedesktop.DBus", "NameOwnerChanged", on_name_owner_changed, bus);
+
+    if (r >= 0)
+        r = broker_object_export(bus);
+    if (r >= 0)
+        r = migration_object_export(bus);
+    return r < 0 ? r : limit_export(bus);
+}
+
+static int set_up(struct bus *bus)
+{
+    const struct config *config = bus->config;
+    int r = connect_to(config, &bus->bus);
+
+    calls_init(&bus->calls, bus->bus, config, bus->registry, bus);
+    waiters_init(&bus->waiters, bus->bus, bus->registry);
+    if (r >= 0)
+        r = sd_bus_set_exit_on_disconnect(bus->bus, true);
+    if (r >= 0)
+        r = sd_bus_attach_event(bus->bus, bus->services->event, SD_EVENT_PRIORITY_NORMAL);
+    return r < 0 ? r : put_objects(bus);
+}
+
+int bus_new(const struct migration_services *services, struct bus **ret)
+{
+    const struct config *config = services->config;
+    struct bus *bus = calloc(1, sizeof(*bus));
+    int r;
+
+    if (!bus)
+        return -ENOMEM;
+    *bus = (struct bus){.config = config, .registry = services->registry, .services = services};
+    r = set_up(bus);
+    if (r < 0) {
+        log_event(LOG_ERR, NULL, NULL, "Cannot connect to the %s: %s.",
+                  config->bus == BUS_SYSTEM ? "system bus"
+                  : config->bus == BUS_USER ? "user's bus"
+                                            : "bus",
+                  strerror(-r));
+        bus_free(bus);
+        return r;
+    }
+    *ret = bus;
+    return 0;
+}
+
+int bus_take_name(struct bus *bus)
+{
+    int r = sd_bus_request_name(bus->bus, BUS_NAME, 0);
+
+    if (r < 0)
+        log_event(LOG_ERR, NULL, NULL, "Cannot have the name %s: %s%s.", BUS_NAME, strerror(-r),
+                  r == -EEXIST ? " (another vmferryd has it)" : "");
+    else
+        waiters_check_ties(&bus->waiters);
+    return r;
+}
+
+sd_bus *bus_connection(const struct bus *bus)
+{
+    return bus->bus;
+}
+
+bool bus_is_answering(const struct bus *bus)
+{
+    return bus->calls.n > 0;
+}
+
+void bus_drop_calls(struct bus *bus)
+{
+    caller_drop_all(&bus->calls);
+    waiters_clear(&bus->waiters);
+}
+
+struct bus *bus_free(struct bus *bus)
+{
+    if (!bus)
+        return NULL;
+    bus_drop_calls(bus);
+    sd_bus_flush_close_unref(bus->bus);
+    free(bus);
+    return NULL;
+}

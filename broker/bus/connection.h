@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <stdbool.h>
+#include <systemd/sd-bus.h>
+
+#include "broker/migration/services.h"
+
+struct bus;
+
+/* Connects to the bus and puts the objects there; no client looks for them before bus_take_name(). Borrows
+ * services. 0, or a negative errno after logging why. */
+int bus_new(const struct migration_services *services, struct bus **ret);
+
+/* From here on clients find the broker, and what it has taken over. The same. */
+int bus_take_name(struct bus *bus);
+
+/* Borrowed. */
+sd_bus *bus_connection(const struct bus *bus);
+
+/* Whether calls wait for their answers, but for those of Wait(). */
+bool bus_is_answering(const struct bus *bus);
+
+/* Drops all that waits, while there still are migrations; */
+void bus_drop_calls(struct bus *bus);
+
+/* and the connection. */
+struct bus *bus_free(struct bus *bus);

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/migration/helper-side.h"
+
+#include <errno.h>
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
+
+#include "broker/migration/log.h"
+#include "common/clock.h"
+
+/* One follows the other, and the first the last. */
+static void set_voice(struct helper_side *side, enum helper_voice voice)
+{
+    static const char *const names[] = {"ours", "syncing", "synced"};
+
+    if (voice != (side->voice + 1) % 3)
+        return;
+    migration_log(side->identity, LOG_DEBUG, NULL, "helper: %s → %s", names[side->voice], names[voice]);
+    side->voice = voice;
+}
+
+void helper_side_init(struct helper_side *side, const struct identity *identity)
+{
+    *side = (struct helper_side){.identity = identity, .page.fd = -1};
+}
+
+void helper_side_clear(struct helper_side *side)
+{
+    side->link = helper_link_free(side->link);
+    stats_page_clear(&side->page);
+}
+
+int helper_side_send(struct helper_side *side, enum message_type type, union message *m, int fd)
+{
+    return side->link ? helper_link_send(side->link, type, m, fd) : -ENOTCONN;
+}
+
+void helper_side_answer(struct helper_side *side, enum message_type type, union message *m, int fd)
+{
+    if (side->link && helper_link_send(side->link, type, m, fd) < 0)
+        helper_side_kill(side, "did not take what it had asked for");
+}
+
+void helper_side_kill(struct helper_side *side, const char *why)
+{
+    helper_link_kill(side->link, why);
+}
+
+void helper_side_sync(struct helper_side *side)
+{
+    union message m = {0};
+
+    if (gnutls_rnd(GNUTLS_RND_NONCE, &side->cookie, sizeof(side->cookie)) < 0)
+        side->cookie = wall_now();
+    set_voice(side, VOICE_SYNCING);
+    m.sync.cookie = side->cookie;
+    /* One that has ended meanwhile cannot be told; what it said is read before its end is seen. */
+    if (helper_side_send(side, MESSAGE_SYNC, &m, -1) == -EAGAIN)
+        helper_side_kill(side, "does not read what it is told");
+}
+
+bool helper_side_hears(struct helper_side *side, const union message *m)
+{
+    if (side->voice == VOICE_OURS)
+        return true;
+    if (m->header.type == MESSAGE_SYNCED) {
+        if (side->voice == VOICE_SYNCING && m->synced.cookie == side->cookie)
+            set_voice(side, VOICE_SYNCED);
+        return false;
+    }
+    return side->voice == VOICE_SYNCED ||
+           (m->header.type != MESSAGE_NEED_PEER && m->header.type != MESSAGE_NEED_QEMU);
+}
+
+void helper_side_settled(struct helper_side *side)
+{
+    if (side->voice == VOICE_SYNCED)
+        set_voice(side, VOICE_OURS);
+}

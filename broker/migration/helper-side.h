@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* A migration's helper: its socket, its counters, and whether what it asks for is meant for this broker. */
+
+#include "broker/helpers/link.h"
+#include "broker/helpers/stats-page.h"
+#include "broker/migration/identity.h"
+
+/*
+ * A helper that another broker started still says what that one has not read. So it is sent a SYNC with a
+ * cookie: requests that come before its SYNCED are void, for it repeats them afterwards; and the state that
+ * it says next is where it stands, whatever the stored one was.
+ */
+enum helper_voice {
+    VOICE_OURS,    /* this broker knows all that the helper said */
+    VOICE_SYNCING, /* SYNC is sent */
+    VOICE_SYNCED,  /* SYNCED has come, its state not yet */
+};
+
+struct helper_side {
+    const struct identity *identity; /* borrowed */
+    struct helper_link *link;        /* owned; NULL: there is none (any more) */
+    struct stats_page page;
+    enum helper_voice voice;
+    uint64_t cookie; /* of our SYNC */
+    uint32_t n_logs;
+};
+
+void helper_side_init(struct helper_side *side, const struct identity *identity);
+void helper_side_clear(struct helper_side *side);
+
+/* Borrows fd (−1 for none). A negative errno where it cannot be sent. */
+int helper_side_send(struct helper_side *side, enum message_type type, union message *m, int fd);
+
+/* What the helper asked for; one that cannot take it would wait for ever, and is ended. Borrows fd. */
+void helper_side_answer(struct helper_side *side, enum message_type type, union message *m, int fd);
+
+/* What it said cannot be: it is ended, and its owner told that it is gone. */
+void helper_side_kill(struct helper_side *side, const char *why);
+
+/* Sends SYNC to a helper of the broker before this one. */
+void helper_side_sync(struct helper_side *side);
+
+/* Whether a message is for the migration: else it was void, or was the answer to SYNC. */
+bool helper_side_hears(struct helper_side *side, const union message *m);
+
+/* It has said in which state it is. */
+void helper_side_settled(struct helper_side *side);

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * A migration as a whole. Only its own story (migration.c), its making (setup.c), its record (persist.c,
+ * restore.c) and what is brought to it (supply.c) see this; all others have its entry, or ask.
+ */
+
+#include "broker/migration/helper-side.h"
+#include "broker/migration/options.h"
+#include "broker/migration/peer-dial.h"
+#include "broker/migration/registry.h"
+#include "broker/migration/services.h"
+#include "broker/migration/status.h"
+#include "broker/migration/stream.h"
+#include "broker/sockets/supplied.h"
+
+/* That it was told to end. */
+enum ending_stage {
+    ENDING_NO,
+    ENDING_TOLD,     /* by the error that is set; unless it is finished, its helper has yet to confirm */
+    ENDING_FAREWELL, /* it is finished, but its helper goes on to tell the peer */
+};
+
+struct ending {
+    enum ending_stage stage;
+    enum vf_error error;
+    char *text; /* owned */
+};
+
+struct migration {
+    const struct migration_services *services; /* borrowed */
+    struct entry entry;                        /* in the registry */
+    struct options options;                    /* owned; endpoints: what is announced, or dialled */
+    struct migration_status status;
+    struct streams streams;
+    struct peer_dials dials;
+    struct helper_side helper;
+    struct supplied supplied;
+    struct ending ending;
+    bool expects_peers; /* holds the peer port */
+    uint32_t n_interruptions;
+    sd_event_source *timer; /* what bounds the state it is in */
+    uint64_t deadline;      /* when that is; µs, CLOCK_MONOTONIC; 0: nothing does */
+    bool stored;            /* it is in the FD store, and what changes is told there */
+    uint32_t record_number; /* of its last record there */
+};

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/migration/registry.h"
+
+#include "broker/migration/log.h"
+
+void registry_init(struct registry *registry, void (*forget)(struct migration *migration))
+{
+    *registry = (struct registry){.forget = forget};
+    TAILQ_INIT(&registry->entries);
+    for (size_t i = 0; i < REGISTRY_BUCKETS; i++)
+        LIST_INIT(&registry->buckets[i]);
+}
+
+void registry_add(struct registry *registry, struct entry *entry)
+{
+    TAILQ_INSERT_TAIL(&registry->entries, entry, next);
+    LIST_INSERT_HEAD(&registry->buckets[entry->identity.id % REGISTRY_BUCKETS], entry, same_bucket);
+    registry->n_running++;
+}
+
+void registry_remove(struct registry *registry, struct entry *entry)
+{
+    TAILQ_REMOVE(&registry->entries, entry, next);
+    LIST_REMOVE(entry, same_bucket);
+    if (entry->identity.state == STATE_FINISHED)
+        registry->n_finished--;
+    else
+        registry->n_running--;
+}
+
+struct entry *registry_next(const struct registry *registry, const struct entry *previous)
+{
+    return previous ? TAILQ_NEXT(previous, next) : TAILQ_FIRST(&registry->entries);
+}
+
+uint32_t registry_count(const struct registry *registry)
+{
+    return registry->n_running + registry->n_finished;
+}
+
+uint32_t registry_count_running(const struct registry *registry)
+{
+    return registry->n_running;
+}
+
+struct entry *registry_find(const struct registry *registry, enum message_role role, uint64_t id)
+{
+    struct entry *entry;
+
+    LIST_FOREACH(entry, &registry->buckets[id % REGISTRY_BUCKETS], same_bucket)
+    if (entry->identity.id == id && entry->identity.role == role)
+        return entry;
+    return NULL;
+}
+
+bool registry_set_state(struct registry *registry, struct entry *entry, enum message_state state)
+{
+    struct identity *identity = &entry->identity;
+
+    if (identity->state == state)
+        return true;
+    if (identity->state == STATE_FINISHED || state == STATE_WAITING || state >= STATE_MAX_) {
+        migration_log(identity, LOG_ERR, NULL, "%s cannot become %s.", state_text(identity->state),
+                      state < STATE_MAX_ ? state_text(state) : "what there is not");
+        return false;
+    }
+    migration_log(identity, LOG_DEBUG, NULL, "%s → %s", state_text(identity->state), state_text(state));
+    identity->state = state;
+    if (state == STATE_FINISHED) {
+        registry->n_running--;
+        registry->n_finished++;
+    }
+    return true;
+}
+
+void registry_forget_until(struct registry *registry, bool (*enough)(void *userdata), void *userdata)
+{
+    struct entry *entry, *next;
+
+    for (entry = TAILQ_FIRST(&registry->entries); entry && !enough(userdata); entry = next) {
+        next = TAILQ_NEXT(entry, next);
+        if (entry->identity.state == STATE_FINISHED)
+            registry->forget(entry->migration);
+    }
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What a migration has come to, beside its identity: for the bus, which only reads it. */
+
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/message.h"
+
+struct migration_status {
+    enum vf_result result;
+    char *message; /* owned; why it ended as it did, or is interrupted; NULL: nothing to say */
+    char *ticket;  /* owned; incoming, until a peer has come: the text, for the same client-id again */
+    char peer[MESSAGE_ADDRESS_MAX];
+    uint64_t finished; /* µs, CLOCK_REALTIME */
+};

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/runtime-dir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "broker/log.h"
+#include "broker/sockets/qemu-socket.h"
+#include "common/cleanup.h"
+
+/* As mkdir --parents, so that a first start needs nothing to be there. */
+static int make(const char *path)
+{
+    char part[PATH_MAX];
+
+    for (const char *slash = strchr(path + 1, '/');; slash = strchr(slash + 1, '/')) {
+        size_t n = slash ? (size_t)(slash - path) : strlen(path);
+
+        if (n >= sizeof(part))
+            return -ENAMETOOLONG;
+        memcpy(part, path, n);
+        part[n] = '\0';
+        if (mkdir(part, 0755) < 0 && errno != EEXIST)
+            return -errno;
+        if (!slash)
+            return 0;
+    }
+}
+
+/* A child that a broker which was just killed had forked, and that was not a helper yet, holds it a moment
+ * longer. */
+static int lock_soon(int fd)
+{
+    const struct timespec pause = {.tv_nsec = 20000000};
+    int r = -EWOULDBLOCK;
+
+    for (int i = 0; i < 100 && r == -EWOULDBLOCK; i++) {
+        if (i > 0)
+            nanosleep(&pause, NULL);
+        r = flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+    }
+    return r;
+}
+
+int runtime_dir_take(const char *path)
+{
+    _cleanup_fd_ int lock = -1;
+    char name[PATH_MAX];
+    int r = make(path);
+
+    if (r >= 0) {
+        snprintf(name, sizeof(name), "%s/lock", path);
+        lock = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        r = lock < 0 ? -errno : lock_soon(lock);
+    }
+    if (r < 0) {
+        log_event(LOG_ERR, NULL, NULL, "Cannot take the runtime directory %s: %s. %s", path, strerror(-r),
+                  r == -EWOULDBLOCK ? "Another vmferryd has it; see --runtime-dir=." : "See --runtime-dir=.");
+        return r;
+    }
+    return fd_steal(&lock);
+}
+
+void runtime_dir_clean(const char *runtime_dir, const struct registry *registry)
+{
+    for (enum message_role role = ROLE_INCOMING; role <= ROLE_OUTGOING; role++) {
+        char path[PATH_MAX];
+        const struct dirent *entry;
+        DIR *dir;
+
+        snprintf(path, sizeof(path), "%s/%s", runtime_dir, role_text(role));
+        dir = opendir(path);
+        if (!dir)
+            continue;
+        while ((entry = readdir(dir))) {
+            if (strlen(entry->d_name) != 16 || strspn(entry->d_name, "0123456789abcdef") != 16 ||
+                registry_find(registry, role, strtoull(entry->d_name, NULL, 16)))
+                continue;
+            snprintf(path, sizeof(path), "%s/%s/%s", runtime_dir, role_text(role), entry->d_name);
+            qemu_socket_remove_directory(path);
+        }
+        closedir(dir);
+    }
+}

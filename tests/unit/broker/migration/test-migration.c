@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "migration-rig.h"
+
+/* The story of a migration, from the call that makes it to the day when it is forgotten. */
+
+TEST(goes_from_waiting_to_done)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    int helper;
+    struct migration *migration = rig_prepare(rig, &helper);
+
+    assert_int_equal(rig->n_made, 1);
+    assert_int_equal(rig_state_of(migration), STATE_WAITING);
+    assert_non_null(migration_status(migration)->ticket);
+    rig_state(rig, helper, STATE_CONNECTED, "");
+    assert_int_equal(rig_changed(rig), CHANGE_STATE | CHANGE_PEER);
+    assert_null(migration_status(migration)->ticket); /* it has served */
+    assert_string_equal(migration_status(migration)->peer, "tcp:192.0.2.1:1");
+    rig_state(rig, helper, STATE_ACTIVE, "");
+    assert_int_equal(rig_changed(rig), CHANGE_STATE);
+    rig_state(rig, helper, STATE_INTERRUPTED, "the network is gone");
+    assert_non_null(strstr(migration_status(migration)->message, "the network is gone"));
+    rig_state(rig, helper, STATE_ACTIVE, "");
+    assert_null(migration_status(migration)->message);
+    rig_changed(rig);
+    rig_result(rig, helper, VF_ERROR_NONE, "");
+    assert_int_equal(rig_changed(rig), CHANGE_STATE | CHANGE_RESULT);
+    assert_int_equal(rig->n_finished, 1);
+    assert_int_equal(migration_status(migration)->result, VF_RESULT_DONE);
+    assert_true(helper_is_dropped(helper));
+    assert_int_equal(registry_count_running(&rig->registry), 0);
+    migration_forget(migration);
+    assert_int_equal(rig->n_removed, 1);
+}
+
+TEST(a_finished_one_is_forgotten_in_time)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    int helper;
+
+    rig->timing.kept = 20000;
+    rig_prepare(rig, &helper);
+    rig_result(rig, helper, VF_ERROR_PEER_REJECTED, "it was refused.");
+    rig_wait(rig, &rig->n_removed, 1);
+    assert_int_equal(registry_count(&rig->registry), 0);
+}
+
+TEST(an_old_ticket_is_refused_before_anything_is_made)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+    _cleanup_(options_clear) struct options options = rig_options(rig);
+    struct ticket ticket = {.id = 4711, .expiry = 1};
+    char text[TICKET_TEXT_MAX];
+    struct migration *migration;
+
+    assert_true(ticket_encode(&ticket, text) >= 0);
+    assert_true(migration_start(&rig->services, "vm", text, &options, getuid(), &migration, &error) < 0);
+    assert_string_equal(error.name, "org.vmferry.Error.TicketExpired");
+    assert_int_equal(rig->n_made + registry_count(&rig->registry), 0);
+}
+
+/* ---- What a helper cannot say ---- */
+
+static void ends_by(void (*lie)(struct rig *rig, int helper))
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    int helper;
+    struct migration *migration = rig_prepare(rig, &helper);
+
+    lie(rig, helper);
+    rig_turn(rig);
+    assert_int_equal(rig->n_finished, 1);
+    assert_int_equal(migration_identity(migration)->error, VF_ERROR_HELPER_FAILED);
+    assert_true(helper_is_dropped(helper));
+}
+
+static void says_active_before_connected(struct rig *rig, int helper)
+{
+    rig_state(rig, helper, STATE_ACTIVE, "");
+}
+
+static void says_waiting_again(struct rig *rig, int helper)
+{
+    rig_state(rig, helper, STATE_CONNECTED, "");
+    rig_state(rig, helper, STATE_WAITING, "");
+}
+
+static void says_a_result_of_another_error(struct rig *rig, int helper)
+{
+    helper_says(helper, MESSAGE_RESULT,
+                (union message){.result = {.result = VF_RESULT_DONE, .error = VF_ERROR_CANCELLED}});
+}
+
+static void asks_for_a_stream_that_is_none(struct rig *rig, int helper)
+{
+    helper_says(helper, MESSAGE_NEED_QEMU, (union message){.need_qemu = {.channel = 0, .stream = 7}});
+}
+
+static void asks_for_the_peer_of_a_destination(struct rig *rig, int helper)
+{
+    helper_says(helper, MESSAGE_NEED_PEER, (union message){.need_peer = {.serial = 1, .kind = PEER_CONTROL}});
+}
+
+static void answers_a_sync_that_there_was_not(struct rig *rig, int helper)
+{
+    helper_says(helper, MESSAGE_SYNCED, (union message){.synced.cookie = 1});
+}
+
+TEST(a_helper_that_lies_is_ended)
+{
+    ends_by(says_active_before_connected);
+    ends_by(says_waiting_again);
+    ends_by(says_a_result_of_another_error);
+    ends_by(asks_for_a_stream_that_is_none);
+    ends_by(asks_for_the_peer_of_a_destination);
+    ends_by(answers_a_sync_that_there_was_not);
+}
+
+TEST(a_helper_that_dies_is_the_end)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    int helper;
+    struct migration *migration = rig_prepare(rig, &helper);
+
+    rig_state(rig, helper, STATE_CONNECTED, "");
+    shutdown(helper, SHUT_RDWR);
+    rig_turn(rig);
+    assert_int_equal(migration_identity(migration)->error, VF_ERROR_HELPER_FAILED);
+    assert_non_null(strstr(migration_status(migration)->message, "Its helper has ended"));
+}
+
+/* ---- That it is told to end ---- */
+
+TEST(is_told_once_and_ends_when_its_helper_confirms)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    int helper;
+    struct migration *migration = rig_prepare(rig, &helper);
+    union message m;
+
+    rig_state(rig, helper, STATE_CONNECTED, "");
+    migration_stop(migration, VF_ERROR_CANCELLED, "Cancelled by %s.", "a test");
+    migration_stop(migration, VF_ERROR_TIMED_OUT, "Too late.");
+    m = helper_hears(helper, MESSAGE_END, NULL);
+    assert_int_equal(m.end.error, VF_ERROR_CANCELLED);
+    assert_string_equal(m.end.text, "Cancelled by a test.");
+    helper_hears_nothing(helper);
+    assert_int_equal(rig->n_finished, 0);
+    rig_result(rig, helper, VF_ERROR_CANCELLED, "Cancelled by a test.");
+    assert_int_equal(rig->n_finished, 1);
+    assert_int_equal(migration_status(migration)->result, VF_RESULT_CANCELLED);
+}
+
+TEST(ends_as_it_was_told_where_its_helper_does_not_confirm)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    int helper;
+    struct migration *migration;
+
+    rig->timing.stop = 20000;
+    migration = rig_prepare(rig, &helper);
+    migration_stop(migration, VF_ERROR_CANCELLED, "Cancelled.");
+    rig_wait(rig, &rig->n_finished, 1);
+    assert_int_equal(migration_identity(migration)->error, VF_ERROR_CANCELLED);
+    helper_hears(helper, MESSAGE_END, NULL);
+    assert_true(helper_is_dropped(helper));
+}
+
+TEST(a_source_that_is_cut_off_ends_at_once_and_its_helper_says_farewell)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    int helper;
+    struct migration *migration = rig_start(rig, &helper);
+
+    rig_state(rig, helper, STATE_CONNECTED, "");
+    rig_state(rig, helper, STATE_INTERRUPTED, "gone");
+    migration_stop(migration, VF_ERROR_CANCELLED, "Cancelled.");
+    assert_int_equal(rig->n_finished, 1);
+    helper_hears(helper, MESSAGE_END, NULL);
+    assert_false(helper_is_dropped(helper)); /* it may still reach the peer */
+    rig_result(rig, helper, VF_ERROR_CANCELLED, "");
+    assert_true(helper_is_dropped(helper));
+    assert_int_equal(rig->n_finished, 1);
+}
+
+/* ---- What bounds its states ---- */
+
+TEST(expires_where_no_peer_comes)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    struct options options = rig_options(rig);
+    struct migration *migration;
+    int helper;
+
+    options.expire = 20000;
+    rig->timing.stop = 20000;
+    migration = rig_prepare_with(rig, options, &helper);
+    rig_wait(rig, &rig->n_finished, 1);
+    assert_int_equal(migration_status(migration)->result, VF_RESULT_TIMED_OUT);
+    assert_int_equal(helper_hears(helper, MESSAGE_END, NULL).end.error, VF_ERROR_TIMED_OUT);
+}
+
+TEST(ends_where_its_qemu_does_not_come)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    struct migration *migration;
+    int helper;
+
+    rig->timing.idle = rig->timing.stop = 20000;
+    migration = rig_prepare(rig, &helper);
+    rig_state(rig, helper, STATE_CONNECTED, "");
+    rig_wait(rig, &rig->n_finished, 1);
+    assert_non_null(strstr(migration_status(migration)->message, "The source QEMU did not connect"));
+}
+
+TEST(nothing_bounds_an_active_one)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    struct options later = rig_options(rig);
+    int helper;
+
+    rig->timing.idle = 300000;
+    rig->timing.stop = 1000;
+    rig_prepare(rig, &helper);
+    rig_state(rig, helper, STATE_CONNECTED, "");
+    rig_state(rig, helper, STATE_ACTIVE, "");
+    later.expire = rig->timing.idle;
+    rig_prepare_with(rig, later, NULL);
+    rig_wait(rig, &rig->n_finished, 1); /* the other one: so its time is over, too */
+    assert_int_equal(rig_state_of(registry_next(&rig->registry, NULL)->migration), STATE_ACTIVE);
+    helper_hears_nothing(helper);
+}
+
+TEST(a_limit_goes_to_the_helper)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    int helper;
+    struct migration *migration = rig_prepare(rig, &helper);
+
+    migration_set_limit(migration, 12345);
+    assert_int_equal(helper_hears(helper, MESSAGE_LIMIT, NULL).limit.bandwidth_limit, 12345);
+    assert_int_equal(rig_changed(rig) & CHANGE_LIMIT, CHANGE_LIMIT);
+    assert_int_equal(migration_options(migration)->bandwidth_limit, 12345);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(goes_from_waiting_to_done),
+        CASE(a_finished_one_is_forgotten_in_time),
+        CASE(an_old_ticket_is_refused_before_anything_is_made),
+        CASE(a_helper_that_lies_is_ended),
+        CASE(a_helper_that_dies_is_the_end),
+        CASE(is_told_once_and_ends_when_its_helper_confirms),
+        CASE(ends_as_it_was_told_where_its_helper_does_not_confirm),
+        CASE(a_source_that_is_cut_off_ends_at_once_and_its_helper_says_farewell),
+        CASE(expires_where_no_peer_comes),
+        CASE(ends_where_its_qemu_does_not_come),
+        CASE(nothing_bounds_an_active_one),
+        CASE(a_limit_goes_to_the_helper),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

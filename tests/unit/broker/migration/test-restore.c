@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "migration-rig.h"
+
+#include "broker/migration/record.h"
+#include "broker/migration/supply.h"
+
+/* A broker that ends, and the next one, which takes its migrations over. */
+
+static struct migration *only_one(struct rig *rig)
+{
+    assert_int_equal(registry_count(&rig->registry), 1);
+    return registry_next(&rig->registry, NULL)->migration;
+}
+
+/* The helper answers the SYNC of the new broker. */
+static void helper_syncs(struct rig *rig, int helper)
+{
+    union message m = {.synced.cookie = helper_hears(helper, MESSAGE_SYNC, NULL).sync.cookie};
+
+    helper_says(helper, MESSAGE_SYNCED, m);
+    rig_turn(rig);
+}
+
+TEST(a_running_one_goes_on)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    struct options options = rig_options(rig);
+    struct migration *migration;
+    int helper;
+
+    options.client_id = strdup("mine");
+    options.bandwidth_limit = 4711;
+    migration = rig_prepare_with(rig, options, &helper);
+    rig_state(rig, helper, STATE_CONNECTED, "");
+    uint64_t started = migration_identity(migration)->started;
+
+    rig_restart(rig);
+    migration = only_one(rig);
+    assert_int_equal(rig_state_of(migration), STATE_CONNECTED);
+    assert_int_equal(migration_identity(migration)->started, started);
+    assert_string_equal(migration_identity(migration)->vm, "vm");
+    assert_string_equal(migration_options(migration)->client_id, "mine");
+    assert_int_equal(migration_options(migration)->bandwidth_limit, 4711);
+    assert_string_equal(migration_status(migration)->peer, "tcp:192.0.2.1:1");
+    helper_syncs(rig, helper);
+    rig_state(rig, helper, STATE_ACTIVE, "");
+    assert_int_equal(rig_state_of(migration), STATE_ACTIVE);
+    rig_result(rig, helper, VF_ERROR_NONE, "");
+    assert_int_equal(migration_status(migration)->result, VF_RESULT_DONE);
+    assert_false(stand_in_has(&rig->stand_ins, "-link"));
+    assert_true(stand_in_has(&rig->stand_ins, "-state."));
+}
+
+TEST(what_was_asked_before_the_sync_is_void)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+    union message need = {.need_peer = {.serial = 1, .kind = PEER_CONTROL}};
+    int helper, pair[2];
+
+    rig_start(rig, &helper);
+    rig_restart(rig);
+    helper_says(helper, MESSAGE_NEED_PEER, need);
+    helper_syncs(rig, helper);
+    test_pair(SOCK_STREAM, 0, pair);
+    assert_true(supply_add_peer(only_one(rig), pair[0], &error) >= 0);
+    helper_hears_nothing(helper);
+    helper_says(helper, MESSAGE_NEED_PEER, need); /* again: now it counts */
+    rig_turn(rig);
+    assert_int_equal(helper_hears(helper, MESSAGE_PEER, NULL).peer.serial, 1);
+    close(pair[0]);
+    close(pair[1]);
+}
+
+TEST(its_helper_may_be_further_than_the_record)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    int helper;
+
+    rig_prepare(rig, &helper);
+    rig_restart(rig);
+    rig_state(rig, helper, STATE_INTERRUPTED, "gone"); /* said to nobody: the broker was away */
+    assert_int_equal(rig_state_of(only_one(rig)), STATE_INTERRUPTED);
+    helper_syncs(rig, helper);
+    rig_state(rig, helper, STATE_ACTIVE, "");
+    rig_state(rig, helper, STATE_CONNECTED, ""); /* this one it cannot say any more */
+    assert_int_equal(migration_identity(only_one(rig))->error, VF_ERROR_HELPER_FAILED);
+}
+
+TEST(a_result_that_was_said_meanwhile_is_read)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    union message m = {.result = {.result = VF_RESULT_DONE}};
+    int helper;
+
+    rig_prepare(rig, &helper);
+    rig_state(rig, helper, STATE_CONNECTED, "");
+    helper_says(helper, MESSAGE_RESULT, m); /* and the broker ends before it reads that */
+    shutdown(helper, SHUT_WR);
+    rig_restart(rig);
+    rig_turn(rig);
+    assert_int_equal(migration_status(only_one(rig))->result, VF_RESULT_DONE);
+}
+
+TEST(an_ending_outlives_the_broker)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    int helper;
+
+    migration_stop(rig_prepare(rig, &helper), VF_ERROR_CANCELLED, "Cancelled.");
+    helper_hears(helper, MESSAGE_END, NULL);
+    rig_restart(rig);
+    shutdown(helper, SHUT_RDWR);
+    rig_turn(rig);
+    assert_int_equal(migration_identity(only_one(rig))->error, VF_ERROR_CANCELLED);
+}
+
+TEST(a_finished_one_keeps_its_end)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    struct migration *migration;
+    int helper;
+
+    rig_prepare(rig, &helper);
+    rig_result(rig, helper, VF_ERROR_PEER_REJECTED, "it was refused.");
+    rig_restart(rig);
+    migration = only_one(rig);
+    assert_int_equal(rig_state_of(migration), STATE_FINISHED);
+    assert_int_equal(registry_count_running(&rig->registry), 0);
+    assert_non_null(strstr(migration_status(migration)->message, "it was refused."));
+    migration_forget(migration);
+    rig_turn(rig);
+    assert_int_equal(rig->stand_ins.n_stored, 0);
+}
+
+TEST(what_was_supplied_is_kept_in_its_order)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+    struct migration *migration;
+    int helper, theirs[2], fd;
+
+    migration = rig_prepare(rig, &helper);
+    for (int i = 0; i < 2; i++)
+        assert_true(supply_open_stream(migration, 0, &theirs[i], &error) >= 0);
+    for (int i = 0; i < 2; i++)
+        theirs[i] = stand_in_fd(theirs[i]);
+    rig_restart(rig);
+    helper_syncs(rig, helper);
+    for (int i = 0; i < 2; i++) {
+        char byte = 0;
+
+        helper_says(helper, MESSAGE_NEED_QEMU, (union message){.need_qemu.channel = (uint32_t)i});
+        rig_turn(rig);
+        while (message_peek_type(helper, &(uint32_t){0}) > 0) {
+            union message m;
+
+            assert_true(message_recv(helper, TO_HELPER, ~0U, &m, &fd) > 0);
+            if (m.header.type == MESSAGE_QEMU)
+                break;
+            fd_closep(&fd);
+        }
+        assert_int_equal(write(fd, "x", 1), 1);
+        assert_int_equal(recv(theirs[i], &byte, 1, MSG_DONTWAIT), 1);
+        close(fd);
+        close(theirs[i]);
+    }
+}
+
+TEST(one_without_its_helper_ends)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    int helper;
+
+    rig_prepare(rig, &helper);
+    rig_turn(rig);
+    for (size_t i = 0; i < rig->stand_ins.n_stored; i++)
+        if (strstr(rig->stand_ins.stored[i].name, "-link"))
+            rig->stand_ins.stored[i].name[strlen(rig->stand_ins.stored[i].name) - 1] = 'x';
+    rig_restart(rig);
+    assert_int_equal(migration_identity(only_one(rig))->error, VF_ERROR_HELPER_FAILED);
+}
+
+TEST(a_helper_without_its_record_is_ended)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    int helper;
+
+    rig_prepare(rig, &helper);
+    rig_turn(rig);
+    for (size_t i = 0; i < rig->stand_ins.n_stored; i++)
+        if (strstr(rig->stand_ins.stored[i].name, "-state."))
+            dup2(rig->stand_ins.helpers[0], rig->stand_ins.stored[i].fd); /* no record */
+    rig_restart(rig);
+    assert_int_equal(registry_count(&rig->registry), 0);
+    assert_int_equal(helper_hears(helper, MESSAGE_END, NULL).end.error, VF_ERROR_HELPER_FAILED);
+    rig_turn(rig);
+    assert_int_equal(rig->stand_ins.n_stored, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(a_running_one_goes_on),
+        CASE(what_was_asked_before_the_sync_is_void),
+        CASE(its_helper_may_be_further_than_the_record),
+        CASE(a_result_that_was_said_meanwhile_is_read),
+        CASE(an_ending_outlives_the_broker),
+        CASE(a_finished_one_keeps_its_end),
+        CASE(what_was_supplied_is_kept_in_its_order),
+        CASE(one_without_its_helper_ends),
+        CASE(a_helper_without_its_record_is_ended),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

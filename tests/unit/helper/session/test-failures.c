@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "session-rig.h"
+
+#include "helper/session/failure.h"
+
+/* Connections that the source makes and that fail; and what is done once a second. */
+
+enum { LONG = 60000000 /* µs */ };
+
+static struct world *world_of(void)
+{
+    return world_new(start_of(LONG), start_of(LONG));
+}
+
+static void expect_end(struct world *world, enum vf_error error, const char *words)
+{
+    WORLD_WAIT(world, world->sides[SOURCE].has_ended);
+    assert_int_equal(world->sides[SOURCE].error, error);
+    if (!strstr(world->sides[SOURCE].why, words))
+        fail_msg("'%s' has no '%s'", world->sides[SOURCE].why, words);
+}
+
+/* What the gate says of the first connection is what the caller reads. */
+TEST(test_first_connection_is_rejected)
+{
+    static const struct {
+        enum vf_error said, error;
+        const char *words;
+    } cases[] = {
+        {VF_ERROR_TICKET_USED, VF_ERROR_TICKET_USED, "has been used"},
+        {VF_ERROR_TICKET_EXPIRED, VF_ERROR_TICKET_EXPIRED, "has expired"},
+        {VF_ERROR_PROTOCOL_MISMATCH, VF_ERROR_PROTOCOL_MISMATCH, "another version"},
+        {VF_ERROR_CANCELLED, VF_ERROR_PEER_REJECTED, "does not expect"},
+    };
+
+    for (size_t i = 0; i < ELEMENTS(cases); i++) {
+        _cleanup_world_ world = world_make();
+
+        world->rejects = cases[i].said;
+        world_start(world, start_of(LONG), start_of(LONG));
+        expect_end(world, cases[i].error, cases[i].words);
+    }
+}
+
+TEST(test_first_connection_is_hung_up_on)
+{
+    _cleanup_world_ world = world_make();
+
+    world->hangs_up = true;
+    world_start(world, start_of(LONG), start_of(LONG));
+    expect_end(world, VF_ERROR_PEER_REJECTED, "during the handshake");
+}
+
+TEST(test_peer_does_not_answer)
+{
+    _cleanup_world_ world = world_make();
+
+    world->rejects = VF_ERROR_TICKET_USED;
+    side_start(&world->sides[SOURCE], start_of(LONG), ROLE_OUTGOING);
+    side_start(&world->sides[DESTINATION], start_of(LONG), ROLE_INCOMING);
+    session_on_peer_failed(world->sides[SOURCE].session,
+                           &(struct peer_failure){.kind = PEER_CONTROL, .error = -ETIMEDOUT});
+    expect_end(world, VF_ERROR_PEER_UNREACHABLE, "did not answer");
+}
+
+TEST(test_too_many_connections)
+{
+    _cleanup_world_ world = world_of();
+
+    session_on_peer_failed(world->sides[SOURCE].session,
+                           &(struct peer_failure){.kind = PEER_CHANNEL, .error = -EMFILE});
+    expect_end(world, VF_ERROR_LIMIT_EXCEEDED, "More than");
+}
+
+/* A channel's: the network may come back; but what cannot be is the end. One of a channel that ended is
+ * nothing. */
+TEST(test_connection_of_a_channel)
+{
+    const struct peer_failure unknown = {.kind = PEER_CHANNEL, .channel = 9, .error = -ECONNRESET},
+                              lost = {.kind = PEER_CHANNEL, .channel = 0, .error = -ECONNRESET},
+                              lie = {.kind = PEER_CHANNEL, .channel = 0, .error = -EBADMSG};
+    _cleanup_world_ world = world_of();
+    struct side *source = &world->sides[SOURCE];
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    session_on_peer_failed(source->session, &unknown);
+    assert_int_equal(source->session->connection, CONNECTION_UP);
+    session_on_peer_failed(source->session, &lost);
+    assert_int_equal(source->session->connection, CONNECTION_BROKEN);
+    WORLD_WAIT(world, world->sides[DESTINATION].page->reconnects == 1);
+    assert_false(source->has_ended);
+    session_on_peer_failed(source->session, &lie);
+    expect_end(world, VF_ERROR_PROTOCOL_MISMATCH, "what cannot be");
+    close(qemu);
+}
+
+/* One rejection of a connection that is to follow may be anyone's on the way: three in a row count. */
+TEST(test_migration_was_given_up)
+{
+    _cleanup_world_ world = world_of();
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    world->rejects = VF_ERROR_PEER_REJECTED;
+    world_cuts(world);
+    assert_false(world->sides[SOURCE].has_ended);
+    expect_end(world, VF_ERROR_INTERRUPTED, "given this migration up");
+    close(qemu);
+}
+
+TEST(test_cancelled_meanwhile)
+{
+    _cleanup_world_ world = world_of();
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    world->rejects = VF_ERROR_CANCELLED;
+    world_cuts(world);
+    expect_end(world, VF_ERROR_CANCELLED, "Cancelled at the destination");
+    close(qemu);
+}
+
+/* ---- Once a second ---- */
+
+TEST(test_tick)
+{
+    _cleanup_world_ world = world_of();
+    struct stats *pages[] = {world->sides[SOURCE].page, world->sides[DESTINATION].page};
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    for (size_t i = 0; i < 2; i++) {
+        WORLD_WAIT(world, STATS_READ(pages[i]->rate_at_usec) > 0);
+        WORLD_WAIT(world, STATS_READ(pages[i]->round_trip_usec) > 0);
+        assert_true(STATS_READ(pages[i]->rate) > 0);
+    }
+    close(qemu);
+}
+
+/* ---- Workers ---- */
+
+/* The first channel stays with the first thread; those beside it go to workers, and come through cuts. */
+TEST(test_channels_of_workers)
+{
+    _cleanup_world_ world = world_make();
+    int qemus[3], theirs[3];
+
+    for (size_t i = 0; i < 2; i++)
+        world->sides[i].has_workers = true;
+    world_start(world, start_of(LONG), start_of(LONG));
+    for (size_t i = 0; i < 3; i++) {
+        qemus[i] = world_adds_qemu(world);
+        world->qemu = -1;
+        assert_int_equal(send(qemus[i], "memory", 6, MSG_NOSIGNAL), 6);
+        WORLD_WAIT(world, world->qemu >= 0);
+        theirs[i] = world->qemu;
+    }
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < 3; i++) {
+            struct pollfd readable = {.fd = theirs[i], .events = POLLIN};
+            char buf[16];
+
+            WORLD_WAIT(world, poll(&readable, 1, 0) > 0);
+            assert_int_equal(recv(theirs[i], buf, sizeof(buf), MSG_DONTWAIT), 6);
+        }
+        world_cuts(world);
+        WORLD_WAIT(world, world->sides[SOURCE].page->reconnects == (uint32_t)round + 1);
+        for (size_t i = 0; i < 3; i++)
+            assert_int_equal(send(qemus[i], "memory", 6, MSG_NOSIGNAL), 6);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        shutdown(qemus[i], SHUT_WR);
+        shutdown(theirs[i], SHUT_WR);
+    }
+    world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+    assert_int_equal(world->sides[SOURCE].page->sent, 4 * 3 * 6);
+    assert_int_equal(world->sides[DESTINATION].page->received, 4 * 3 * 6);
+    for (size_t i = 0; i < 3; i++) {
+        close(qemus[i]);
+        if (i < 2)
+            close(theirs[i]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(test_first_connection_is_rejected), CASE(test_first_connection_is_hung_up_on),
+        CASE(test_peer_does_not_answer),         CASE(test_too_many_connections),
+        CASE(test_connection_of_a_channel),      CASE(test_migration_was_given_up),
+        CASE(test_cancelled_meanwhile),          CASE(test_tick),
+        CASE(test_channels_of_workers),
+    };
+
+    return cmocka_run_group_tests_name("helper-session-failures", tests, NULL, NULL);
+}
