@@ -94,8 +94,6 @@ int ctl_flush(struct trouble *trouble)
 
     /* Where the file is at a server, only a close tells whether it has room. */
     copy = r >= 0 ? fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3) : -1;
-    if (r >= 0 && copy < 0 && errno == EBADF)
-        return 0; /* relay_run() has closed it, to say that no more follows */
     if (r >= 0 && (copy < 0 || close(copy) < 0))
         r = -errno;
     return r < 0 ? trouble_set(trouble, STATUS_FAILED, "Cannot write the output: %s.", strerror(-r)) : 0;
