@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * What goes wrong, on its way up: one message for people and the exit status that goes with it. Whoever finds
- * a trouble sets it and returns -1; who cannot help passes it on; only ctl_run() prints it.
+ * What goes wrong, on its way up: one message for people and the exit status that goes with it. The function
+ * that finds a trouble sets it and returns -1, its callers pass it on, and only ctl_run() prints it.
  */
 
 #include <stdint.h>
@@ -23,8 +23,7 @@ struct trouble {
     char *text; /* printable; NULL: nothing more is to be said */
 };
 
-/* Sets it, where none is set yet; NULL: nobody wants to know. What is not printable becomes '?'. Returns -1.
- */
+/* Sets it unless one is set already. trouble may be NULL. What is not printable becomes '?'. Returns -1. */
 int trouble_set(struct trouble *trouble, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -6,7 +6,8 @@
 
 #include "ctl/arguments.h"
 
-/* Connects to the D-Bus that the options name, without a word of D-Bus. An FD, or -1 with a trouble. */
+/* Connects to the socket of the D-Bus that the options name; speaks no D-Bus. Returns an FD, the caller's, or
+ * -1 with a trouble. */
 int bus_socket_connect(const struct arguments *arguments, struct trouble *trouble);
 
 /* Pure: the first UNIX socket of a D-Bus address ("unix:path=/run/bus,guid=…;…"). False where there is none.

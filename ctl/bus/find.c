@@ -74,7 +74,7 @@ static bool names(const struct found *found, const char *text)
            (strncmp(found->role, text, n) == 0 && text[n] == '/' && strcmp(found->id, text + n + 1) == 0);
 }
 
-/* What is looked for, and by which user. */
+/* What find_*() looks for, and for which user. */
 struct choice {
     const char *text, *role; /* role: NULL, either */
     uid_t caller, qemu;

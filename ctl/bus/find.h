@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Which migration is meant. */
+/* Finds the migration that the user means. */
 
 #include "ctl/bus/side.h"
 
@@ -18,25 +18,25 @@ struct found {
     uint32_t uid;
 };
 
-/* All that there are, oldest first; the array is the caller's. */
+/* Lists all migrations of the broker, oldest first. The caller frees the array. */
 int find_all(struct side *side, struct found **ret, size_t *ret_n, struct trouble *trouble);
 
 /*
- * The migrations that text names: an id, ROLE/ID, or a VM. An id names anybody's; a VM's name only those that
- * the caller owns, for another user may have given the same name: those that are not finished, or else the
- * newest one. At least one, or a trouble, which lists those of other users.
+ * Finds the migrations that text names: an id, ROLE/ID, or a VM. An id finds those of any user. A VM's name
+ * finds only the caller's own, because another user may have given a VM the same name: all unfinished ones,
+ * or else the newest finished one. Returns at least one, or a trouble that lists those of other users.
  */
 int find_named(struct side *side, const char *text, struct found **ret, size_t *ret_n,
                struct trouble *trouble);
 
-/* The same where only one can be meant. */
+/* The same, where text must name exactly one. */
 int find_one(struct side *side, const char *text, struct found *ret, struct trouble *trouble);
 
 /*
- * The one in this role that text names (an id, ROLE/ID, or a VM), that is not finished, and whose socket a
- * QEMU that runs as qemu may be told to use: the caller owns it, or, where the caller is root, QEMU's user
- * does. A VM's name finds no other; another one's id is a trouble, as are two that it can be. 0: there is
- * none, 1, or -1.
+ * Finds the one unfinished migration in this role that text names (an id, ROLE/ID, or a VM) and whose socket
+ * a QEMU that runs as uid qemu may use: the caller owns the migration, or the caller is root and QEMU's user
+ * owns it. A VM's name skips all others; an id of another user's migration is a trouble, and so is a name
+ * with two matches. 0: there is none, 1, or -1.
  */
 int find_running(struct side *side, const char *text, const char *role, uid_t qemu, struct found *ret,
                  struct trouble *trouble);

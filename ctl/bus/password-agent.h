@@ -4,8 +4,8 @@
 #include "ctl/loop.h"
 
 /*
- * Where there is a terminal, root is not the caller and --no-ask-password is not given: starts pkttyagent(1),
- * which asks for passwords there. It ends with this program. Without it calls are refused instead; so its
- * failure is none here.
+ * Starts pkttyagent(1), which asks for polkit's passwords on the terminal, unless there is none, the caller
+ * is root, or --no-ask-password is given. It ends with this program. If it cannot start, the broker refuses
+ * the calls instead: that is no trouble here.
  */
 void password_agent_start(const struct ctl *ctl);

@@ -3,21 +3,21 @@
 
 /*
  * What a broker tells of itself or of a migration: its properties, as a JSON object with their D-Bus names,
- * so that what a newer broker tells is there too. Channels is a list of objects, Sockets an object.
+ * so that properties of a newer broker are there too. Channels is a list of objects, Sockets an object.
  *
- * The broker may be another host's, and hostile: every text that comes in here is made printable, numbers are
- * finite, and what reads a record gets the type that it asks for or nothing. So printers need not look.
+ * The broker may be another host's, and hostile: texts are made printable here, numbers are finite, and a
+ * reader of a record gets the type it asks for or nothing. So what prints a record need not check again.
  */
 
 #include <json-c/json.h>
 
 #include "ctl/bus/side.h"
 
-/* Takes all properties of the object. What it returns is a JSON object. */
+/* Reads all properties of the object at path, as a JSON object. */
 int record_read(struct side *side, const char *path, const char *interface, json_object **ret,
                 struct trouble *trouble);
 
-/* The D-Bus value that comes next, as JSON. */
+/* Reads the next D-Bus value of the message, as JSON. */
 int record_of_message(sd_bus_message *m, json_object **ret);
 
 /* A text from outside, printable: on the heap, and as JSON. NULL where there is no memory. */

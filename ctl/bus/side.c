@@ -13,7 +13,7 @@
 #include "ctl/bus/password-agent.h"
 
 #define CALL_TIMEOUT (30 * SECOND)
-#define TYPE_TIMEOUT (300 * SECOND) /* where somebody may have to type a password */
+#define TYPE_TIMEOUT (300 * SECOND) /* where the user may have to type a password */
 
 static int open_remote(struct side *side, struct trouble *trouble)
 {

@@ -15,16 +15,18 @@ struct side {
     const char *host;  /* where ssh goes; NULL: it is on this one */
     const char *where; /* "", or " at HOST": for messages */
     char *where_text;
-    uid_t uid; /* as whom the broker sees us: ours, or that of the far end */
+    uid_t uid; /* the uid that the broker sees: ours, or that of the far end */
     sd_bus *bus;
     struct remote *link; /* carries the bus of another host */
 };
 
-/* The broker that the options of all verbs name. */
+/* Opens the bus that --host=, --address= and --user name. */
 int side_open(struct ctl *ctl, struct side *ret, struct trouble *trouble);
 
-/* That of HOST; where that is the address of a UNIX socket ("unix:path=…"), that of another bus on this host.
- * Another D-Bus address is refused. */
+/*
+ * Opens the bus of HOST, over ssh. HOST may also be the address of a UNIX socket ("unix:path=…"): then it is
+ * another bus on this host. Any other D-Bus address is refused, since it can name a program to start.
+ */
 int side_open_host(struct ctl *ctl, const char *host, struct side *ret, struct trouble *trouble);
 
 void side_close(struct side *side);

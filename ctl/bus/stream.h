@@ -3,8 +3,9 @@
 
 #include "ctl/bus/tunnel.h"
 
-/* A connection of the migration's stream "migrate" (OpenStream). The FD, blocking, or -1 with a trouble. */
+/* Asks the broker for a connection of the stream "migrate" (OpenStream). Returns a blocking FD, the caller's,
+ * or -1 with a trouble. */
 int stream_open(const struct tunnel *tunnel, struct trouble *trouble);
 
-/* Reads until the end, and throws it away. */
+/* Reads until the end, and drops what it reads. Borrows fd. */
 void stream_drain(int fd);

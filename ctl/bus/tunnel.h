@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* A migration of a broker's, as 'receive', 'send' and 'migrate' use it. */
+/* One migration of a broker, as 'receive', 'send' and 'migrate' use it. */
 
 #include "ctl/bus/record.h"
 #include "ctl/bus/side.h"
@@ -25,20 +25,21 @@ int tunnel_start(struct side *side, const char *vm, const char *ticket, const ch
                  struct trouble *trouble);
 
 /*
- * The migration that is not finished, in this role, that vm names: the VM's, or an id. qemu: as whom the QEMU
- * runs that is to use it; see find_running(). 0: there is none, 1, or -1.
+ * Finds the unfinished migration in this role that vm names: a VM's name, or an id. qemu: the uid of the QEMU
+ * that will use it; see find_running(). 0: there is none, 1, or -1.
  */
 int tunnel_find(struct side *side, const char *vm, const char *role, uid_t qemu, struct tunnel *ret,
                 struct trouble *trouble);
 
 /*
- * To be called right before a QEMU, which runs as qemu, is told to use the tunnel's socket: whether it, and
- * its directory, belong to root, to the caller, to QEMU, or to what --socket-owner= says, so that no other
- * user can have put their own there. Of another host's only its broker can tell.
+ * Call this right before telling a QEMU, which runs as uid qemu, to use the tunnel's socket. Checks that the
+ * socket and its directory belong to root, the caller, QEMU's user or the user of --socket-owner=, so that no
+ * other user can have put a socket there. The socket of another host is not checked: only its broker can see
+ * it.
  */
 int tunnel_check_socket(const struct tunnel *tunnel, uid_t qemu, struct trouble *trouble);
 
-/* Its id. */
+/* The migration's id. */
 const char *tunnel_id(const struct tunnel *tunnel);
 
 int tunnel_read(const struct tunnel *tunnel, json_object **ret, struct trouble *trouble);
@@ -53,8 +54,8 @@ int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object
 /* Ends it, where there is one that has not ended, and waits for that. */
 void tunnel_cancel(const struct tunnel *tunnel);
 
-/* The owner that sockets are to have where QEMU runs as uid: a text in ret, or the option, or NULL for the
- * caller. */
+/* The owner to ask for where QEMU runs as uid: --socket-owner= if it was given, else the uid as a text in
+ * ret. */
 const char *tunnel_owner(const struct arguments *arguments, uid_t uid, char ret[static 16]);
 
 void tunnel_clear(struct tunnel *tunnel);

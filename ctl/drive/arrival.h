@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* The VM at the destination, if vmferryctl drives the QEMU there: has it arrived, does it run if it ran
- * before. */
+/* Has the VM arrived at the destination, and does it run there if it ran before? Needs the QEMU there in
+ * hand. */
 
 #include "ctl/drive/internal.h"
 
@@ -12,7 +12,7 @@ enum arrival {
     ARRIVAL_UNKNOWN, /* its QEMU cannot be asked, or Ctrl-C came before it said so */
 };
 
-/* In post-copy: lets a VM go on at the destination whose QEMU was started with -S. Best effort. */
+/* In post-copy: starts the VM at the destination if QEMU there was started with -S. Best effort. */
 void arrival_begin(struct drive *drive);
 
 /* Waits until QEMU there says what it came to; fills in drive->arrived. */

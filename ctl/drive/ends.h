@@ -26,8 +26,7 @@ struct ends {
     struct peers *peers; /* what carries the tunnel, with --ssh; NULL: the source's helper dials */
 };
 
-/* Tells the destination's QEMU, whose side of a post-copy is paused, to listen again. Its tunnel must be
- * there. */
+/* Tells the destination's QEMU, where the post-copy is paused, to listen again. Its tunnel must be there. */
 int ends_listen_again(const struct ends *ends, struct trouble *trouble);
 
 /* Takes back what was begun: the tunnel, unless it was there before, and what QEMU was told to change. */

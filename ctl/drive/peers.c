@@ -53,7 +53,7 @@ static int carry(int a, int b, struct trouble *trouble)
     if (pid < 0)
         return trouble_set(trouble, STATUS_FAILED, "Cannot start another process: %s.", strerror(errno));
     if (pid == 0) {
-        /* Twice, so that nobody has to wait for it. */
+        /* Twice, so that init reaps it, and not this program. */
         if (fork() != 0)
             _exit(0);
         relay_detach(a, b);

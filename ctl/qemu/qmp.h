@@ -19,10 +19,11 @@ int qmp_execute(struct qmp *qmp, const char *command, json_object *arguments, js
                 struct trouble *trouble);
 
 /*
- * QEMU answers nothing while it holds its lock, as in the last part of a pre-copy, which can take minutes. So
- * once something was begun, a command waits for its answer as long as QEMU keeps the connection, and this is
- * called each quarter of a second, with how long it has been (µs). False: it is waited for no more, and
- * nothing more can be asked. It may turn the event loop, but not ask this QEMU.
+ * QEMU answers nothing while it holds its lock, as in the last part of a pre-copy, which can take minutes.
+ * From this call on, qmp_execute() waits for the answer as long as QEMU keeps the connection, and calls
+ * on_silent every quarter of a second with how long it has waited (µs). When on_silent returns false,
+ * qmp_execute() gives up, and this QEMU cannot be asked anything any more. on_silent may turn the event loop,
+ * but must not ask this QEMU. NULL: back to a time limit.
  */
 typedef bool (*qmp_silent_t)(struct qmp *qmp, uint64_t usec, void *userdata);
 void qmp_be_patient(struct qmp *qmp, qmp_silent_t on_silent, void *userdata);
@@ -32,7 +33,7 @@ uint64_t qmp_silence(const struct qmp *qmp);
 
 bool qmp_is_open(const struct qmp *qmp);
 
-/* As whom QEMU runs, or whoever made its socket. */
+/* The uid of QEMU, or of the process that made its socket. */
 uid_t qmp_uid(const struct qmp *qmp);
 
 bool qmp_is_at_least(const struct qmp *qmp, unsigned major, unsigned minor);

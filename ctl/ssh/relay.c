@@ -49,7 +49,7 @@ static void flow_write(struct flow *flow)
     if (n > 0) {
         flow->begin += (size_t)n;
     } else if (n < 0 && errno != EAGAIN && errno != EINTR) {
-        /* Whoever sends must learn that nobody reads any more. */
+        /* The sender must learn that its bytes are not read any more. */
         flow->over = true;
         shutdown(flow->from, SHUT_RD);
     }

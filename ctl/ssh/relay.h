@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Bytes between two ends in both directions, each of which ends for itself. */
+/* Copies bytes between two ends, in both directions; each direction ends for itself. */
 
 #include <sys/types.h>
 

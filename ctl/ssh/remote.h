@@ -3,21 +3,21 @@
 
 /*
  * Something on another host as a socket of this one: 'ssh HOST vmferryctl stdio WHAT …' with a socketpair as
- * its stdin and stdout. stdio.c is the far end.
+ * its stdin and stdout. verbs/stdio.c is the far end.
  */
 
 #include "ctl/loop.h"
 
-#define REMOTE_GREETING                                                                 \
-    "vmferryctl stdio 1 " /* then the uid as whom the far end, or what it reached, runs \
+#define REMOTE_GREETING                                                         \
+    "vmferryctl stdio 1 " /* then the uid of the far end, or of what it reached \
                            */
 
 struct remote;
 
 /*
  * Starts ssh and waits until the far end says that it is connected. what: the arguments after "stdio",
- * NULL-terminated; no shell interprets them. stays: it is not to end with this program, and has a connection
- * of its own; others may share one, see master.h. The trouble says what ssh, or the far end, said on stderr.
+ * NULL-terminated; no shell interprets them. stays: ssh outlives this program, over a connection of its own;
+ * the others may share one, see master.h. The trouble says what ssh, or the far end, said on stderr.
  */
 int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const *what, struct remote **ret,
                 struct trouble *trouble);
@@ -25,7 +25,7 @@ int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const
 /* The socket: the caller's from now on, once. Non-blocking. */
 int remote_take_fd(struct remote *remote);
 
-/* As whom what is at the far end runs. */
+/* The uid of the process at the far end. */
 uid_t remote_uid(const struct remote *remote);
 
 /* Whether ssh has ended. */

@@ -25,10 +25,10 @@ enum { WORDS_OF_PROGRAM = 32, OPTION_MAX = 40, CONTROL_MAX = 160 };
 /*
  * What each of our ssh is told, whatever ssh_config(5) says: ssh takes the first value that it finds for an
  * option, and the command line comes first. The exception is what $VMFERRY_SSH itself says: it stands before
- * these, and whoever writes it there means us. All are known to OpenSSH 8.7, and so to Debian 12's 9.2; an
- * option that ssh does not know would end it.
+ * these, and a user who writes it there means vmferryctl. All are known to OpenSSH 8.7, and so to Debian
+ * 12's 9.2; an option that ssh does not know would end it.
  *
- * Left to the user, for they say how to get there and as whom: HostName, Port, User, Identity*, Proxy*,
+ * Left to the user, for they say how to get there and as which user: HostName, Port, User, Identity*, Proxy*,
  * HostKey*, Ciphers and the like, ConnectTimeout, Compression, SendEnv and SetEnv (a locale, at most),
  * GSSAPI*. Of no effect without a terminal at the far end: EscapeChar. A jump host's connection is made by an
  * ssh of ssh's own, which takes no option of ours: the manual says what to mind there.

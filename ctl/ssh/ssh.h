@@ -11,9 +11,9 @@
 
 struct ssh;
 
-/* What connection its bytes go by. */
+/* Which connection carries its bytes. */
 enum ssh_way {
-    SSH_ALONE,  /* one of its own, and nobody else uses it */
+    SSH_ALONE,  /* one of its own that no other ssh uses */
     SSH_MASTER, /* one that it keeps for others, and runs nothing there itself */
     SSH_SHARED, /* that of the master at control, or one of its own where the master takes no more */
 };
@@ -21,7 +21,7 @@ enum ssh_way {
 struct ssh_use {
     enum ssh_way way;
     const char *control; /* ControlPath; NULL where it is alone */
-    bool stays;          /* it is not to end with this program */
+    bool stays;          /* it outlives this program */
     const char *command; /* for the shell at the other host; NULL: none, for a master */
 };
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Shows progress on stderr: on a terminal one line that is drawn again and again, else a plain line every 10
- * s. */
+/* Shows progress on stderr: on a terminal one line that it redraws, else a plain line every 10 seconds. */
 
 #include "ctl/loop.h"
 #include "ctl/terminal/progress.h"
@@ -19,5 +18,5 @@ void meter_open(struct meter *meter, struct ctl *ctl);
 
 void meter_update(struct meter *meter, const struct progress *progress);
 
-/* Takes the line away, so that something else can be said. */
+/* Removes the line, so that other text can be printed. */
 void meter_clear(struct meter *meter);

@@ -47,7 +47,7 @@ static void hint(const struct ctl *ctl, const struct tunnel *tunnel, bool driven
     }
 }
 
-/* A ticket that was not written is one that nobody has: nothing may wait for it. */
+/* If the ticket could not be written, no one has it: do not wait for it. */
 static int print_ticket(const struct ctl *ctl, const struct tunnel *tunnel, const char *ticket,
                         struct trouble *trouble)
 {
@@ -71,7 +71,7 @@ static int listen_at(struct qmp *qmp, const struct tunnel *tunnel, struct qemu_b
     return -1;
 }
 
-/* A post-copy that is paused, whose tunnel is still there: it needs no ticket. */
+/* With --resume: a paused post-copy needs no ticket while its tunnel is still there. */
 static int resume_same(struct ctl *ctl, struct qmp *qmp, const struct tunnel *tunnel, struct trouble *trouble)
 {
     struct qemu_before before = {0};

@@ -53,7 +53,7 @@ static int read_ticket(const struct ctl *ctl, char **ret, struct trouble *troubl
     return 0;
 }
 
-/* QEMU is driven by somebody else. */
+/* Without --qmp: the user, or another program, tells QEMU to migrate. */
 static int send_alone(struct ctl *ctl, struct side *side, const char *ticket, struct trouble *trouble)
 {
     _cleanup_(tunnel_clear) struct tunnel tunnel = {0};

@@ -22,7 +22,7 @@
  *   stdio bus          the D-Bus that the options name
  *   stdio qmp PATH     a monitor
  *   stdio peer OBJECT  a connection that this migration's helper has with its peer
- *   stdio sink OBJECT  a connection of this migration's stream, whose bytes are thrown away here
+ *   stdio sink OBJECT  a connection of this migration's stream; drops its bytes here
  *
  * systemd-stdio-bridge(1) relays a bus, too. But it does not say that it is connected, nor, with one line and
  * an exit status, why it is not, and looks for the bus by rules of its own.

@@ -45,7 +45,7 @@ static void show(struct meter *meter, json_object *record)
     meter_update(meter, &progress);
 }
 
-/* Waits for the next look, or for somebody who wants no more. */
+/* Waits until the next look, or until Ctrl-C. */
 static int pause_for(struct ctl *ctl, uint64_t usec, struct trouble *trouble)
 {
     for (uint64_t now = ctl_now(), end = now + usec; now < end && !ctl->interrupts && !ctl->resized;

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vmlib.broker import Broker
+from vmlib.broker import Broker, build_dir
 from vmlib.ctl import FAILED, USAGE, ctl, environment
 
-COMPLETION = Path(__file__).resolve().parents[2] / "ctl" / "completion"
+COMPLETION = build_dir() / "ctl" / "completion"
 NAMES = ["$(touch flag)", "`touch flag`", "a'b\"c", "$((1+1))", "~", "~root", "*", "two  words; touch flag",
          "a&b|c>flag", "x[$(touch flag)]", "=(touch flag)", "(e)'touch flag'", "%{$(touch flag)%}", "{a,b}", "!!",
          "co:lon=x", "日本", "back\\slash", "${x@P}", "plain"]
@@ -89,7 +89,7 @@ def bash(workdir: Path) -> Shell:
     shell = Shell(workdir, ["/bin/bash", "--norc", "--noprofile", "-i"],
                   {**environment(), "TERM": "dumb", "PS1": "READY> ", "HOME": str(workdir), "HISTFILE": ""})
     shell.read("READY> ")
-    for setup in (f"source {COMPLETION}/vmferryctl.bash", "set +H", "bind 'set bell-style none'",
+    for setup in (f"source {COMPLETION}/vmferryctl", "set +H", "bind 'set bell-style none'",
                   "bind 'set enable-bracketed-paste off'", "bind 'set completion-query-items 0'",
                   "bind 'set page-completions off'",
                   r"""bind -x '"\C-x\C-x": printf "%s\n.\n" "$READLINE_LINE" >seen'"""):

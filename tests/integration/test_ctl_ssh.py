@@ -364,6 +364,7 @@ def test_ssh_asks_in_vain(two: Two, asking: Terminal) -> None:
     asking.key("C-c")
     asking.wait_for("vmferryctl: Interrupted while ssh was connecting to host2.")
     asking.run(["clear"])
+    asking.wait_for(r"\A(?![\s\S]*passphrase)")  # or what stood there before would be taken for the answer
     asking.run([*words, "--no-ask-password"])
     screen = asking.wait_for("vmferryctl: ssh to host2 failed: .*Permission denied")
     assert "Enter passphrase" not in screen

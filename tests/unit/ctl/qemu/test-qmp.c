@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* A monitor that says what a case has written down, on the same event loop. */
+
+#include "test-util.h"
+
+#include <sys/un.h>
+
+#include "ctl/qemu/qmp.h"
+
+#define GREETING "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}}}\r\n"
+#define DONE     "{\"return\": {}}\r\n"
+#define HANG_UP  ""
+
+#define LINES(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static struct rig {
+    struct ctl ctl;
+    struct side side;
+    struct qmp *qmp;
+    struct trouble trouble;
+    struct sockaddr_un address;
+    int listener, fd;
+    sd_event_source *accepts, *reads;
+    const char *const *says; /* at first, and then once per command; after the last one: nothing */
+    char heard[4096];
+} rig;
+
+static void say(void)
+{
+    const char *text = *rig.says;
+
+    if (!text)
+        return;
+    rig.says++;
+    if (strcmp(text, HANG_UP) == 0)
+        shutdown(rig.fd, SHUT_RDWR);
+    else
+        assert_int_equal(send(rig.fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+}
+
+static int on_command(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+    ssize_t n = recv(fd, rig.heard, sizeof(rig.heard) - 1, MSG_DONTWAIT);
+
+    rig.heard[n > 0 ? n : 0] = '\0';
+    if (n > 0)
+        say();
+    else
+        sd_event_source_set_enabled(source, SD_EVENT_OFF);
+    return 0;
+}
+
+static int on_connect(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+    rig.fd = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+    assert_true(rig.fd >= 0);
+    assert_true(sd_event_add_io(rig.ctl.event, &rig.reads, rig.fd, EPOLLIN, on_command, NULL) >= 0);
+    say();
+    return 0;
+}
+
+static int open_monitor(const char *const *says)
+{
+    rig = (struct rig){.says = says, .fd = -1, .address.sun_family = AF_UNIX};
+    rig.side = (struct side){.ctl = &rig.ctl, .where = ""};
+    snprintf(rig.address.sun_path, sizeof(rig.address.sun_path), "/tmp/test-ctl-qmp.%d", getpid());
+    assert_true(sd_event_new(&rig.ctl.event) >= 0);
+    rig.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(rig.listener, (const struct sockaddr *)&rig.address, sizeof(rig.address)), 0);
+    assert_int_equal(listen(rig.listener, 1), 0);
+    assert_true(sd_event_add_io(rig.ctl.event, &rig.accepts, rig.listener, EPOLLIN, on_connect, NULL) >= 0);
+    return qmp_open(&rig.side, rig.address.sun_path, &rig.qmp, &rig.trouble);
+}
+
+static void begin(const char *const *says)
+{
+    if (open_monitor(says) < 0)
+        fail_msg("%s", rig.trouble.text);
+}
+
+static void end(void)
+{
+    qmp_free(rig.qmp);
+    sd_event_source_disable_unref(rig.reads);
+    sd_event_source_disable_unref(rig.accepts);
+    sd_event_unref(rig.ctl.event);
+    if (rig.fd >= 0)
+        close(rig.fd);
+    close(rig.listener);
+    unlink(rig.address.sun_path);
+    trouble_clear(&rig.trouble);
+}
+
+static void is_trouble(int r, int status, const char *text)
+{
+    assert_int_equal(r, -1);
+    assert_int_equal(rig.trouble.status, status);
+    if (!strstr(rig.trouble.text, text))
+        fail_msg("'%s' is not in: %s", text, rig.trouble.text);
+    trouble_clear(&rig.trouble);
+}
+
+static int ask(const char *command, json_object **ret)
+{
+    return qmp_execute(rig.qmp, command, NULL, ret, &rig.trouble);
+}
+
+TEST(it_is_opened)
+{
+    begin(LINES(GREETING, DONE));
+    assert_non_null(strstr(rig.heard, "qmp_capabilities"));
+    assert_string_equal(qmp_version_text(rig.qmp), "7.2");
+    assert_true(qmp_is_at_least(rig.qmp, 7, 2) && qmp_is_at_least(rig.qmp, 6, 9));
+    assert_false(qmp_is_at_least(rig.qmp, 7, 3) || qmp_is_at_least(rig.qmp, 8, 0));
+    assert_int_equal(qmp_uid(rig.qmp), geteuid());
+    assert_non_null(strstr(qmp_name(rig.qmp), rig.address.sun_path));
+    end();
+}
+
+TEST(what_greets_otherwise_is_no_qemu)
+{
+    is_trouble(open_monitor(LINES("{\"hello\": 1}\r\n")), STATUS_FAILED, "greets with what is no QMP");
+    end();
+    is_trouble(open_monitor(LINES("220 mail ESMTP\r\n")), STATUS_FAILED, "220 mail ESMTP");
+    end();
+    is_trouble(open_monitor(LINES(HANG_UP)), STATUS_FAILED, "it closed the connection. Is ");
+    end();
+}
+
+TEST(there_is_no_such_socket)
+{
+    begin(LINES(GREETING, DONE));
+    qmp_free(rig.qmp);
+    rig.qmp = NULL;
+    is_trouble(qmp_open(&rig.side, "/nonexistent/qmp", &rig.qmp, &rig.trouble), STATUS_FAILED,
+               "There is no QMP socket");
+    end();
+}
+
+TEST(a_command_and_its_answer)
+{
+    json_object *reply = NULL;
+
+    begin(LINES(GREETING, DONE, "{\"return\": {\"status\": \"running\"}, \"id\": 2}\r\n"));
+    assert_int_equal(qmp_execute(rig.qmp, "query-status", json_object_new_object(), &reply, &rig.trouble), 0);
+    assert_string_equal(record_text(reply, "status"), "running");
+    assert_string_equal(rig.heard, "{\"execute\":\"query-status\",\"arguments\":{},\"id\":2}");
+    json_object_put(reply);
+    end();
+}
+
+/* QEMU has answered: it can be asked on. */
+TEST(a_refusal_is_no_loss)
+{
+    begin(LINES(GREETING, DONE,
+                "{\"error\": {\"class\": \"GenericError\", \"desc\": \"No \\u001b[31mway\"}}\r\n", DONE));
+    is_trouble(ask("migrate", NULL), STATUS_FAILED, "refuses 'migrate': No ?[31mway");
+    assert_true(qmp_is_open(rig.qmp));
+    assert_int_equal(ask("migrate", NULL), 0);
+    end();
+}
+
+TEST(what_is_lost_stays_lost)
+{
+    begin(LINES(GREETING, DONE, HANG_UP));
+    is_trouble(ask("migrate", NULL), STATUS_FAILED, "did not answer 'migrate': it closed the connection");
+    assert_false(qmp_is_open(rig.qmp));
+    is_trouble(ask("migrate_cancel", NULL), STATUS_FAILED,
+               "cannot be told 'migrate_cancel': it closed the connection");
+    end();
+}
+
+TEST(an_answer_to_another_command)
+{
+    begin(LINES(GREETING, DONE, "{\"return\": {}, \"id\": 7}\r\n"));
+    is_trouble(ask("migrate", NULL), STATUS_FAILED, "it answered what it was not asked");
+    assert_false(qmp_is_open(rig.qmp));
+    end();
+}
+
+TEST(an_answer_that_is_none)
+{
+    begin(LINES(GREETING, DONE, "{\"id\": 2}\r\n"));
+    is_trouble(ask("migrate", NULL), STATUS_FAILED, "with what is no QMP");
+    assert_false(qmp_is_open(rig.qmp));
+    end();
+}
+
+TEST(events_of_a_migration_are_counted)
+{
+    begin(LINES(GREETING, DONE,
+                "{\"event\": \"MIGRATION\", \"data\": {}}\r\n{\"event\": \"STOP\"}\r\n"
+                "{\"event\": \"MIGRATION_PASS\"}\r\n{\"event\": 1}\r\n" DONE));
+    assert_int_equal(qmp_events(rig.qmp), 0);
+    assert_int_equal(ask("migrate", NULL), 0);
+    assert_int_equal(qmp_events(rig.qmp), 2);
+    end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(it_is_opened),
+        CASE(what_greets_otherwise_is_no_qemu),
+        CASE(there_is_no_such_socket),
+        CASE(a_command_and_its_answer),
+        CASE(a_refusal_is_no_loss),
+        CASE(what_is_lost_stays_lost),
+        CASE(an_answer_to_another_command),
+        CASE(an_answer_that_is_none),
+        CASE(events_of_a_migration_are_counted),
+    };
+
+    return cmocka_run_group_tests_name("ctl-qemu-qmp", tests, NULL, NULL);
+}
