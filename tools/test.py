@@ -18,12 +18,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "model"))
+
+from run import run as search_model  # noqa: E402
 
 USAGE = """Usage: tools/test [--long] [PART…]
 
 Checks everything, or the parts that are named:
 
   format        clang-format finds nothing to change
+  model         the model of the peer protocol (docs/model), searched whole, and with each of its rules broken
   unit          unit tests, and the fuzzers over their corpora, under ASan and UBSan
   valgrind      the unit tests under valgrind
   integration   brokers, helpers and stand-ins for QEMU on private buses, under ASan and UBSan
@@ -134,6 +138,15 @@ def check_format() -> Count:
         else:
             print("\n".join(text.splitlines()[:12]))
             count.fail(f"{name} is not as clang-format wants it")
+    return count
+
+
+def check_model() -> Count:
+    """A test is a configuration in which nothing may be found, or a broken rule of which something must come."""
+    count = Count()
+    count.passed, bad = search_model([], bool(os.environ.get("VMFERRY_LONG")), False)
+    for what in bad:
+        count.fail(what)
     return count
 
 
@@ -253,6 +266,7 @@ def check_vm() -> Count:
 
 PARTS: dict[str, Callable[[], Count]] = {
     "format": check_format,
+    "model": check_model,
     "unit": check_unit,
     "valgrind": check_valgrind,
     "integration": check_integration,
