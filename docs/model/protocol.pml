@@ -17,8 +17,30 @@
  *     ZERO      the resume time-out is 0     CANCEL            a caller may cancel
  *     LIMIT     channels that D allows       LIES              false frames that are slipped in
  *     THIEF     another holder of the ticket comes, too
- *     BREAK_…   one rule is broken: spin must find what comes of that
+ *     BREAK     one rule is broken, one of the list below: spin must find what comes of that
  */
+
+#define breaks(number) (BREAK == number)
+#define FREES_EARLY breaks(1)     /* what was sent is freed before it is acknowledged */
+#define ACKS_EARLY breaks(2)      /* what has come is acknowledged before QEMU has it */
+#define RESUMES_WRONG breaks(3)   /* the channel hello has the offset of what was delivered, not of what has come */
+#define FORGETS_FIN breaks(4)     /* FIN is not said again after a loss */
+#define FORGETS_CLOSE breaks(5)   /* nor is CLOSE */
+#define FORGETS_ACK breaks(6)     /* nor is the last ACK */
+#define EOF_ENDS breaks(7)        /* a channel connection that ends is taken for the end of the flow */
+#define ONE_FLOW breaks(8)        /* a channel has ended when the flow out of QEMU has */
+#define CLOSES_ALONE breaks(9)    /* a channel is closed without the peer's CLOSE */
+#define OPENS_TWICE breaks(10)    /* a second OPEN makes the channel anew */
+#define ACK_UNCHECKED breaks(11)  /* an ACK may be of more than was sent */
+#define DONE_UNCHECKED breaks(12) /* CLOSE of all is not held against the ledger */
+#define SECRET_TWICE breaks(13)   /* the ticket's secret serves once more */
+#define SYNC_FORGETS breaks(14)   /* SYNC is answered with the control connection alone */
+#define TAKES_EARLY breaks(15)    /* QEMU's bytes are taken before the peer has answered for the channel */
+#define LOSS_UNTOLD breaks(16)    /* REFUSED with Interrupted closes a channel, and nothing else */
+#define REFUSED_HANGS breaks(17)  /* a REFUSED for the last channel does not end the migration */
+#define DONE_TAKES breaks(18)     /* QEMU may connect after CLOSE of all was said, where the connection is a new one */
+#define OLD_REPLACES breaks(19)   /* a channel from before the give-up stands in for what was given up */
+#define LIMIT_AS_LOSS breaks(20)  /* what was refused for the limit is, when asked for again, refused as given up */
 
 #ifndef CHANNELS
 #define CHANNELS 1
@@ -43,6 +65,9 @@
 #endif
 #ifndef GIVE_UP
 #define GIVE_UP 0
+#endif
+#ifndef BREAK
+#define BREAK 0
 #endif
 #ifndef LIES
 #define LIES 0
@@ -140,6 +165,7 @@ byte served;    /* ghost: control connections that the ticket's secret has prove
 hidden byte i, j, k, n, v;
 hidden mtype type, error;
 hidden byte complete, alone, whole, replaced;
+hidden byte lied;           /* control_lie() */
 hidden byte lose;           /* session_interrupt() */
 hidden byte give_up;        /* give_channels_up() */
 hidden byte adopt;          /* control_adopt() */
@@ -149,11 +175,11 @@ hidden byte finish;         /* session_end(), with `result`, and `tell` the peer
 hidden byte tell;
 hidden mtype result;
 
-#define deliverable(c) (my(c).delivered)
+#define to_acknowledge(c) (ACKS_EARLY -> my(c).received : my(c).delivered)
 #define units(side) ((side) == S -> UNITS_S : UNITS_D)
 #define out_ended(c, side) (ch(c, side).eof && ch(c, side).acked == ch(c, side).taken)
 #define in_ended(c, side) (ch(c, side).fin && ch(c, side).delivered == ch(c, side).total && ch(c, side).shut)
-#define channel_ended(c, side) (in_ended(c, side) && out_ended(c, side))
+#define channel_ended(c, side) ((in_ended(c, side) || ONE_FLOW) && out_ended(c, side))
 #define carried_at(c, side) (ch(c, side).taken + ch(c, side).total > 0)
 #define carried(c) (ch(c, S).taken + ch(c, D).taken > 0)
 #define delivered_all(c) (ch(c, S).taken == ch(c, D).delivered && ch(c, D).taken == ch(c, S).delivered)
@@ -250,7 +276,7 @@ inline session_end()
 #if LIES > 0
 #define control_lie() end_with(MISMATCH, true)
 #else
-#define control_lie() assert(false)
+#define control_lie() lied = true; assert(!lied)
 #endif
 
 /* sync_need_peer(), sync_need_qemu() */
@@ -263,7 +289,7 @@ inline channel_close(c)
     if
     :: my(c).stage == LIVES ->
         if
-        :: my(c).close_sent && my(c).close_received -> my(c).stage = WELL
+        :: my(c).close_sent && (my(c).close_received || CLOSES_ALONE) -> my(c).stage = WELL
         :: else ->
             my(c).stage = LOST
         fi;
@@ -310,7 +336,7 @@ inline channel_end_if_complete()
 inline send_ack(c)
 {
     if
-    :: mine.greeted -> my(c).told = deliverable(c); control_send(ACK, c, 0, my(c).told)
+    :: mine.greeted -> my(c).told = to_acknowledge(c); control_send(ACK, c, 0, my(c).told)
     :: else
     fi
 }
@@ -327,7 +353,7 @@ inline channel_tell(c)
         :: else
         fi;
         if
-        :: in_ended(c, me) && my(c).told != deliverable(c) -> send_ack(c)
+        :: in_ended(c, me) && my(c).told != to_acknowledge(c) -> send_ack(c)
         :: else
         fi;
         if
@@ -355,7 +381,7 @@ inline channel_update(c)
         fi;
         channel_tell(c);
         if
-        :: my(c).close_sent && my(c).close_received ->
+        :: my(c).close_sent && (my(c).close_received || CLOSES_ALONE) ->
             if
 :: carried_at(c, me) ->
                 mine.main_closed = mine.main_closed || stream(c) == 0;
@@ -376,7 +402,7 @@ inline channel_detach(c)
     my(c).peer = false;
     my(c).announced = false;
     my(c).need = my(c).need && me == D; /* a connection with an old serial is not taken */
-    my(c).close_sent = false;
+    my(c).close_sent = my(c).close_sent && FORGETS_CLOSE;
     my(c).close_again = my(c).close_received;
     my(c).open_again = true;
     my(c).fin_again = my(c).fin
@@ -386,10 +412,10 @@ inline channel_detach(c)
 inline flow_resume(c, offset)
 {
     if
-    :: offset < my(c).acked || offset > my(c).sent -> control_lie()
+    :: offset < (FREES_EARLY -> my(c).sent : my(c).acked) || offset > my(c).sent -> control_lie()
     :: else
     fi;
-    my(c).fin_sent = false;
+    my(c).fin_sent = my(c).fin_sent && FORGETS_FIN;
     my(c).sent = offset
 }
 
@@ -405,7 +431,7 @@ inline channel_set_carrier(c)
     fi;
     my(c).from = my(c).qemu;
     if
-    :: my(c).delivered != 0 -> send_ack(c)
+    :: my(c).delivered != 0 && !FORGETS_ACK -> send_ack(c)
     :: else
     fi;
     update = c + 1
@@ -415,7 +441,7 @@ inline channel_set_carrier(c)
 inline answer_hello(c)
 {
     flow_resume(c, hello[2 * c + S]);
-    hello[2 * c + D] = my(c).received;
+    hello[2 * c + D] = (RESUMES_WRONG -> my(c).delivered : my(c).received);
     link[c] = ANSWERED;
     channel_set_carrier(c)
 }
@@ -543,7 +569,7 @@ inline control_adopt()
 inline on_proved_control()
 {
     if
-    :: !mine.adopted -> served++
+    :: !mine.adopted || SECRET_TWICE -> served++
     :: else /* ABORT, TicketUsed */
     fi;
     assert(served <= 1)
@@ -585,7 +611,7 @@ inline on_open(c)
         if
         :: my(c).stage == WELL -> control_send(CLOSE, c, 0, 0)
         :: my(c).stage == LOST -> control_send(REFUSED, c, INTERRUPTED, 0)
-        :: my(c).stage == NEVER -> control_send(REFUSED, c, LIMIT_EXCEEDED, 0)
+        :: my(c).stage == NEVER -> control_send(REFUSED, c, (LIMIT_AS_LOSS -> INTERRUPTED : LIMIT_EXCEEDED), 0)
         fi
     :: c >= mine.next_channel ->
         mine.next_channel = c + 1;
@@ -606,6 +632,7 @@ inline on_open(c)
 #ifdef LIMIT
         fi
 #endif
+    :: OPENS_TWICE && my(c).stage == LIVES && !my(c).open_again -> my(c).received = 0
     :: else -> control_lie()
     fi
 }
@@ -613,8 +640,8 @@ inline on_open(c)
 inline flow_on_ack(c, offset)
 {
     if
-    :: offset < my(c).acked || offset > my(c).sent -> control_lie()
-    :: else -> my(c).acked = offset
+    :: (offset < my(c).acked || offset > my(c).sent) && !ACK_UNCHECKED -> control_lie()
+    :: else -> my(c).acked = offset; assert(offset <= my(c).sent)
     fi
 }
 
@@ -644,14 +671,14 @@ inline on_channel_frame(t, c, e, o)
         :: t == REFUSED ->
             if
             :: my(c).peer -> control_lie()
-            :: !my(c).peer && e == LIMIT_EXCEEDED -> channel_close(c)
+            :: !my(c).peer && (e == LIMIT_EXCEEDED || LOSS_UNTOLD) -> channel_close(c)
             :: else ->
                 channel_give_up(c);
                 for (k : 0 .. CHANNELS - 1) {
-                    my(k).stale = my(k).stale || (my(k).stage == LIVES && !my(k).peer)
+                    my(k).stale = my(k).stale || (my(k).stage == LIVES && !my(k).peer && !OLD_REPLACES)
                 }
             fi;
-            closing = true
+            closing = !REFUSED_HANGS
         :: t == ACK -> flow_on_ack(c, o)
         :: t == FIN -> flow_on_fin(c, o)
         :: t == CLOSE ->
@@ -671,7 +698,7 @@ inline on_close_all()
 {
     session_complete(me);
     if
-    :: !complete -> control_lie()
+    :: !complete && !DONE_UNCHECKED -> control_lie()
     :: else ->
         if
         :: !mine.close_sent -> mine.close_sent = true; control_send(CLOSE_ALL, 0, 0, 0)
@@ -743,21 +770,24 @@ inline after()
     fi
 }
 
-#define lives (my(c).stage == LIVES && !mine.over)
+#define lives (c < CONTROL && my(c).stage == LIVES && !mine.over)
 
-/* What happens to one channel at one side. */
-proctype Carry(bit me; byte c)
+#define CONTROL CHANNELS /* in place of a channel's number: what happens to the side as a whole */
+
+/* What happens to a channel at a side. */
+proctype Side(bit me; byte c)
 {
     do
     :: atomic {
         if
         /* QEMU connects: page, "Opening". At D it was asked for. */
-        :: me == S && c == mine.next_channel && !mine.done_said && !mine.farewell && !mine.over ->
+        :: me == S && c < CONTROL && c == mine.next_channel && !(DONE_TAKES -> mine.close_sent : mine.done_said) && !mine.farewell && !mine.over ->
             d_step {
                 printf("%e's QEMU connects, channel %d\n", name, c);
                 channel_new(c);
                 mine.next_channel = c + 1;
                 my(c).qemu = true;
+                my(c).from = TAKES_EARLY;
                 if
                 :: mine.greeted -> channel_announce(c)
                 :: else
@@ -768,22 +798,30 @@ proctype Carry(bit me; byte c)
 
         /* The channel connection: page, "Opening". */
         :: me == S && mine.greeted && lives && my(c).need && link[c] == NONE ->
-            d_step { assert(!ch(c, D).peer); my(c).need = false; link[c] = GREETS; gone[c] = false; hello[2 * c + S] = my(c).received }
-        :: me == D && mine.greeted && link[c] == GREETS && !gone[c] ->
+            d_step {
+                assert(!ch(c, D).peer);
+                my(c).need = false;
+                link[c] = GREETS;
+                gone[c] = false;
+                hello[2 * c + S] = my(c).received
+            }
+        :: me == D && c < CONTROL && mine.greeted && link[c] == GREETS && !gone[c] ->
             d_step {
                 if
                 :: my(c).stage == LIVES -> answer_hello(c)
                 :: else -> link[c] = PARKED /* or closed at once: see README.md */
                 fi
             }
-        :: me == S && mine.greeted && link[c] == ANSWERED && !gone[c] ->
+        :: me == S && lives && mine.greeted && link[c] == ANSWERED && !gone[c] ->
             d_step { link[c] = UP; flow_resume(c, hello[2 * c + D]); channel_set_carrier(c) }
 
         /* Bytes: page, "The ledger". QEMU's are taken while there is room, delivered as QEMU takes them. */
         :: lives && my(c).from && !my(c).eof && my(c).taken - my(c).acked < WINDOW ->
             d_step {
                 if
-                :: my(c).taken < units(me) -> my(c).taken++; printf("%e takes byte %d of channel %d\n", name, my(c).taken, c)
+                :: my(c).taken < units(me) ->
+                    my(c).taken++;
+                    printf("%e takes byte %d of channel %d\n", name, my(c).taken, c)
                 :: else -> my(c).eof = true; update = c + 1; printf("%e's QEMU ends channel %d\n", name, c)
                 fi
             }
@@ -792,27 +830,23 @@ proctype Carry(bit me; byte c)
         :: lives && my(c).peer && nempty(data[2 * c + it]) && !(my(c).fin && my(c).received == my(c).total) ->
             d_step { data[2 * c + it]?v; assert(v == my(c).received); my(c).received++ }
         :: lives && my(c).qemu && my(c).delivered < my(c).received ->
-            d_step { my(c).delivered++; printf("%e delivers byte %d of channel %d\n", name, my(c).delivered, c); update = c + 1 }
-        /* on_ack_timer() */
-        :: lives && mine.greeted && my(c).told != deliverable(c) && nfull(out_wire) -> send_ack(c)
-        fi;
-        d_step { after() }
-    }
-    :: mine.over -> break
-    od
-}
+            d_step {
+                my(c).delivered++;
+                printf("%e delivers byte %d of channel %d\n", name, my(c).delivered, c);
+                update = c + 1
+            }
+        :: EOF_ENDS && lives && gone[c] && my(c).peer && !my(c).fin ->
+            d_step { my(c).fin = true; my(c).total = my(c).received; update = c + 1 }
 
-/* What happens to one side. */
-proctype Talk(bit me)
-{
-    do
-    :: atomic {
-        if
-        :: mine.control && nempty(in_wire) -> d_step { on_frame() }
-        :: sees_loss || any_channel(sees_loss_of) -> lose = true
+        /* on_ack_timer() */
+        :: lives && mine.greeted && my(c).told != to_acknowledge(c) && nfull(out_wire) -> send_ack(c)
+
+        /* The control connection. */
+        :: c == CONTROL && mine.control && nempty(in_wire) -> d_step { on_frame() }
+        :: c == CONTROL && (sees_loss || (any_channel(sees_loss_of) && !EOF_ENDS)) -> lose = true
 
         /* Page: "SECURITY", "Which connection counts". S is sure of D first. */
-        :: me == S && !mine.over && !mine.control && !session[D].over && mine.need &&
+        :: c == CONTROL && me == S && !mine.over && !mine.control && !session[D].over && mine.need &&
             !(session[D].control && session[D].conn != mine.conn) ->
             d_step {
                 mine.need = false;
@@ -825,7 +859,7 @@ proctype Talk(bit me)
                 arriving = true;
                 adopt = true
             }
-        :: me == D && !mine.over && arriving ->
+        :: c == CONTROL && me == D && !mine.over && arriving ->
             d_step {
                 arriving = false;
                 if
@@ -838,21 +872,21 @@ proctype Talk(bit me)
             }
 
         /* sync_answer(): asks again for all that has not come. Page: none, it is between helper and broker. */
-        :: mine.unsynced && !mine.over ->
+        :: c == CONTROL && mine.unsynced && !mine.over ->
             d_step {
                 mine.need = (me == S && !mine.control);
                 for (i : 0 .. CHANNELS - 1) {
                     my(i).need = my(i).stage == LIVES &&
-                        (me == S -> my(i).announced && link[i] == NONE : my(i).asked && !my(i).qemu)
+                        (me == S -> my(i).announced && link[i] == NONE : my(i).asked && !my(i).qemu) && !SYNC_FORGETS
                 }
                 mine.unsynced = false
             }
 
         /* on_proved(), refuse_control(). Page: "Which connection counts". */
-        :: me == D && thief -> d_step { thief = false; on_proved_control() }
+        :: c == CONTROL && me == D && thief -> d_step { thief = false; on_proved_control() }
 
         /* resume_failed(): the destination's gate rejects what has ended. Page: "REJECTION". */
-        :: me == S && !mine.over && !mine.control && session[D].over ->
+        :: c == CONTROL && me == S && !mine.over && !mine.control && session[D].over ->
             d_step {
                 session_complete(me);
                 if
@@ -863,10 +897,10 @@ proctype Talk(bit me)
             }
 
         /* on_resume_timeout(): page, "The loss". Without GIVE_UP the network comes back in time. */
-        :: mine.timer == RESUME && may_give_up -> give_up = true
+        :: c == CONTROL && mine.timer == RESUME && may_give_up -> give_up = true
 #ifdef CANCEL
         /* on_end(). Page: "ABORT". */
-        :: !mine.over && !mine.farewell ->
+        :: c == CONTROL && !mine.over && !mine.farewell ->
             d_step {
                 if
                 :: me == S && mine.met && !mine.greeted ->
@@ -881,7 +915,7 @@ proctype Talk(bit me)
 #endif
         /* Nothing happens any more: that may only be where QEMU has yet to connect again, in place of what was given
          * up. on_recovery_timeout(), or whoever waits for it, ends that. */
-        :: timeout && !mine.over && session[S].timer != RESUME && session[D].timer != RESUME ->
+        :: c == CONTROL && timeout && !mine.over && session[S].timer != RESUME && session[D].timer != RESUME ->
             d_step {
                 session_complete(S);
                 whole = complete;
@@ -944,6 +978,8 @@ end:
     do
     :: losses > 0 && session[S].control && !cut[session[S].conn] ->
         d_step { printf("The control connection is lost\n"); losses--; cut[session[S].conn] = true }
+#if defined(CANCEL) || LIES > 0
+    /* An ABORT, too. All else that is on its way is as good as lost where a side notices the loss at once. */
     :: losses > 0 && session[S].control && !cut[session[S].conn] ->
         d_step {
             printf("The control connection is lost, with all on its way\n");
@@ -953,6 +989,7 @@ end:
             drain(wire[2 * v + 1]);
             losses--
         }
+#endif
     :: losses > 0 && can_be_lost(0) -> d_step { lose_channel(0) }
 #if CHANNELS > 1
     :: losses > 0 && can_be_lost(1) -> d_step { lose_channel(1) }
@@ -991,11 +1028,9 @@ init
             ch(j, D).stage = NEVER
         }
         run World();
-        run Talk(S);
-        run Talk(D);
-        for (j : 0 .. CHANNELS - 1) {
-            run Carry(S, j);
-            run Carry(D, j)
+        for (j : 0 .. CONTROL) {
+            run Side(S, j);
+            run Side(D, j)
         }
     }
 }
