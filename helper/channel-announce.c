@@ -13,7 +13,7 @@ void channel_announce(struct channel *channel)
 
     if (channel->announced || session->role != ROLE_OUTGOING)
         return;
-    channel->announced = true;
+    channel->announced = channel->known = true;
     channel->serial = ++session->next_serial;
     control_send(session, &open);
     if (!session_halted(session) && !sync_need_peer(session, PEER_CHANNEL, channel->serial))

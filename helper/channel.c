@@ -77,9 +77,9 @@ struct channel *channel_new(struct session *session, uint32_t number, uint32_t s
         return NULL;
     }
     session->n_living++;
+    channel->known = session->role == ROLE_INCOMING;
     channel->out.pacer = &session->pacer;
     channel->out.forgetful = session->resume_timeout == 0;
-    session->lost_streams &= ~(1U << stream);
     publish(channel, STATS_CHANNEL_OPENING);
     return channel;
 }
@@ -95,14 +95,21 @@ void channel_close(struct channel *channel)
     channel->stage = CHANNEL_CLOSED;
     channel->session->n_living--;
     publish(channel, ended ? STATS_CHANNEL_CLOSED : STATS_CHANNEL_LOST);
-    if (!ended && channel->out.ring.end + channel->in.ring.end > 0)
-        channel->session->lost_streams |= 1U << channel->stream;
     channel->grace = sd_event_source_disable_unref(channel->grace);
     channel->qemu = carrier_free(channel->qemu);
     channel->carrier = carrier_free(channel->carrier);
     flow_clear(&channel->out);
     flow_clear(&channel->in);
     channel_take_back(channel);
+}
+
+/* The peer may have taken bytes for it of which nothing is known here: so it counts wherever the peer may
+ * know of it. */
+void channel_give_up(struct channel *channel)
+{
+    if (channel_lives(channel) && channel->known)
+        channel->session->lost_streams |= 1U << channel->stream;
+    channel_close(channel);
 }
 
 void channel_quit(struct channel *channel)
@@ -200,6 +207,7 @@ void channel_set_carrier(struct channel *channel, struct carrier *carrier)
     int r;
 
     channel->carrier = carrier;
+    channel->stale = false;
     r = channel_attach(channel, carrier, on_channel_ready);
     if (r >= 0 && session->role == ROLE_INCOMING && !channel->graced && !channel->grace)
         r = sd_event_add_time_relative(session->event, &channel->grace, CLOCK_MONOTONIC, SESSION_GRACE, 1000,
@@ -278,6 +286,11 @@ bool channel_ended(const struct channel *channel)
     _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
 
     return flow_ended(&channel->in) && all_is_acknowledged(channel);
+}
+
+bool channel_has_carried(const struct channel *channel)
+{
+    return channel->out.total + channel->in.total > 0;
 }
 
 void channel_detach(struct channel *channel)
@@ -373,7 +386,7 @@ void channel_end_if_complete(struct session *session)
         if (channel_lives(&session->channels[i]))
             return; /* this side's ledger is proved, but the peer has yet to hear of it: its CLOSE comes back
                        here */
-    session->control.close_sent = true;
+    session->control.close_sent = session->done_said = true;
     control_send(session, &close);
 }
 
@@ -399,6 +412,19 @@ static void channel_opened(struct channel *channel)
     if (session->given_up)
         session->resume_timer = sd_event_source_disable_unref(session->resume_timer);
     session->given_up = false;
+}
+
+static void channel_ended_well(struct channel *channel)
+{
+    struct session *session = channel->session;
+
+    if (channel_has_carried(channel)) {
+        session->main_closed = session->main_closed || channel->stream == session->main_stream;
+        if (!channel->stale)
+            session->lost_streams &= ~(1U << channel->stream);
+    }
+    channel_close(channel);
+    channel_end_if_complete(session);
 }
 
 static void share(struct channel *channel)
@@ -438,10 +464,7 @@ void channel_settle(struct channel *channel)
     if (session_halted(session))
         return;
     if (channel->close_sent && channel->close_received) {
-        if (channel->stream == session->main_stream && channel->out.total + channel->in.total > 0)
-            session->main_closed = true; /* one that carried nothing only looked whether we listen */
-        channel_close(channel);
-        channel_end_if_complete(session);
+        channel_ended_well(channel);
         return;
     }
     if (channel->stage == CHANNEL_OPENING && session->role == ROLE_INCOMING)

@@ -152,24 +152,45 @@ static void on_hello(struct session *session, const struct frame *frame)
     }
 }
 
-/* The source asks for a channel again that is no more here: says whether it had ended well. */
-static void say_of_ended(struct session *session, uint32_t number)
+static void refuse_for_limit(struct session *session, uint32_t number)
 {
     struct frame frame = {.type = FRAME_REFUSED, .channel = number};
 
+    frame.refusal.error = VF_ERROR_LIMIT_EXCEEDED;
+    snprintf(frame.refusal.text, sizeof(frame.refusal.text),
+             "The destination allows %" PRIu32 " channels at once.", session->max_channels);
+    control_send(session, &frame);
+}
+
+/* The source asks for a channel again that is no more here: says whether it had ended well. One that never
+ * was here was refused for the limit, as far as all that were are remembered: while there is a slot that was
+ * never used. */
+static void say_of_ended(struct session *session, uint32_t number)
+{
+    struct frame frame = {.type = FRAME_REFUSED, .channel = number};
+    bool was_here = false, all_known = false;
+
     frame.refusal.error = VF_ERROR_INTERRUPTED;
     strcpy(frame.refusal.text, "The destination has given this channel up.");
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        if (session->channels[i].stage == CHANNEL_CLOSED && session->channels[i].number == number &&
-            session->channels[i].close_sent && session->channels[i].close_received)
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
+        const struct channel *channel = &session->channels[i];
+
+        all_known = all_known || channel->stage == CHANNEL_UNUSED;
+        if (channel->stage != CHANNEL_CLOSED || channel->number != number)
+            continue;
+        was_here = true;
+        if (channel->close_sent && channel->close_received)
             frame.type = FRAME_CLOSE;
-    control_send(session, &frame);
+    }
+    if (all_known && !was_here)
+        refuse_for_limit(session, number);
+    else
+        control_send(session, &frame);
 }
 
 /* Answers OPEN; numbers are the source's and count up from 0. */
 static void on_open(struct session *session, const struct frame *frame)
 {
-    struct frame refused = {.type = FRAME_REFUSED, .channel = frame->channel};
     struct channel *channel;
     int stream = -1;
 
@@ -196,10 +217,7 @@ static void on_open(struct session *session, const struct frame *frame)
     session->next_channel = frame->channel + 1; /* what lies between was lost with its connection */
     channel = channel_new(session, frame->channel, (uint32_t)stream);
     if (!channel) {
-        refused.refusal.error = VF_ERROR_LIMIT_EXCEEDED;
-        snprintf(refused.refusal.text, sizeof(refused.refusal.text),
-                 "The destination allows %" PRIu32 " channels at once.", session->max_channels);
-        control_send(session, &refused);
+        refuse_for_limit(session, frame->channel);
         return;
     }
     peer_unpark(session, channel);
@@ -231,6 +249,40 @@ static void on_close_all(struct session *session, const struct frame *frame)
     session_end(session, VF_ERROR_NONE, false, "%s", "");
 }
 
+/* With Interrupted the peer has given up all channels that it had; those that it opens or answers for from
+ * here on are new to it. */
+static void peer_gave_up(struct session *session, struct channel *channel)
+{
+    channel_give_up(channel);
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        if (channel_lives(&session->channels[i]) && !session->channels[i].carrier)
+            session->channels[i].stale = true;
+}
+
+static void on_refused(struct session *session, struct channel *channel, const struct frame *frame)
+{
+    const bool carried = channel->out.ring.end + channel->in.ring.end > 0;
+
+    if (channel->carrier) {
+        lie(session, frame, "a refusal of a channel that is open");
+        return;
+    }
+    link_log(session->link, LOG_WARNING, "The peer refused channel %" PRIu32 ": %s", channel->number,
+             frame->refusal.text);
+    if (frame->refusal.error == VF_ERROR_LIMIT_EXCEEDED && !carried) {
+        channel_close(channel);
+    } else if (frame->refusal.error == VF_ERROR_LIMIT_EXCEEDED ||
+               frame->refusal.error == VF_ERROR_INTERRUPTED) {
+        peer_gave_up(session, channel);
+    } else {
+        session_end(session, frame->refusal.error, false, "%s", frame->refusal.text);
+        return;
+    }
+    if (session->role == ROLE_INCOMING)
+        channel_dial(session, channel->stream); /* the next one's turn */
+    channel_end_if_complete(session);
+}
+
 static void on_channel_frame(struct session *session, const struct frame *frame)
 {
     struct channel *channel = channel_find(session, frame->channel);
@@ -255,18 +307,7 @@ static void on_channel_frame(struct session *session, const struct frame *frame)
     case FRAME_OPENED:
         break; /* for a person with a trace; the flows do not wait for it */
     case FRAME_REFUSED:
-        if (channel->carrier) {
-            lie(session, frame, "a refusal of a channel that is open");
-            return;
-        }
-        link_log(session->link, LOG_WARNING, "The peer refused channel %" PRIu32 ": %s", channel->number,
-                 frame->refusal.text);
-        if (frame->refusal.error == VF_ERROR_LIMIT_EXCEEDED || frame->refusal.error == VF_ERROR_INTERRUPTED) {
-            channel_close(channel);
-            if (session->role == ROLE_INCOMING)
-                channel_dial(session, channel->stream); /* the next one's turn */
-        } else
-            session_end(session, frame->refusal.error, false, "%s", frame->refusal.text);
+        on_refused(session, channel, frame);
         return;
     case FRAME_ACK:
         why = flow_on_ack(&channel->out, frame->offset);

@@ -52,9 +52,8 @@ static void give_channels_up(struct session *session)
         return;
     }
     session->given_up = true;
-    session->main_closed = false; /* what is lost now has to come again before this can be done */
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        channel_close(&session->channels[i]);
+        channel_give_up(&session->channels[i]);
     session->resume_timer = sd_event_source_disable_unref(session->resume_timer);
     /* Nobody can bring new channels where there is nothing to recover, or no broker to bring them. */
     if (session->next_channel == 0 || session->link->fd < 0 ||

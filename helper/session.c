@@ -45,9 +45,7 @@ void session_set_state(struct session *session, enum message_state state)
 bool session_complete(const struct session *session)
 {
     bool main_ended = session->main_closed;
-
-    if (session->lost_streams != 0)
-        return false;
+    uint32_t lost = session->lost_streams;
 
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
         const struct channel *channel = &session->channels[i];
@@ -57,10 +55,13 @@ bool session_complete(const struct session *session)
         _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
         if (!channel_ended(channel))
             return false;
-        main_ended = main_ended ||
-                     (channel->stream == session->main_stream && channel->out.total + channel->in.total > 0);
+        if (!channel_has_carried(channel))
+            continue;
+        main_ended = main_ended || channel->stream == session->main_stream;
+        if (!channel->stale)
+            lost &= ~(1U << channel->stream);
     }
-    return main_ended;
+    return main_ended && lost == 0;
 }
 
 static int on_linger_end(sd_event_source *source, uint64_t usec, void *userdata)
@@ -180,8 +181,8 @@ static void on_qemu(struct session *session, const struct message_qemu *m, int f
         channel = channel_dialled(session, m->channel, m->stream);
         if (!channel)
             return;
-    } else if (session->control.close_sent) {
-        return; /* the migration is done */
+    } else if (session->done_said) {
+        return; /* the migration is done, at the peer perhaps already */
     } else {
         channel = channel_new(session, session->next_channel, m->stream);
         take_pipes(session, channel);
@@ -235,7 +236,7 @@ static void on_end(struct session *session, const struct message_end *m)
     message_text_set(session->why, sizeof(session->why), m->text);
     session->resume_timer = sd_event_source_disable_unref(session->resume_timer);
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        channel_close(&session->channels[i]);
+        channel_give_up(&session->channels[i]);
     /* What the broker was dialling is closed with the migration, and is asked for again. */
     if (sync_awaits_peer(session, PEER_RESUME, session->resume_serial))
         session_redial(session);
@@ -387,7 +388,6 @@ struct session *session_free(struct session *session)
 {
     if (!session)
         return NULL;
-    session->main_closed = false; /* what is lost now has to come again before this can be done */
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
         channel_close(&session->channels[i]);
     for (size_t i = 0; i < SESSION_PEERS_MAX; i++)

@@ -106,6 +106,8 @@ struct channel {
     bool close_received;     /* and at the other */
     bool close_again;        /* the other may say so once more, since the connection was lost */
     bool open_again;         /* destination: the source may name it once more, likewise */
+    bool known;              /* the peer may know of it, and have taken bytes for it from its QEMU */
+    bool stale;              /* it was here when the peer gave up what it had, and not attached since */
     uint32_t serial;         /* source: of the NEED_PEER */
     struct carrier *qemu;    /* owned */
     struct carrier *carrier; /* owned: the peer connection */
@@ -184,10 +186,11 @@ struct session {
     bool ktls_broken;      /* it failed half way */
     uint32_t n_refused;    /* peer connections that failed to prove themselves, for the log */
     uint32_t main_stream;  /* the source's first */
-    uint32_t lost_streams; /* bits: a channel was lost, and none has come in its place */
+    uint32_t lost_streams; /* bits: a channel was given up, and none has ended well in its place */
     uint32_t dialling; /* destination, bits: the broker was asked for a connection to this stream's QEMU */
     bool given_up; /* after a loss, and nothing has come in the channels' place; resume_timer bounds that */
-    bool main_closed; /* a channel of that has ended well */
+    bool main_closed; /* a channel of the main stream has ended well */
+    bool done_said;   /* source: CLOSE of all was sent, on this control connection or an earlier one */
     bool over;        /* the result stands; only the last frame may still be on its way */
     uint64_t rated;   /* bytes of all channels, both ways, at the last tick */
     uint64_t ticked;  /* when that was */
@@ -365,8 +368,16 @@ void channel_end_if_complete(struct session *session);
 /* The migration has ended: QEMU loses its connection at once, the peer only after it was told why. */
 void channel_quit(struct channel *channel);
 
-/* Closes its connections; lost where it had not ended. */
+/* Closes its connections. */
 void channel_close(struct channel *channel);
+
+/* The same for one that has not ended well, here or at the peer: the migration is done only after another one
+ * of its stream has. */
+void channel_give_up(struct channel *channel);
+
+/* Both flows have ended, and there was something in them. One that carried nothing only looked whether we
+ * listen. */
+bool channel_has_carried(const struct channel *channel);
 
 /* What may be a worker's: moves at most about budget bytes each way, and waits for what is to be waited for.
  */
