@@ -238,7 +238,6 @@ inline drain(queue)
     od
 }
 
-/* Page: "ABORT". What was said before arrives first. */
 inline end_with(r, t)
 {
     finish = true;
@@ -246,6 +245,7 @@ inline end_with(r, t)
     tell = t
 }
 
+/* Page: "ABORT". What was said before arrives first. */
 inline session_end()
 {
     printf("%e ends, %e\n", name, result);
@@ -290,8 +290,7 @@ inline channel_close(c)
     :: my(c).stage == LIVES ->
         if
         :: my(c).close_sent && (my(c).close_received || CLOSES_ALONE) -> my(c).stage = WELL
-        :: else ->
-            my(c).stage = LOST
+        :: else -> my(c).stage = LOST
         fi;
         my(c).qemu = false;
         my(c).peer = false;
@@ -308,7 +307,8 @@ inline channel_close(c)
 inline channel_give_up(c)
 {
     if
-    :: my(c).stage == LIVES && my(c).known -> mine.lost_streams = mine.lost_streams | (1 << stream(c))
+    :: my(c).stage == LIVES && my(c).known ->
+        mine.lost_streams = mine.lost_streams | (1 << stream(c))
     :: else
     fi;
     channel_close(c)
@@ -383,7 +383,7 @@ inline channel_update(c)
         if
         :: my(c).close_sent && (my(c).close_received || CLOSES_ALONE) ->
             if
-:: carried_at(c, me) ->
+            :: carried_at(c, me) ->
                 mine.main_closed = mine.main_closed || stream(c) == 0;
                 mine.lost_streams = mine.lost_streams & ~(my(c).stale -> 0 : 1 << stream(c))
             :: else
@@ -553,7 +553,7 @@ inline session_interrupt()
 inline control_adopt()
 {
     printf("%e has a control connection\n", name);
-    mine.conn = v;
+    mine.conn = (me == S -> 1 - mine.conn : session[S].conn);
     mine.control = true;
     mine.greeted = false;
     mine.close_sent = false;
@@ -748,12 +748,12 @@ inline after()
     :: else
     fi;
     if
-    :: adopt && !finish -> control_adopt(); adopt = false
-    :: adopt && finish -> cut[v] = true; adopt = false
+    :: give_up && !finish -> give_channels_up(); give_up = false
     :: else
     fi;
     if
-    :: give_up && !finish -> give_channels_up(); give_up = false
+    :: adopt && !finish -> control_adopt(); adopt = false
+    :: adopt && finish -> cut[session[S].conn] = true; adopt = false
     :: else
     fi;
     if
@@ -867,7 +867,6 @@ proctype Side(bit me; byte c)
                 :: else /* of kind 3 */
                 fi;
                 lose = mine.control;
-                v = session[S].conn;
                 adopt = true
             }
 

@@ -148,14 +148,14 @@ def run(names: list[str], long: bool, story: bool) -> tuple[int, list[str]]:
         total += one.states
         well = bool(one.found) == bool(number)
         what = f"found: {one.found[:60]}" if one.found else "nothing found"
-        print(f"  {name:32}{one.states:>10} states {one.seconds:6.1f} s  {what}", flush=True)
+        print(f"  {name:32}{one.states:>10,} states {one.seconds:6.1f} s  {what}", flush=True)
         if one.story:
             print(one.story)
         if well:
             passed += 1
         else:
             bad.append(f"model: {name} ({settings}): {what}")
-    print(f"  {total} states searched", flush=True)
+    print(f"  {total:,} states searched", flush=True)
     return passed, bad
 
 
