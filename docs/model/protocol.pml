@@ -144,7 +144,7 @@ typedef Session {       /* struct session */
     bit need;           /* S: the broker has been asked for the control connection */
     bit unsynced;       /* the broker is a new one, and has yet to say SYNC: it knows of no request, and takes none */
     bit close_sent, done_said;
-    bit main_closed, given_up, farewell;
+    bit main_ended, given_up, farewell;
     byte lost_streams;  /* bits: a channel was given up, and none has ended well in its place */
     byte next_channel;
     mtype timer;
@@ -165,12 +165,12 @@ byte served;    /* ghost: control connections that the ticket's secret has prove
 hidden byte i, j, k, n, v;
 hidden mtype type, error;
 hidden byte complete, alone, whole, replaced;
-hidden byte lied;           /* control_lie() */
+hidden byte lied;           /* session_end_violated() */
 hidden byte lose;           /* session_interrupt() */
 hidden byte give_up;        /* give_channels_up() */
-hidden byte adopt;          /* control_adopt() */
+hidden byte adopt;          /* session_adopt() */
 hidden byte update;         /* channel_update() of channel update − 1; 0: of none */
-hidden byte closing;        /* channel_end_if_complete() */
+hidden byte closing;        /* session_end_if_complete() */
 hidden byte finish;         /* session_end(), with `result`, and `tell` the peer */
 hidden byte tell;
 hidden mtype result;
@@ -179,7 +179,7 @@ hidden mtype result;
 #define units(side) ((side) == S -> UNITS_S : UNITS_D)
 #define out_ended(c, side) (ch(c, side).eof && ch(c, side).acked == ch(c, side).taken)
 #define in_ended(c, side) (ch(c, side).fin && ch(c, side).delivered == ch(c, side).total && ch(c, side).shut)
-#define channel_ended(c, side) ((in_ended(c, side) || ONE_FLOW) && out_ended(c, side))
+#define relay_ended(c, side) ((in_ended(c, side) || ONE_FLOW) && out_ended(c, side))
 #define carried_at(c, side) (ch(c, side).taken + ch(c, side).total > 0)
 #define carried(c) (ch(c, S).taken + ch(c, D).taken > 0)
 #define delivered_all(c) (ch(c, S).taken == ch(c, D).delivered && ch(c, D).taken == ch(c, S).delivered)
@@ -187,15 +187,15 @@ hidden mtype result;
 /* ---- The end of a migration ---- */
 
 /* Page: "The end of a migration", a ledger that is complete. Sets `complete`. */
-inline session_complete(side)
+inline channels_are_complete(side)
 {
-    complete = session[side].main_closed;
+    complete = session[side].main_ended;
     v = session[side].lost_streams;
     alone = true;
     for (k : 0 .. CHANNELS - 1) {
         if
-        :: ch(k, side).stage == LIVES && !channel_ended(k, side) -> alone = false
-        :: ch(k, side).stage == LIVES && channel_ended(k, side) && carried_at(k, side) ->
+        :: ch(k, side).stage == LIVES && !relay_ended(k, side) -> alone = false
+        :: ch(k, side).stage == LIVES && relay_ended(k, side) && carried_at(k, side) ->
             complete = complete || stream(k) == 0;
             v = v & ~(ch(k, side).stale -> 0 : 1 << stream(k))
         :: else
@@ -274,12 +274,12 @@ inline session_end()
 
 /* Between two sides that keep to the page nothing is ever ProtocolMismatch. Page: "When what is permitted". */
 #if LIES > 0
-#define control_lie() end_with(MISMATCH, true)
+#define session_end_violated() end_with(MISMATCH, true)
 #else
-#define control_lie() lied = true; assert(!lied)
+#define session_end_violated() lied = true; assert(!lied)
 #endif
 
-/* sync_need_peer(), sync_need_qemu() */
+/* requests_ask_peer(), requests_ask_qemu() */
 #define asks (!mine.unsynced)
 
 /* ---- Channels ---- */
@@ -315,11 +315,11 @@ inline channel_give_up(c)
 }
 
 /* Page: "The end of a migration". */
-inline channel_end_if_complete()
+inline session_end_if_complete()
 {
     if
     :: me == S && !mine.close_sent ->
-        session_complete(me);
+        channels_are_complete(me);
         alone = true;
         for (k : 0 .. CHANNELS - 1) {
             alone = alone && my(k).stage != LIVES
@@ -333,7 +333,7 @@ inline channel_end_if_complete()
 }
 
 /* Page: "The ledger", ACK. */
-inline send_ack(c)
+inline channel_ack(c)
 {
     if
     :: mine.greeted -> my(c).told = to_acknowledge(c); control_send(ACK, c, 0, my(c).told)
@@ -353,11 +353,11 @@ inline channel_tell(c)
         :: else
         fi;
         if
-        :: in_ended(c, me) && my(c).told != to_acknowledge(c) -> send_ack(c)
+        :: in_ended(c, me) && my(c).told != to_acknowledge(c) -> channel_ack(c)
         :: else
         fi;
         if
-        :: channel_ended(c, me) && !my(c).close_sent && (my(c).peer || my(c).close_received) ->
+        :: relay_ended(c, me) && !my(c).close_sent && (my(c).peer || my(c).close_received) ->
             my(c).close_sent = true;
             control_send(CLOSE, c, 0, 0)
         :: else
@@ -375,7 +375,7 @@ inline channel_update(c)
         :: my(c).fin && my(c).delivered == my(c).total && my(c).qemu -> my(c).shut = true
         :: else
         fi;
-        if /* channel_opened() */
+        if /* set_open() */
         :: my(c).qemu && my(c).peer && mine.given_up -> mine.given_up = false; mine.timer = OFF
         :: else
         fi;
@@ -384,7 +384,7 @@ inline channel_update(c)
         :: my(c).close_sent && (my(c).close_received || CLOSES_ALONE) ->
             if
             :: carried_at(c, me) ->
-                mine.main_closed = mine.main_closed || stream(c) == 0;
+                mine.main_ended = mine.main_ended || stream(c) == 0;
                 mine.lost_streams = mine.lost_streams & ~(my(c).stale -> 0 : 1 << stream(c))
             :: else
             fi;
@@ -397,7 +397,7 @@ inline channel_update(c)
 }
 
 /* Page: "The loss". */
-inline channel_detach(c)
+inline relay_detach(c)
 {
     my(c).peer = false;
     my(c).announced = false;
@@ -412,7 +412,7 @@ inline channel_detach(c)
 inline flow_resume(c, offset)
 {
     if
-    :: offset < (FREES_EARLY -> my(c).sent : my(c).acked) || offset > my(c).sent -> control_lie()
+    :: offset < (FREES_EARLY -> my(c).sent : my(c).acked) || offset > my(c).sent -> session_end_violated()
     :: else
     fi;
     my(c).fin_sent = my(c).fin_sent && FORGETS_FIN;
@@ -420,30 +420,30 @@ inline flow_resume(c, offset)
 }
 
 /* Page: "What is said again", ACK. */
-inline channel_set_carrier(c)
+inline channel_set_peer(c)
 {
     printf("%e has the connection of channel %d\n", name, c);
     my(c).peer = true;
     my(c).stale = false;
-    if /* channel_dial(), asked for once */
+    if /* channels_dial_stream(), asked for once */
     :: me == D && !my(c).asked -> my(c).asked = true; my(c).need = asks
     :: else
     fi;
     my(c).from = my(c).qemu;
     if
-    :: my(c).delivered != 0 && !FORGETS_ACK -> send_ack(c)
+    :: my(c).delivered != 0 && !FORGETS_ACK -> channel_ack(c)
     :: else
     fi;
     update = c + 1
 }
 
 /* Page: "Opening", the destination's answer. */
-inline answer_hello(c)
+inline on_channel_hello(c)
 {
     flow_resume(c, hello[2 * c + S]);
     hello[2 * c + D] = (RESUMES_WRONG -> my(c).delivered : my(c).received);
     link[c] = ANSWERED;
-    channel_set_carrier(c)
+    channel_set_peer(c)
 }
 
 inline channel_new(c)
@@ -462,7 +462,7 @@ inline channel_announce(c)
 }
 
 /* Page: "What is said again". */
-inline channel_announce_all()
+inline channels_announce_all()
 {
     for (i : 0 .. CHANNELS - 1) {
         if
@@ -482,7 +482,7 @@ inline channel_announce_all()
 /* Page: "The loss". */
 inline give_channels_up()
 {
-    session_complete(me);
+    channels_are_complete(me);
     if
     :: complete -> end_with(DONE, false)
     :: else ->
@@ -517,7 +517,7 @@ inline session_clean_up()
         :: empty(data[2 * i + it]) -> break
         od;
         if
-        :: my(i).stage == LIVES -> channel_detach(i)
+        :: my(i).stage == LIVES -> relay_detach(i)
         :: else
         fi
     }
@@ -534,7 +534,7 @@ inline session_clean_up()
 #endif
 }
 
-/* control_lost(), control_last_word(), session_interrupt(). Page: "The loss". */
+/* session_on_lost(), control_last_word(), session_interrupt(). Page: "The loss". */
 inline session_interrupt()
 {
     if
@@ -550,7 +550,7 @@ inline session_interrupt()
 }
 
 /* Page: "Which connection counts", "HELLO". */
-inline control_adopt()
+inline session_adopt()
 {
     printf("%e has a control connection\n", name);
     mine.conn = (me == S -> 1 - mine.conn : session[S].conn);
@@ -566,7 +566,7 @@ inline control_adopt()
 }
 
 /* Of kind 1. Page: "Which connection counts". */
-inline on_proved_control()
+inline on_proved()
 {
     if
     :: !mine.adopted || SECRET_TWICE -> served++
@@ -594,7 +594,7 @@ inline on_hello()
         :: else
         fi;
         if
-        :: me == S -> channel_announce_all(); closing = true
+        :: me == S -> channels_announce_all(); closing = true
         :: else
         fi
     fi
@@ -626,21 +626,21 @@ inline on_open(c)
 #endif
         channel_new(c);
         if /* peer_unpark() */
-        :: link[c] == PARKED && !gone[c] -> answer_hello(c)
+        :: link[c] == PARKED && !gone[c] -> on_channel_hello(c)
         :: else
         fi
 #ifdef LIMIT
         fi
 #endif
     :: OPENS_TWICE && my(c).stage == LIVES && !my(c).open_again -> my(c).received = 0
-    :: else -> control_lie()
+    :: else -> session_end_violated()
     fi
 }
 
 inline flow_on_ack(c, offset)
 {
     if
-    :: (offset < my(c).acked || offset > my(c).sent) && !ACK_UNCHECKED -> control_lie()
+    :: (offset < my(c).acked || offset > my(c).sent) && !ACK_UNCHECKED -> session_end_violated()
     :: else -> my(c).acked = offset; assert(offset <= my(c).sent)
     fi
 }
@@ -649,8 +649,8 @@ inline flow_on_fin(c, offset)
 {
     if
     :: my(c).fin && my(c).fin_again && offset == my(c).total -> my(c).fin_again = false
-    :: my(c).fin && !(my(c).fin_again && offset == my(c).total) -> control_lie()
-    :: !my(c).fin && offset < my(c).received -> control_lie()
+    :: my(c).fin && !(my(c).fin_again && offset == my(c).total) -> session_end_violated()
+    :: !my(c).fin && offset < my(c).received -> session_end_violated()
     :: else -> my(c).fin = true; my(c).total = offset
     fi
 }
@@ -663,14 +663,14 @@ inline on_channel_frame(t, c, e, o)
         if
         :: c >= mine.next_channel && t == REFUSED && mine.adopted_again && me == D ->
             mine.next_channel = c + 1
-        :: c >= mine.next_channel && !(t == REFUSED && mine.adopted_again && me == D) -> control_lie()
+        :: c >= mine.next_channel && !(t == REFUSED && mine.adopted_again && me == D) -> session_end_violated()
         :: else
         fi
     :: else ->
         if
         :: t == REFUSED ->
             if
-            :: my(c).peer -> control_lie()
+            :: my(c).peer -> session_end_violated()
             :: !my(c).peer && (e == LIMIT_EXCEEDED || LOSS_UNTOLD) -> channel_close(c)
             :: else ->
                 channel_give_up(c);
@@ -683,7 +683,7 @@ inline on_channel_frame(t, c, e, o)
         :: t == FIN -> flow_on_fin(c, o)
         :: t == CLOSE ->
             if
-            :: (my(c).close_received && !my(c).close_again) || !channel_ended(c, me) -> control_lie()
+            :: (my(c).close_received && !my(c).close_again) || !relay_ended(c, me) -> session_end_violated()
             :: else
             fi;
             my(c).close_received = true;
@@ -696,9 +696,9 @@ inline on_channel_frame(t, c, e, o)
 /* Page: "The end of a migration". */
 inline on_close_all()
 {
-    session_complete(me);
+    channels_are_complete(me);
     if
-    :: !complete && !DONE_UNCHECKED -> control_lie()
+    :: !complete && !DONE_UNCHECKED -> session_end_violated()
     :: else ->
         if
         :: !mine.close_sent -> mine.close_sent = true; control_send(CLOSE_ALL, 0, 0, 0)
@@ -721,7 +721,7 @@ inline on_frame()
     :: (type == REFUSED || type == ACK || type == FIN || type == CLOSE) && mine.greeted ->
         j = n;
         on_channel_frame(type, j, error, v)
-    :: else -> control_lie()
+    :: else -> session_end_violated()
     fi
 }
 
@@ -752,7 +752,7 @@ inline after()
     :: else
     fi;
     if
-    :: adopt && !finish -> control_adopt(); adopt = false
+    :: adopt && !finish -> session_adopt(); adopt = false
     :: adopt && finish -> cut[session[S].conn] = true; adopt = false
     :: else
     fi;
@@ -761,7 +761,7 @@ inline after()
     :: else
     fi;
     if
-    :: closing && !finish -> channel_end_if_complete(); closing = false
+    :: closing && !finish -> session_end_if_complete(); closing = false
     :: else
     fi;
     if
@@ -808,12 +808,12 @@ proctype Side(bit me; byte c)
         :: me == D && c < CONTROL && mine.greeted && link[c] == GREETS && !gone[c] ->
             d_step {
                 if
-                :: my(c).stage == LIVES -> answer_hello(c)
+                :: my(c).stage == LIVES -> on_channel_hello(c)
                 :: else -> link[c] = PARKED /* or closed at once: see README.md */
                 fi
             }
         :: me == S && lives && mine.greeted && link[c] == ANSWERED && !gone[c] ->
-            d_step { link[c] = UP; flow_resume(c, hello[2 * c + D]); channel_set_carrier(c) }
+            d_step { link[c] = UP; flow_resume(c, hello[2 * c + D]); channel_set_peer(c) }
 
         /* Bytes: page, "The ledger". QEMU's are taken while there is room, delivered as QEMU takes them. */
         :: lives && my(c).from && !my(c).eof && my(c).taken - my(c).acked < WINDOW ->
@@ -839,7 +839,7 @@ proctype Side(bit me; byte c)
             d_step { my(c).fin = true; my(c).total = my(c).received; update = c + 1 }
 
         /* on_ack_timer() */
-        :: lives && mine.greeted && my(c).told != to_acknowledge(c) && nfull(out_wire) -> send_ack(c)
+        :: lives && mine.greeted && my(c).told != to_acknowledge(c) && nfull(out_wire) -> channel_ack(c)
 
         /* The control connection. */
         :: c == CONTROL && mine.control && nempty(in_wire) -> d_step { on_frame() }
@@ -863,14 +863,14 @@ proctype Side(bit me; byte c)
             d_step {
                 arriving = false;
                 if
-                :: !mine.adopted -> on_proved_control()
+                :: !mine.adopted -> on_proved()
                 :: else /* of kind 3 */
                 fi;
                 lose = mine.control;
                 adopt = true
             }
 
-        /* sync_answer(): asks again for all that has not come. Page: none, it is between helper and broker. */
+        /* on_sync(): asks again for all that has not come. Page: none, it is between helper and broker. */
         :: c == CONTROL && mine.unsynced && !mine.over ->
             d_step {
                 mine.need = (me == S && !mine.control);
@@ -882,12 +882,12 @@ proctype Side(bit me; byte c)
             }
 
         /* on_proved(), refuse_control(). Page: "Which connection counts". */
-        :: c == CONTROL && me == D && thief -> d_step { thief = false; on_proved_control() }
+        :: c == CONTROL && me == D && thief -> d_step { thief = false; on_proved() }
 
         /* resume_failed(): the destination's gate rejects what has ended. Page: "REJECTION". */
         :: c == CONTROL && me == S && !mine.over && !mine.control && session[D].over ->
             d_step {
-                session_complete(me);
+                channels_are_complete(me);
                 if
                 :: session[D].result == CANCELLED -> end_with(CANCELLED, false)
                 :: session[D].result != CANCELLED && complete -> end_with(DONE, false)
@@ -895,7 +895,7 @@ proctype Side(bit me; byte c)
                 fi
             }
 
-        /* on_resume_timeout(): page, "The loss". Without GIVE_UP the network comes back in time. */
+        /* on_network_timeout(): page, "The loss". Without GIVE_UP the network comes back in time. */
         :: c == CONTROL && mine.timer == RESUME && may_give_up -> give_up = true
 #ifdef CANCEL
         /* on_end(). Page: "ABORT". */
@@ -916,9 +916,9 @@ proctype Side(bit me; byte c)
          * up. on_recovery_timeout(), or whoever waits for it, ends that. */
         :: c == CONTROL && timeout && !mine.over && session[S].timer != RESUME && session[D].timer != RESUME ->
             d_step {
-                session_complete(S);
+                channels_are_complete(S);
                 whole = complete;
-                session_complete(D);
+                channels_are_complete(D);
                 assert(!(whole && complete)); /* else they had only to say so */
                 for (i : 0 .. CHANNELS - 1) {
                     assert(my(i).stage != LIVES)

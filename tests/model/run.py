@@ -30,8 +30,7 @@ TWO = "CHANNELS=2 UNITS_S=1 UNITS_D=0"
 CONFIGURATIONS = {
     "one channel": "LOSSES=2",
     "window of two": "UNITS_S=3 UNITS_D=0 WINDOW=2 LOSSES=1",
-    "two channels": f"{TWO} LOSSES=1",
-    "restarted brokers": "UNITS_S=1 LOSSES=1 RESTARTS=2 THIEF",
+    "restarted brokers": "UNITS_S=1 LOSSES=1 RESTARTS=1 THIEF",
     "give-up": "UNITS_S=1 LOSSES=2 GIVE_UP=3",
     "give-up of two, source": f"{TWO} LOSSES=1 GIVE_UP=1",
     "two streams": f"{TWO} STREAMS=2 LOSSES=1 ZERO",
@@ -41,7 +40,9 @@ CONFIGURATIONS = {
 }
 LONG = {
     "one channel, long": "UNITS_S=3 UNITS_D=2 WINDOW=2 LOSSES=3",
+    "two channels, one loss, long": f"{TWO} LOSSES=1",
     "two channels, long": f"{TWO} LOSSES=2",
+    "brokers restarted twice, long": "UNITS_S=1 LOSSES=1 RESTARTS=2 THIEF",
     "two channels with answers, long": "CHANNELS=2 UNITS_S=1 UNITS_D=1 LOSSES=1",
     "give-up of two, both, long": f"{TWO} LOSSES=1 GIVE_UP=3",
     "give-up on two streams, long": f"{TWO} STREAMS=2 LOSSES=1 GIVE_UP=3",
