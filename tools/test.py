@@ -18,12 +18,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "model"))
+
+from run import run as search_model  # noqa: E402
 
 USAGE = """Usage: tools/test [--long] [PART…]
 
 Checks everything, or the parts that are named:
 
   format        clang-format finds nothing to change; the includes run down the layers
+  model         the model of the peer protocol (docs/model), searched whole, and with each of its rules broken
   unit          unit tests, and the fuzzers over their corpora, under ASan and UBSan
   valgrind      the unit tests under valgrind
   integration   brokers, helpers and stand-ins for QEMU on private buses, under ASan and UBSan
@@ -144,6 +148,15 @@ def check_format() -> Count:
     return count
 
 
+def check_model() -> Count:
+    """A test is a configuration in which nothing may be found, or a broken rule of which something must come."""
+    count = Count()
+    count.passed, bad = search_model([], bool(os.environ.get("VMFERRY_LONG")), False)
+    for what in bad:
+        count.fail(what)
+    return count
+
+
 def meson_tests(directory: Path, log: str, names: list[str], wrapper: tuple[str, ...] = ()) -> Count:
     """Runs tests of a build directory; counts the cases of those that say them (in TAP), else the programs."""
     arguments = ["--wrapper", " ".join(wrapper), "--timeout-multiplier", "20"] if wrapper else []
@@ -260,6 +273,7 @@ def check_vm() -> Count:
 
 PARTS: dict[str, Callable[[], Count]] = {
     "format": check_format,
+    "model": check_model,
     "unit": check_unit,
     "valgrind": check_valgrind,
     "integration": check_integration,

@@ -17,8 +17,30 @@
  *     ZERO      the resume time-out is 0     CANCEL            a caller may cancel
  *     LIMIT     channels that D allows       LIES              false frames that are slipped in
  *     THIEF     another holder of the ticket comes, too
- *     BREAK_…   one rule is broken: spin must find what comes of that
+ *     BREAK     one rule is broken, one of the list below: spin must find what comes of that
  */
+
+#define breaks(number) (BREAK == number)
+#define FREES_EARLY breaks(1)     /* what was sent is freed before it is acknowledged */
+#define ACKS_EARLY breaks(2)      /* what has come is acknowledged before QEMU has it */
+#define RESUMES_WRONG breaks(3)   /* the channel hello has the offset of what was delivered, not of what has come */
+#define FORGETS_FIN breaks(4)     /* FIN is not said again after a loss */
+#define FORGETS_CLOSE breaks(5)   /* nor is CLOSE */
+#define FORGETS_ACK breaks(6)     /* nor is the last ACK */
+#define EOF_ENDS breaks(7)        /* a channel connection that ends is taken for the end of the flow */
+#define ONE_FLOW breaks(8)        /* a channel has ended when the flow out of QEMU has */
+#define CLOSES_ALONE breaks(9)    /* a channel is closed without the peer's CLOSE */
+#define OPENS_TWICE breaks(10)    /* a second OPEN makes the channel anew */
+#define ACK_UNCHECKED breaks(11)  /* an ACK may be of more than was sent */
+#define DONE_UNCHECKED breaks(12) /* CLOSE of all is not held against the ledger */
+#define SECRET_TWICE breaks(13)   /* the ticket's secret serves once more */
+#define SYNC_FORGETS breaks(14)   /* SYNC is answered with the control connection alone */
+#define TAKES_EARLY breaks(15)    /* QEMU's bytes are taken before the peer has answered for the channel */
+#define LOSS_UNTOLD breaks(16)    /* REFUSED with Interrupted closes a channel, and nothing else */
+#define REFUSED_HANGS breaks(17)  /* a REFUSED for the last channel does not end the migration */
+#define DONE_TAKES breaks(18)     /* QEMU may connect after CLOSE of all was said, where the connection is a new one */
+#define OLD_REPLACES breaks(19)   /* a channel from before the give-up stands in for what was given up */
+#define LIMIT_AS_LOSS breaks(20)  /* what was refused for the limit is, when asked for again, refused as given up */
 
 #ifndef CHANNELS
 #define CHANNELS 1
@@ -43,6 +65,9 @@
 #endif
 #ifndef GIVE_UP
 #define GIVE_UP 0
+#endif
+#ifndef BREAK
+#define BREAK 0
 #endif
 #ifndef LIES
 #define LIES 0
@@ -119,7 +144,7 @@ typedef Session {       /* struct session */
     bit need;           /* S: the broker has been asked for the control connection */
     bit unsynced;       /* the broker is a new one, and has yet to say SYNC: it knows of no request, and takes none */
     bit close_sent, done_said;
-    bit main_closed, given_up, farewell;
+    bit main_ended, given_up, farewell;
     byte lost_streams;  /* bits: a channel was given up, and none has ended well in its place */
     byte next_channel;
     mtype timer;
@@ -140,20 +165,21 @@ byte served;    /* ghost: control connections that the ticket's secret has prove
 hidden byte i, j, k, n, v;
 hidden mtype type, error;
 hidden byte complete, alone, whole, replaced;
+hidden byte lied;           /* session_end_violated() */
 hidden byte lose;           /* session_interrupt() */
 hidden byte give_up;        /* give_channels_up() */
-hidden byte adopt;          /* control_adopt() */
+hidden byte adopt;          /* session_adopt() */
 hidden byte update;         /* channel_update() of channel update − 1; 0: of none */
-hidden byte closing;        /* channel_end_if_complete() */
+hidden byte closing;        /* session_end_if_complete() */
 hidden byte finish;         /* session_end(), with `result`, and `tell` the peer */
 hidden byte tell;
 hidden mtype result;
 
-#define deliverable(c) (my(c).delivered)
+#define to_acknowledge(c) (ACKS_EARLY -> my(c).received : my(c).delivered)
 #define units(side) ((side) == S -> UNITS_S : UNITS_D)
 #define out_ended(c, side) (ch(c, side).eof && ch(c, side).acked == ch(c, side).taken)
 #define in_ended(c, side) (ch(c, side).fin && ch(c, side).delivered == ch(c, side).total && ch(c, side).shut)
-#define channel_ended(c, side) (in_ended(c, side) && out_ended(c, side))
+#define relay_ended(c, side) ((in_ended(c, side) || ONE_FLOW) && out_ended(c, side))
 #define carried_at(c, side) (ch(c, side).taken + ch(c, side).total > 0)
 #define carried(c) (ch(c, S).taken + ch(c, D).taken > 0)
 #define delivered_all(c) (ch(c, S).taken == ch(c, D).delivered && ch(c, D).taken == ch(c, S).delivered)
@@ -161,15 +187,15 @@ hidden mtype result;
 /* ---- The end of a migration ---- */
 
 /* Page: "The end of a migration", a ledger that is complete. Sets `complete`. */
-inline session_complete(side)
+inline channels_are_complete(side)
 {
-    complete = session[side].main_closed;
+    complete = session[side].main_ended;
     v = session[side].lost_streams;
     alone = true;
     for (k : 0 .. CHANNELS - 1) {
         if
-        :: ch(k, side).stage == LIVES && !channel_ended(k, side) -> alone = false
-        :: ch(k, side).stage == LIVES && channel_ended(k, side) && carried_at(k, side) ->
+        :: ch(k, side).stage == LIVES && !relay_ended(k, side) -> alone = false
+        :: ch(k, side).stage == LIVES && relay_ended(k, side) && carried_at(k, side) ->
             complete = complete || stream(k) == 0;
             v = v & ~(ch(k, side).stale -> 0 : 1 << stream(k))
         :: else
@@ -212,7 +238,6 @@ inline drain(queue)
     od
 }
 
-/* Page: "ABORT". What was said before arrives first. */
 inline end_with(r, t)
 {
     finish = true;
@@ -220,6 +245,7 @@ inline end_with(r, t)
     tell = t
 }
 
+/* Page: "ABORT". What was said before arrives first. */
 inline session_end()
 {
     printf("%e ends, %e\n", name, result);
@@ -248,12 +274,12 @@ inline session_end()
 
 /* Between two sides that keep to the page nothing is ever ProtocolMismatch. Page: "When what is permitted". */
 #if LIES > 0
-#define control_lie() end_with(MISMATCH, true)
+#define session_end_violated() end_with(MISMATCH, true)
 #else
-#define control_lie() assert(false)
+#define session_end_violated() lied = true; assert(!lied)
 #endif
 
-/* sync_need_peer(), sync_need_qemu() */
+/* requests_ask_peer(), requests_ask_qemu() */
 #define asks (!mine.unsynced)
 
 /* ---- Channels ---- */
@@ -263,9 +289,8 @@ inline channel_close(c)
     if
     :: my(c).stage == LIVES ->
         if
-        :: my(c).close_sent && my(c).close_received -> my(c).stage = WELL
-        :: else ->
-            my(c).stage = LOST
+        :: my(c).close_sent && (my(c).close_received || CLOSES_ALONE) -> my(c).stage = WELL
+        :: else -> my(c).stage = LOST
         fi;
         my(c).qemu = false;
         my(c).peer = false;
@@ -282,18 +307,19 @@ inline channel_close(c)
 inline channel_give_up(c)
 {
     if
-    :: my(c).stage == LIVES && my(c).known -> mine.lost_streams = mine.lost_streams | (1 << stream(c))
+    :: my(c).stage == LIVES && my(c).known ->
+        mine.lost_streams = mine.lost_streams | (1 << stream(c))
     :: else
     fi;
     channel_close(c)
 }
 
 /* Page: "The end of a migration". */
-inline channel_end_if_complete()
+inline session_end_if_complete()
 {
     if
     :: me == S && !mine.close_sent ->
-        session_complete(me);
+        channels_are_complete(me);
         alone = true;
         for (k : 0 .. CHANNELS - 1) {
             alone = alone && my(k).stage != LIVES
@@ -307,10 +333,10 @@ inline channel_end_if_complete()
 }
 
 /* Page: "The ledger", ACK. */
-inline send_ack(c)
+inline channel_ack(c)
 {
     if
-    :: mine.greeted -> my(c).told = deliverable(c); control_send(ACK, c, 0, my(c).told)
+    :: mine.greeted -> my(c).told = to_acknowledge(c); control_send(ACK, c, 0, my(c).told)
     :: else
     fi
 }
@@ -327,11 +353,11 @@ inline channel_tell(c)
         :: else
         fi;
         if
-        :: in_ended(c, me) && my(c).told != deliverable(c) -> send_ack(c)
+        :: in_ended(c, me) && my(c).told != to_acknowledge(c) -> channel_ack(c)
         :: else
         fi;
         if
-        :: channel_ended(c, me) && !my(c).close_sent && (my(c).peer || my(c).close_received) ->
+        :: relay_ended(c, me) && !my(c).close_sent && (my(c).peer || my(c).close_received) ->
             my(c).close_sent = true;
             control_send(CLOSE, c, 0, 0)
         :: else
@@ -349,16 +375,16 @@ inline channel_update(c)
         :: my(c).fin && my(c).delivered == my(c).total && my(c).qemu -> my(c).shut = true
         :: else
         fi;
-        if /* channel_opened() */
+        if /* set_open() */
         :: my(c).qemu && my(c).peer && mine.given_up -> mine.given_up = false; mine.timer = OFF
         :: else
         fi;
         channel_tell(c);
         if
-        :: my(c).close_sent && my(c).close_received ->
+        :: my(c).close_sent && (my(c).close_received || CLOSES_ALONE) ->
             if
-:: carried_at(c, me) ->
-                mine.main_closed = mine.main_closed || stream(c) == 0;
+            :: carried_at(c, me) ->
+                mine.main_ended = mine.main_ended || stream(c) == 0;
                 mine.lost_streams = mine.lost_streams & ~(my(c).stale -> 0 : 1 << stream(c))
             :: else
             fi;
@@ -371,12 +397,12 @@ inline channel_update(c)
 }
 
 /* Page: "The loss". */
-inline channel_detach(c)
+inline relay_detach(c)
 {
     my(c).peer = false;
     my(c).announced = false;
     my(c).need = my(c).need && me == D; /* a connection with an old serial is not taken */
-    my(c).close_sent = false;
+    my(c).close_sent = my(c).close_sent && FORGETS_CLOSE;
     my(c).close_again = my(c).close_received;
     my(c).open_again = true;
     my(c).fin_again = my(c).fin
@@ -386,38 +412,38 @@ inline channel_detach(c)
 inline flow_resume(c, offset)
 {
     if
-    :: offset < my(c).acked || offset > my(c).sent -> control_lie()
+    :: offset < (FREES_EARLY -> my(c).sent : my(c).acked) || offset > my(c).sent -> session_end_violated()
     :: else
     fi;
-    my(c).fin_sent = false;
+    my(c).fin_sent = my(c).fin_sent && FORGETS_FIN;
     my(c).sent = offset
 }
 
 /* Page: "What is said again", ACK. */
-inline channel_set_carrier(c)
+inline channel_set_peer(c)
 {
     printf("%e has the connection of channel %d\n", name, c);
     my(c).peer = true;
     my(c).stale = false;
-    if /* channel_dial(), asked for once */
+    if /* channels_dial_stream(), asked for once */
     :: me == D && !my(c).asked -> my(c).asked = true; my(c).need = asks
     :: else
     fi;
     my(c).from = my(c).qemu;
     if
-    :: my(c).delivered != 0 -> send_ack(c)
+    :: my(c).delivered != 0 && !FORGETS_ACK -> channel_ack(c)
     :: else
     fi;
     update = c + 1
 }
 
 /* Page: "Opening", the destination's answer. */
-inline answer_hello(c)
+inline on_channel_hello(c)
 {
     flow_resume(c, hello[2 * c + S]);
-    hello[2 * c + D] = my(c).received;
+    hello[2 * c + D] = (RESUMES_WRONG -> my(c).delivered : my(c).received);
     link[c] = ANSWERED;
-    channel_set_carrier(c)
+    channel_set_peer(c)
 }
 
 inline channel_new(c)
@@ -436,7 +462,7 @@ inline channel_announce(c)
 }
 
 /* Page: "What is said again". */
-inline channel_announce_all()
+inline channels_announce_all()
 {
     for (i : 0 .. CHANNELS - 1) {
         if
@@ -456,7 +482,7 @@ inline channel_announce_all()
 /* Page: "The loss". */
 inline give_channels_up()
 {
-    session_complete(me);
+    channels_are_complete(me);
     if
     :: complete -> end_with(DONE, false)
     :: else ->
@@ -491,7 +517,7 @@ inline session_clean_up()
         :: empty(data[2 * i + it]) -> break
         od;
         if
-        :: my(i).stage == LIVES -> channel_detach(i)
+        :: my(i).stage == LIVES -> relay_detach(i)
         :: else
         fi
     }
@@ -508,7 +534,7 @@ inline session_clean_up()
 #endif
 }
 
-/* control_lost(), control_last_word(), session_interrupt(). Page: "The loss". */
+/* session_on_lost(), control_last_word(), session_interrupt(). Page: "The loss". */
 inline session_interrupt()
 {
     if
@@ -524,10 +550,10 @@ inline session_interrupt()
 }
 
 /* Page: "Which connection counts", "HELLO". */
-inline control_adopt()
+inline session_adopt()
 {
     printf("%e has a control connection\n", name);
-    mine.conn = v;
+    mine.conn = (me == S -> 1 - mine.conn : session[S].conn);
     mine.control = true;
     mine.greeted = false;
     mine.close_sent = false;
@@ -540,10 +566,10 @@ inline control_adopt()
 }
 
 /* Of kind 1. Page: "Which connection counts". */
-inline on_proved_control()
+inline on_proved()
 {
     if
-    :: !mine.adopted -> served++
+    :: !mine.adopted || SECRET_TWICE -> served++
     :: else /* ABORT, TicketUsed */
     fi;
     assert(served <= 1)
@@ -568,7 +594,7 @@ inline on_hello()
         :: else
         fi;
         if
-        :: me == S -> channel_announce_all(); closing = true
+        :: me == S -> channels_announce_all(); closing = true
         :: else
         fi
     fi
@@ -585,7 +611,7 @@ inline on_open(c)
         if
         :: my(c).stage == WELL -> control_send(CLOSE, c, 0, 0)
         :: my(c).stage == LOST -> control_send(REFUSED, c, INTERRUPTED, 0)
-        :: my(c).stage == NEVER -> control_send(REFUSED, c, LIMIT_EXCEEDED, 0)
+        :: my(c).stage == NEVER -> control_send(REFUSED, c, (LIMIT_AS_LOSS -> INTERRUPTED : LIMIT_EXCEEDED), 0)
         fi
     :: c >= mine.next_channel ->
         mine.next_channel = c + 1;
@@ -600,21 +626,22 @@ inline on_open(c)
 #endif
         channel_new(c);
         if /* peer_unpark() */
-        :: link[c] == PARKED && !gone[c] -> answer_hello(c)
+        :: link[c] == PARKED && !gone[c] -> on_channel_hello(c)
         :: else
         fi
 #ifdef LIMIT
         fi
 #endif
-    :: else -> control_lie()
+    :: OPENS_TWICE && my(c).stage == LIVES && !my(c).open_again -> my(c).received = 0
+    :: else -> session_end_violated()
     fi
 }
 
 inline flow_on_ack(c, offset)
 {
     if
-    :: offset < my(c).acked || offset > my(c).sent -> control_lie()
-    :: else -> my(c).acked = offset
+    :: (offset < my(c).acked || offset > my(c).sent) && !ACK_UNCHECKED -> session_end_violated()
+    :: else -> my(c).acked = offset; assert(offset <= my(c).sent)
     fi
 }
 
@@ -622,8 +649,8 @@ inline flow_on_fin(c, offset)
 {
     if
     :: my(c).fin && my(c).fin_again && offset == my(c).total -> my(c).fin_again = false
-    :: my(c).fin && !(my(c).fin_again && offset == my(c).total) -> control_lie()
-    :: !my(c).fin && offset < my(c).received -> control_lie()
+    :: my(c).fin && !(my(c).fin_again && offset == my(c).total) -> session_end_violated()
+    :: !my(c).fin && offset < my(c).received -> session_end_violated()
     :: else -> my(c).fin = true; my(c).total = offset
     fi
 }
@@ -636,27 +663,27 @@ inline on_channel_frame(t, c, e, o)
         if
         :: c >= mine.next_channel && t == REFUSED && mine.adopted_again && me == D ->
             mine.next_channel = c + 1
-        :: c >= mine.next_channel && !(t == REFUSED && mine.adopted_again && me == D) -> control_lie()
+        :: c >= mine.next_channel && !(t == REFUSED && mine.adopted_again && me == D) -> session_end_violated()
         :: else
         fi
     :: else ->
         if
         :: t == REFUSED ->
             if
-            :: my(c).peer -> control_lie()
-            :: !my(c).peer && e == LIMIT_EXCEEDED -> channel_close(c)
+            :: my(c).peer -> session_end_violated()
+            :: !my(c).peer && (e == LIMIT_EXCEEDED || LOSS_UNTOLD) -> channel_close(c)
             :: else ->
                 channel_give_up(c);
                 for (k : 0 .. CHANNELS - 1) {
-                    my(k).stale = my(k).stale || (my(k).stage == LIVES && !my(k).peer)
+                    my(k).stale = my(k).stale || (my(k).stage == LIVES && !my(k).peer && !OLD_REPLACES)
                 }
             fi;
-            closing = true
+            closing = !REFUSED_HANGS
         :: t == ACK -> flow_on_ack(c, o)
         :: t == FIN -> flow_on_fin(c, o)
         :: t == CLOSE ->
             if
-            :: (my(c).close_received && !my(c).close_again) || !channel_ended(c, me) -> control_lie()
+            :: (my(c).close_received && !my(c).close_again) || !relay_ended(c, me) -> session_end_violated()
             :: else
             fi;
             my(c).close_received = true;
@@ -669,9 +696,9 @@ inline on_channel_frame(t, c, e, o)
 /* Page: "The end of a migration". */
 inline on_close_all()
 {
-    session_complete(me);
+    channels_are_complete(me);
     if
-    :: !complete -> control_lie()
+    :: !complete && !DONE_UNCHECKED -> session_end_violated()
     :: else ->
         if
         :: !mine.close_sent -> mine.close_sent = true; control_send(CLOSE_ALL, 0, 0, 0)
@@ -694,7 +721,7 @@ inline on_frame()
     :: (type == REFUSED || type == ACK || type == FIN || type == CLOSE) && mine.greeted ->
         j = n;
         on_channel_frame(type, j, error, v)
-    :: else -> control_lie()
+    :: else -> session_end_violated()
     fi
 }
 
@@ -721,12 +748,12 @@ inline after()
     :: else
     fi;
     if
-    :: adopt && !finish -> control_adopt(); adopt = false
-    :: adopt && finish -> cut[v] = true; adopt = false
+    :: give_up && !finish -> give_channels_up(); give_up = false
     :: else
     fi;
     if
-    :: give_up && !finish -> give_channels_up(); give_up = false
+    :: adopt && !finish -> session_adopt(); adopt = false
+    :: adopt && finish -> cut[session[S].conn] = true; adopt = false
     :: else
     fi;
     if
@@ -734,7 +761,7 @@ inline after()
     :: else
     fi;
     if
-    :: closing && !finish -> channel_end_if_complete(); closing = false
+    :: closing && !finish -> session_end_if_complete(); closing = false
     :: else
     fi;
     if
@@ -743,21 +770,24 @@ inline after()
     fi
 }
 
-#define lives (my(c).stage == LIVES && !mine.over)
+#define lives (c < CONTROL && my(c).stage == LIVES && !mine.over)
 
-/* What happens to one channel at one side. */
-proctype Carry(bit me; byte c)
+#define CONTROL CHANNELS /* in place of a channel's number: what happens to the side as a whole */
+
+/* What happens to a channel at a side. */
+proctype Side(bit me; byte c)
 {
     do
     :: atomic {
         if
         /* QEMU connects: page, "Opening". At D it was asked for. */
-        :: me == S && c == mine.next_channel && !mine.done_said && !mine.farewell && !mine.over ->
+        :: me == S && c < CONTROL && c == mine.next_channel && !(DONE_TAKES -> mine.close_sent : mine.done_said) && !mine.farewell && !mine.over ->
             d_step {
                 printf("%e's QEMU connects, channel %d\n", name, c);
                 channel_new(c);
                 mine.next_channel = c + 1;
                 my(c).qemu = true;
+                my(c).from = TAKES_EARLY;
                 if
                 :: mine.greeted -> channel_announce(c)
                 :: else
@@ -768,22 +798,30 @@ proctype Carry(bit me; byte c)
 
         /* The channel connection: page, "Opening". */
         :: me == S && mine.greeted && lives && my(c).need && link[c] == NONE ->
-            d_step { assert(!ch(c, D).peer); my(c).need = false; link[c] = GREETS; gone[c] = false; hello[2 * c + S] = my(c).received }
-        :: me == D && mine.greeted && link[c] == GREETS && !gone[c] ->
+            d_step {
+                assert(!ch(c, D).peer);
+                my(c).need = false;
+                link[c] = GREETS;
+                gone[c] = false;
+                hello[2 * c + S] = my(c).received
+            }
+        :: me == D && c < CONTROL && mine.greeted && link[c] == GREETS && !gone[c] ->
             d_step {
                 if
-                :: my(c).stage == LIVES -> answer_hello(c)
+                :: my(c).stage == LIVES -> on_channel_hello(c)
                 :: else -> link[c] = PARKED /* or closed at once: see README.md */
                 fi
             }
-        :: me == S && mine.greeted && link[c] == ANSWERED && !gone[c] ->
-            d_step { link[c] = UP; flow_resume(c, hello[2 * c + D]); channel_set_carrier(c) }
+        :: me == S && lives && mine.greeted && link[c] == ANSWERED && !gone[c] ->
+            d_step { link[c] = UP; flow_resume(c, hello[2 * c + D]); channel_set_peer(c) }
 
         /* Bytes: page, "The ledger". QEMU's are taken while there is room, delivered as QEMU takes them. */
         :: lives && my(c).from && !my(c).eof && my(c).taken - my(c).acked < WINDOW ->
             d_step {
                 if
-                :: my(c).taken < units(me) -> my(c).taken++; printf("%e takes byte %d of channel %d\n", name, my(c).taken, c)
+                :: my(c).taken < units(me) ->
+                    my(c).taken++;
+                    printf("%e takes byte %d of channel %d\n", name, my(c).taken, c)
                 :: else -> my(c).eof = true; update = c + 1; printf("%e's QEMU ends channel %d\n", name, c)
                 fi
             }
@@ -792,27 +830,23 @@ proctype Carry(bit me; byte c)
         :: lives && my(c).peer && nempty(data[2 * c + it]) && !(my(c).fin && my(c).received == my(c).total) ->
             d_step { data[2 * c + it]?v; assert(v == my(c).received); my(c).received++ }
         :: lives && my(c).qemu && my(c).delivered < my(c).received ->
-            d_step { my(c).delivered++; printf("%e delivers byte %d of channel %d\n", name, my(c).delivered, c); update = c + 1 }
-        /* on_ack_timer() */
-        :: lives && mine.greeted && my(c).told != deliverable(c) && nfull(out_wire) -> send_ack(c)
-        fi;
-        d_step { after() }
-    }
-    :: mine.over -> break
-    od
-}
+            d_step {
+                my(c).delivered++;
+                printf("%e delivers byte %d of channel %d\n", name, my(c).delivered, c);
+                update = c + 1
+            }
+        :: EOF_ENDS && lives && gone[c] && my(c).peer && !my(c).fin ->
+            d_step { my(c).fin = true; my(c).total = my(c).received; update = c + 1 }
 
-/* What happens to one side. */
-proctype Talk(bit me)
-{
-    do
-    :: atomic {
-        if
-        :: mine.control && nempty(in_wire) -> d_step { on_frame() }
-        :: sees_loss || any_channel(sees_loss_of) -> lose = true
+        /* on_ack_timer() */
+        :: lives && mine.greeted && my(c).told != to_acknowledge(c) && nfull(out_wire) -> channel_ack(c)
+
+        /* The control connection. */
+        :: c == CONTROL && mine.control && nempty(in_wire) -> d_step { on_frame() }
+        :: c == CONTROL && (sees_loss || (any_channel(sees_loss_of) && !EOF_ENDS)) -> lose = true
 
         /* Page: "SECURITY", "Which connection counts". S is sure of D first. */
-        :: me == S && !mine.over && !mine.control && !session[D].over && mine.need &&
+        :: c == CONTROL && me == S && !mine.over && !mine.control && !session[D].over && mine.need &&
             !(session[D].control && session[D].conn != mine.conn) ->
             d_step {
                 mine.need = false;
@@ -825,36 +859,35 @@ proctype Talk(bit me)
                 arriving = true;
                 adopt = true
             }
-        :: me == D && !mine.over && arriving ->
+        :: c == CONTROL && me == D && !mine.over && arriving ->
             d_step {
                 arriving = false;
                 if
-                :: !mine.adopted -> on_proved_control()
+                :: !mine.adopted -> on_proved()
                 :: else /* of kind 3 */
                 fi;
                 lose = mine.control;
-                v = session[S].conn;
                 adopt = true
             }
 
-        /* sync_answer(): asks again for all that has not come. Page: none, it is between helper and broker. */
-        :: mine.unsynced && !mine.over ->
+        /* on_sync(): asks again for all that has not come. Page: none, it is between helper and broker. */
+        :: c == CONTROL && mine.unsynced && !mine.over ->
             d_step {
                 mine.need = (me == S && !mine.control);
                 for (i : 0 .. CHANNELS - 1) {
                     my(i).need = my(i).stage == LIVES &&
-                        (me == S -> my(i).announced && link[i] == NONE : my(i).asked && !my(i).qemu)
+                        (me == S -> my(i).announced && link[i] == NONE : my(i).asked && !my(i).qemu) && !SYNC_FORGETS
                 }
                 mine.unsynced = false
             }
 
         /* on_proved(), refuse_control(). Page: "Which connection counts". */
-        :: me == D && thief -> d_step { thief = false; on_proved_control() }
+        :: c == CONTROL && me == D && thief -> d_step { thief = false; on_proved() }
 
         /* resume_failed(): the destination's gate rejects what has ended. Page: "REJECTION". */
-        :: me == S && !mine.over && !mine.control && session[D].over ->
+        :: c == CONTROL && me == S && !mine.over && !mine.control && session[D].over ->
             d_step {
-                session_complete(me);
+                channels_are_complete(me);
                 if
                 :: session[D].result == CANCELLED -> end_with(CANCELLED, false)
                 :: session[D].result != CANCELLED && complete -> end_with(DONE, false)
@@ -862,11 +895,11 @@ proctype Talk(bit me)
                 fi
             }
 
-        /* on_resume_timeout(): page, "The loss". Without GIVE_UP the network comes back in time. */
-        :: mine.timer == RESUME && may_give_up -> give_up = true
+        /* on_network_timeout(): page, "The loss". Without GIVE_UP the network comes back in time. */
+        :: c == CONTROL && mine.timer == RESUME && may_give_up -> give_up = true
 #ifdef CANCEL
         /* on_end(). Page: "ABORT". */
-        :: !mine.over && !mine.farewell ->
+        :: c == CONTROL && !mine.over && !mine.farewell ->
             d_step {
                 if
                 :: me == S && mine.met && !mine.greeted ->
@@ -881,11 +914,11 @@ proctype Talk(bit me)
 #endif
         /* Nothing happens any more: that may only be where QEMU has yet to connect again, in place of what was given
          * up. on_recovery_timeout(), or whoever waits for it, ends that. */
-        :: timeout && !mine.over && session[S].timer != RESUME && session[D].timer != RESUME ->
+        :: c == CONTROL && timeout && !mine.over && session[S].timer != RESUME && session[D].timer != RESUME ->
             d_step {
-                session_complete(S);
+                channels_are_complete(S);
                 whole = complete;
-                session_complete(D);
+                channels_are_complete(D);
                 assert(!(whole && complete)); /* else they had only to say so */
                 for (i : 0 .. CHANNELS - 1) {
                     assert(my(i).stage != LIVES)
@@ -944,6 +977,8 @@ end:
     do
     :: losses > 0 && session[S].control && !cut[session[S].conn] ->
         d_step { printf("The control connection is lost\n"); losses--; cut[session[S].conn] = true }
+#if defined(CANCEL) || LIES > 0
+    /* An ABORT, too. All else that is on its way is as good as lost where a side notices the loss at once. */
     :: losses > 0 && session[S].control && !cut[session[S].conn] ->
         d_step {
             printf("The control connection is lost, with all on its way\n");
@@ -953,6 +988,7 @@ end:
             drain(wire[2 * v + 1]);
             losses--
         }
+#endif
     :: losses > 0 && can_be_lost(0) -> d_step { lose_channel(0) }
 #if CHANNELS > 1
     :: losses > 0 && can_be_lost(1) -> d_step { lose_channel(1) }
@@ -991,11 +1027,9 @@ init
             ch(j, D).stage = NEVER
         }
         run World();
-        run Talk(S);
-        run Talk(D);
-        for (j : 0 .. CHANNELS - 1) {
-            run Carry(S, j);
-            run Carry(D, j)
+        for (j : 0 .. CONTROL) {
+            run Side(S, j);
+            run Side(D, j)
         }
     }
 }

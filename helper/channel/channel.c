@@ -165,13 +165,16 @@ static void lend(struct channel *channel)
         relay_watch(&channel->relay);
 }
 
-/* Both sides have said CLOSE. */
+/* Both sides have said CLOSE. One that carried nothing only looked whether this side listens. */
 static void end(struct channel *channel)
 {
     struct channels *channels = channel->channels;
 
-    if (channel->stream == channels->main_stream && relay_has_carried(&channel->relay))
-        channels->main_ended = true; /* one that carried nothing only looked whether this side listens */
+    if (relay_has_carried(&channel->relay)) {
+        channels->main_ended = channels->main_ended || channel->stream == channels->main_stream;
+        if (channel_replaces(channel))
+            channels->lost_streams &= ~(1U << channel->stream);
+    }
     channel_close(channel);
     channels->events->ended(channels->userdata);
 }

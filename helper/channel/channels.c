@@ -75,7 +75,8 @@ struct channels *channels_free(struct channels *channels)
 {
     if (!channels)
         return NULL;
-    channels_close(channels);
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        channel_close(&channels->all[i]);
     pace_clear(&channels->pace);
     sd_event_source_disable_unref(channels->ack_timer);
     crew_free(channels->crew);
@@ -104,16 +105,10 @@ void channels_disconnect(struct channels *channels)
     }
 }
 
-void channels_close(struct channels *channels)
-{
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        channel_close(&channels->all[i]);
-}
-
 void channels_give_up(struct channels *channels)
 {
-    channels->main_ended = false;
-    channels_close(channels);
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        channel_give_up(&channels->all[i]);
 }
 
 void channels_quit(struct channels *channels)
@@ -149,9 +144,8 @@ void channels_set_main_stream(struct channels *channels, uint32_t stream)
 bool channels_are_complete(const struct channels *channels)
 {
     bool main_ended = channels->main_ended;
+    uint32_t lost = channels->lost_streams;
 
-    if (channels->lost_streams != 0)
-        return false;
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
         const struct channel *channel = &channels->all[i];
 
@@ -160,10 +154,13 @@ bool channels_are_complete(const struct channels *channels)
         _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
         if (!relay_ended(&channel->relay))
             return false;
-        main_ended =
-            main_ended || (channel->stream == channels->main_stream && relay_has_carried(&channel->relay));
+        if (!relay_has_carried(&channel->relay))
+            continue;
+        main_ended = main_ended || channel->stream == channels->main_stream;
+        if (channel_replaces(channel))
+            lost &= ~(1U << channel->stream);
     }
-    return main_ended;
+    return main_ended && lost == 0;
 }
 
 bool channels_is_any_living(const struct channels *channels)

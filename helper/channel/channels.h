@@ -27,10 +27,8 @@ void channels_connect(struct channels *channels, unsigned connection);
 /* It is lost, and all peer connections with it: closes those, and keeps what QEMU has sent. */
 void channels_disconnect(struct channels *channels);
 
-/* Closes all, and their QEMUs' connections: what has not ended is lost. */
-void channels_close(struct channels *channels);
-
-/* The same after a loss that lasts: it has to come again before the migration can be done. */
+/* Closes all, and their QEMUs' connections, after a loss that lasts: what the peer may know of has to come
+ * again before the migration can be done. */
 void channels_give_up(struct channels *channels);
 
 /* The migration has ended: the QEMUs learn of it at once, the peer only after it was told why. */
@@ -43,7 +41,8 @@ void channels_set_limit(struct channels *channels, uint64_t limit);
 void channels_limit_number(struct channels *channels, uint32_t max);
 void channels_set_main_stream(struct channels *channels, uint32_t stream);
 
-/* All channels have ended at both sides, or at least at this one, and the main stream had one. */
+/* All channels have ended at both sides, or at least at this one; the main stream had one, and so had each
+ * stream of which one was given up, in its place. */
 bool channels_are_complete(const struct channels *channels);
 
 bool channels_is_any_living(const struct channels *channels);

@@ -24,13 +24,13 @@ struct channels;
 struct channel_events {
     /* A channel has both of its connections. */
     void (*active)(void *userdata);
-    /* One is proved at both sides, and closed. */
+    /* One is closed: it is proved at both sides, or the peer has refused it. */
     void (*ended)(void *userdata);
     /* The peer connection of one is lost. */
     void (*lost)(void *userdata, const char *why);
     /* One cannot go on, and so the migration cannot. */
     void (*failed)(void *userdata, enum vf_error error, const char *why);
-    /* The peer has refused one for good. */
+    /* The peer has refused one, and so the migration. */
     void (*refused)(void *userdata, enum vf_error error, const char *why);
     /* The peer has said what cannot be true of this channel. */
     void (*violated)(void *userdata, uint32_t channel, const char *what);

@@ -13,20 +13,7 @@
 #include "helper/channel/table.h"
 #include "helper/control/outbox.h"
 
-/* The source asks for a channel again that is no more here: says whether it had ended well. */
-static void say_of_ended(struct channels *channels, uint32_t number)
-{
-    struct frame frame = {.type = FRAME_REFUSED, .channel = number};
-
-    frame.refusal.error = VF_ERROR_INTERRUPTED;
-    strcpy(frame.refusal.text, "The destination has given this channel up.");
-    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        if (channels->all[i].stage == CHANNEL_PROVED && channels->all[i].number == number)
-            frame.type = FRAME_CLOSE;
-    control_send(channels->options.control, &frame);
-}
-
-static void refuse(struct channels *channels, uint32_t number)
+static void refuse_for_limit(struct channels *channels, uint32_t number)
 {
     struct frame frame = {.type = FRAME_REFUSED, .channel = number};
 
@@ -34,6 +21,32 @@ static void refuse(struct channels *channels, uint32_t number)
     snprintf(frame.refusal.text, sizeof(frame.refusal.text),
              "The destination allows %" PRIu32 " channels at once.", channels->options.max_channels);
     control_send(channels->options.control, &frame);
+}
+
+/* The source asks for a channel again that is no more here: says whether it had ended well. One that never
+ * was here was refused for the limit; that is sure only while all that were are remembered, which they are as
+ * long as there is a slot that was never used. */
+static void say_of_ended(struct channels *channels, uint32_t number)
+{
+    struct frame frame = {.type = FRAME_REFUSED, .channel = number};
+    bool was_here = false, all_remembered = false;
+
+    frame.refusal.error = VF_ERROR_INTERRUPTED;
+    strcpy(frame.refusal.text, "The destination has given this channel up.");
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
+        const struct channel *channel = &channels->all[i];
+
+        all_remembered = all_remembered || channel->stage == CHANNEL_UNUSED;
+        if (channel->stage == CHANNEL_UNUSED || channel->number != number)
+            continue;
+        was_here = true;
+        if (channel->stage == CHANNEL_PROVED)
+            frame.type = FRAME_CLOSE;
+    }
+    if (all_remembered && !was_here)
+        refuse_for_limit(channels, number);
+    else
+        control_send(channels->options.control, &frame);
 }
 
 /* Destination. Numbers are the source's and count up from 0. */
@@ -66,7 +79,7 @@ static void on_open(struct channels *channels, const struct frame *frame)
     if (channel)
         channel->heard_open = channels->connection;
     else
-        refuse(channels, frame->channel);
+        refuse_for_limit(channels, frame->channel);
 }
 
 /* It may just have closed here, or been refused; only one that never was cannot be. */
@@ -80,21 +93,30 @@ static const char *on_unknown(struct channels *channels, const struct frame *fra
     return NULL;
 }
 
+/* With the relay's lock held. */
 static const char *on_refused(struct channel *channel, const struct frame *frame)
 {
     struct channels *channels = channel->channels;
+    const bool moved = relay_has_moved(&channel->relay);
 
     if (relay_peer(&channel->relay))
         return "a refusal of a channel that is open";
     link_log(channels->options.link, LOG_WARNING, "The peer refused channel %" PRIu32 ": %s", channel->number,
              frame->refusal.text);
-    if (frame->refusal.error != VF_ERROR_LIMIT_EXCEEDED && frame->refusal.error != VF_ERROR_INTERRUPTED) {
+    if (frame->refusal.error == VF_ERROR_LIMIT_EXCEEDED && !moved) {
+        channel_close(channel);
+    } else if (frame->refusal.error == VF_ERROR_LIMIT_EXCEEDED ||
+               frame->refusal.error == VF_ERROR_INTERRUPTED) {
+        channel_give_up(channel);
+        channels->gave_up = channels->connection;
+    } else {
         channels->events->refused(channels->userdata, frame->refusal.error, frame->refusal.text);
         return NULL;
     }
-    channel_close(channel);
     if (channels->options.role == ROLE_INCOMING)
         channels_dial_stream(channels, channel->stream); /* the next one's turn */
+    if (!channels_halted(channels))
+        channels->events->ended(channels->userdata);
     return NULL;
 }
 

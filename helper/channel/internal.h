@@ -68,13 +68,28 @@ struct channels {
     uint32_t next;         /* number that no channel has had */
     uint32_t main_stream;  /* the source's first */
     bool main_ended;       /* a channel of that has ended well */
-    uint32_t lost_streams; /* bits: a channel was lost, and none has come in its place */
+    uint32_t lost_streams; /* bits: a channel was given up, and none has ended well in its place */
+    unsigned gave_up; /* the number of the control connection on which the peer last said that it has given
+                         up what it had; 0: never */
     struct channel all[STATS_CHANNELS_MAX];
 };
 
 static inline bool channel_lives(const struct channel *channel)
 {
     return channel->stage == CHANNEL_OPENING || channel->stage == CHANNEL_OPEN;
+}
+
+/* The peer may know of it, and have taken bytes for it from its QEMU. */
+static inline bool channel_is_known(const struct channel *channel)
+{
+    return channel->said_open != 0 || channel->heard_open != 0;
+}
+
+/* In place of what the peer has given up it can only have a channel that was attached on that control
+ * connection or a later one: what it had before is what it has given up. */
+static inline bool channel_replaces(const struct channel *channel)
+{
+    return relay_connection(&channel->relay) >= channel->channels->gave_up;
 }
 
 static inline size_t channel_slot(const struct channel *channel)

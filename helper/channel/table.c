@@ -91,7 +91,6 @@ struct channel *channel_new(struct channels *channels, uint32_t number, uint32_t
         return NULL;
     }
     channels->n_living++;
-    channels->lost_streams &= ~(1U << stream);
     return channel;
 }
 
@@ -106,10 +105,17 @@ void channel_close(struct channel *channel)
     _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
     channel_set_stage(channel, ended ? CHANNEL_PROVED : CHANNEL_GIVEN_UP);
     channels->n_living--;
-    if (!ended && relay_has_moved(&channel->relay))
-        channels->lost_streams |= 1U << channel->stream;
     channel->grace_timer = sd_event_source_disable_unref(channel->grace_timer);
     relay_close(&channel->relay, ended ? STATS_CHANNEL_CLOSED : STATS_CHANNEL_LOST);
     requests_give_up(channels->options.requests, channel->number);
     crew_take_back(channels->crew, channel_slot(channel));
+}
+
+/* The peer may have taken bytes for it of which nothing is known here: so it counts wherever the peer may
+ * know of it. */
+void channel_give_up(struct channel *channel)
+{
+    if (channel_lives(channel) && channel_is_known(channel))
+        channel->channels->lost_streams |= 1U << channel->stream;
+    channel_close(channel);
 }

@@ -20,3 +20,7 @@ void channel_set_stage(struct channel *channel, enum channel_stage stage);
 
 /* Closes its connections; it is proved or given up. */
 void channel_close(struct channel *channel);
+
+/* The same for one that has not ended well, here or at the peer: the migration is complete only after another
+ * one of its stream has. */
+void channel_give_up(struct channel *channel);

@@ -95,6 +95,12 @@ static inline struct carrier *relay_peer(const struct relay *relay)
     return relay->peer;
 }
 
+/* The number of the control connection that its last peer connection goes with; 0: there has been none. */
+static inline unsigned relay_connection(const struct relay *relay)
+{
+    return relay->connection;
+}
+
 /* The bandwidth limit holds it back, and no poll will wake it. */
 static inline bool relay_is_paced(const struct relay *relay)
 {

@@ -9,13 +9,12 @@
 static void on_qemu(struct session *session, const struct message_qemu *m, int fd)
 {
     _cleanup_fd_ int owned = fd;
-    bool closing = session->said_close != 0 && session->said_close == session->connections;
 
     if (m->stream >= session->streams.n)
         return;
     if (session->role == ROLE_INCOMING)
         channels_on_qemu(session->channels, m->channel, m->stream, fd_steal(&owned), m->shared != 0);
-    else if (!closing) /* else the migration is done */
+    else if (session->said_close == 0) /* else the migration is done, at the peer perhaps already */
         channels_add_qemu(session->channels, m->stream, fd_steal(&owned), m->shared != 0);
 }
 
@@ -52,7 +51,7 @@ static void on_end(struct session *session, const struct message_end *m)
     session->farewell_error = m->error;
     message_text_set(session->why, sizeof(session->why), m->text);
     session_set_recovery(session, RECOVERY_NONE);
-    channels_close(session->channels);
+    channels_give_up(session->channels);
     /* What the broker was dialling is closed with the migration, and is asked for again. */
     if (requests_has_peer(session->requests, PEER_RESUME))
         session_redial(session);

@@ -212,34 +212,6 @@ TEST(test_open_of_what_was_given_up)
     assert_int_equal(rig->n_failed, 0);
 }
 
-/* What was given up has to come again before the migration can be done. */
-TEST(test_given_up_is_not_complete)
-{
-    _cleanup_rig_ rig = rig_new(ROLE_OUTGOING, true);
-    int qemu = rig_adds_qemu(rig, 0), peer = rig_gets_peer(rig, 0);
-
-    rig_sends(rig, qemu, "memory");
-    rig_loses_connection(rig);
-    channels_give_up(rig->channels);
-    assert_false(channels_is_any_living(rig->channels));
-    assert_false(channels_are_complete(rig->channels));
-    assert_int_equal(rig_state(rig, 0), STATS_CHANNEL_LOST);
-    close(qemu);
-    close(peer);
-    rig_connects(rig);
-    qemu = rig_adds_qemu(rig, 0);
-    peer = rig_gets_peer(rig, 1);
-    rig_sends(rig, qemu, "memory");
-    shutdown(qemu, SHUT_WR);
-    desk_run(&rig->desk);
-    assert_null(rig_hears(rig, FRAME_FIN, 1, 0));
-    assert_null(rig_hears(rig, FRAME_ACK, 1, 6));
-    assert_null(rig_hears(rig, FRAME_CLOSE, 1, 0));
-    assert_true(channels_are_complete(rig->channels));
-    close(qemu);
-    close(peer);
-}
-
 /* A peer connection that breaks is a loss; QEMU's connection stays. */
 TEST(test_peer_goes)
 {
@@ -283,7 +255,6 @@ int main(void)
         CASE(test_close_is_heard_again),
         CASE(test_all_is_announced),
         CASE(test_open_of_what_was_given_up),
-        CASE(test_given_up_is_not_complete),
         CASE(test_peer_goes),
         CASE(test_halted),
     };
