@@ -25,6 +25,7 @@ struct helper_link {
     TAILQ_ENTRY(helper_link) entry;
     struct helper_links *links; /* borrowed */
     int fd;                     /* owned; −1 at its end */
+    int ended; /* owned; that socket from its end on, for the FD store may have it yet; −1 */
     struct helper_process process;
     unsigned phase; /* in which it is; what it may say hangs on that */
     unsigned role;  /* the phase after READY; 0: not told yet, may say nothing */
@@ -60,6 +61,7 @@ static void destroy(struct helper_link *link)
     sd_event_source_disable_unref(link->timer);
     helper_process_clear(&link->process);
     fd_closep(&link->fd);
+    fd_closep(&link->ended);
     TAILQ_REMOVE(&link->links->links, link, entry);
     free(link);
 }
@@ -89,7 +91,8 @@ static void close_socket(struct helper_link *link)
     /* The service manager may have it too, for another moment. */
     if (link->fd >= 0 && !link->links->leaving)
         shutdown(link->fd, SHUT_RDWR);
-    fd_closep(&link->fd);
+    if (link->fd >= 0)
+        link->ended = fd_steal(&link->fd);
     if (link->process.child) {
         if (!link->process.exited)
             timer_set(link->timer, EXIT_TIMEOUT);
@@ -288,7 +291,7 @@ static int start(struct helper_links *links, const struct helper_handlers *handl
     link->handlers = handlers;
     link->userdata = userdata;
     link->links = links;
-    link->fd = -1;
+    link->fd = link->ended = -1;
     link->strange = links->socket != NULL;
     link->process = process_of(link);
     TAILQ_INSERT_TAIL(&links->links, link, entry);
@@ -386,6 +389,7 @@ int helper_link_adopt(struct helper_links *links, int fd, const char *unit, enum
     *link = (struct helper_link){
         .links = links,
         .fd = fd_steal(&owned),
+        .ended = -1,
         .phase = PHASE_NEW | phase, /* its READY may still be in the socket */
         .role = phase,
         .ready = true,
@@ -412,7 +416,7 @@ int helper_link_adopt(struct helper_links *links, int fd, const char *unit, enum
 
 int helper_link_fd(const struct helper_link *link)
 {
-    return link->fd;
+    return link->fd >= 0 ? link->fd : link->ended;
 }
 
 /* ---- Its owner ---- */

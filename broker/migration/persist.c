@@ -248,7 +248,7 @@ void migration_save(struct migration *migration)
     if (!store_put(store, name, fd, 0))
         return; /* the one that is there is older, but it is one */
     stored_name(identity, name, "state.%" PRIu32, migration->record_number++);
-    store_remove(store, name);
+    store_remove(store, name, -1);
 }
 
 static void put(const struct migration *migration, const char *what, int fd)
@@ -259,12 +259,13 @@ static void put(const struct migration *migration, const char *what, int fd)
     store_put(migration->services->store, name, fd, 0);
 }
 
-static void remove_one(const struct migration *migration, const char *what)
+/* Borrows fd; see store_remove(). */
+static void remove_one(const struct migration *migration, const char *what, int fd)
 {
     char name[STORE_NAME_MAX];
 
     stored_name(&migration->entry.identity, name, "%s", what);
-    store_remove(migration->services->store, name);
+    store_remove(migration->services->store, name, fd);
 }
 
 void migration_store(struct migration *migration)
@@ -278,8 +279,10 @@ void migration_store(struct migration *migration)
 
 void migration_unstore_helper(struct migration *migration)
 {
-    remove_one(migration, "link");
-    remove_one(migration, "page");
+    const struct helper_side *side = &migration->helper;
+
+    remove_one(migration, "link", side->link ? helper_link_fd(side->link) : -1);
+    remove_one(migration, "page", -1);
 }
 
 void migration_unstore(struct migration *migration)
@@ -289,7 +292,7 @@ void migration_unstore(struct migration *migration)
     if (!migration->stored)
         return;
     snprintf(what, sizeof(what), "state.%" PRIu32, migration->record_number);
-    remove_one(migration, what);
+    remove_one(migration, what, -1);
     migration_unstore_helper(migration);
     migration->stored = false;
 }

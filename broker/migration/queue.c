@@ -65,7 +65,7 @@ int queue_take(struct queue *queue, bool *ret_ours)
     if (ret_ours)
         *ret_ours = queue->waiting[0].ours;
     name_of(queue, 0, name);
-    store_remove(queue->services->store, name);
+    store_remove(queue->services->store, name, fd);
     memmove(queue->waiting, queue->waiting + 1, --queue->n * sizeof(queue->waiting[0]));
     queue->entry->n_waiting--;
     return fd;

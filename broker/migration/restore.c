@@ -140,7 +140,7 @@ static void end_helper(struct store *store, const char *name)
     message_text_set(m.end.text, sizeof(m.end.text), "Its state was lost in a restart of vmferryd.");
     message_send(fd, MESSAGE_END, &m, -1);
     shutdown(fd, SHUT_WR);
-    store_remove(store, name);
+    store_remove(store, name, fd);
 }
 
 static bool restore_one(const struct migration_services *services, const struct stored_name *names, size_t n,
@@ -157,7 +157,7 @@ static bool restore_one(const struct migration_services *services, const struct 
         return true;
     log_event(LOG_ERR, NULL, NULL, "The stored state '%s' cannot be used: %s. Its migration ends.",
               names->text, why);
-    store_remove(services->store, names->text);
+    store_remove(services->store, names->text, -1);
     return false;
 }
 
@@ -170,7 +170,7 @@ static void restore_group(const struct migration_services *services, const struc
 
     for (size_t i = 0; i < group->n && group->names[i].record; i++)
         if (restored)
-            store_remove(services->store, group->names[i].text);
+            store_remove(services->store, group->names[i].text, -1);
         else
             restored = restore_one(services, &group->names[i], group->n - i, draft);
 }

@@ -34,7 +34,7 @@ void stream_drop_dial(struct stream *stream)
     if (stream->dial < 0)
         return;
     dial_name(stream, name);
-    store_remove(stream->all->services->store, name);
+    store_remove(stream->all->services->store, name, stream->dial);
     fd_closep(&stream->dial);
 }
 

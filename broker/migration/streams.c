@@ -148,7 +148,7 @@ static void stream_close(struct stream *stream)
         if (stream_scope(stream, &scope) >= 0)
             qemu_socket_unlink(stream->path, &scope);
         listener_name(stream->all, stream->index, name);
-        store_remove(store, name);
+        store_remove(store, name, stream->listener);
     }
     fd_closep(&stream->listener);
     queue_clear(&stream->supplied);
