@@ -215,7 +215,8 @@ void store_remove(struct store *store, const char *name, int fd)
 
     if (!store->active || store->frozen || !entry)
         return;
-    held = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+    /* Memory of our own, which has seals, closes at once. */
+    held = fd >= 0 && fcntl(fd, F_GET_SEALS) < 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
     notify("FDSTOREREMOVE", name, NULL); /* first: the name may be the entry's own */
     entry_free(store, entry);
     if (held >= 0)

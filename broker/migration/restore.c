@@ -56,8 +56,8 @@ static int take(struct migration *migration, const char *what)
     return store_take(migration->services->store, name);
 }
 
-/* One socket that was supplied, or that connects. Those of a finished migration are dropped with what is
- * left. */
+/* One socket that connects; or that was supplied to an older broker, which stored these, too. Those of a
+ * finished migration are dropped with what is left. */
 static void take_socket(struct migration *migration, const char *name)
 {
     const char *what = strrchr(name, '-') + 1;
@@ -69,7 +69,8 @@ static void take_socket(struct migration *migration, const char *name)
         return;
     if (sscanf(what, "peer.%" SCNu32 "%c", &number, &end) == 1) {
         fd = store_take(migration->services->store, name);
-        if (queue_restore(&migration->dials.brought, fd, false, number) < 0)
+        store_remove(migration->services->store, name, fd);
+        if (queue_put(&migration->dials.brought, fd, false) < 0)
             return;
     } else if (!streams_restore_one(&migration->streams, name, what, &fd)) {
         return;
@@ -114,6 +115,7 @@ static int make(const struct migration_services *services, const struct record *
     if (r < 0)
         return r;
     persist_read(migration, record, names[0].number);
+    migration->entry.restored = true;
     if (migration->deadline > 0 && migration->deadline < earliest)
         migration->deadline = earliest;
     if (migration->expects_peers)
