@@ -218,6 +218,16 @@ void release_after(int fd, int barrier)
     }
 }
 
+void release_own(int *fd)
+{
+    const int saved = errno;
+
+    if (*fd >= 0)
+        close_now(*fd);
+    *fd = -1;
+    errno = saved;
+}
+
 bool release_is_stuck(void)
 {
     bool stuck;

@@ -16,10 +16,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "common/cleanup.h"
+
 enum { RELEASE_THREADS = 8, RELEASE_WAITING_MAX = 65536 /* and not more than half of RLIMIT_NOFILE */ };
 
-/* Starts the threads, which block all signals. The caller's thread must be the only one so far, and must block
- * SIGTERM. 0 or a negative errno, -ENOTSUP (logged): libraries do not close by our close(). */
+/* Starts the threads, which block all signals. The caller's thread must be the only one so far, and must
+ * block SIGTERM. 0 or a negative errno, -ENOTSUP (logged): libraries do not close by our close(). */
 int release_start(void);
 
 /*
@@ -27,6 +29,12 @@ int release_start(void);
  * too. They have some seconds for that. Where no thread was started, both are closed at once.
  */
 void release_after(int fd, int barrier);
+
+/* Closes *fd at once where it is a descriptor: one that was made here, and into which no other process has
+ * put anything. Its close does not depend on the threads, then. */
+void release_own(int *fd);
+
+#define _cleanup_own_fd_ _cleanup_(release_own)
 
 /* Whether all threads hang: nothing more that needs them should be let in. */
 bool release_is_stuck(void);

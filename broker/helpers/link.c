@@ -11,6 +11,7 @@
 #include "broker/helpers/connect.h"
 #include "broker/helpers/process.h"
 #include "broker/log.h"
+#include "broker/release.h"
 #include "common/cleanup.h"
 #include "common/timer.h"
 
@@ -281,7 +282,7 @@ static struct helper_process process_of(struct helper_link *link)
 static int start(struct helper_links *links, const struct helper_handlers *handlers, void *userdata,
                  struct helper_link **ret)
 {
-    _cleanup_fd_ int theirs = -1;
+    _cleanup_own_fd_ int theirs = -1;
     struct helper_link *link = calloc(1, sizeof(*link));
     int r;
 

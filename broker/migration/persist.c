@@ -14,6 +14,7 @@
 #include "broker/migration/log.h"
 #include "broker/migration/stored-names.h"
 #include "broker/migration/streams.h"
+#include "broker/release.h"
 #include "common/cleanup.h"
 
 /* ---- A migration and its record, side by side ---- */
@@ -209,7 +210,7 @@ void persist_read(struct migration *migration, const struct record *record, uint
 /* The record in memory that nobody can change any more; a negative errno. */
 static int make_memory(const uint8_t *data, size_t size)
 {
-    _cleanup_fd_ int fd = memfd_create("vmferry-state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    _cleanup_own_fd_ int fd = memfd_create("vmferry-state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     ssize_t n;
 
     if (fd < 0)
@@ -227,7 +228,7 @@ void migration_save(struct migration *migration)
     const struct identity *identity = &migration->entry.identity;
     struct store *store = migration->services->store;
     _cleanup_(record_draft_freep) struct record_draft *draft = NULL;
-    _cleanup_fd_ int fd = -1;
+    _cleanup_own_fd_ int fd = -1;
     char name[STORE_NAME_MAX];
 
     if (!store_active(store) || store_frozen(store) || !migration->stored)
