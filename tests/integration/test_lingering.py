@@ -8,12 +8,14 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from jeepney import DBusAddress, HeaderFields, new_method_call
 from vmlib.broker import BROKER, MIGRATION, NAME, PATH, Broker, BusError, Client, settled, wait_until
 from vmlib.hosts import Hosts, fds
 from vmlib.lingering import Lingering, while_it_sleeps
+from vmlib.silent_fuse import SilentFuse
 from vmlib.supplied import NO_PATH, NO_PORT
 
 THREADS = 8  # RELEASE_THREADS
@@ -35,6 +37,7 @@ def send(broker: Broker, path: str, member: str, signature: str, *args: object) 
     """A call, whose answer is not waited for, on a connection of its own."""
     connection = broker.bus.connect()
     connection.send(new_method_call(DBusAddress(path, bus_name=NAME, interface=MIGRATION), member, signature, args))
+    connection.close()
 
 
 def add_stream(broker: Broker, path: str, sock: socket.socket) -> None:
@@ -103,6 +106,31 @@ def test_one_that_the_helper_has(hosts: Hosts) -> None:
         migration.cancel()
         assert_answers(broker)
         assert migration.wait_finished()["Result"] == "cancelled"
+
+
+def test_of_fuse(hosts: Hosts, workdir: Path) -> None:
+    """A file whose file system does not answer the broker, but all others."""
+    broker = hosts.destination
+    path = hosts.prepare().path
+    before = settled(lambda: fds(broker), 0.3)
+    mountpoint = workdir / "fuse"
+    mountpoint.mkdir()
+    try:
+        fuse = SilentFuse(mountpoint, broker.pid)
+    except OSError as error:
+        pytest.skip(f"No FUSE here: {error}")
+    with fuse:
+        def give() -> None:
+            with open(fuse.file, "rb") as file:
+                send(broker, path, "AddPeerConnection", "h", file)
+
+        while_it_sleeps(broker, give)
+        wait_until(lambda: "1 of 8 threads hang" in broker.log(), "it hangs")
+        assert_answers(broker)
+        fuse.let_go()
+        wait_until(lambda: "that did not close are closed" in broker.log(), "it is closed")
+    assert fds(broker) == before
+    broker.client.call(path, MIGRATION, "Cancel")
 
 
 def test_of_a_qemu(hosts: Hosts) -> None:
