@@ -16,6 +16,7 @@
 #include "broker/migration/arrivals.h"
 #include "broker/migration/migration.h"
 #include "broker/migration/restore.h"
+#include "broker/release.h"
 #include "broker/runtime-dir.h"
 #include "broker/sockets/give.h"
 #include "broker/store.h"
@@ -55,7 +56,7 @@ static int set_up_event(struct manager *manager)
     r = sd_event_add_signal(manager->event, NULL, SIGTERM, NULL, NULL);
     if (r >= 0)
         r = sd_event_add_signal(manager->event, NULL, SIGINT, NULL, NULL);
-    return r;
+    return r < 0 ? r : release_start();
 }
 
 /* What needs neither the bus nor the runtime directory. */

@@ -2,6 +2,7 @@
 #include "broker/store.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "broker/log.h"
+#include "broker/release.h"
 #include "common/cleanup.h"
 
 /* All names go into one variable at the next start, and one of more than 128 KiB makes execve(2) fail. */
@@ -190,14 +192,34 @@ bool store_put(struct store *store, const char *name, int fd, size_t leave)
     return true;
 }
 
-void store_remove(struct store *store, const char *name)
+/* Closes held, which is taken, once the manager has closed its own: it has read all before BARRIER=1 when it
+ * closes what came with that. */
+static void release_after_manager(int held)
+{
+    int pair[2];
+
+    if (pipe2(pair, O_CLOEXEC) < 0) {
+        close(held);
+        return;
+    }
+    sd_pid_notify_with_fds(0, 0, "BARRIER=1", &pair[1], 1);
+    close(pair[1]);
+    release_after(held, pair[0]);
+}
+
+void store_remove(struct store *store, const char *name, int fd)
 {
     struct stored *entry = find(store, name);
+    int held;
 
     if (!store->active || store->frozen || !entry)
         return;
+    /* Memory of our own, which has seals, closes at once. */
+    held = fd >= 0 && fcntl(fd, F_GET_SEALS) < 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
     notify("FDSTOREREMOVE", name, NULL); /* first: the name may be the entry's own */
     entry_free(store, entry);
+    if (held >= 0)
+        release_after_manager(held);
 }
 
 int store_take(struct store *store, const char *name)
@@ -221,12 +243,14 @@ void store_drop_rest(struct store *store)
     struct stored *entry, *next;
 
     for (entry = TAILQ_FIRST(&store->entries); entry; entry = next) {
+        _cleanup_fd_ int fd = -1;
+
         next = TAILQ_NEXT(entry, entry);
         if (entry->fd < 0)
             continue;
         log_event(LOG_WARNING, NULL, NULL, "A stored descriptor was dropped: nothing is known of '%s'.",
                   entry->name);
-        fd_closep(&entry->fd);
-        store_remove(store, entry->name);
+        fd = fd_steal(&entry->fd);
+        store_remove(store, entry->name, fd);
     }
 }

@@ -41,7 +41,13 @@ bool store_has_room(const struct store *store, size_t n);
  * belongs to does not outlive this broker.
  */
 bool store_put(struct store *store, const char *name, int fd, size_t leave);
-void store_remove(struct store *store, const char *name);
+
+/*
+ * Borrows fd, a descriptor of what is removed; −1 where nothing but our own memory is there. The manager's
+ * close of it is never the last, for it can wait without end (release.h): what other processes connect to or
+ * write into may hold descriptors of theirs.
+ */
+void store_remove(struct store *store, const char *name, int fd);
 
 /* After a start: the descriptor of this name, the caller's, which is still stored too; −1 when there is none.
  */

@@ -71,9 +71,10 @@ static bool take_fds(struct cmsghdr *cmsg, int ret_fds[static FD_PASS_MAX], size
 ssize_t fd_pass_recv(int sock, int flags, void *data, size_t size, int ret_fds[static FD_PASS_MAX],
                      size_t *ret_n_fds)
 {
-    /* Room for more than is allowed, so that a sender of two is caught as such and not only as MSG_CTRUNC. */
+    /* Room for all that can come (SCM_MAX_FD of unix(7)): what finds none the kernel closes in this call, and
+     * a close can wait without end. */
     union {
-        char buf[CMSG_SPACE(8 * sizeof(int))];
+        char buf[CMSG_SPACE(253 * sizeof(int))];
         struct cmsghdr align;
     } control;
     struct iovec iov = {.iov_base = data, .iov_len = size};

@@ -10,6 +10,7 @@
 #include "broker/helpers/connect.h"
 #include "broker/helpers/process.h"
 #include "broker/log.h"
+#include "broker/release.h"
 #include "common/cleanup.h"
 #include "common/timer.h"
 
@@ -33,6 +34,7 @@ struct helper_link {
     TAILQ_ENTRY(helper_link) entry;
     struct helper_links *links; /* borrowed */
     int fd;                     /* owned; −1 at its end */
+    int ended; /* owned; that socket from its end on, for the FD store may have it yet; −1 */
     struct helper_process process;
     unsigned phase; /* in which it is; what it may say hangs on that */
     unsigned role;  /* the phase after READY; 0: not told yet, may say nothing */
@@ -77,6 +79,7 @@ static void destroy(struct helper_link *link)
     sd_event_source_disable_unref(link->timer);
     helper_process_clear(&link->process);
     fd_closep(&link->fd);
+    fd_closep(&link->ended);
     TAILQ_REMOVE(&link->links->links, link, entry);
     free(link);
 }
@@ -107,7 +110,8 @@ static void close_socket(struct helper_link *link)
     /* The service manager may have it too, for another moment. */
     if (link->fd >= 0 && !link->links->leaving)
         shutdown(link->fd, SHUT_RDWR);
-    fd_closep(&link->fd);
+    if (link->fd >= 0)
+        link->ended = fd_steal(&link->fd);
     if (link->process.child) {
         if (!link->process.exited)
             timer_set(link->timer, EXIT_TIMEOUT);
@@ -299,7 +303,7 @@ static struct helper_process process_of(struct helper_link *link)
 static int start(struct helper_links *links, const struct helper_handlers *handlers, void *userdata,
                  struct helper_link **ret)
 {
-    _cleanup_fd_ int theirs = -1;
+    _cleanup_own_fd_ int theirs = -1;
     struct helper_link *link = calloc(1, sizeof(*link));
     int r;
 
@@ -309,7 +313,7 @@ static int start(struct helper_links *links, const struct helper_handlers *handl
     link->handlers = handlers;
     link->userdata = userdata;
     link->links = links;
-    link->fd = -1;
+    link->fd = link->ended = -1;
     link->strange = links->socket != NULL;
     link->process = process_of(link);
     TAILQ_INSERT_TAIL(&links->links, link, entry);
@@ -407,6 +411,7 @@ int helper_link_adopt(struct helper_links *links, int fd, const char *unit, enum
     *link = (struct helper_link){
         .links = links,
         .fd = fd_steal(&owned),
+        .ended = -1,
         .phase = PHASE_NEW | phase, /* its READY may still be in the socket */
         .role = phase,
         .state = LINK_READY,
@@ -433,7 +438,7 @@ int helper_link_adopt(struct helper_links *links, int fd, const char *unit, enum
 
 int helper_link_fd(const struct helper_link *link)
 {
-    return link->fd;
+    return link->fd >= 0 ? link->fd : link->ended;
 }
 
 /* ---- Its owner ---- */

@@ -74,7 +74,7 @@ int helper_link_new(struct helper_links *links, const struct helper_handlers *ha
 int helper_link_adopt(struct helper_links *links, int fd, const char *unit, enum message_phase phase,
                       const struct helper_handlers *handlers, void *userdata, struct helper_link **ret);
 
-/* Its socket, for the FD store: borrowed; −1 when it has ended. */
+/* Its socket, for the FD store, also when it has ended: borrowed. */
 int helper_link_fd(const struct helper_link *link);
 
 /*

@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "broker/release.h"
 #include "common/cleanup.h"
 #include "common/message.h"
 #include "log.h"
@@ -156,7 +157,7 @@ static int on_child(sd_event_source *source, const siginfo_t *si, void *userdata
 
 int helper_process_fork(struct helper_process *process, const char *path, int fd)
 {
-    _cleanup_fd_ int errors = make_errors(process);
+    _cleanup_own_fd_ int errors = make_errors(process);
     pid_t pid;
     int r = errors < 0 ? errors : spawn(path, fd, errors, &pid);
 

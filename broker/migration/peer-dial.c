@@ -27,7 +27,7 @@ void peer_dials_init(struct peer_dials *dials, const struct migration_services *
 {
     *dials = (struct peer_dials){.services = services, .entry = entry, .options = options, .helper = helper};
     TAILQ_INIT(&dials->dials);
-    queue_init(&dials->brought, services, entry, QUEUE_OF_PEERS);
+    queue_init(&dials->brought, entry);
 }
 
 static void dial_forget(struct peer_dial *dial)
@@ -76,9 +76,12 @@ static void on_dialled(struct dial *unused, int fd, const char *why, void *userd
 static int on_wait_end(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct peer_dial *dial = userdata;
+    char text[MESSAGE_TEXT_MAX];
 
-    peer_failed(dial->all, dial->serial, VF_ERROR_PEER_UNREACHABLE,
-                "Nobody brought a connection to the peer by AddPeerConnection in time (expire-usec).");
+    snprintf(text, sizeof(text),
+             "Nobody brought a connection to the peer by AddPeerConnection in time (expire-usec).%s",
+             dial->all->entry->restored ? " " SUPPLY_AGAIN : "");
+    peer_failed(dial->all, dial->serial, VF_ERROR_PEER_UNREACHABLE, text);
     dial_forget(dial);
     return 0;
 }

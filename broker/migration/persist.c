@@ -14,6 +14,7 @@
 #include "broker/migration/log.h"
 #include "broker/migration/stored-names.h"
 #include "broker/migration/streams.h"
+#include "broker/release.h"
 #include "common/cleanup.h"
 
 /* ---- A migration and its record, side by side ---- */
@@ -209,7 +210,7 @@ void persist_read(struct migration *migration, const struct record *record, uint
 /* The record in sealed memory, which cannot be changed any more; or a negative errno. */
 static int make_memory(const uint8_t *data, size_t size)
 {
-    _cleanup_fd_ int fd = memfd_create("vmferry-state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    _cleanup_own_fd_ int fd = memfd_create("vmferry-state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     ssize_t n;
 
     if (fd < 0)
@@ -227,7 +228,7 @@ void migration_save(struct migration *migration)
     const struct identity *identity = &migration->entry.identity;
     struct store *store = migration->services->store;
     _cleanup_(record_draft_freep) struct record_draft *draft = NULL;
-    _cleanup_fd_ int fd = -1;
+    _cleanup_own_fd_ int fd = -1;
     char name[STORE_NAME_MAX];
 
     if (!store_active(store) || store_frozen(store) || !migration->stored)
@@ -248,7 +249,7 @@ void migration_save(struct migration *migration)
     if (!store_put(store, name, fd, 0))
         return; /* the one that is there is older, but it is one */
     stored_name(identity, name, "state.%" PRIu32, migration->record_number++);
-    store_remove(store, name);
+    store_remove(store, name, -1);
 }
 
 static void put(const struct migration *migration, const char *what, int fd)
@@ -259,12 +260,13 @@ static void put(const struct migration *migration, const char *what, int fd)
     store_put(migration->services->store, name, fd, 0);
 }
 
-static void remove_one(const struct migration *migration, const char *what)
+/* Borrows fd; see store_remove(). */
+static void remove_one(const struct migration *migration, const char *what, int fd)
 {
     char name[STORE_NAME_MAX];
 
     stored_name(&migration->entry.identity, name, "%s", what);
-    store_remove(migration->services->store, name);
+    store_remove(migration->services->store, name, fd);
 }
 
 void migration_store(struct migration *migration)
@@ -278,8 +280,10 @@ void migration_store(struct migration *migration)
 
 void migration_unstore_helper(struct migration *migration)
 {
-    remove_one(migration, "link");
-    remove_one(migration, "page");
+    const struct helper_side *side = &migration->helper;
+
+    remove_one(migration, "link", side->link ? helper_link_fd(side->link) : -1);
+    remove_one(migration, "page", -1);
 }
 
 void migration_unstore(struct migration *migration)
@@ -289,7 +293,7 @@ void migration_unstore(struct migration *migration)
     if (!migration->stored)
         return;
     snprintf(what, sizeof(what), "state.%" PRIu32, migration->record_number);
-    remove_one(migration, what);
+    remove_one(migration, what, -1);
     migration_unstore_helper(migration);
     migration->stored = false;
 }

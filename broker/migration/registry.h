@@ -26,6 +26,7 @@ struct entry {
     const struct stats_page *page;   /* borrowed: the helper's counters */
     const struct supplied *supplied; /* borrowed: the sockets that it was given */
     uint32_t n_waiting;              /* sockets that wait to become a channel */
+    bool restored;                   /* by a new broker: those that waited before are closed */
 };
 
 struct registry {

@@ -55,8 +55,8 @@ static int take(struct migration *migration, const char *what)
     return store_take(migration->services->store, name);
 }
 
-/* One socket that was supplied, or that connects. Those of a finished migration are dropped with what is
- * left. */
+/* One socket that connects; or that was supplied to an older broker, which stored these, too. Those of a
+ * finished migration are dropped with what is left. */
 static void take_socket(struct migration *migration, const char *name)
 {
     const char *what = strrchr(name, '-') + 1;
@@ -68,7 +68,8 @@ static void take_socket(struct migration *migration, const char *name)
         return;
     if (sscanf(what, "peer.%" SCNu32 "%c", &number, &end) == 1) {
         fd = store_take(migration->services->store, name);
-        if (queue_restore(&migration->dials.brought, fd, false, number) < 0)
+        store_remove(migration->services->store, name, fd);
+        if (queue_put(&migration->dials.brought, fd, false) < 0)
             return;
     } else if (!streams_restore_one(&migration->streams, name, what, &fd)) {
         return;
@@ -113,6 +114,7 @@ static int make(const struct migration_services *services, const struct record *
     if (r < 0)
         return r;
     persist_read(migration, record, names[0].number);
+    migration->entry.restored = true;
     if (migration->deadline > 0 && migration->deadline < earliest)
         migration->deadline = earliest;
     if (migration->expects_peers)
@@ -139,7 +141,7 @@ static void end_helper(struct store *store, const char *name)
     message_text_set(m.end.text, sizeof(m.end.text), "Its state was lost in a restart of vmferryd.");
     message_send(fd, MESSAGE_END, &m, -1);
     shutdown(fd, SHUT_WR);
-    store_remove(store, name);
+    store_remove(store, name, fd);
 }
 
 static bool restore_one(const struct migration_services *services, const struct stored_name *names, size_t n,
@@ -156,7 +158,7 @@ static bool restore_one(const struct migration_services *services, const struct 
         return true;
     log_event(LOG_ERR, NULL, NULL, "The stored state '%s' cannot be used: %s. Its migration ends.",
               names->text, why);
-    store_remove(services->store, names->text);
+    store_remove(services->store, names->text, -1);
     return false;
 }
 
@@ -169,7 +171,7 @@ static void restore_group(const struct migration_services *services, const struc
 
     for (size_t i = 0; i < group->n && group->names[i].record; i++)
         if (restored)
-            store_remove(services->store, group->names[i].text);
+            store_remove(services->store, group->names[i].text, -1);
         else
             restored = restore_one(services, &group->names[i], group->n - i, draft);
 }

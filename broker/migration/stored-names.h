@@ -4,9 +4,10 @@
 /*
  * The names in the FD store of what belongs to a migration: "in-ID-WHAT" or "out-ID-WHAT", with its id. WHAT
  * is "link", its helper's socket; "page", the counters; "listen.STREAM", a listener; "dial.STREAM.CHANNEL", a
- * connection to QEMU that is being made; "sock.STREAM.N", "ours.STREAM.N" and "peer.N", sockets that were
- * supplied and wait to be needed; "state.N", the record. The record comes last and goes first: where it is,
- * the migration is. A new record is stored before the old one is removed; the one with the highest N counts.
+ * connection to QEMU that is being made; "state.N", the record; and "sock.STREAM.N", "ours.STREAM.N" and
+ * "peer.N", sockets that were supplied, which only older brokers have stored. The record comes last and goes
+ * first: where it is, the migration is. A new record is stored before the old one is removed; the one with
+ * the highest N counts.
  */
 
 #include <stdbool.h>

@@ -34,7 +34,7 @@ void stream_drop_dial(struct stream *stream)
     if (stream->dial < 0)
         return;
     dial_name(stream, name);
-    store_remove(stream->all->services->store, name);
+    store_remove(stream->all->services->store, name, stream->dial);
     fd_closep(&stream->dial);
 }
 
@@ -144,8 +144,10 @@ static bool try_connect(struct stream *stream, uint64_t now)
     if (stream->path[0] == '\0') {
         if (now < stream->deadline)
             return false;
-        failed(stream, VF_ERROR_SOCKET_UNAVAILABLE,
-               "it has no path, and nobody gave its socket by OpenStream or AddStream in time.");
+        snprintf(why, sizeof(why),
+                 "it has no path, and nobody gave its socket by OpenStream or AddStream in time.%s",
+                 stream->all->entry->restored ? " " SUPPLY_AGAIN : "");
+        failed(stream, VF_ERROR_SOCKET_UNAVAILABLE, why);
         return true;
     }
     r = stream_scope(stream, &scope);

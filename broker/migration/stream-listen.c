@@ -31,35 +31,44 @@ static void pause_accepting(struct stream *stream)
         sd_event_source_set_enabled(stream->accept, SD_EVENT_OFF);
 }
 
+/* Whether it may become a channel; else that is logged. Borrows fd. */
+static bool admit(struct stream *stream, int fd)
+{
+    struct streams *all = stream->all;
+    char why[QUOTA_WHY_MAX];
+    uid_t uid;
+
+    if (!qemu_socket_peer_is(fd, &all->owner, &uid)) {
+        if (log_sample(&all->n_strangers))
+            migration_log(&all->entry->identity, LOG_WARNING, NULL,
+                          "A connection to %s by uid %u was closed: it belongs to uid %u (socket-owner).",
+                          stream->path, uid, all->owner.uid);
+        return false;
+    }
+    if (quota_admit(all->services->registry, all->services->config, all->entry, 1, why) < 0) {
+        if (log_sample(&all->n_over_quota))
+            migration_log(&all->entry->identity, LOG_WARNING, NULL, "A connection to %s was closed: %s",
+                          stream->path, why);
+        return false;
+    }
+    return true;
+}
+
 static int on_accept(sd_event_source *source, int listener, uint32_t revents, void *userdata)
 {
     struct stream *stream = userdata;
-    struct streams *all = stream->all;
     _cleanup_fd_ int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     union message m = {.qemu = {.channel = MESSAGE_CHANNEL_NEW, .stream = stream->index}};
-    char why[QUOTA_WHY_MAX];
-    uid_t uid;
 
     if (fd < 0) {
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
             pause_accepting(stream);
         return 0;
     }
-    if (!qemu_socket_peer_is(fd, &all->owner, &uid)) {
-        if (log_sample(&all->n_strangers))
-            migration_log(&all->entry->identity, LOG_WARNING, NULL,
-                          "A connection to %s by uid %u was closed: it belongs to uid %u (socket-owner).",
-                          stream->path, uid, all->owner.uid);
-        return 0;
-    }
-    if (quota_admit(all->services->registry, all->services->config, all->entry, 1, why) < 0) {
-        if (log_sample(&all->n_over_quota))
-            migration_log(&all->entry->identity, LOG_WARNING, NULL, "A connection to %s was closed: %s",
-                          stream->path, why);
-        return 0;
-    }
-    /* What cannot be passed on is closed, and QEMU learns it by that. */
-    helper_side_send(all->helper, MESSAGE_QEMU, &m, fd);
+    /* What cannot be passed on is closed, and QEMU learns it by this, whenever the close is done (release.h).
+     */
+    if (!admit(stream, fd) || helper_side_send(stream->all->helper, MESSAGE_QEMU, &m, fd) < 0)
+        shutdown(fd, SHUT_RDWR);
     return 0;
 }
 

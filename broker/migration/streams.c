@@ -25,7 +25,7 @@ void streams_init(struct streams *streams, const struct migration_services *serv
         struct stream *stream = &streams->each[i];
 
         *stream = (struct stream){.all = streams, .index = i, .listener = -1, .dial = -1};
-        queue_init(&stream->supplied, services, entry, (int)i);
+        queue_init(&stream->supplied, entry);
     }
 }
 
@@ -114,6 +114,7 @@ void streams_restore(struct streams *streams)
 
 bool streams_restore_one(struct streams *streams, const char *name, const char *what, int *ret_fd)
 {
+    struct store *store = streams->services->store;
     uint32_t index = 0, number = 0;
     char end;
     bool ours = sscanf(what, "ours.%" SCNu32 ".%" SCNu32 "%c", &index, &number, &end) == 2;
@@ -124,10 +125,13 @@ bool streams_restore_one(struct streams *streams, const char *name, const char *
     *ret_fd = -1;
     if ((!ours && !theirs && !dial) || index >= streams->options->n_streams)
         return false;
-    fd = store_take(streams->services->store, name);
-    if (dial)
+    fd = store_take(store, name);
+    if (dial) {
         stream_restore_dial(&streams->each[index], fd, number);
-    else if (queue_restore(&streams->each[index].supplied, fd, ours, number) >= 0 && theirs)
+        return true;
+    }
+    store_remove(store, name, fd);
+    if (queue_put(&streams->each[index].supplied, fd, ours) >= 0 && theirs)
         *ret_fd = fd;
     return true;
 }
@@ -148,7 +152,7 @@ static void stream_close(struct stream *stream)
         if (stream_scope(stream, &scope) >= 0)
             qemu_socket_unlink(stream->path, &scope);
         listener_name(stream->all, stream->index, name);
-        store_remove(store, name);
+        store_remove(store, name, stream->listener);
     }
     fd_closep(&stream->listener);
     queue_clear(&stream->supplied);

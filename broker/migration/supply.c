@@ -11,6 +11,7 @@
 #include "broker/migration/quota.h"
 #include "broker/migration/stream-dial.h"
 #include "broker/net/endpoint.h"
+#include "broker/release.h"
 #include "common/cleanup.h"
 
 /* Before a caller's socket is taken, so that the caller can bring it again later. */
@@ -53,8 +54,15 @@ static int take(struct migration *migration, int fd, bool unix_only, int *ret, s
 {
     const struct entry *other;
     struct stat st;
-    int r = supplied_check(migration->services->bus_fd, fd, unix_only, error);
+    int r;
 
+    if (release_is_stuck())
+        return error_set(
+            error, VF_ERROR_LIMIT_EXCEEDED,
+            "vmferryd takes no descriptor now: %d that were passed before do not close. Try again "
+            "later.",
+            RELEASE_THREADS);
+    r = supplied_check(migration->services->bus_fd, fd, unix_only, error);
     if (r < 0)
         return r;
     if (fstat(fd, &st) < 0)

@@ -91,7 +91,7 @@ static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
 
 static void drop_gate(struct port *port)
 {
-    store_remove(port->store, GATE_NAME);
+    store_remove(port->store, GATE_NAME, port->gate ? helper_link_fd(port->gate) : -1);
     port->gate = helper_link_free(port->gate);
 }
 
@@ -127,7 +127,7 @@ static int heal_listener(struct port *port, size_t i)
 
     if (endpoint_listens(*listener))
         return 0;
-    store_remove(store, listener_name(i, name));
+    store_remove(store, listener_name(i, name), *listener);
     fd_closep(listener);
     *listener = endpoint_listen(&port->endpoints[i]);
     if (*listener < 0) {
@@ -194,7 +194,7 @@ static void close_port(struct port *port)
     while (port->n_listeners > 0) {
         int *listener = &port->listeners[--port->n_listeners];
 
-        store_remove(store, listener_name(port->n_listeners, name));
+        store_remove(store, listener_name(port->n_listeners, name), *listener);
         if (!store_frozen(store)) {
             unlink_path(*listener);
             shutdown(*listener, SHUT_RDWR); /* others have it too, for another moment: the port is free now */

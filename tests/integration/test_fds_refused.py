@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call
-from vmlib.broker import MIGRATION, NAME, BusError, Client, wait_until
+from vmlib.broker import MIGRATION, NAME, BusError, Client, settled, wait_until
 from vmlib.fake_qemu import FakeQemu
 from vmlib.hosts import Hosts, assert_learns, fds
 from vmlib.supplied import NO_PATH, NO_PORT, start
@@ -134,7 +134,7 @@ class Giver:
         self.tunnel = tunnel
         self.migration = tunnel.incoming if role == "incoming" else tunnel.outgoing
         self.broker = self.migration.broker
-        self.before = fds(self.broker)
+        self.before = settled(lambda: fds(self.broker), 0.05)  # what it closes, it closes soon
 
     def give(self, member: str, fd: object) -> None:
         self.migration.call(member, *(("h", fd) if member == "AddPeerConnection" else ("sh", "migrate", fd)))
@@ -261,7 +261,7 @@ def test_finished(hosts: Hosts, member: str) -> None:
     it.close()
     wait_until(lambda: not it.broker.helpers(), "its helper has ended")
     time.sleep(0.1)  # what its broker had of it is closed as well
-    before = fds(it.broker)
+    before = settled(lambda: fds(it.broker), 0.05)
     a, b = socket.socketpair()
     with a, b:
         it.assert_refused(member, a, "is finished", "org.vmferry.Error.NoSuchMigration")

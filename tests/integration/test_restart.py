@@ -267,7 +267,8 @@ def test_qemu_that_listens_late(managed: Hosts) -> None:
 
 
 def test_supplied(managed: Hosts) -> None:
-    """Connections that managers bring, before and after; those that nobody has needed yet are not lost."""
+    """Connections that managers bring, before and after. Those that nobody has needed yet must be brought again: the
+    service manager keeps no open file of another process."""
     incoming = managed.prepare(endpoints=("as", []), sockets=("a{ss}", {"migrate": ""}))
     outgoing = managed.start(incoming, sockets=("a{ss}", {"migrate": ""}))
     for broker in managed.brokers:
@@ -280,10 +281,14 @@ def test_supplied(managed: Hosts) -> None:
         migration.wait_state("connected")
     qemu, far = socket.socketpair()
     incoming.call("AddStream", "sh", "migrate", far)
-    for broker in managed.brokers:
-        broker.crash()  # type: ignore[attr-defined]
     with pytest.raises(BusError, match="given before"):
         incoming.call("AddStream", "sh", "migrate", far)
+    for broker in managed.brokers:
+        broker.crash()  # type: ignore[attr-defined]
+        assert not any(what in name for name in broker.store.names()  # type: ignore[attr-defined]
+                       for what in ("-sock.", "-ours.", "-peer."))
+    incoming.call("AddStream", "sh", "migrate", far)
+    outgoing.call("AddPeerConnection", "h", pairs[1][0])
     far.close()
     (handle,) = outgoing.call("OpenStream", "s", "migrate")
     with FakeQemu(socket.socket(fileno=handle.to_raw_fd())) as source, FakeQemu(qemu) as destination:

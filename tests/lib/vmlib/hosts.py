@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .broker import Broker, Migration, wait_until
+from .broker import Broker, Migration, settled, wait_until
 from .fake_qemu import FakeQemu
 
 Options = dict[str, tuple[str, Any]]
@@ -33,7 +33,9 @@ class Hosts:
         except BaseException:
             self.source.close()
             raise
-        self._baseline = {one: fds(one) for one in self.brokers}
+        self._baseline: dict[Broker, list[str]] = {}
+        for one in self.brokers:
+            self.note_baseline(one)
 
     @property
     def brokers(self) -> tuple[Broker, Broker]:
@@ -70,8 +72,8 @@ class Hosts:
             assert files(broker) == [], f"left in {broker.runtime_dir}: {files(broker)}"
 
     def note_baseline(self, broker: Broker) -> None:
-        """After a broker was started again."""
-        self._baseline[broker] = fds(broker)
+        """After a broker was started (again). What it closes it closes a moment later, in threads."""
+        self._baseline[broker] = settled(lambda: fds(broker), 0.05)
 
     def close(self) -> None:
         try:

@@ -125,11 +125,14 @@ class FdStore:
                 os.close(entry[1])
                 self._entries.remove(entry)
         for fd in fds:
+            if "FDSTORE" not in fields:  # BARRIER
+                os.close(fd)
+                continue
             same = any(os.path.sameopenfile(fd, other) for _, other in self._entries)
             # systemd polls what does not say FDPOLL=0, and drops it at its hang-up.
             hung_up = fields.get("FDPOLL") != "0" and _hung_up(fd)
-            if "FDSTORE" not in fields or same or hung_up or len(self._entries) >= self.limit:
-                if "FDSTORE" in fields and not same:
+            if same or hung_up or len(self._entries) >= self.limit:
+                if not same:
                     self.refused.append(name)
                 os.close(fd)
             else:

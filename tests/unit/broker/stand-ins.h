@@ -99,7 +99,9 @@ static inline void stand_in_store(struct stand_ins *stand_ins, const char *text,
                 (--stand_ins->n_stored - i) * sizeof(stand_ins->stored[0]));
         return;
     }
-    if (fd < 0)
+    if (fd >= 0 && !name) /* BARRIER=1 */
+        close(fd);
+    if (fd < 0 || !name)
         return;
     assert_true(stand_ins->n_stored < STAND_IN_STORED && n < STORE_NAME_MAX);
     snprintf(stand_ins->stored[stand_ins->n_stored].name, STORE_NAME_MAX, "%.*s", (int)n, name + 7);

@@ -133,19 +133,72 @@ TEST(a_finished_one_keeps_its_end)
     assert_int_equal(rig->stand_ins.n_stored, 0);
 }
 
-TEST(what_was_supplied_is_kept_in_its_order)
+/* They are other processes' open files, and PID 1 must hold none. */
+TEST(what_was_supplied_is_not_stored)
 {
     _cleanup_rig_ struct rig *rig = rig_new(true);
     _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
-    struct migration *migration;
+    int helper, theirs, pair[2];
+    size_t n;
+    char byte;
+
+    rig_prepare(rig, &helper);
+    rig_turn(rig);
+    n = rig->stand_ins.n_stored;
+    assert_true(supply_open_stream(only_one(rig), 0, &theirs, &error) >= 0);
+    test_pair(SOCK_STREAM, 0, pair);
+    assert_true(supply_add_stream(only_one(rig), 0, pair[0], &error) >= 0);
+    close(pair[0]);
+    rig_turn(rig);
+    assert_int_equal(rig->stand_ins.n_stored, n);
+    theirs = stand_in_fd(theirs);
+    pair[1] = stand_in_fd(pair[1]);
+    rig_restart(rig);
+    assert_int_equal(recv(theirs, &byte, 1, MSG_DONTWAIT), 0);
+    assert_int_equal(recv(pair[1], &byte, 1, MSG_DONTWAIT), 0);
+    close(theirs);
+    close(pair[1]);
+}
+
+TEST(it_says_that_what_was_supplied_is_gone)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    union message need = {.need_qemu = {.channel = 0}};
+    struct options options = rig_options(rig);
+    int helper;
+
+    options.sockets[0] = strdup("");
+    rig_prepare_with(rig, options, &helper);
+    rig_restart(rig);
+    helper_syncs(rig, helper);
+    rig->config.qemu_timeout = 0;
+    helper_says(helper, MESSAGE_NEED_QEMU, need);
+    rig_turn(rig);
+    assert_non_null(
+        strstr(helper_hears(helper, MESSAGE_QEMU_FAILED, NULL).qemu_failed.text, "bring them anew"));
+}
+
+/* As older brokers did. */
+TEST(what_an_older_broker_stored_is_kept_in_its_order)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    struct stand_ins *stand_ins = &rig->stand_ins;
     int helper, theirs[2], fd;
 
-    migration = rig_prepare(rig, &helper);
-    for (int i = 0; i < 2; i++)
-        assert_true(supply_open_stream(migration, 0, &theirs[i], &error) >= 0);
-    for (int i = 0; i < 2; i++)
-        theirs[i] = stand_in_fd(theirs[i]);
+    rig_prepare(rig, &helper);
+    rig_turn(rig);
+    for (int i = 0; i < 2; i++) {
+        int pair[2];
+
+        test_pair(SOCK_STREAM, 0, pair);
+        snprintf(stand_ins->stored[stand_ins->n_stored].name, STORE_NAME_MAX, "in-%s-ours.0.%d",
+                 migration_identity(only_one(rig))->id_text, i + 1);
+        stand_ins->stored[stand_ins->n_stored++].fd = stand_in_fd(pair[0]);
+        theirs[i] = stand_in_fd(pair[1]);
+    }
     rig_restart(rig);
+    rig_turn(rig);
+    assert_false(stand_in_has(stand_ins, "-ours"));
     helper_syncs(rig, helper);
     for (int i = 0; i < 2; i++) {
         char byte = 0;
@@ -207,7 +260,9 @@ int main(void)
         CASE(a_result_that_was_said_meanwhile_is_read),
         CASE(an_ending_outlives_the_broker),
         CASE(a_finished_one_keeps_its_end),
-        CASE(what_was_supplied_is_kept_in_its_order),
+        CASE(what_was_supplied_is_not_stored),
+        CASE(it_says_that_what_was_supplied_is_gone),
+        CASE(what_an_older_broker_stored_is_kept_in_its_order),
         CASE(one_without_its_helper_ends),
         CASE(a_helper_without_its_record_is_ended),
     };

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Closes descriptors in threads of its own, for a close(2) can wait without end: that of a TCP socket with
+ * SO_LINGER until the peer has its data, that of a file on FUSE until its daemon answers, that of a UNIX
+ * socket with one of them in its queue as long as that one. What a caller, a QEMU or a peer passed to the
+ * broker, or connected it to, can be any of these.
+ *
+ * Once release_start() was called, each close(2) of the calling thread, be it by our code or by a library,
+ * hands the descriptor to these threads and returns; see close() in release.c. Closes that hang hold up one
+ * thread each. Where all threads hang, further descriptors wait, open; where too many wait, the process is
+ * told to end (SIGTERM), for the end of a process does not linger, and the broker's next start goes on.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/cleanup.h"
+
+enum { RELEASE_THREADS = 8, RELEASE_WAITING_MAX = 65536 /* and not more than half of RLIMIT_NOFILE */ };
+
+/* Starts the threads, which block all signals. The caller's thread must be the only one so far, and must
+ * block SIGTERM. 0 or a negative errno, -ENOTSUP (logged): libraries do not close by our close(). */
+int release_start(void);
+
+/*
+ * Takes fd, and closes it when others have closed what they hold of a pipe: barrier, its read end, is taken
+ * too. They have some seconds for that. Where no thread was started, both are closed at once.
+ */
+void release_after(int fd, int barrier);
+
+/* Closes *fd at once where it is a descriptor: one that was made here, and into which no other process has
+ * put anything. Its close does not depend on the threads, then. */
+void release_own(int *fd);
+
+#define _cleanup_own_fd_ _cleanup_(release_own)
+
+/* Whether all threads hang: nothing more that needs them should be let in. */
+bool release_is_stuck(void);
+
+/* Descriptors that hang in a close (for longer than a second), and those that wait for a thread. */
+void release_count(size_t *ret_hanging, size_t *ret_waiting);

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Descriptors whose close(2) waits without end: the broker answers meanwhile, and nothing is left of them afterwards."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from jeepney import DBusAddress, HeaderFields, new_method_call
+from vmlib.broker import BROKER, MIGRATION, NAME, PATH, Broker, BusError, Client, settled, wait_until
+from vmlib.hosts import Hosts, fds
+from vmlib.lingering import Lingering, while_it_sleeps
+from vmlib.silent_fuse import SilentFuse
+from vmlib.supplied import NO_PATH, NO_PORT
+
+THREADS = 8  # RELEASE_THREADS
+
+
+def assert_answers(broker: Broker) -> None:
+    """Another client's calls are answered as ever."""
+    client = Client(broker.bus)
+    times = []
+    for _ in range(200):
+        begun = time.monotonic()
+        client.get(PATH, BROKER, "Version")
+        times.append(time.monotonic() - begun)
+    client.close()
+    assert sorted(times)[-3] < 0.1, times
+
+
+def send(broker: Broker, path: str, member: str, signature: str, *args: object) -> None:
+    """A call, whose answer is not waited for, on a connection of its own."""
+    connection = broker.bus.connect()
+    connection.send(new_method_call(DBusAddress(path, bus_name=NAME, interface=MIGRATION), member, signature, args))
+    connection.close()
+
+
+def add_stream(broker: Broker, path: str, sock: socket.socket) -> None:
+    """Refused: it is no UNIX socket."""
+    send(broker, path, "AddStream", "sh", "migrate", sock)
+
+
+def to_no_object(broker: Broker, path: str, sock: socket.socket) -> None:
+    send(broker, PATH + "/incoming/0000000000000001", "AddPeerConnection", "h", sock)
+
+
+def to_no_method(broker: Broker, path: str, sock: socket.socket) -> None:
+    send(broker, path, "Dance", "h", sock)
+
+
+def with_a_wrong_signature(broker: Broker, path: str, sock: socket.socket) -> None:
+    send(broker, path, "Cancel", "h", sock)
+
+
+def nested(broker: Broker, path: str, sock: socket.socket) -> None:
+    """In the queue of a socket that is good but for its stream's name."""
+    ours, theirs = socket.socketpair()
+    socket.send_fds(ours, [b"x"], [sock.fileno()])
+    send(broker, path, "AddStream", "sh", "nosuch", theirs)
+
+
+def taken(broker: Broker, path: str, sock: socket.socket) -> None:
+    """A peer connection that the helper gets, and finds to be none."""
+    send(broker, path, "AddPeerConnection", "h", sock)
+
+
+def beside_the_arguments(broker: Broker, path: str, sock: socket.socket) -> None:
+    """No argument says which one it is."""
+    connection = broker.bus.connect()
+    message = new_method_call(DBusAddress(path, bus_name=NAME, interface=MIGRATION), "Nothing")
+    message.header.fields[HeaderFields.unix_fds] = 1
+    socket.send_fds(connection.sock, [message.serialise(serial=100)], [sock.fileno()])
+
+
+WAYS = [add_stream, to_no_object, to_no_method, with_a_wrong_signature, nested, beside_the_arguments]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_of_a_caller(hosts: Hosts, way: Callable[[Broker, str, socket.socket], None]) -> None:
+    broker = hosts.destination
+    path = hosts.prepare().path
+    before = settled(lambda: fds(broker), 0.3)
+    with Lingering() as lingering:
+        while_it_sleeps(broker, lambda: lingering.pass_on(lambda sock: way(broker, path, sock)))
+        wait_until(lambda: "1 of 8 threads hang" in broker.log(), "it hangs")
+        assert_answers(broker)
+        assert fds(broker) == before
+        lingering.let_go()
+        wait_until(lambda: "that did not close are closed" in broker.log(), "it is closed")
+    assert fds(broker) == before
+    hosts.destination.client.call(path, MIGRATION, "Cancel")
+
+
+def test_one_that_the_helper_has(hosts: Hosts) -> None:
+    """It closes its own, or ends; what the broker does goes on."""
+    broker = hosts.destination
+    migration = hosts.prepare(endpoints=NO_PORT)
+    with Lingering() as lingering:
+        while_it_sleeps(broker, lambda: lingering.pass_on(lambda sock: taken(broker, migration.path, sock)))
+        assert_answers(broker)
+        migration.cancel()
+        assert_answers(broker)
+        assert migration.wait_finished()["Result"] == "cancelled"
+
+
+def test_of_fuse(hosts: Hosts, workdir: Path) -> None:
+    """A file whose file system does not answer the broker, but all others."""
+    broker = hosts.destination
+    path = hosts.prepare().path
+    before = settled(lambda: fds(broker), 0.3)
+    mountpoint = workdir / "fuse"
+    mountpoint.mkdir()
+    try:
+        fuse = SilentFuse(mountpoint, broker.pid)
+    except OSError as error:
+        pytest.skip(f"No FUSE here: {error}")
+    with fuse:
+        def give() -> None:
+            with open(fuse.file, "rb") as file:
+                send(broker, path, "AddPeerConnection", "h", file)
+
+        while_it_sleeps(broker, give)
+        wait_until(lambda: "1 of 8 threads hang" in broker.log(), "it hangs")
+        assert_answers(broker)
+        fuse.let_go()
+        wait_until(lambda: "that did not close are closed" in broker.log(), "it is closed")
+    assert fds(broker) == before
+    broker.client.call(path, MIGRATION, "Cancel")
+
+
+def test_of_a_qemu(hosts: Hosts) -> None:
+    """A connection with such a one in its queue, which the broker closes: it is beyond the limit."""
+    incoming = hosts.prepare()
+    outgoing = hosts.start(incoming)
+    outgoing.wait_state("connected")
+    broker, path = hosts.source, outgoing.socket()
+
+    def connect(sock: socket.socket) -> None:
+        qemu = socket.socket(socket.AF_UNIX)
+        qemu.connect(path)
+        socket.send_fds(qemu, [b"x"], [sock.fileno()])
+
+    with Lingering() as lingering:
+        try:
+            while_it_sleeps(broker, lambda: lingering.pass_on(connect))
+        except OSError as error:
+            if error.errno != errno.EPERM:
+                raise
+            outgoing.cancel()
+            pytest.skip("This kernel refuses descriptors before they are in the queue (SO_PASSRIGHTS)")
+        assert_answers(broker)
+        os.kill(broker.helper_of(outgoing), 9)
+        outgoing.wait_finished()
+        assert_answers(broker)
+
+
+def test_all_threads(hosts: Hosts) -> None:
+    """No more are let in, and that is said, until one has let go."""
+    broker = hosts.destination
+    migration = hosts.prepare(endpoints=NO_PORT, sockets=NO_PATH)
+    before = settled(lambda: fds(broker), 0.3)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, Lingering() as lingering:
+        def flood() -> None:
+            for _ in range(THREADS + 2):
+                lingering.pass_on(lambda sock: to_no_method(broker, migration.path, sock))
+
+        while_it_sleeps(broker, flood)
+        wait_until(lambda: "8 of 8 threads hang" in broker.log(), "all hang")
+        assert_answers(broker)
+        for call in (("AddStream", "sh", "migrate", theirs), ("AddPeerConnection", "h", theirs)):
+            with pytest.raises(BusError, match="takes no descriptor now: 8 that were passed before") as refused:
+                migration.call(*call)
+            assert refused.value.short == "LimitExceeded"
+        assert_answers(broker)
+        lingering.let_go()
+        wait_until(lambda: "that did not close are closed" in broker.log(), "they are closed")
+        wait_until(lambda: fds(broker) == before, "nothing is left")
+        migration.call("AddStream", "sh", "migrate", theirs)
+    migration.cancel()
+
+
+def test_the_end(hosts: Hosts) -> None:
+    """The broker ends as ever while some hang and others wait: a process that exits does not linger."""
+    broker = hosts.destination
+    path = hosts.prepare().path
+    with Lingering() as lingering:
+        def flood() -> None:
+            for _ in range(THREADS + 2):
+                lingering.pass_on(lambda sock: to_no_method(broker, path, sock))
+
+        while_it_sleeps(broker, flood)
+        wait_until(lambda: "8 of 8 threads hang" in broker.log(), "all hang")
+        begun = time.monotonic()
+        assert broker.stop() == 0
+        assert time.monotonic() - begun < 5
+        broker.start()
