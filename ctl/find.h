@@ -22,12 +22,15 @@ struct found {
 int find_all(struct side *side, struct found **ret, size_t *ret_n, struct trouble *trouble);
 
 /*
- * The migrations that text names: an id, ROLE/ID, or a VM. An id names anybody's; a VM's name only those that
- * the caller owns, for another user may have given the same name: those that are not finished, or else the
- * newest one. At least one, or a trouble, which lists those of other users.
+ * The migrations that text names: an id, ROLE/ID, or a VM. An id names anybody's (of several, the caller's);
+ * a VM's name only those that the caller owns, for another user may have given the same name: those that are
+ * not finished, or else the newest one. At least one, or a trouble, which lists those of other users.
  */
 int find_named(struct side *side, const char *text, struct found **ret, size_t *ret_n,
                struct trouble *trouble);
+
+/* Tells the user of migrations that others have for a VM of this name, in the role of the one at path. */
+void find_say_namesakes(struct side *side, const char *vm, const char *path);
 
 /* The same where only one can be meant. */
 int find_one(struct side *side, const char *text, struct found *ret, struct trouble *trouble);

@@ -125,6 +125,8 @@ int subject_read(sd_bus_message *m, enum action action, const struct registry *r
     int r;
 
     *ret = (struct subject){.action = action};
+    if (action == ACTION_READ)
+        return 0;
     r = action == ACTION_MANAGE ? read_existing(m, registry, ret, error) : read_new(m, config, ret, error);
     return r < 0 ? r : sd_bus_message_rewind(m, true);
 }

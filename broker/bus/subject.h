@@ -18,6 +18,7 @@ enum action {
     ACTION_PREPARE, /* PrepareIncoming */
     ACTION_START,   /* StartOutgoing */
     ACTION_MANAGE,  /* whatever is done to a migration that is there */
+    ACTION_READ,    /* which every user may; but the answer depends on who asks */
 };
 
 struct subject {

@@ -18,7 +18,7 @@ static enum vf_error rejection_of(enum vf_error error, enum peer_kind kind)
 static enum vf_error on_arrived(void *userdata, enum peer_kind kind, uint64_t id, int fd)
 {
     struct arrivals *arrivals = userdata;
-    const struct entry *entry = registry_find(arrivals->registry, ROLE_INCOMING, id);
+    const struct entry *entry = registry_find(arrivals->registry, ROLE_INCOMING, id, 0);
     char peer[ADDRESS_TEXT_MAX];
 
     if (entry && entry->identity.state != STATE_FINISHED) {

@@ -13,6 +13,7 @@
 #include "broker/migration/services.h"
 #include "broker/migration/status.h"
 #include "broker/migration/stream.h"
+#include "broker/migration/ticketing.h"
 #include "broker/sockets/supplied.h"
 
 /* That it was told to end. */
@@ -38,7 +39,8 @@ struct migration {
     struct helper_side helper;
     struct supplied supplied;
     struct ending ending;
-    bool expects_peers; /* holds the peer port */
+    char ticket_digest[TICKET_DIGEST_MAX]; /* outgoing: which ticket it is from; "": not known */
+    bool expects_peers;                    /* holds the peer port */
     uint32_t n_interruptions;
     sd_event_source *timer; /* what bounds the state it is in */
     uint64_t deadline;      /* when that is; µs, CLOCK_MONOTONIC; 0: nothing does */

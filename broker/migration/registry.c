@@ -43,14 +43,34 @@ uint32_t registry_count_running(const struct registry *registry)
     return registry->n_running;
 }
 
-struct entry *registry_find(const struct registry *registry, enum message_role role, uint64_t id)
+struct entry *registry_next_of_id(const struct registry *registry, enum message_role role, uint64_t id,
+                                  const struct entry *previous)
 {
-    struct entry *entry;
+    struct entry *entry =
+        previous ? LIST_NEXT(previous, same_bucket) : LIST_FIRST(&registry->buckets[id % REGISTRY_BUCKETS]);
 
-    LIST_FOREACH(entry, &registry->buckets[id % REGISTRY_BUCKETS], same_bucket)
-    if (entry->identity.id == id && entry->identity.role == role)
-        return entry;
-    return NULL;
+    while (entry && (entry->identity.id != id || entry->identity.role != role))
+        entry = LIST_NEXT(entry, same_bucket);
+    return entry;
+}
+
+struct entry *registry_find(const struct registry *registry, enum message_role role, uint64_t id,
+                            uint32_t number)
+{
+    struct entry *entry = NULL;
+
+    while ((entry = registry_next_of_id(registry, role, id, entry)) && entry->identity.number != number)
+        ;
+    return entry;
+}
+
+uint32_t registry_free_number(const struct registry *registry, enum message_role role, uint64_t id)
+{
+    uint32_t number = 0;
+
+    while (registry_find(registry, role, id, number))
+        number++;
+    return number;
 }
 
 bool registry_set_state(struct registry *registry, struct entry *entry, enum message_state state)

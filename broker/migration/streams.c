@@ -50,7 +50,7 @@ static int make_paths(struct streams *streams, sd_bus_error *error)
     int r;
 
     snprintf(directory, sizeof(directory), "%s/%s/%s", streams->services->config->runtime_dir,
-             role_text(identity->role), identity->id_text);
+             role_text(identity->role), identity->key);
     for (uint32_t i = 0; i < options->n_streams; i++) {
         const char *given = options->sockets[i];
         char path[PATH_MAX + MESSAGE_STREAM_MAX + sizeof("/.sock")];
