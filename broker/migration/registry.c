@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "broker/migration/registry.h"
 
+#include <stdlib.h>
+
 #include "broker/migration/log.h"
+#include "common/cleanup.h"
 
 void registry_init(struct registry *registry, void (*forget)(struct migration *migration))
 {
@@ -93,13 +96,42 @@ bool registry_set_state(struct registry *registry, struct entry *entry, enum mes
     return true;
 }
 
+struct share {
+    uid_t uid;
+    uint32_t n;
+    struct entry *oldest;
+};
+
+/* The oldest finished one of the user that has the most; NULL: there is none. */
+static struct entry *least_missed(const struct registry *registry)
+{
+    _cleanup_free_ struct share *shares = calloc(registry->n_finished + 1, sizeof(*shares));
+    struct share most = {0};
+    struct entry *entry;
+    size_t n = 0, i;
+
+    TAILQ_FOREACH(entry, &registry->entries, next)
+    {
+        if (entry->identity.state != STATE_FINISHED)
+            continue;
+        if (!shares)
+            return entry;
+        for (i = 0; i < n && shares[i].uid != entry->identity.uid; i++)
+            ;
+        if (i == n)
+            shares[n++] = (struct share){.uid = entry->identity.uid, .oldest = entry};
+        shares[i].n++;
+    }
+    for (i = 0; i < n; i++)
+        if (shares[i].n > most.n)
+            most = shares[i];
+    return most.oldest;
+}
+
 void registry_forget_until(struct registry *registry, bool (*enough)(void *userdata), void *userdata)
 {
-    struct entry *entry, *next;
+    struct entry *entry;
 
-    for (entry = TAILQ_FIRST(&registry->entries); entry && !enough(userdata); entry = next) {
-        next = TAILQ_NEXT(entry, next);
-        if (entry->identity.state == STATE_FINISHED)
-            registry->forget(entry->migration);
-    }
+    while (!enough(userdata) && (entry = least_missed(registry)))
+        registry->forget(entry->migration);
 }

@@ -67,5 +67,8 @@ uint32_t registry_free_number(const struct registry *registry, enum message_role
  */
 bool registry_set_state(struct registry *registry, struct entry *entry, enum message_state state);
 
-/* Forgets the oldest finished ones until enough(userdata). */
+/*
+ * Forgets finished ones until enough(userdata): each time the oldest one of the user that has the most of
+ * them, so that no user's results go for another user's many.
+ */
 void registry_forget_until(struct registry *registry, bool (*enough)(void *userdata), void *userdata);

@@ -105,11 +105,61 @@ TEST(those_of_one_id_outlive_the_broker)
     assert_string_equal(start(rig, getuid(), "again", true_secret, &again), "TicketUsed");
 }
 
+/* One of that user that has finished; its entry. */
+static struct entry *finished_of(struct rig *rig, uid_t uid, uint64_t id)
+{
+    struct options options = rig_options(rig);
+    struct migration *migration;
+    struct entry *entry;
+
+    assert_true(migration_new(&rig->services, ROLE_INCOMING, id, 0, "vm", &options, uid, &migration) >= 0);
+    entry = registry_find(&rig->registry, ROLE_INCOMING, id, 0);
+    registry_set_state(&rig->registry, entry, STATE_FINISHED);
+    return entry;
+}
+
+TEST(results_of_one_user_do_not_go_for_those_of_another)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+
+    finished_of(rig, 1000, 1);
+    finished_of(rig, 1001, 2);
+    finished_of(rig, 1001, 3);
+    for (uint64_t id = 4; id < 4 + 2 * FINISHED_MAX; id++) {
+        assert_true(admit_new(&rig->registry, &rig->config, ROLE_INCOMING, "vm", 65534, &error) >= 0);
+        finished_of(rig, 65534, id);
+    }
+    assert_int_equal(registry_count(&rig->registry), FINISHED_MAX);
+    for (uint64_t id = 1; id < 4; id++)
+        assert_non_null(registry_find(&rig->registry, ROLE_INCOMING, id, 0));
+    assert_null(registry_find(&rig->registry, ROLE_INCOMING, 4, 0)); /* the oldest of the user's own */
+    assert_non_null(registry_find(&rig->registry, ROLE_INCOMING, 3 + 2 * FINISHED_MAX, 0));
+
+    /* Another user takes its share from the one that has the most. */
+    for (uint64_t id = 5000; id < 5000 + FINISHED_MAX; id++) {
+        assert_true(admit_new(&rig->registry, &rig->config, ROLE_INCOMING, "vm", 1002, &error) >= 0);
+        finished_of(rig, 1002, id);
+    }
+    size_t of_each[2] = {0};
+    const struct entry *entry;
+
+    TAILQ_FOREACH(entry, &rig->registry.entries, next)
+    {
+        of_each[0] += entry->identity.uid == 65534;
+        of_each[1] += entry->identity.uid == 1002;
+    }
+    assert_between(of_each[0], FINISHED_MAX / 2 - 3, FINISHED_MAX / 2);
+    assert_between(of_each[1], FINISHED_MAX / 2 - 3, FINISHED_MAX / 2);
+    assert_non_null(registry_find(&rig->registry, ROLE_INCOMING, 1, 0));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(a_name_is_busy_for_its_owner),
         CASE(an_id_that_was_seen_occupies_nothing),
+        CASE(results_of_one_user_do_not_go_for_those_of_another),
         CASE(those_of_one_id_outlive_the_broker),
     };
 
