@@ -81,8 +81,9 @@ def test_root_is_served_while_a_user_reads_without_end(workdir: Path, reply: boo
             user.close()
         print(f"root's calls, ms: n {len(taken)}, median {taken[len(taken) // 2]:.1f}, p99 {taken[len(taken) * 99 // 100]:.1f}, "
               f"max {taken[-1]:.1f}")
-        assert taken[len(taken) * 99 // 100] < 300, taken[-5:]  # 100 ms without sanitizers, on a machine of one's own
         root.close()
+        # Without the limit the first call takes seconds. On a machine of one's own p99 is some ms.
+        assert taken[len(taken) // 2] < 100 and len(taken) > 30, taken[-5:]
 
 
 def test_a_user_that_reads_too_much_is_told_so(workdir: Path) -> None:
