@@ -41,7 +41,7 @@ struct migration {
     struct ending ending;
     char ticket_digest[TICKET_DIGEST_MAX]; /* outgoing: which ticket it is from; "": not known */
     bool expects_peers;                    /* holds the peer port */
-    uint32_t n_interruptions;
+    struct log_sample interruptions;
     sd_event_source *timer; /* what bounds the state it is in */
     uint64_t deadline;      /* when that is; µs, CLOCK_MONOTONIC; 0: nothing does */
     bool stored;            /* it is in the FD store, and what changes is told there */

@@ -339,7 +339,8 @@ static void enter_state(struct migration *migration, const struct message_state_
         migration_log(&entry->identity, LOG_INFO, LOG_CONNECTED, "Connected to %s.", migration->status.peer);
     }
     set_message(migration, m->state == STATE_INTERRUPTED ? VF_ERROR_INTERRUPTED : VF_ERROR_NONE, m->text);
-    if (m->state == STATE_INTERRUPTED && log_sample(&migration->n_interruptions))
+    if (m->state == STATE_INTERRUPTED &&
+        log_sample(&migration->interruptions, "interruptions of a migration"))
         migration_log(&entry->identity, LOG_WARNING, NULL, "Interrupted: %s", m->text);
     registry_set_state(migration->services->registry, entry, (enum message_state)m->state);
     if (migration->ending.stage == ENDING_NO) {
@@ -430,7 +431,7 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
         on_result(migration, &m->result);
         break;
     case MESSAGE_LOG:
-        migration_log_helper(&migration->entry.identity, &m->log, &migration->helper.n_logs);
+        migration_log_helper(&migration->entry.identity, &m->log, &migration->helper.logs);
         break;
     default:
         helper_link_kill(link, "sent a message that a relay may not send");

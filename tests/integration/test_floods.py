@@ -14,7 +14,7 @@ import pytest
 from jeepney import DBusAddress, HeaderFields, MessageFlag, MessageType, new_method_call
 from vmlib import polkit as harness
 from vmlib.broker import BROKER, NAME, PATH, Broker, BusError, Client, wait_until
-from vmlib.users import NOBODY, OpenBus, User
+from vmlib.users import DAEMON, NOBODY, OpenBus, User
 
 pytestmark = pytest.mark.skipif(not harness.available(), reason="needs root")
 
@@ -115,3 +115,16 @@ def refused(user: User) -> bool:
         assert error.short == "LimitExceeded"
         return True
     return False
+
+
+def test_refusals_of_one_user_do_not_hide_those_of_another(workdir: Path) -> None:
+    with open_broker(workdir) as broker, User(broker, NOBODY) as noise, User(broker, DAEMON) as other:
+        for number in range(400):
+            with pytest.raises(BusError):
+                noise.prepare(f"x{number}")
+        for _ in range(40):
+            with pytest.raises(BusError):
+                other.prepare("the-real-attack")
+        lines = [line for line in broker.log().splitlines() if "Denied" in line]
+        assert sum(f"uid {NOBODY}" in line for line in lines) == 16
+        assert sum("the-real-attack" in line for line in lines) == 16
