@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +29,8 @@ USED = "org.vmferry.Error.TicketUsed"
 class Tenants:
     """Root's connection is the broker's own."""
 
-    def __init__(self, broker: SystemBroker, mallory: User, victim: User) -> None:
-        self.broker, self.mallory, self.victim = broker, mallory, victim
+    def __init__(self, broker: SystemBroker, polkit: Polkit, mallory: User, victim: User) -> None:
+        self.broker, self.polkit, self.mallory, self.victim = broker, polkit, mallory, victim
 
     def ctl(self, *words: str, stdin: str = "") -> Result:
         return ctl(None, *words, stdin=stdin, env=self.broker.environment())
@@ -38,9 +39,9 @@ class Tenants:
 @pytest.fixture
 def tenants(workdir: Path) -> Iterator[Tenants]:
     workdir.chmod(0o755)
-    with SystemBroker(workdir, "a") as broker, Polkit(workdir, broker.bus), \
+    with SystemBroker(workdir, "a") as broker, Polkit(workdir, broker.bus) as polkit, \
             User(broker, NOBODY) as mallory, User(broker, DAEMON) as victim:
-        yield Tenants(broker, mallory, victim)
+        yield Tenants(broker, polkit, mallory, victim)
 
 
 def a_ticket(**changes: Any) -> Ticket:
@@ -91,11 +92,12 @@ def test_an_id_that_was_seen_is_no_lever(tenants: Tenants) -> None:
     refused(tenants.mallory.client.call, mine.path, MIGRATION, "Cancel")
     # vmferryctl takes the caller's own of an id, and each by the last part of its path.
     assert tenants.ctl("cancel", theirs.id).status == 0
+    Migration(tenants.broker, roots.path).wait_finished()
     states = {entry[5]: entry[3] for entry in tenants.broker.list()}
     assert states == {theirs.path: "waiting", mine.path: "waiting", roots.path: "finished"}
     assert tenants.ctl("cancel", mine.id).status == 0
-    states = {entry[5]: entry[3] for entry in tenants.broker.list()}
-    assert states[mine.path] == "finished" and states[theirs.path] == "waiting"
+    Migration(tenants.broker, mine.path).wait_finished()
+    assert Migration(tenants.broker, theirs.path).get("State") == "waiting"
     gone(Migration(tenants.broker, theirs.path))
 
 
@@ -107,3 +109,30 @@ def test_the_object_stays_that_of_the_id_where_nothing_collides(tenants: Tenants
     with pytest.raises(BusError):
         tenants.victim.client.call(PATH, BROKER, "GetMigration", "ss", "outgoing", incoming.id + "_1")
     gone(*(Migration(tenants.broker, one.path) for one in (outgoing, incoming)))
+
+
+def test_a_connection_to_elsewhere_is_asked_about(tenants: Tenants, workdir: Path) -> None:
+    """Polkit's yes was for the endpoints; where there were none the answer was for a connection that is brought."""
+    there = "tcp:127.0.0.1:1"
+    for vm, endpoints, asked in (("peer-a", (there,), True), ("peer-b", (), False), ("own-c", (there,), True)):
+        mine = tenants.victim.outgoing(a_ticket(endpoints=endpoints).encode(), vm, LONG)
+        one, other = socket.socketpair()
+        with one, other:
+            call = (mine.path, MIGRATION, "AddPeerConnection", "h", one.fileno())
+            count = len(tenants.polkit.asked())
+            if vm == "peer-a":
+                text = refused(tenants.victim.client.call, *call)
+                assert "permitted for its endpoints" in text and "start-outgoing" in text
+            else:
+                tenants.victim.client.call(*call)
+            asked_now = tenants.polkit.asked()[count:]
+            assert asked_now == ([("start-outgoing", vm, "outgoing", "supplied", "daemon")] if asked else [])
+        Migration(tenants.broker, mine.path).cancel()
+
+
+@pytest.mark.parametrize("endpoint", ["tcp:10.0.0.8:16520 tcp:10.0.0.9:16520", "unix:/tmp/a b", "nonsense", "tcp:"])
+def test_what_is_no_endpoint_is_not_asked_about(tenants: Tenants, endpoint: str) -> None:
+    count = len(tenants.polkit.asked())
+    text = refused(tenants.victim.outgoing, a_ticket(endpoints=(endpoint,)).encode(), "own-a", LONG,
+                   error="org.vmferry.Error.InvalidTicket")
+    assert endpoint in text and len(tenants.polkit.asked()) == count
