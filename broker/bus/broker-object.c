@@ -62,7 +62,7 @@ static int read_options(struct bus *bus, sd_bus_message *m, enum message_role ro
     int r = options_parse(m, role, bus->config, ret, error);
 
     if (r >= 0)
-        r = options_find_owner(ret, error);
+        r = options_find_owner(ret, uid, error);
     if (r >= 0)
         r = permitted_options(bus->config, uid, ret, error);
     if (r < 0 || !ret->tie_to_caller)

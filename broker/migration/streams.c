@@ -154,12 +154,22 @@ static void stream_close(struct stream *stream)
     queue_clear(&stream->supplied);
 }
 
+/* An incoming one's sockets are QEMU's, which may have left them. */
+static void remove_directory(const struct streams *streams)
+{
+    for (uint32_t i = 0; i < streams->options->n_streams; i++)
+        qemu_socket_remove_named(streams->directory, streams->options->streams[i]);
+    if (!qemu_socket_remove_directory(streams->directory))
+        migration_log(&streams->entry->identity, LOG_NOTICE, NULL,
+                      "%s stays: there is something in it that vmferryd has not made.", streams->directory);
+}
+
 void streams_close(struct streams *streams)
 {
     for (uint32_t i = 0; i < MESSAGE_STREAMS_MAX; i++)
         stream_close(&streams->each[i]);
     if (streams->directory && !store_frozen(streams->services->store))
-        qemu_socket_remove_directory(streams->directory);
+        remove_directory(streams);
     free(streams->directory);
     streams->directory = NULL;
 }
