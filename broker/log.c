@@ -31,14 +31,6 @@ void log_open(int max_priority)
     priority_max = max_priority;
 }
 
-bool log_sample(uint32_t *count)
-{
-    if (*count == UINT32_MAX)
-        return false;
-    ++*count;
-    return *count <= LOG_SAMPLE_ALL || (*count & (*count - 1)) == 0;
-}
-
 enum { FIELDS_MAX = 10, TEXT_MAX = 1024, FIELD_MAX = 512 };
 
 /* The fields of one entry. */

@@ -42,12 +42,5 @@ void log_about_v(int priority, const struct log_about *about, const char *format
 void log_event(int priority, const char *id, const char *vm, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/*
- * Whether an event that others can bring about at will is to be logged: the first 16, then the 32nd,
- * 64th … of them, so that a flood of them does not become one of lines.
- */
-#define LOG_SAMPLE_ALL 16
-bool log_sample(uint32_t *count);
-
 /* To be called first; lines above this priority (syslog(3)) are dropped. */
 void log_open(int max_priority);

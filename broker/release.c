@@ -14,6 +14,7 @@
 #include <systemd/sd-event.h>
 #include <unistd.h>
 
+#include "broker/log-sample.h"
 #include "broker/log.h"
 #include "common/clock.h"
 
@@ -40,7 +41,7 @@ static struct {
     uint64_t since[RELEASE_THREADS]; /* when its close began; µs, CLOCK_MONOTONIC; 0: it is in none */
     bool slow[RELEASE_THREADS];      /* it hangs, and is counted */
     size_t n_slow;
-    uint32_t n_logged;
+    struct log_sample logged;
     bool said; /* that it hangs: that it is over is said, too */
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER};
 
@@ -117,7 +118,7 @@ static void look(void)
             n++;
         }
     pool.n_slow += n;
-    if (n > 0 && log_sample(&pool.n_logged)) {
+    if (n > 0 && log_sample(&pool.logged, "descriptors that do not close")) {
         log_event(LOG_WARNING, NULL, NULL,
                   "A descriptor that another process passed does not close (a socket that lingers, or a FUSE "
                   "file): %zu of %d threads hang, %zu descriptors wait for one.",

@@ -71,6 +71,8 @@ int runtime_dir_take(const char *path)
 
 void runtime_dir_clean(const char *runtime_dir, const struct registry *registry)
 {
+    unsigned left = 0;
+
     for (enum message_role role = ROLE_INCOMING; role <= ROLE_OUTGOING; role++) {
         char path[PATH_MAX];
         const struct dirent *entry;
@@ -81,12 +83,21 @@ void runtime_dir_clean(const char *runtime_dir, const struct registry *registry)
         if (!dir)
             continue;
         while ((entry = readdir(dir))) {
-            if (strlen(entry->d_name) != 16 || strspn(entry->d_name, "0123456789abcdef") != 16 ||
-                registry_find(registry, role, strtoull(entry->d_name, NULL, 16)))
+            uint32_t number;
+            uint64_t id;
+
+            if (!identity_read_key(entry->d_name, '\0', &id, &number) ||
+                registry_find(registry, role, id, number))
                 continue;
             snprintf(path, sizeof(path), "%s/%s/%s", runtime_dir, role_text(role), entry->d_name);
-            qemu_socket_remove_directory(path);
+            left += !qemu_socket_remove_leftover(path);
         }
         closedir(dir);
     }
+    if (left > 0)
+        log_event(
+            LOG_NOTICE, NULL, NULL,
+            "%u directories of former migrations stay below %s: there is something in them that vmferryd has "
+            "not made.",
+            left, runtime_dir);
 }

@@ -25,11 +25,18 @@ static const char *const action_ids[] = {
 int authorize_decide(const struct polkit *polkit, const struct subject *subject, uid_t uid, bool may_ask_user,
                      struct authorization *ret, sd_bus_error *error)
 {
+    const bool owns = subject->action == ACTION_MANAGE && subject->owner == uid;
     char wanted[SUBJECT_TEXT_MAX];
 
-    *ret = (struct authorization){.subject = *subject, .uid = uid};
-    if (!deputy_is_restricted(uid) || (subject->action == ACTION_MANAGE && subject->owner == uid))
+    *ret = (struct authorization){.subject = *subject, .uid = uid, .supplies = owns && subject->supplies};
+    if (!deputy_is_restricted(uid) || subject->action == ACTION_READ || (owns && !subject->supplies))
         return 1;
+    if (polkit->there && subject->unclear)
+        return error_set(
+            error, VF_ERROR_INVALID_TICKET,
+            "uid %u names what is no endpoint, or has a blank in it, so that polkit cannot be asked "
+            "about it: '%s'.",
+            uid, subject->peer);
     if (polkit->there) {
         ret->interactive = may_ask_user;
         return 0;
@@ -44,14 +51,20 @@ int authorize_decide(const struct polkit *polkit, const struct subject *subject,
 
 /* https://www.freedesktop.org/software/polkit/docs/latest/eggdbus-interface-org.freedesktop.PolicyKit1.Authority.html
  */
+static const char *action_of(const struct authorization *authorization)
+{
+    return action_ids[authorization->supplies ? ACTION_START : authorization->subject.action];
+}
+
 static int append_question(sd_bus_message *m, const struct authorization *authorization, const char *sender)
 {
     int r = sd_bus_message_append(m, "(sa{sv})s", "system-bus-name", 1, "name", "s", sender,
-                                  action_ids[authorization->subject.action]);
+                                  action_of(authorization));
     const struct subject *subject = &authorization->subject;
 
     if (r >= 0)
-        r = sd_bus_message_append(m, "a{ss}", 3, "vm", subject->vm, "peer", subject->peer, "role",
+        r = sd_bus_message_append(m, "a{ss}", 3, "vm", subject->vm, "peer",
+                                  authorization->supplies ? "supplied" : subject->peer, "role",
                                   role_text(subject->role));
     return r < 0 ? r
                  : sd_bus_message_append(m, "us", (uint32_t)authorization->interactive,
@@ -92,7 +105,7 @@ static int no_answer(const struct authorization *authorization, const sd_bus_err
                 error,
                 "uid %u may not %s: there is no polkit on this host that could permit it (%s). Install "
                 "polkitd, or call as root.",
-                authorization->uid, wanted, action_ids[authorization->subject.action]);
+                authorization->uid, wanted, action_of(authorization));
     if (sd_bus_error_has_name(why, SD_BUS_ERROR_NO_REPLY) || sd_bus_error_has_name(why, SD_BUS_ERROR_TIMEOUT))
         return error_denied(
             error, "uid %u may not %s: polkit did not answer (%s). Call again, or look at polkit's log.",
@@ -100,13 +113,13 @@ static int no_answer(const struct authorization *authorization, const sd_bus_err
     return error_denied(error,
                         "uid %u may not %s: polkit cannot say whether %s is permitted: %s. Is vmferry's "
                         "polkit policy installed?",
-                        authorization->uid, wanted, action_ids[authorization->subject.action],
+                        authorization->uid, wanted, action_of(authorization),
                         why->message ? why->message : why->name);
 }
 
 int authorize_answer(const struct authorization *authorization, sd_bus_message *reply, sd_bus_error *error)
 {
-    const char *id = action_ids[authorization->subject.action];
+    const char *id = action_of(authorization);
     char wanted[SUBJECT_TEXT_MAX];
     int yes = 0, challenge = 0;
 

@@ -25,6 +25,7 @@ struct polkit {
 struct authorization {
     struct subject subject;
     uid_t uid;
+    bool supplies;    /* the question is whether the owner may go elsewhere than to the endpoints */
     bool interactive; /* the user may be asked for a password */
     char cancellation[24];
 };

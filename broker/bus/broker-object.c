@@ -61,7 +61,7 @@ static int read_options(struct bus *bus, sd_bus_message *m, enum message_role ro
     int r = options_parse(m, role, bus->config, ret, error);
 
     if (r >= 0)
-        r = options_find_owner(ret, error);
+        r = options_find_owner(ret, uid, error);
     if (r >= 0)
         r = permitted_options(bus->config, uid, ret, error);
     if (r < 0 || !ret->tie_to_caller)
@@ -163,25 +163,62 @@ static int on_list_migrations(sd_bus_message *m, void *userdata, sd_bus_error *e
     return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
 }
 
-static int on_get_migration(sd_bus_message *m, void *userdata, sd_bus_error *error)
+/* What GetMigration looks for: how many there are, the user's own one of them, or else the first. */
+static int find_by_id(const struct bus *bus, sd_bus_message *m, uid_t uid, const struct identity **ret,
+                      sd_bus_error *error)
 {
-    const struct bus *bus = userdata;
     const struct entry *entry;
-    char path[OBJECT_PATH_MAX];
-    const char *role, *id;
-    int r = sd_bus_message_read(m, "ss", &role, &id);
+    const char *role, *text;
+    bool own = false;
+    int n = 0, r = sd_bus_message_read(m, "ss", &role, &text);
 
     if (r < 0)
         return r;
     if (strcmp(role, "incoming") != 0 && strcmp(role, "outgoing") != 0)
         return error_invalid(error, "The role is '%s'; it can be 'incoming' or 'outgoing'.", role);
-    for (entry = registry_next(bus->registry, NULL); entry; entry = registry_next(bus->registry, entry))
-        if (strcmp(entry->identity.id_text, id) == 0 && strcmp(role_text(entry->identity.role), role) == 0) {
-            object_path(&entry->identity, path);
-            return sd_bus_reply_method_return(m, "o", path);
-        }
+    for (entry = registry_next(bus->registry, NULL); entry; entry = registry_next(bus->registry, entry)) {
+        const struct identity *identity = &entry->identity;
+
+        if (strcmp(identity->id_text, text) != 0 || strcmp(role_text(identity->role), role) != 0)
+            continue;
+        if (n++ == 0 || (!own && identity->uid == uid))
+            *ret = identity;
+        own = own || identity->uid == uid;
+    }
+    if (n > 0)
+        return n;
     return error_set(error, VF_ERROR_NO_SUCH_MIGRATION,
-                     "There is no %s migration '%s'. ListMigrations tells.", role, id);
+                     "There is no %s migration '%s'. ListMigrations tells.", role, text);
+}
+
+static int reply_path(sd_bus_message *m, const struct identity *identity)
+{
+    char path[OBJECT_PATH_MAX];
+
+    object_path(identity, path);
+    return sd_bus_reply_method_return(m, "o", path);
+}
+
+static int call_get_migration(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bus_error *error)
+{
+    const struct identity *identity = NULL;
+    int r = find_by_id(bus, m, uid, &identity, error);
+
+    return r < 0 ? r : reply_path(m, identity);
+}
+
+/* Only where several have the id does it matter who calls. */
+static int on_get_migration(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    struct bus *bus = userdata;
+    const struct identity *identity = NULL;
+    int r = find_by_id(bus, m, (uid_t)-1, &identity, error);
+
+    if (r == 1)
+        return reply_path(m, identity);
+    if (r > 1)
+        r = sd_bus_message_rewind(m, true);
+    return r < 0 ? r : caller_resolve(&bus->calls, m, ACTION_READ, call_get_migration, error);
 }
 
 static int get_features(sd_bus *unused, const char *path, const char *interface, const char *property,

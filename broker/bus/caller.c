@@ -53,18 +53,20 @@ static void call_free(struct call *call)
 
 static void log_denied(const struct call *call, const char *why)
 {
-    char uid[16];
+    char uid[16], user[24];
     const struct log_about about = {
         .message_id = LOG_DENIED, .uid = uid, .method = sd_bus_message_get_member(call->m)};
 
     snprintf(uid, sizeof(uid), "%u", call->authorization.uid);
-    log_about(LOG_NOTICE, &about, "Denied: %s", why);
+    snprintf(user, sizeof(user), "uid %s", uid);
+    if (log_sample_of(&call->all->denied, user, "denied calls"))
+        log_about(LOG_NOTICE, &about, "Denied: %s", why);
 }
 
 /* The end of a call: what it came to is replied, unless that has been done. */
 static void call_end(struct call *call, int r, sd_bus_error *error)
 {
-    if (sd_bus_error_has_name(error, SD_BUS_ERROR_ACCESS_DENIED) && log_sample(&call->all->n_denied))
+    if (sd_bus_error_has_name(error, SD_BUS_ERROR_ACCESS_DENIED))
         log_denied(call, error->message);
     if (sd_bus_error_is_set(error))
         sd_bus_reply_method_error(call->m, error);

@@ -12,6 +12,7 @@
 #include <systemd/sd-bus.h>
 
 #include "broker/bus/authorize.h"
+#include "broker/log-sample.h"
 
 struct bus;
 struct call;
@@ -23,8 +24,8 @@ struct calls {
     struct polkit polkit;
     TAILQ_HEAD(, call) waiting; /* until it is known who calls, and whether that user may */
     uint32_t n;
-    uint32_t n_asked;  /* of those: that wait for polkit */
-    uint32_t n_denied; /* for the log */
+    uint32_t n_asked;          /* of those: that wait for polkit */
+    struct log_samples denied; /* by uid */
 };
 
 void calls_init(struct calls *calls, sd_bus *bus, const struct config *config,

@@ -20,6 +20,7 @@ static int on_name_owner_changed(sd_bus_message *m, void *userdata, sd_bus_error
 
     if (sd_bus_message_read(m, "sss", &name, &old, &new) < 0 || name[0] != ':' || new[0] != '\0')
         return 0;
+    rates_gone(&bus->rates, name);
     caller_gone(&bus->calls, name);
     waiters_client_gone(&bus->waiters, name);
     return 0;
@@ -50,7 +51,10 @@ static int put_objects(struct bus *bus)
         r = broker_object_export(bus);
     if (r >= 0)
         r = migration_object_export(bus);
-    return r < 0 ? r : limit_export(bus);
+    if (r >= 0)
+        r = limit_export(bus);
+    /* The filter that is added last sees a call first. */
+    return r < 0 ? r : rates_init(&bus->rates, bus->bus, bus->services->event, bus->registry);
 }
 
 static int set_up(struct bus *bus)
@@ -116,6 +120,7 @@ void bus_drop_calls(struct bus *bus)
 {
     caller_drop_all(&bus->calls);
     waiters_clear(&bus->waiters);
+    rates_clear(&bus->rates);
 }
 
 struct bus *bus_free(struct bus *bus)

@@ -6,6 +6,7 @@
 #include <systemd/sd-bus.h>
 
 #include "broker/bus/caller.h"
+#include "broker/bus/rates.h"
 #include "broker/bus/waiters.h"
 #include "broker/migration/services.h"
 
@@ -14,6 +15,7 @@ struct bus {
     const struct config *config;               /* borrowed */
     struct registry *registry;                 /* borrowed */
     const struct migration_services *services; /* borrowed */
+    struct rates rates;
     struct calls calls;
     struct waiters waiters;
 };

@@ -7,17 +7,20 @@
 
 void object_path(const struct identity *identity, char ret[static OBJECT_PATH_MAX])
 {
-    snprintf(ret, OBJECT_PATH_MAX, BROKER_PATH "/%s/%s", role_text(identity->role), identity->id_text);
+    snprintf(ret, OBJECT_PATH_MAX, BROKER_PATH "/%s/%s", role_text(identity->role), identity->key);
 }
 
 struct entry *object_find(const struct registry *registry, const char *path)
 {
     const char *slash = strrchr(path, '/');
-    uint64_t id = slash ? strtoull(slash + 1, NULL, 16) : 0; /* whatever it is: the whole path is compared */
     char found[OBJECT_PATH_MAX];
+    uint32_t number;
+    uint64_t id;
 
+    if (!slash || !identity_read_key(slash + 1, '\0', &id, &number))
+        return NULL;
     for (enum message_role role = ROLE_INCOMING; role <= ROLE_OUTGOING; role++) {
-        struct entry *entry = registry_find(registry, role, id);
+        struct entry *entry = registry_find(registry, role, id, number);
 
         if (!entry)
             continue;

@@ -12,7 +12,7 @@
 
 #define OBJECT_PATH_MAX 64
 
-/* The path of a migration's object: BROKER_PATH/ROLE/ID. */
+/* The path of a migration's object: BROKER_PATH/ROLE/ID, or …/ID_NUMBER. */
 void object_path(const struct identity *identity, char ret[static OBJECT_PATH_MAX]);
 
 /* The migration whose path this is; NULL when there is none. */

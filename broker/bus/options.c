@@ -10,6 +10,7 @@
 
 #include "broker/config/config.h"
 #include "broker/errors.h"
+#include "broker/sockets/deputy.h"
 #include "broker/sockets/qemu-socket.h"
 
 enum { CLIENT_ID_MAX = 128, IN = 1 << ROLE_INCOMING, OUT = 1 << ROLE_OUTGOING };
@@ -96,7 +97,7 @@ static int read_sockets(sd_bus_message *m, struct options *options, sd_bus_error
 }
 
 /* A number, or a name of the user database. */
-static bool find_user(const char *text, uid_t *ret_uid, gid_t *ret_gid)
+static bool find_user(const char *text, bool with_group, uid_t *ret_uid, gid_t *ret_gid)
 {
     char *end, buf[4096];
     unsigned long v;
@@ -109,7 +110,7 @@ static bool find_user(const char *text, uid_t *ret_uid, gid_t *ret_gid)
             return false;
         *ret_uid = (uid_t)v;
         *ret_gid = (gid_t)-1;
-        if (getpwuid_r((uid_t)v, &pw, buf, sizeof(buf), &found) == 0 && found)
+        if (!with_group && getpwuid_r((uid_t)v, &pw, buf, sizeof(buf), &found) == 0 && found)
             *ret_gid = found->pw_gid;
         return true;
     }
@@ -155,7 +156,25 @@ static int read_owner(sd_bus_message *m, struct options *options, sd_bus_error *
     return 0;
 }
 
-int options_find_owner(struct options *options, sd_bus_error *error)
+/* Of a caller that may name no other. */
+static int find_self(struct options *options, uid_t caller, sd_bus_error *error)
+{
+    char number[16];
+
+    snprintf(number, sizeof(number), "%u", caller);
+    if (strcmp(options->owner, number) != 0)
+        return error_denied(
+            error,
+            "Option 'socket-owner': uid %u can have sockets for itself only, without a group. Leave "
+            "the option out, or give the number %u; or call as root.",
+            caller, caller);
+    options->owner_uid = caller;
+    options->owner_gid = (gid_t)-1;
+    options->has_owner = true;
+    return 0;
+}
+
+int options_find_owner(struct options *options, uid_t caller, sd_bus_error *error)
 {
     const char *text = options->owner;
     size_t n = strcspn(text, ":");
@@ -163,9 +182,11 @@ int options_find_owner(struct options *options, sd_bus_error *error)
 
     if (n == 0)
         return 0;
+    if (deputy_is_restricted(caller))
+        return find_self(options, caller, error);
     memcpy(user, text, n);
     user[n] = '\0';
-    if (!find_user(user, &options->owner_uid, &options->owner_gid))
+    if (!find_user(user, text[n] == ':', &options->owner_uid, &options->owner_gid))
         return error_invalid(error, "Option 'socket-owner': there is no user '%s'.", user);
     if (text[n] == ':') {
         if (!find_group(text + n + 1, &options->owner_gid))

@@ -35,6 +35,14 @@ int subject_read_call(sd_bus_message *m, enum message_role role, const char **re
     return r < 0 ? r : check_vm(*ret_vm, error);
 }
 
+/* In a list with blanks between them it would look like something else. */
+static bool is_unclear(const char *text)
+{
+    struct endpoint endpoint;
+
+    return endpoint_parse(text, &endpoint) || strpbrk(text, " \t");
+}
+
 /* The endpoints that StartOutgoing would dial: those of its option, or of its ticket. */
 static int read_peer(sd_bus_message *m, const char *text, const struct config *config, struct subject *ret,
                      sd_bus_error *error)
@@ -48,13 +56,16 @@ static int read_peer(sd_bus_message *m, const char *text, const struct config *c
         return r;
     if (options.n_endpoints > 0) {
         snprintf(ret->peer, sizeof(ret->peer), "%s", options.endpoints[0]);
+        ret->unclear = is_unclear(options.endpoints[0]);
         return 0;
     }
     if (ticket_decode(text, &ticket) != TICKET_OK)
         return 0; /* nothing will come of it */
-    for (uint32_t i = 0; i < ticket.n_endpoints; i++)
+    for (uint32_t i = 0; i < ticket.n_endpoints; i++) {
         n += (size_t)snprintf(ret->peer + n, sizeof(ret->peer) - n, "%s%s", n > 0 ? " " : "",
                               ticket.endpoints[i]);
+        ret->unclear = ret->unclear || is_unclear(ticket.endpoints[i]);
+    }
     ticket_clear(&ticket);
     return 0;
 }
@@ -114,6 +125,8 @@ static int read_existing(sd_bus_message *m, const struct registry *registry, str
     ret->role = identity->role;
     ret->owner = identity->uid;
     ret->started = identity->started;
+    ret->supplies = identity->role == ROLE_OUTGOING && migration_options(migration)->n_endpoints > 0 &&
+                    sd_bus_message_is_method_call(m, NULL, "AddPeerConnection");
     return 0;
 }
 
@@ -125,6 +138,8 @@ int subject_read(sd_bus_message *m, enum action action, const struct registry *r
     int r;
 
     *ret = (struct subject){.action = action};
+    if (action == ACTION_READ)
+        return 0;
     r = action == ACTION_MANAGE ? read_existing(m, registry, ret, error) : read_new(m, config, ret, error);
     return r < 0 ? r : sd_bus_message_rewind(m, true);
 }
@@ -149,7 +164,13 @@ int subject_check(const struct subject *subject, sd_bus_message *m, const struct
 
 void subject_describe(const struct subject *subject, char ret[static SUBJECT_TEXT_MAX])
 {
-    if (subject->action == ACTION_MANAGE)
+    if (subject->supplies)
+        snprintf(
+            ret, SUBJECT_TEXT_MAX,
+            "bring a connection to migration %s of VM '%s', which belongs to uid %u and was permitted for "
+            "its endpoints",
+            subject->id_text, subject->vm, subject->owner);
+    else if (subject->action == ACTION_MANAGE)
         snprintf(ret, SUBJECT_TEXT_MAX, "manage migration %s of VM '%s', which belongs to uid %u",
                  subject->id_text, subject->vm, subject->owner);
     else

@@ -4,6 +4,7 @@
 /* What a call is about: what it does, to which migration, of which VM. It is read before it is known who
  * calls. */
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <systemd/sd-bus.h>
@@ -18,6 +19,7 @@ enum action {
     ACTION_PREPARE, /* PrepareIncoming */
     ACTION_START,   /* StartOutgoing */
     ACTION_MANAGE,  /* whatever is done to a migration that is there */
+    ACTION_READ,    /* which every user may; but the answer depends on who asks */
 };
 
 struct subject {
@@ -25,6 +27,8 @@ struct subject {
     enum message_role role;
     char vm[VM_MAX + 1];
     char peer[TICKET_ENDPOINTS_MAX * ADDRESS_TEXT_MAX]; /* the other side's endpoints, as far as known */
+    bool unclear;  /* ACTION_START: not all of these endpoints are endpoints, or one has a blank in it */
+    bool supplies; /* ACTION_MANAGE: brings a connection to a source that was permitted for its endpoints */
     /* ACTION_MANAGE: which migration it is. A path and an id can come again, together with these they cannot.
      */
     char id_text[17];

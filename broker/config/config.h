@@ -20,6 +20,7 @@
 #define DEFAULT_MAX_PER_USER      64
 #define DEFAULT_MAX_CHANNELS      256
 #define DEFAULT_CHANNELS_PER_USER 1024
+#define DEFAULT_WINDOWS_PER_USER  4096 /* MiB */
 #define DEFAULT_CHANNELS_IN_ALL   4096
 #define DEFAULT_MAX_CALLS         1024
 #define DEFAULT_CALLS_PER_USER    512
@@ -68,7 +69,8 @@ struct config {
     uint32_t max_channels; /* of one migration */
     uint32_t max_channels_per_user;
     uint32_t max_channels_in_all;
-    uint32_t max_calls; /* that wait until it is known who calls */
+    uint64_t max_windows_per_user; /* bytes; a channel counts as one window */
+    uint32_t max_calls;            /* that wait until it is known who calls */
     uint32_t max_calls_per_user;
     uint32_t max_gate;       /* connections at the peer port that have said nothing yet */
     uint64_t window;         /* bytes */

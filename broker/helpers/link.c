@@ -206,7 +206,7 @@ static bool read_one(struct helper_link *link)
         r = 0; /* its exit says why */
     if (r == -EMFILE && m.header.type == MESSAGE_ARRIVED) {
         /* That connection is closed, and its peer dials again. */
-        if (log_sample(&link->links->n_starved))
+        if (log_sample(&link->links->starved, "connections that were closed for want of descriptors"))
             log_event(LOG_ERR, NULL, NULL,
                       "A connection was closed, for the broker cannot have one more open file "
                       "(RLIMIT_NOFILE). Raise LimitNOFILE= of its unit.");

@@ -12,6 +12,7 @@
 #include <systemd/sd-bus.h>
 #include <systemd/sd-event.h>
 
+#include "broker/log-sample.h"
 #include "common/message.h"
 
 struct helper_link;
@@ -25,7 +26,7 @@ struct helper_links {
     struct helper_link *spare;    /* one of those that systemd starts, kept ready: a start takes its time */
     sd_event_source *spare_timer; /* makes the next one */
     bool leaving; /* the broker goes, and another one will take the helpers over: they hear nothing of it */
-    uint32_t n_starved; /* connections that came when no descriptor was left */
+    struct log_sample starved; /* connections that came when no descriptor was left */
     TAILQ_HEAD(, helper_link) links;
 };
 

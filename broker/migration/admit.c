@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "broker/errors.h"
+#include "broker/log.h"
 
 enum {
     STORED_BESIDES = 4 /* descriptors of a migration besides its listeners: link, page, and two records */
@@ -20,6 +21,7 @@ static bool few_are_kept(void *userdata)
 int admit_new(struct registry *registry, const struct config *config, enum message_role role, const char *vm,
               uid_t uid, sd_bus_error *error)
 {
+    const struct identity *namesake = NULL;
     const struct entry *entry;
     uint32_t of_user = 0;
 
@@ -29,13 +31,18 @@ int admit_new(struct registry *registry, const struct config *config, enum messa
 
         if (identity->state == STATE_FINISHED)
             continue;
-        if (identity->uid == uid)
-            of_user++;
-        if (identity->role == role && strcmp(identity->vm, vm) == 0)
+        bool same = identity->role == role && strcmp(identity->vm, vm) == 0;
+
+        if (identity->uid != uid) {
+            namesake = same ? identity : namesake;
+            continue;
+        }
+        of_user++;
+        if (same)
             return error_set(
                 error, VF_ERROR_VM_BUSY,
-                "VM '%s' has an %s migration already: %s, which is %s. Wait for it, or cancel it.", vm,
-                role_text(role), identity->id_text, state_text(identity->state));
+                "VM '%s' of uid %u has an %s migration already: %s, which is %s. Wait for it, or cancel it.",
+                vm, uid, role_text(role), identity->id_text, state_text(identity->state));
     }
     if (registry->n_running >= config->max_migrations)
         return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
@@ -50,6 +57,10 @@ int admit_new(struct registry *registry, const struct config *config, enum messa
                          "(MaxMigrationsPerUser=, --max-migrations-per-user=).",
                          of_user, uid);
     registry_forget_until(registry, few_are_kept, registry);
+    if (namesake) /* no hindrance: names are no user's */
+        log_event(LOG_NOTICE, NULL, NULL,
+                  "uid %u makes an %s migration of VM '%s'; uid %u has one of that name, %s.", uid,
+                  role_text(role), vm, namesake->uid, namesake->key);
     return 0;
 }
 

@@ -10,7 +10,7 @@
 
 /*
  * Whether this caller may make one more migration for this VM: ≥ 0, or negative with error set. Also forgets
- * the oldest finished ones where too many are kept.
+ * finished ones where too many are kept.
  */
 int admit_new(struct registry *registry, const struct config *config, enum message_role role, const char *vm,
               uid_t uid, sd_bus_error *error);

@@ -2,6 +2,8 @@
 #include "broker/migration/arrivals.h"
 
 #include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "broker/migration/log.h"
 #include "broker/migration/migration.h"
@@ -15,10 +17,23 @@ static enum vf_error rejection_of(enum vf_error error, enum peer_kind kind)
     return vf_error_to_result(error) == VF_RESULT_TIMED_OUT ? VF_ERROR_TICKET_EXPIRED : VF_ERROR_TICKET_USED;
 }
 
+/* By the host, for each connection has another port. */
+static bool is_logged(struct arrivals *arrivals, const char *peer)
+{
+    char host[ADDRESS_TEXT_MAX];
+    char *colon;
+
+    snprintf(host, sizeof(host), "%s", peer);
+    colon = strncmp(host, "unix:", 5) == 0 ? host + 4 : strrchr(host, ':');
+    if (colon)
+        *colon = '\0';
+    return log_sample_of(&arrivals->rejected, host, "connections that were rejected");
+}
+
 static enum vf_error on_arrived(void *userdata, enum peer_kind kind, uint64_t id, int fd)
 {
     struct arrivals *arrivals = userdata;
-    const struct entry *entry = registry_find(arrivals->registry, ROLE_INCOMING, id);
+    const struct entry *entry = registry_find(arrivals->registry, ROLE_INCOMING, id, 0);
     char peer[ADDRESS_TEXT_MAX];
 
     if (entry && entry->identity.state != STATE_FINISHED) {
@@ -30,12 +45,12 @@ static enum vf_error on_arrived(void *userdata, enum peer_kind kind, uint64_t id
     }
     address_of_peer(fd, peer);
     if (!entry) {
-        if (log_sample(&arrivals->n_rejected))
+        if (is_logged(arrivals, peer))
             log_event(LOG_NOTICE, NULL, NULL,
                       "%s asked for migration %016" PRIx64 ", which is not expected here.", peer, id);
         return VF_ERROR_NO_SUCH_MIGRATION;
     }
-    if (log_sample(&arrivals->n_rejected))
+    if (is_logged(arrivals, peer))
         migration_log(&entry->identity, LOG_NOTICE, NULL, "%s asked for it, but it has ended.", peer);
     return rejection_of(entry->identity.error, kind);
 }

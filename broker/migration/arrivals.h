@@ -3,12 +3,13 @@
 
 /* Peer connections that the gate hands up: to which migration each goes, or why it is rejected. */
 
+#include "broker/log-sample.h"
 #include "broker/migration/registry.h"
 #include "broker/net/port.h"
 
 struct arrivals {
     const struct registry *registry; /* borrowed */
-    uint32_t n_rejected;             /* for the log */
+    struct log_samples rejected;     /* by the peer's host */
 };
 
 /* userdata: a struct arrivals. */

@@ -5,6 +5,7 @@
 
 #include "broker/helpers/link.h"
 #include "broker/helpers/stats-page.h"
+#include "broker/log-sample.h"
 #include "broker/migration/identity.h"
 
 /*
@@ -24,7 +25,7 @@ struct helper_side {
     struct stats_page page;
     enum helper_voice voice;
     uint64_t cookie; /* of our SYNC */
-    uint32_t n_logs;
+    struct log_sample logs;
 };
 
 void helper_side_init(struct helper_side *side, const struct identity *identity);

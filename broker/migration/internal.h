@@ -3,7 +3,8 @@
 
 /*
  * A migration as a whole. Only its own story (migration.c), its making (setup.c), its record (persist.c,
- * restore.c) and what is brought to it (supply.c) see this; all others have its entry, or ask.
+ * restore.c) what is brought to it (supply.c) and what it tells
+ * (news.c) see this; all others have its entry, or ask.
  */
 
 #include "broker/migration/helper-side.h"
@@ -13,6 +14,8 @@
 #include "broker/migration/services.h"
 #include "broker/migration/status.h"
 #include "broker/migration/stream.h"
+#include "broker/migration/ticketing.h"
+#include "broker/rate.h"
 #include "broker/sockets/supplied.h"
 
 /* That it was told to end. */
@@ -28,6 +31,13 @@ struct ending {
     char *text; /* owned */
 };
 
+/* What was not told yet: see news.h. */
+struct news {
+    struct rate rate;
+    sd_event_source *timer; /* owned; for what waits */
+    unsigned changed;       /* enum migration_change: what waits */
+};
+
 struct migration {
     const struct migration_services *services; /* borrowed */
     struct entry entry;                        /* in the registry */
@@ -38,8 +48,11 @@ struct migration {
     struct helper_side helper;
     struct supplied supplied;
     struct ending ending;
-    bool expects_peers; /* holds the peer port */
-    uint32_t n_interruptions;
+    char ticket_digest[TICKET_DIGEST_MAX]; /* outgoing: which ticket it is from; "": not known */
+    bool expects_peers;                    /* holds the peer port */
+    struct news news;
+    struct rate said; /* how often its helper said a state */
+    struct log_sample interruptions;
     sd_event_source *timer; /* what bounds the state it is in */
     uint64_t deadline;      /* when that is; µs, CLOCK_MONOTONIC; 0: nothing does */
     bool stored;            /* it is in the FD store, and what changes is told there */

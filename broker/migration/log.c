@@ -40,11 +40,12 @@ void migration_log_result(const struct identity *identity, enum vf_result result
                   good ? "" : text, good ? "" : " ", stats ? stats->sent : 0, stats ? stats->received : 0);
 }
 
-void migration_log_helper(const struct identity *identity, const struct message_log *m, uint32_t *count)
+void migration_log_helper(const struct identity *identity, const struct message_log *m,
+                          struct log_sample *sample)
 {
     int priority =
         m->priority < LOG_ERR || m->priority > LOG_DEBUG ? LOG_ERR : (int)m->priority; /* as it claims */
 
-    if (message_text_ok(m->text, sizeof(m->text)) && log_sample(count))
+    if (message_text_ok(m->text, sizeof(m->text)) && log_sample(sample, "what a helper says"))
         migration_log(identity, priority, NULL, "helper: %s", m->text);
 }

@@ -3,6 +3,7 @@
 
 /* What the log says of a migration, and of the helper that carries it. */
 
+#include "broker/log-sample.h"
 #include "broker/log.h"
 #include "broker/migration/identity.h"
 #include "common/stats.h"
@@ -16,4 +17,5 @@ void migration_log_result(const struct identity *identity, enum vf_result result
                           const struct stats *stats);
 
 /* A line of its helper's; *count: how many there were. */
-void migration_log_helper(const struct identity *identity, const struct message_log *m, uint32_t *count);
+void migration_log_helper(const struct identity *identity, const struct message_log *m,
+                          struct log_sample *sample);

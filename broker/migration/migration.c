@@ -9,6 +9,7 @@
 
 #include "broker/migration/internal.h"
 #include "broker/migration/log.h"
+#include "broker/migration/news.h"
 #include "broker/migration/persist.h"
 #include "broker/migration/stream-dial.h"
 #include "broker/migration/streams.h"
@@ -183,6 +184,7 @@ static void release(struct migration *migration, bool forgotten)
         migration->expects_peers = false;
     }
     clear_timer(migration);
+    news_take(migration);
     free(migration->options.tied_to);
     migration->options.tied_to = NULL;
     drop_ticket(migration);
@@ -224,9 +226,11 @@ static void drop_helper(struct migration *migration)
 static void finish(struct migration *migration, enum vf_error error, const char *text)
 {
     const struct migration_services *services = migration->services;
+    unsigned changed;
 
     if (state_of(migration) == STATE_FINISHED)
         return;
+    changed = CHANGE_STATE | CHANGE_RESULT | news_take(migration);
     set_message(migration, error, text);
     migration->status.result = vf_error_to_result(error);
     migration->status.finished = wall_now();
@@ -240,7 +244,7 @@ static void finish(struct migration *migration, enum vf_error error, const char 
         drop_helper(migration);
     migration_log_result(&migration->entry.identity, migration->status.result, text,
                          migration->helper.page.stats);
-    tell_changed(migration, CHANGE_STATE | CHANGE_RESULT);
+    tell_changed(migration, changed);
     services->events->finished(services->userdata, migration);
 }
 
@@ -329,7 +333,7 @@ static bool may_follow(const struct migration *migration, uint32_t state)
 }
 
 /* It proved itself to its peer, lost it, or has it again. */
-static void enter_state(struct migration *migration, const struct message_state_changed *m)
+static void enter_state(struct migration *migration, const struct message_state_changed *m, bool another_peer)
 {
     struct entry *entry = &migration->entry;
 
@@ -338,7 +342,8 @@ static void enter_state(struct migration *migration, const struct message_state_
         migration_log(&entry->identity, LOG_INFO, LOG_CONNECTED, "Connected to %s.", migration->status.peer);
     }
     set_message(migration, m->state == STATE_INTERRUPTED ? VF_ERROR_INTERRUPTED : VF_ERROR_NONE, m->text);
-    if (m->state == STATE_INTERRUPTED && log_sample(&migration->n_interruptions))
+    if (m->state == STATE_INTERRUPTED &&
+        log_sample(&migration->interruptions, "interruptions of a migration"))
         migration_log(&entry->identity, LOG_WARNING, NULL, "Interrupted: %s", m->text);
     registry_set_state(migration->services->registry, entry, (enum message_state)m->state);
     if (migration->ending.stage == ENDING_NO) {
@@ -347,12 +352,19 @@ static void enter_state(struct migration *migration, const struct message_state_
         else
             clear_timer(migration);
     }
-    migration_save(migration);
-    tell_changed(migration, CHANGE_STATE);
+    news_tell(migration, CHANGE_STATE | (another_peer ? CHANGE_PEER : 0));
 }
 
 static void on_state(struct migration *migration, const struct message_state_changed *m)
 {
+    /* A loss and its recovery take 200 ms at least, which is the source's pause before it dials again. */
+    static const struct rate_limit often = {.per_second = 20, .burst = 100};
+    bool another_peer = strcmp(migration->status.peer, m->peer) != 0;
+
+    if (!rate_take(&migration->said, &often, 1, turn_now(migration->services->event))) {
+        helper_side_kill(&migration->helper, "changed its state more often than 20 times a second");
+        return;
+    }
     if (m->state >= STATE_MAX_ || !may_follow(migration, m->state) ||
         !message_text_ok(m->peer, sizeof(m->peer)) || !message_text_ok(m->text, sizeof(m->text))) {
         helper_side_kill(&migration->helper, "claimed a state that cannot follow");
@@ -361,11 +373,9 @@ static void on_state(struct migration *migration, const struct message_state_cha
     helper_side_settled(&migration->helper);
     if (state_of(migration) == m->state)
         return;
-    if (strcmp(migration->status.peer, m->peer) != 0) {
+    if (another_peer)
         strcpy(migration->status.peer, m->peer);
-        tell_changed(migration, CHANGE_PEER);
-    }
-    enter_state(migration, m);
+    enter_state(migration, m, another_peer);
 }
 
 void migration_set_limit(struct migration *migration, uint64_t bytes_per_second)
@@ -429,7 +439,7 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
         on_result(migration, &m->result);
         break;
     case MESSAGE_LOG:
-        migration_log_helper(&migration->entry.identity, &m->log, &migration->helper.n_logs);
+        migration_log_helper(&migration->entry.identity, &m->log, &migration->helper.logs);
         break;
     default:
         helper_link_kill(link, "sent a message that a relay may not send");

@@ -90,8 +90,10 @@ static void wait_for_manager(struct peer_dial *dial)
 {
     struct peer_dials *all = dial->all;
 
-    if (timer_arm_once(all->services->event, &dial->timer, all->options->expire, on_wait_end, dial) < 0)
-        peer_failed(all, dial->serial, VF_ERROR_PEER_UNREACHABLE, "There is no memory to wait for it.");
+    if (timer_arm_once(all->services->event, &dial->timer, all->options->expire, on_wait_end, dial) >= 0)
+        return;
+    peer_failed(all, dial->serial, VF_ERROR_PEER_UNREACHABLE, "There is no memory to wait for it.");
+    dial_forget(dial); /* it is answered, once */
 }
 
 static void dial_endpoints(struct peer_dial *dial)

@@ -168,6 +168,7 @@ static void write_record(const struct migration *migration, struct record *recor
     };
     TEXT_SET(record->vm, identity->vm);
     TEXT_SET(record->unit, identity->unit);
+    TEXT_SET(record->ticket_digest, migration->ticket_digest);
     TEXT_SET(record->message, status->message);
     TEXT_SET(record->peer, status->peer);
     /* The helper has its secret already; the text is kept only for the same client-id, which gets it again.
@@ -195,6 +196,7 @@ void persist_read(struct migration *migration, const struct record *record, uint
     migration->deadline = record->deadline;
     migration->expects_peers = record->expects_peers;
     snprintf(identity->unit, sizeof(identity->unit), "%s", record->unit);
+    memcpy(migration->ticket_digest, record->ticket_digest, sizeof(migration->ticket_digest));
     status->message = text_of(record->message);
     memcpy(status->peer, record->peer, sizeof(status->peer));
     status->ticket = text_of(record->ticket);

@@ -58,13 +58,25 @@ static uint32_t add_up(struct share *shares, size_t n, uint32_t max_per_user)
     return in_all;
 }
 
+/* Of a user other than root. At least one, so that no window is too large for anything. */
+static uint32_t most_of_user(const struct config *config, bool *ret_by_windows)
+{
+    uint64_t by_windows = config->max_windows_per_user / config->window;
+
+    *ret_by_windows = by_windows < config->max_channels_per_user;
+    if (!*ret_by_windows)
+        return config->max_channels_per_user;
+    return by_windows > 0 ? (uint32_t)by_windows : 1;
+}
+
 int quota_admit(const struct registry *registry, const struct config *config, const struct entry *entry,
                 uint32_t more, char why[static QUOTA_WHY_MAX])
 {
     _cleanup_free_ struct share *shares = calloc(registry->n_running + 1, sizeof(*shares));
     const uid_t uid = entry->identity.uid;
     const struct entry *other;
-    uint32_t of_user = 0, in_all;
+    uint32_t of_user = 0, in_all, most;
+    bool by_windows;
     size_t n = 0;
 
     if (!shares) {
@@ -80,11 +92,17 @@ int quota_admit(const struct registry *registry, const struct config *config, co
             of_user += shares[n].n;
         n++;
     }
-    in_all = add_up(shares, n, config->max_channels_per_user);
-    if (uid != 0 && of_user + more > config->max_channels_per_user)
+    most = most_of_user(config, &by_windows);
+    in_all = add_up(shares, n, most);
+    if (uid != 0 && of_user + more > most && by_windows)
+        snprintf(why, QUOTA_WHY_MAX,
+                 "uid %u may have %" PRIu64 " MiB for channels and sockets that wait, %" PRIu64
+                 " MiB for each (MaxWindowsPerUserMiB=, WindowMiB=).",
+                 uid, config->max_windows_per_user >> 20, config->window >> 20);
+    else if (uid != 0 && of_user + more > most)
         snprintf(why, QUOTA_WHY_MAX,
                  "uid %u may have %" PRIu32 " channels and sockets that wait at once (MaxChannelsPerUser=).",
-                 uid, config->max_channels_per_user);
+                 uid, most);
     else if (in_all + more > config->max_channels_in_all)
         snprintf(why, QUOTA_WHY_MAX,
                  "this host allows %" PRIu32 " channels and sockets that wait at once (MaxChannelsInAll=).",

@@ -78,6 +78,7 @@ static const struct field fields[] = {
     ONE(36, NUMBER, reconnects),
     MANY(37, CHANNEL, channels),
     ONE(38, NUMBER, own_paths),
+    ONE(39, TEXT, ticket_digest),
 };
 
 enum { N_FIELDS = sizeof(fields) / sizeof(fields[0]) };

@@ -23,6 +23,7 @@ struct entry {
     struct migration *migration; /* of which this is the entry */
     struct identity identity;
     const char *client_id;           /* borrowed; NULL: none */
+    const char *ticket_digest;       /* borrowed; outgoing: ticket_digest() of its ticket; "": not known */
     const struct stats_page *page;   /* borrowed: the helper's counters */
     const struct supplied *supplied; /* borrowed: the sockets that it was given */
     uint32_t n_waiting;              /* sockets that wait to become a channel */
@@ -51,7 +52,15 @@ uint32_t registry_count(const struct registry *registry);
 uint32_t registry_count_running(const struct registry *registry);
 
 /* NULL when there is none. */
-struct entry *registry_find(const struct registry *registry, enum message_role role, uint64_t id);
+struct entry *registry_find(const struct registry *registry, enum message_role role, uint64_t id,
+                            uint32_t number);
+
+/* The one of this role and id after previous, or (NULL) the first; NULL behind the last. In no order. */
+struct entry *registry_next_of_id(const struct registry *registry, enum message_role role, uint64_t id,
+                                  const struct entry *previous);
+
+/* The lowest number that no migration of this role and id has. */
+uint32_t registry_free_number(const struct registry *registry, enum message_role role, uint64_t id);
 
 /*
  * The one setter of a migration's state: logs the change, and counts. Refuses what cannot be (a finished
@@ -59,5 +68,8 @@ struct entry *registry_find(const struct registry *registry, enum message_role r
  */
 bool registry_set_state(struct registry *registry, struct entry *entry, enum message_state state);
 
-/* Forgets the oldest finished ones until enough(userdata). */
+/*
+ * Forgets finished ones until enough(userdata): each time the oldest one of the user that has the most of
+ * them, so that no user's results go for another user's many.
+ */
 void registry_forget_until(struct registry *registry, bool (*enough)(void *userdata), void *userdata);

@@ -110,7 +110,8 @@ static int make(const struct migration_services *services, const struct record *
     int r = persist_read_options(record, &options);
 
     if (r >= 0)
-        r = migration_new(services, record->role, record->id, record->vm, &options, record->uid, &migration);
+        r = migration_new(services, record->role, record->id, names[0].of_id, record->vm, &options,
+                          record->uid, &migration);
     if (r < 0)
         return r;
     persist_read(migration, record, names[0].number);

@@ -66,7 +66,7 @@ static struct socket_owner owner_of(const struct options *options, uid_t uid)
 }
 
 int migration_new(const struct migration_services *services, enum message_role role, uint64_t id,
-                  const char *vm, struct options *options, uid_t uid, struct migration **ret)
+                  uint32_t number, const char *vm, struct options *options, uid_t uid, struct migration **ret)
 {
     struct migration *migration = calloc(1, sizeof(*migration));
     struct entry *entry;
@@ -75,7 +75,7 @@ int migration_new(const struct migration_services *services, enum message_role r
     if (!migration)
         return -ENOMEM;
     entry = &migration->entry;
-    if (identity_init(&entry->identity, role, id, vm, uid) < 0) {
+    if (identity_init(&entry->identity, role, id, number, vm, uid) < 0) {
         free(migration);
         return -ENOMEM;
     }
@@ -88,6 +88,7 @@ int migration_new(const struct migration_services *services, enum message_role r
     peer_dials_init(&migration->dials, services, entry, &migration->options, &migration->helper);
     entry->migration = migration;
     entry->client_id = migration->options.client_id;
+    entry->ticket_digest = migration->ticket_digest;
     entry->page = &migration->helper.page;
     entry->supplied = &migration->supplied;
     registry_add(services->registry, entry);
@@ -101,7 +102,7 @@ static int new_id(const struct registry *registry, uint64_t *ret)
     do {
         if (gnutls_rnd(GNUTLS_RND_RANDOM, ret, sizeof(*ret)) < 0)
             return -EIO;
-    } while (*ret == 0 || registry_find(registry, ROLE_INCOMING, *ret));
+    } while (*ret == 0 || registry_find(registry, ROLE_INCOMING, *ret, 0));
     return 0;
 }
 
@@ -123,7 +124,7 @@ int migration_prepare(const struct migration_services *services, const char *vm,
     if (r >= 0)
         r = new_id(services->registry, &id);
     if (r >= 0)
-        r = migration_new(services, ROLE_INCOMING, id, vm, options, uid, &migration);
+        r = migration_new(services, ROLE_INCOMING, id, 0, vm, options, uid, &migration);
     if (r < 0)
         return r;
     r = streams_open(&migration->streams, error);
@@ -176,7 +177,11 @@ int migration_start(const struct migration_services *services, const char *vm, c
         return r;
     r = admit_make_room(services->registry, services->store, options->n_streams, error);
     if (r >= 0)
-        r = migration_new(services, ROLE_OUTGOING, ticket.id, vm, options, uid, &migration);
+        r = migration_new(services, ROLE_OUTGOING, ticket.id,
+                          registry_free_number(services->registry, ROLE_OUTGOING, ticket.id), vm, options,
+                          uid, &migration);
+    if (r >= 0)
+        r = ticket_digest(&ticket, migration->ticket_digest);
     if (r >= 0)
         r = open_outgoing(migration, &ticket, error);
     ticket_clear(&ticket);

@@ -22,4 +22,5 @@ int migration_start(const struct migration_services *services, const char *vm, c
 
 /* For restore.c: one with nothing in it but its names; takes what options hold. 0 or a negative errno. */
 int migration_new(const struct migration_services *services, enum message_role role, uint64_t id,
-                  const char *vm, struct options *options, uid_t uid, struct migration **ret);
+                  uint32_t number, const char *vm, struct options *options, uid_t uid,
+                  struct migration **ret);

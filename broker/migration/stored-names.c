@@ -11,7 +11,7 @@ void stored_name(const struct identity *identity, char ret[static STORE_NAME_MAX
 {
     va_list args;
     int n = snprintf(ret, STORE_NAME_MAX, "%s-%s-", identity->role == ROLE_INCOMING ? "in" : "out",
-                     identity->id_text);
+                     identity->key);
 
     va_start(args, format);
     vsnprintf(ret + n, STORE_NAME_MAX - (size_t)n, format, args);
@@ -21,16 +21,18 @@ void stored_name(const struct identity *identity, char ret[static STORE_NAME_MAX
 /* false for other names. */
 static bool read_name(const char *text, size_t at, struct stored_name *ret)
 {
-    const char *id = strchr(text, '-');
+    const char *key = strchr(text, '-');
+    uint32_t of_id;
+    uint64_t id;
 
-    if (!id || (strncmp(text, "in-", 3) != 0 && strncmp(text, "out-", 4) != 0))
+    if (!key || (strncmp(text, "in-", 3) != 0 && strncmp(text, "out-", 4) != 0))
         return false;
-    if (strspn(++id, "0123456789abcdef") != 16 || id[16] != '-')
+    if (!identity_read_key(++key, '-', &id, &of_id))
         return false;
     *ret = (struct stored_name){
-        .role = text[0] == 'i' ? ROLE_INCOMING : ROLE_OUTGOING, .id = strtoull(id, NULL, 16), .at = at};
+        .role = text[0] == 'i' ? ROLE_INCOMING : ROLE_OUTGOING, .id = id, .of_id = of_id, .at = at};
     snprintf(ret->text, sizeof(ret->text), "%s", text);
-    ret->record = sscanf(id + 17, "state.%" SCNu32, &ret->number) == 1;
+    ret->record = sscanf(strchr(key, '-') + 1, "state.%" SCNu32, &ret->number) == 1;
     return true;
 }
 
@@ -42,6 +44,8 @@ static int compare_names(const void *a, const void *b)
         return one->role < other->role ? -1 : 1;
     if (one->id != other->id)
         return one->id < other->id ? -1 : 1;
+    if (one->of_id != other->of_id)
+        return one->of_id < other->of_id ? -1 : 1;
     if (one->record != other->record)
         return one->record ? -1 : 1;
     if (one->number != other->number)
@@ -73,13 +77,18 @@ struct stored_name *stored_names_sort(const struct store *store, size_t *ret_n)
     return names;
 }
 
+static bool same_migration(const struct stored_name *one, const struct stored_name *other)
+{
+    return one->role == other->role && one->id == other->id && one->of_id == other->of_id;
+}
+
 struct stored_group *stored_names_group(const struct stored_name *names, size_t n, size_t *ret_n)
 {
     struct stored_group *groups = calloc(n, sizeof(*groups));
 
     *ret_n = 0;
     for (size_t i = 0, end; groups && i < n; i = end) {
-        for (end = i + 1; end < n && names[end].role == names[i].role && names[end].id == names[i].id; end++)
+        for (end = i + 1; end < n && same_migration(&names[i], &names[end]); end++)
             ;
         if (names[i].record)
             groups[(*ret_n)++] = (struct stored_group){&names[i], end - i};

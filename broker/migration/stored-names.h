@@ -2,12 +2,12 @@
 #pragma once
 
 /*
- * The names in the FD store of what belongs to a migration: "in-ID-WHAT" or "out-ID-WHAT", with its id. WHAT
- * is "link", its helper's socket; "page", the counters; "listen.STREAM", a listener; "dial.STREAM.CHANNEL", a
- * connection to QEMU that is being made; "state.N", the record; and "sock.STREAM.N", "ours.STREAM.N" and
- * "peer.N", sockets that were supplied, which only older brokers have stored. The record comes last and goes
- * first: where it is, the migration is. A new record is stored before the old one is removed; the one with
- * the highest N counts.
+ * The names in the FD store of what belongs to a migration: "in-KEY-WHAT" or "out-KEY-WHAT", with its key.
+ * WHAT is "link", its helper's socket; "page", the counters; "listen.STREAM", a listener;
+ * "dial.STREAM.CHANNEL", a connection to QEMU that is being made; "state.N", the record; and "sock.STREAM.N",
+ * "ours.STREAM.N" and "peer.N", sockets that were supplied, which only older brokers have stored. The record
+ * comes last and goes first: where it is, the migration is. A new record is stored before the old one is
+ * removed; the one with the highest N counts.
  */
 
 #include <stdbool.h>
@@ -24,6 +24,7 @@ struct stored_name {
     char text[STORE_NAME_MAX];
     enum message_role role;
     uint64_t id;
+    uint32_t of_id; /* which one of that id */
     bool record;
     uint32_t number; /* of a record */
     size_t at;       /* its position in the store, which is the order of insertion */

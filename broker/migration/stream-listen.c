@@ -39,14 +39,14 @@ static bool admit(struct stream *stream, int fd)
     uid_t uid;
 
     if (!qemu_socket_peer_is(fd, &all->owner, &uid)) {
-        if (log_sample(&all->n_strangers))
+        if (log_sample(&all->strangers, "connections of other users"))
             migration_log(&all->entry->identity, LOG_WARNING, NULL,
                           "A connection to %s by uid %u was closed: it belongs to uid %u (socket-owner).",
                           stream->path, uid, all->owner.uid);
         return false;
     }
     if (quota_admit(all->services->registry, all->services->config, all->entry, 1, why) < 0) {
-        if (log_sample(&all->n_over_quota))
+        if (log_sample(&all->over_quota, "connections over a limit"))
             migration_log(&all->entry->identity, LOG_WARNING, NULL, "A connection to %s was closed: %s",
                           stream->path, why);
         return false;

@@ -18,7 +18,7 @@ int stream_scope(const struct stream *stream, struct socket_scope *ret)
     const struct identity *identity = &stream->all->entry->identity;
     char directory[PATH_MAX];
     int n = snprintf(directory, sizeof(directory), "%s/%s/%s/", config->runtime_dir,
-                     role_text(identity->role), identity->id_text);
+                     role_text(identity->role), identity->key);
 
     if (strncmp(stream->path, directory, (size_t)n) != 0)
         return deputy_scope(config, identity->uid, stream->path, ret);

@@ -7,6 +7,7 @@
  * them.
  */
 
+#include "broker/log-sample.h"
 #include "broker/migration/helper-side.h"
 #include "broker/migration/options.h"
 #include "broker/migration/queue.h"
@@ -39,9 +40,9 @@ struct streams {
     const struct options *options;
     struct helper_side *helper;
     struct socket_owner owner;
-    char *directory;       /* owned; of the default sockets; NULL: none was made */
-    uint32_t n_strangers;  /* connections of others than the owner, for the log */
-    uint32_t n_over_quota; /* connections beyond MaxChannelsPerUser=, MaxChannelsInAll=, for the log */
+    char *directory;              /* owned; of the default sockets; NULL: none was made */
+    struct log_sample strangers;  /* connections of others than the owner */
+    struct log_sample over_quota; /* connections beyond MaxChannelsPerUser=, MaxChannelsInAll= */
     struct stream each[MESSAGE_STREAMS_MAX];
 };
 

@@ -50,7 +50,7 @@ static int make_paths(struct streams *streams, sd_bus_error *error)
     int r;
 
     snprintf(directory, sizeof(directory), "%s/%s/%s", streams->services->config->runtime_dir,
-             role_text(identity->role), identity->id_text);
+             role_text(identity->role), identity->key);
     for (uint32_t i = 0; i < options->n_streams; i++) {
         const char *given = options->sockets[i];
         char path[PATH_MAX + MESSAGE_STREAM_MAX + sizeof("/.sock")];
@@ -158,12 +158,22 @@ static void stream_close(struct stream *stream)
     queue_clear(&stream->supplied);
 }
 
+/* An incoming one's sockets are QEMU's, which may have left them. */
+static void remove_directory(const struct streams *streams)
+{
+    for (uint32_t i = 0; i < streams->options->n_streams; i++)
+        qemu_socket_remove_named(streams->directory, streams->options->streams[i]);
+    if (!qemu_socket_remove_directory(streams->directory))
+        migration_log(&streams->entry->identity, LOG_NOTICE, NULL,
+                      "%s stays: there is something in it that vmferryd has not made.", streams->directory);
+}
+
 void streams_close(struct streams *streams)
 {
     for (uint32_t i = 0; i < MESSAGE_STREAMS_MAX; i++)
         stream_close(&streams->each[i]);
     if (streams->directory && !store_frozen(streams->services->store))
-        qemu_socket_remove_directory(streams->directory);
+        remove_directory(streams);
     free(streams->directory);
     streams->directory = NULL;
 }

@@ -5,6 +5,7 @@
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +36,31 @@ int ticket_issue(const struct identity *identity, struct options *options, struc
     return r;
 }
 
+int ticket_digest(const struct ticket *ticket, char ret[static TICKET_DIGEST_MAX])
+{
+    uint8_t digest[(TICKET_DIGEST_MAX - 1) / 2];
+
+    if (gnutls_hash_fast(GNUTLS_DIG_SHA256, ticket->secret, sizeof(ticket->secret), digest) < 0)
+        return -EIO;
+    for (size_t i = 0; i < sizeof(digest); i++)
+        snprintf(ret + 2 * i, 3, "%02x", digest[i]);
+    return 0;
+}
+
+/* An id is no secret: only the same secret is the same ticket. One from a record that does not say counts. */
+static bool is_used(const struct registry *registry, const struct ticket *ticket)
+{
+    char digest[TICKET_DIGEST_MAX];
+    const struct entry *entry = NULL;
+
+    if (ticket_digest(ticket, digest) < 0)
+        digest[0] = '\0';
+    while ((entry = registry_next_of_id(registry, ROLE_OUTGOING, ticket->id, entry)))
+        if (digest[0] == '\0' || entry->ticket_digest[0] == '\0' || strcmp(entry->ticket_digest, digest) == 0)
+            return true;
+    return false;
+}
+
 /* Holds the ticket against this host, the clock and the options. */
 static int check_ticket(const struct migration_services *services, const struct ticket *ticket,
                         const struct options *options, sd_bus_error *error)
@@ -53,7 +79,7 @@ static int check_ticket(const struct migration_services *services, const struct 
             "security that you want.",
             ticket->security == SECURITY_PLAIN ? "plain" : "tls",
             options->security == SECURITY_PLAIN ? "plain" : "tls");
-    if (registry_find(services->registry, ROLE_OUTGOING, ticket->id))
+    if (is_used(services->registry, ticket))
         return error_set(error, VF_ERROR_TICKET_USED,
                          "The ticket of migration %016" PRIx64
                          " has been used on this host already. Call "

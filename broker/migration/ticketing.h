@@ -8,6 +8,11 @@
 #include "broker/migration/registry.h"
 #include "broker/migration/services.h"
 
+#define TICKET_DIGEST_MAX (2 * 32 + 1)
+
+/* SHA-256 of its secret, in hexadecimal: tells it from all others of the same id. 0 or a negative errno. */
+int ticket_digest(const struct ticket *ticket, char ret[static TICKET_DIGEST_MAX]);
+
 /*
  * Makes a ticket and its secret; endpoints are those of the port, where the options name none. *ret_text is
  * the caller's, on failure too. ≥ 0, or negative with error set.

@@ -12,6 +12,7 @@
 
 #include "broker/errors.h"
 #include "broker/helpers/link.h"
+#include "broker/log-sample.h"
 #include "broker/log.h"
 #include "broker/net/endpoint.h"
 #include "broker/sockets/supplied.h"
@@ -30,7 +31,7 @@ struct port {
     const struct port_events *events;
     void *userdata;
     unsigned users;
-    uint32_t n_logged;
+    struct log_sample logged;
     int listeners[CONFIG_LISTEN_MAX]; /* owned; −1 where one was lost and cannot be had again so far */
     struct endpoint endpoints[CONFIG_LISTEN_MAX]; /* where they listen, with the port that was chosen */
     size_t n_listeners; /* 0: closed. After a start it may be those of another configuration */
@@ -68,7 +69,7 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
     if (m->header.type == MESSAGE_ARRIVED && m->arrived.kind != PEER_ANY && m->arrived.kind <= PEER_RESUME)
         on_arrived(port, &m->arrived, owned);
     else if (m->header.type == MESSAGE_LOG && message_text_ok(m->log.text, sizeof(m->log.text))) {
-        if (log_sample(&port->n_logged))
+        if (log_sample(&port->logged, "what the gate says"))
             log_event(LOG_WARNING, NULL, NULL, "gate: %s", m->log.text);
     } else
         helper_link_kill(link, "sent a message that a gate may not send");

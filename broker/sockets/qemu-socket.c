@@ -17,7 +17,7 @@
 #include "common/cleanup.h"
 #include "common/fd-pass.h"
 
-enum { BACKLOG = 128 };
+enum { BACKLOG = 128, LOOKED_AT = 64 /* entries of a leftover directory */ };
 
 static int open_no_links(int at, const char *path, int flags)
 {
@@ -136,21 +136,45 @@ static void closedirp(DIR **dir)
         closedir(*dir);
 }
 
-void qemu_socket_remove_directory(const char *path)
+static void unlink_socket(int dir, const char *name)
+{
+    struct stat st;
+
+    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) >= 0 && S_ISSOCK(st.st_mode))
+        unlinkat(dir, name, 0);
+}
+
+void qemu_socket_remove_named(const char *directory, const char *name)
+{
+    _cleanup_fd_ int dir = open_no_links(AT_FDCWD, directory, O_RDONLY | O_DIRECTORY);
+    char file[NAME_MAX + 1];
+
+    snprintf(file, sizeof(file), "%s.sock", name);
+    if (dir >= 0)
+        unlink_socket(dir, file);
+}
+
+bool qemu_socket_remove_directory(const char *path)
+{
+    return rmdir(path) >= 0 || errno != ENOTEMPTY;
+}
+
+bool qemu_socket_remove_leftover(const char *path)
 {
     int fd = open_no_links(AT_FDCWD, path, O_RDONLY | O_DIRECTORY);
     _cleanup_(closedirp) DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
     const struct dirent *entry;
-    struct stat st;
 
-    if (!dir) {
+    if (!dir)
         fd_closep(&fd);
-        return;
+    /* Ours are 16 at most; of a directory that its owner has filled no more is read. */
+    for (int i = 0; dir && i < LOOKED_AT && (entry = readdir(dir)); i++) {
+        size_t n = strlen(entry->d_name);
+
+        if (n > 5 && strcmp(entry->d_name + n - 5, ".sock") == 0)
+            unlink_socket(fd, entry->d_name);
     }
-    while ((entry = readdir(dir)))
-        if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) >= 0 && S_ISSOCK(st.st_mode))
-            unlinkat(fd, entry->d_name, 0);
-    rmdir(path);
+    return qemu_socket_remove_directory(path);
 }
 
 /* bind(2) and connect(2) have no *at(): the descriptor's name in /proc stands for what was opened. */

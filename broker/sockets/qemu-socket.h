@@ -47,8 +47,17 @@ struct socket_scope {
  */
 int qemu_socket_make_directory(const char *path, const struct socket_owner *owner, struct give *give);
 
-/* Removes the sockets in it and the directory. What is not a socket stays, and then it too. */
-void qemu_socket_remove_directory(const char *path);
+/*
+ * Removes the socket of this name, "NAME.sock" in the directory, whoever made it: what is in there is its
+ * owner's, so nothing else is looked for. Then qemu_socket_remove_directory().
+ */
+void qemu_socket_remove_named(const char *directory, const char *name);
+
+/* Removes the directory where it is empty. false: something else is in it, and it stays. */
+bool qemu_socket_remove_directory(const char *path);
+
+/* The same where the names are not known: removes a few sockets named *.sock first. */
+bool qemu_socket_remove_leftover(const char *path);
 
 /*
  * A listening socket at path, 0600 (or 0660 with a group) and of its owner before any process can connect.

@@ -63,15 +63,27 @@ int find_all(struct side *side, struct found **ret, size_t *ret_n, struct troubl
 
 static bool is_id(const char *text)
 {
-    return strlen(text) == 16 && strspn(text, "0123456789abcdef") == 16;
+    size_t n = strspn(text, "0123456789abcdef");
+
+    return n == 16 && (text[n] == '\0' || (text[n] == '_' && text[n + 1] != '\0' &&
+                                           text[n + 1 + strspn(text + n + 1, "0123456789")] == '\0'));
+}
+
+/* The last part of its path: the id, or "ID_NUMBER" where several have that, which names it alone. */
+static const char *key_of(const struct found *found)
+{
+    const char *slash = strrchr(found->path, '/');
+
+    return slash && strncmp(slash + 1, found->id, strlen(found->id)) == 0 ? slash + 1 : found->id;
 }
 
 static bool names(const struct found *found, const char *text)
 {
     size_t n = strlen(found->role);
 
-    return strcmp(found->id, text) == 0 ||
-           (strncmp(found->role, text, n) == 0 && text[n] == '/' && strcmp(found->id, text + n + 1) == 0);
+    if (strncmp(found->role, text, n) == 0 && text[n] == '/')
+        return strcmp(key_of(found), text + n + 1) == 0;
+    return strcmp(found->id, text) == 0 || strcmp(key_of(found), text) == 0;
 }
 
 /* What find_*() looks for, and for which user. */
@@ -113,6 +125,11 @@ static bool is_own(const struct found *found, const struct choice *choice)
     return found->uid == choice->caller;
 }
 
+static bool is_foreign(const struct found *found, const struct choice *choice)
+{
+    return !is_own(found, choice);
+}
+
 static bool is_usable(const struct found *found, const struct choice *choice)
 {
     return is_own(found, choice) || (choice->caller == 0 && found->uid == choice->qemu);
@@ -138,7 +155,7 @@ static char *describe(const struct found *found, size_t n)
                 i == 0       ? ""
                 : i + 1 == n ? " or "
                              : ", ",
-                found[i].role, found[i].id, (unsigned)found[i].uid, found[i].state);
+                found[i].role, key_of(&found[i]), (unsigned)found[i].uid, found[i].state);
     if (n > SHOWN)
         fprintf(file, " or %zu others", n - SHOWN);
     fclose(file);
@@ -152,6 +169,16 @@ static bool is_id_form(const char *text)
     return is_id(slash ? slash + 1 : text);
 }
 
+/* Those that have this id. Of several those that test() holds for go before the others. */
+static size_t keep_of_id(struct found *all, size_t n, const struct choice *choice,
+                         bool (*test)(const struct found *found, const struct choice *choice))
+{
+    size_t named = is_id_form(choice->text) ? keep(all, n, choice, has_id) : 0;
+    size_t meant = named > 1 ? keep(all, named, choice, test) : named;
+
+    return meant > 0 ? meant : named;
+}
+
 int find_named(struct side *side, const char *text, struct found **ret, size_t *ret_n,
                struct trouble *trouble)
 {
@@ -162,7 +189,7 @@ int find_named(struct side *side, const char *text, struct found **ret, size_t *
 
     if (find_all(side, &all, &n, trouble) < 0)
         return -1;
-    own = is_id_form(text) ? keep(all, n, &choice, has_id) : 0;
+    own = keep_of_id(all, n, &choice, is_own);
     if (own == 0) {
         named = keep(all, n, &choice, has_name);
         own = keep(all, named, &choice, is_own);
@@ -220,6 +247,8 @@ static int find_running_id(struct side *side, const struct choice *choice, const
         return trouble_set(trouble, STATUS_FAILED,
                            "There is no %s migration %s%s any more. Name the VM, to go on with a new one.",
                            choice->role, choice->text, side->where);
+    if (n > 1)
+        return cannot_tell(choice->text, found, n, trouble);
     if (!is_usable(&found[0], choice))
         return trouble_set(trouble, STATUS_DENIED,
                            "Migration %s/%s of VM '%s'%s is of user %u: QEMU is not told to use a socket of "
@@ -243,7 +272,7 @@ int find_running(struct side *side, const char *text, const char *role, uid_t qe
 
     if (find_all(side, &all, &n, trouble) < 0)
         return -1;
-    named = is_id_form(text) ? keep(all, n, &choice, has_id) : 0;
+    named = keep_of_id(all, n, &choice, is_usable);
     if (named > 0)
         return find_running_id(side, &choice, all, named, ret, trouble);
     named = keep(all, n, &choice, has_name);
@@ -262,4 +291,23 @@ int find_running(struct side *side, const char *text, const char *role, uid_t qe
                 side->where, others ? others : "");
     }
     return 0;
+}
+
+void find_say_namesakes(struct side *side, const char *vm, const char *path)
+{
+    _cleanup_free_ struct found *all = NULL;
+    _cleanup_free_ char *others = NULL;
+    const char *slash = strrchr(path, '/');
+    struct choice choice = {.text = vm, .caller = side->uid};
+    size_t n = 0;
+
+    if (side->ctl->arguments.quiet || find_all(side, &all, &n, NULL) < 0)
+        return;
+    choice.role = slash - path > 9 && strncmp(slash - 9, "/incoming", 9) == 0 ? "incoming" : "outgoing";
+    n = keep(all, n, &choice, has_name);
+    n = keep(all, n, &choice, is_foreign);
+    others = n > 0 ? describe(all, n) : NULL;
+    if (others)
+        ctl_say(side->ctl, "Another user has a migration for a VM of this name%s, too: %s.", side->where,
+                others);
 }

@@ -22,12 +22,16 @@ struct found {
 int find_all(struct side *side, struct found **ret, size_t *ret_n, struct trouble *trouble);
 
 /*
- * Finds the migrations that text names: an id, ROLE/ID, or a VM. An id finds those of any user. A VM's name
- * finds only the caller's own, because another user may have given a VM the same name: all unfinished ones,
- * or else the newest finished one. Returns at least one, or a trouble that lists those of other users.
+ * Finds the migrations that text names: an id, ROLE/ID, or a VM. An id finds those of any user (of several,
+ * the caller's). A VM's name finds only the caller's own, because another user may have given a VM the same
+ * name: all unfinished ones, or else the newest finished one. Returns at least one, or a trouble that lists
+ * those of other users.
  */
 int find_named(struct side *side, const char *text, struct found **ret, size_t *ret_n,
                struct trouble *trouble);
+
+/* Tells the user of migrations that others have for a VM of this name, in the role of the one at path. */
+void find_say_namesakes(struct side *side, const char *vm, const char *path);
 
 /* The same, where text must name exactly one. */
 int find_one(struct side *side, const char *text, struct found *ret, struct trouble *trouble);

@@ -130,7 +130,10 @@ int tunnel_prepare(struct side *side, const char *vm, const char *owner, struct 
     *ret_ticket = strdup(ticket);
     if (!*ret_ticket)
         return trouble_no_memory(trouble);
-    return adopt(side, vm, path, ret, trouble);
+    r = adopt(side, vm, path, ret, trouble);
+    if (r >= 0)
+        find_say_namesakes(side, vm, path);
+    return r;
 }
 
 int tunnel_start(struct side *side, const char *vm, const char *ticket, const char *owner, struct tunnel *ret,
@@ -155,7 +158,10 @@ int tunnel_start(struct side *side, const char *vm, const char *ticket, const ch
     if (r < 0)
         return trouble_set(trouble, STATUS_FAILED, "%s: the answer cannot be understood (%s).", doing,
                            strerror(-r));
-    return adopt(side, vm, path, ret, trouble);
+    r = adopt(side, vm, path, ret, trouble);
+    if (r >= 0)
+        find_say_namesakes(side, vm, path);
+    return r;
 }
 
 int tunnel_find(struct side *side, const char *vm, const char *role, uid_t qemu, struct tunnel *ret,

@@ -135,6 +135,22 @@ def test_channels_of_a_user(workdir: Path) -> None:
         gone(other)
 
 
+def test_memory_of_a_user(workdir: Path) -> None:
+    """The window of each channel counts: large ones are fewer."""
+    with SystemBroker(workdir, "a", "[Broker]\nWindowMiB=16\nMaxWindowsPerUserMiB=40\n") as broker, \
+            Polkit(workdir, broker.bus), User(broker, NOBODY) as nobody, ExitStack() as stack:
+        incoming = [nobody.prepare(f"own{i}", PLAIN) for i in range(2)]
+        for migration in incoming:
+            stack.enter_context(closing(migration.call("OpenStream", "s", "migrate")[0]))
+        for migration in incoming:
+            text = refused(migration.call, "OpenStream", "s", "migrate", error=LIMIT)
+            assert "uid 65534 may have 40 MiB" in text and "16 MiB for each" in text and "MaxWindowsPerUserMiB=" in text
+        other = broker.prepare("no", PLAIN)
+        for _ in range(4):  # root has as many as it wants
+            stack.enter_context(closing(other.call("OpenStream", "s", "migrate")[0]))
+        gone(other, *incoming)
+
+
 def test_connections_of_a_user(workdir: Path) -> None:
     """QEMU's own are closed when there are too many, and it is said why; those that are open go on."""
     config = "[Broker]\nMaxChannelsPerUser=4\n"

@@ -306,7 +306,7 @@ def test_broker_page_numbers() -> None:
     text = flat(page(BROKER_PAGE))
     limits = ("FINISHED_KEPT", "FINISHED_MAX", "CONNECTED_IDLE")
     kept, many, idle = (define(name, "broker/config/config.h") for name in limits)
-    assert f"stays for {kept // 60_000_000} minutes" in text and f"the newest {many} are kept" in text
+    assert f"stays for {kept // 60_000_000} minutes" in text and f"Of finished ones {many} are kept" in text
     assert f"Lasts {idle // 60_000_000} minutes at most, unless QEMU connects" in text
     assert f"At most {define('WAITERS_MAX', 'broker/bus/waiters.h')} calls may wait" in text
     assert f"up to {define('QUEUE_MAX', 'broker/migration/queue.h')} may be ready" in text

@@ -39,6 +39,8 @@ polkit.addRule(function (action, subject) {
         return polkit.Result.AUTH_ADMIN;
     if (vm.indexOf("all") === 0)
         return polkit.Result.YES;
+    if (vm.indexOf("peer") === 0 && action.id !== "org.vmferry.Broker1.manage")
+        return action.lookup("peer") === "supplied" ? polkit.Result.NO : polkit.Result.YES;
     if (vm.indexOf("own") === 0 && action.id !== "org.vmferry.Broker1.manage")
         return polkit.Result.YES;
     return polkit.Result.NO;

@@ -21,7 +21,7 @@ TEST(what_is_put_comes_back_until_it_is_removed)
     assert_true(store_put(store, "a", fd, 0));
     assert_true(store_put(store, "b", fd, 0));
     assert_false(store_put(store, "a", fd, 0)); /* a name is that of one descriptor */
-    store_remove(store, "b");
+    store_remove(store, "b", fd);
     store_free(store);
     stand_in_hand_back(&stand_ins);
     assert_int_equal(stand_ins.n_stored, 1);
@@ -32,7 +32,7 @@ TEST(what_is_put_comes_back_until_it_is_removed)
     assert_true(taken >= 0);
     assert_int_equal(store_take(store, "a"), -1);
     assert_null(store_next(store, NULL));
-    store_remove(store, "a"); /* it is stored until then */
+    store_remove(store, "a", fd); /* it is stored until then */
     stand_in_manage(&stand_ins);
     assert_int_equal(stand_ins.n_stored, 0);
     close(taken);
@@ -93,7 +93,7 @@ TEST(a_frozen_one_changes_no_more)
     assert_false(store_frozen(store));
     store_freeze(store);
     assert_true(store_frozen(store));
-    store_remove(store, "a");
+    store_remove(store, "a", fd);
     assert_false(store_put(store, "b", fd, 0));
     stand_in_manage(&stand_ins);
     assert_int_equal(stand_ins.n_stored, 1);

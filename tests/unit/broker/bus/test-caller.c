@@ -252,8 +252,8 @@ TEST(a_yes_counts_for_no_other_one_at_the_same_path)
 
     manages(world);
     migration_forget(the_migration(world));
-    assert_true(
-        migration_new(&world->rig->services, ROLE_INCOMING, id, "vm", &options, STRANGER + 1, &other) >= 0);
+    assert_true(migration_new(&world->rig->services, ROLE_INCOMING, id, 0, "vm", &options, STRANGER + 1,
+                              &other) >= 0);
     polkit_says(world, true, false);
     assert_non_null(strstr(world->message, "is another one than that which the call was for"));
     assert_int_equal(world->n_ran, 0);

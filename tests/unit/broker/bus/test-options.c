@@ -159,16 +159,16 @@ TEST(an_owner_is_looked_up_later)
 {
     _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
 
-    assert_true(parse(ROLE_INCOMING, "a{sv}", 0) && options_find_owner(&options, &error) >= 0);
+    assert_true(parse(ROLE_INCOMING, "a{sv}", 0) && options_find_owner(&options, 0, &error) >= 0);
     assert_false(options.has_owner);
     assert_true(parse(ROLE_INCOMING, "a{sv}", 1, "socket-owner", "s", "4711:4712"));
     assert_false(options.has_owner);
-    assert_true(options_find_owner(&options, &error) >= 0);
+    assert_true(options_find_owner(&options, 0, &error) >= 0);
     assert_true(options.has_owner && options.has_group);
     assert_int_equal(options.owner_uid, 4711);
     assert_int_equal(options.owner_gid, 4712);
     assert_true(parse(ROLE_INCOMING, "a{sv}", 1, "socket-owner", "s", "no-such-user-here"));
-    assert_true(options_find_owner(&options, &error) < 0);
+    assert_true(options_find_owner(&options, 0, &error) < 0);
     assert_false(parse(ROLE_INCOMING, "a{sv}", 1, "socket-owner", "s", ":group"));
 }
 

@@ -112,6 +112,7 @@ TEST(test_nothing)
     assert_int_equal(config.max_migrations, DEFAULT_MAX_MIGRATIONS);
     assert_int_equal(config.max_per_user, DEFAULT_MAX_PER_USER);
     assert_int_equal(config.max_channels, DEFAULT_MAX_CHANNELS);
+    assert_int_equal(config.max_windows_per_user, (uint64_t)DEFAULT_WINDOWS_PER_USER << 20);
     assert_int_equal(config.max_calls, DEFAULT_MAX_CALLS);
     assert_int_equal(config.max_calls_per_user, DEFAULT_CALLS_PER_USER);
     assert_int_equal(config.max_gate, DEFAULT_GATE_PENDING);

@@ -244,6 +244,68 @@ TEST(a_limit_goes_to_the_helper)
     assert_int_equal(migration_options(migration)->bandwidth_limit, 12345);
 }
 
+/* Turns until nothing more was told for a second; how often something was. */
+static unsigned told_soon(struct rig *rig)
+{
+    unsigned n = 0;
+
+    for (int i = 0; i < 120; i++) {
+        assert_true(sd_event_run(rig->event, 10000) >= 0);
+        n += rig_changed(rig) != 0;
+    }
+    return n;
+}
+
+TEST(states_that_come_often_are_told_as_the_last_one)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    struct migration *migration;
+    unsigned n = 0;
+    int helper;
+
+    migration = rig_prepare(rig, &helper);
+    rig_state(rig, helper, STATE_CONNECTED, "");
+    for (int i = 0; i < 40; i++) {
+        rig_state(rig, helper, STATE_INTERRUPTED, "gone");
+        n += rig_changed(rig) != 0;
+        rig_state(rig, helper, STATE_CONNECTED, "");
+        n += rig_changed(rig) != 0;
+    }
+    assert_between(n, 5, 10);
+    n = told_soon(rig);
+    assert_between(n, 1, 2);
+    assert_int_equal(rig_state_of(migration), STATE_CONNECTED);
+
+    /* What waits is told with the end, at once. */
+    rig_state(rig, helper, STATE_INTERRUPTED, "gone");
+    rig_state(rig, helper, STATE_CONNECTED, "");
+    rig_state(rig, helper, STATE_INTERRUPTED, "gone");
+    rig_changed(rig);
+    rig_result(rig, helper, VF_ERROR_NONE, "");
+    assert_int_equal(rig_changed(rig) & (CHANGE_STATE | CHANGE_RESULT), CHANGE_STATE | CHANGE_RESULT);
+    assert_int_equal(told_soon(rig), 0);
+}
+
+TEST(a_helper_that_changes_its_state_without_end_is_ended)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    struct migration *migration;
+    int helper;
+
+    migration = rig_prepare(rig, &helper);
+    rig_state(rig, helper, STATE_CONNECTED, "");
+    for (int i = 0; i < 200 && rig_state_of(migration) != STATE_FINISHED; i++) {
+        union message m = {.state_changed = {.state = i % 2 ? STATE_CONNECTED : STATE_INTERRUPTED}};
+
+        if (message_send(helper, MESSAGE_STATE, &m, -1) < 0)
+            break;
+        rig_turn(rig);
+    }
+    rig_turn(rig);
+    assert_int_equal(migration_identity(migration)->error, VF_ERROR_HELPER_FAILED);
+    assert_non_null(strstr(migration_status(migration)->message, "changed its state more often than"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -259,6 +321,8 @@ int main(void)
         CASE(ends_where_its_qemu_does_not_come),
         CASE(nothing_bounds_an_active_one),
         CASE(a_limit_goes_to_the_helper),
+        CASE(states_that_come_often_are_told_as_the_last_one),
+        CASE(a_helper_that_changes_its_state_without_end_is_ended),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

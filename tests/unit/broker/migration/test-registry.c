@@ -55,7 +55,7 @@ static struct entry *rig_add(struct rig *rig, const char *vm, uid_t uid)
 {
     struct entry *entry = &rig->entries[rig->n++];
 
-    assert_true(identity_init(&entry->identity, ROLE_INCOMING, rig->n, vm, uid) >= 0);
+    assert_true(identity_init(&entry->identity, ROLE_INCOMING, rig->n, 0, vm, uid) >= 0);
     entry->migration = (struct migration *)(void *)entry;
     registry_add(&rig->registry, entry);
     return entry;
@@ -95,9 +95,9 @@ TEST(they_are_found_by_role_and_id)
     struct entry *entry = rig_add(rig, "vm", SOME_UID);
 
     rig_add(rig, "other", SOME_UID);
-    assert_ptr_equal(registry_find(&rig->registry, ROLE_INCOMING, entry->identity.id), entry);
-    assert_null(registry_find(&rig->registry, ROLE_OUTGOING, entry->identity.id));
-    assert_null(registry_find(&rig->registry, ROLE_INCOMING, entry->identity.id + REGISTRY_BUCKETS));
+    assert_ptr_equal(registry_find(&rig->registry, ROLE_INCOMING, entry->identity.id, 0), entry);
+    assert_null(registry_find(&rig->registry, ROLE_OUTGOING, entry->identity.id, 0));
+    assert_null(registry_find(&rig->registry, ROLE_INCOMING, entry->identity.id + REGISTRY_BUCKETS, 0));
 }
 
 TEST(a_vm_has_one_migration_in_each_direction)

@@ -178,7 +178,7 @@ TEST(a_socket_that_was_brought_serves_before_the_path)
     test_pair(SOCK_STREAM, 0, pair);
     assert_true(supply_add_stream(migration, 0, pair[0], &error) >= 0);
     assert_int_equal(
-        registry_find(&rig->registry, ROLE_INCOMING, migration_identity(migration)->id)->n_waiting, 1);
+        registry_find(&rig->registry, ROLE_INCOMING, migration_identity(migration)->id, 0)->n_waiting, 1);
     needs_qemu(rig, helper, 5);
     m = hears_qemu(helper, MESSAGE_QEMU);
     assert_int_equal(m.qemu.channel, 5);
