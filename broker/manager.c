@@ -91,7 +91,7 @@ static int set_up(struct manager *manager)
 /*
  * The port's sockets are taken before the migrations, which hold the port; once they do it is clear what of
  * it is of no use any more. Only then can it be told which directories are left over. The name comes last:
- * whoever finds us finds everything.
+ * a client that finds the broker finds everything.
  */
 static int take_over(struct manager *manager)
 {

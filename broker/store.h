@@ -29,10 +29,11 @@ bool store_active(const struct store *store);
 /* From here on nothing changes any more: the broker leaves, and its place is as it should be found. */
 void store_freeze(struct store *store);
 
-/* That was done, and there is a store: what is in it, and whatever belongs to it, stays. */
+/* store_freeze() was called, and there is a store: what is in it stays, and so does all that belongs to it.
+ */
 bool store_frozen(const struct store *store);
 
-/* Whether so many more fit: what does not fit the manager closes, and tells nobody. */
+/* Whether so many more fit: the service manager closes what does not fit, and does not say so. */
 bool store_has_room(const struct store *store, size_t n);
 
 /*
@@ -52,9 +53,9 @@ void store_remove(struct store *store, const char *name, int fd);
  */
 int store_take(struct store *store, const char *name);
 
-/* The names that nobody has taken, one after the other; NULL at the end. previous: NULL, or what was returned
+/* The names that were not taken, one after the other; NULL at the end. previous: NULL, or what was returned
  * last. */
 const char *store_next(const struct store *store, const char *previous);
 
-/* Closes and removes what nobody took. */
+/* Closes and removes what was not taken. */
 void store_drop_rest(struct store *store);

@@ -8,8 +8,8 @@
  * (the model is OpenSSH's monitor).
  *
  * Nothing here depends on what was said before beyond the phase, so a restarted broker goes on with the same
- * socket: it says SYNC, and ignores requests until SYNCED, after which the helper repeats those that nobody
- * has answered. Texts are NUL-terminated, printable UTF-8 and are checked by message_text().
+ * socket: it says SYNC, and ignores requests until SYNCED, after which the helper repeats those that were
+ * not answered. Texts are NUL-terminated, printable UTF-8 and are checked by message_text_ok().
  */
 
 #include <stdbool.h>
@@ -127,7 +127,7 @@ struct message_peer {
     struct message_header header;
     uint32_t serial; /* of the NEED_PEER that this answers; 0 = it came in through the gate or a manager */
     uint32_t kind;   /* enum peer_kind */
-    uint32_t shared; /* somebody else holds the socket too, and may change its flags */
+    uint32_t shared; /* another process holds the socket too, and may change its flags */
     uint32_t reserved;
 };
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "arguments.h"
+#include "ctl/arguments.h"
 
 #include <assert.h>
 #include <getopt.h>
@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "units.h"
+#include "ctl/units.h"
 
 #define V(name) (1U << VERB_##name)
 #define ALL     (~0U)

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "trouble.h"
+#include "ctl/trouble.h"
 
 #define ARGUMENTS_MANY_MAX 16 /* of an option that may be given again */
 

@@ -1,110 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "ctl.h"
+#include "ctl/ctl.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
-#include "common/message.h"
-#include "master.h"
-#include "verbs.h"
+#include "ctl/ssh/master.h"
+#include "ctl/verbs/check.h"
+#include "ctl/verbs/manage.h"
+#include "ctl/verbs/metrics.h"
+#include "ctl/verbs/migrate.h"
+#include "ctl/verbs/receive.h"
+#include "ctl/verbs/send.h"
+#include "ctl/verbs/show.h"
+#include "ctl/verbs/stdio.h"
+#include "ctl/verbs/watch.h"
 #include "version.h"
-
-uint64_t ctl_now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * SECOND + (uint64_t)ts.tv_nsec / 1000;
-}
-
-int ctl_turn(struct ctl *ctl, uint64_t usec, struct trouble *trouble)
-{
-    int r = sd_event_run(ctl->event, usec);
-
-    return r < 0 ? trouble_set(trouble, STATUS_FAILED, "The event loop failed: %s.", strerror(-r)) : 0;
-}
-
-static int on_interrupt(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
-{
-    struct ctl *ctl = userdata;
-
-    (void)source;
-    (void)info;
-    ctl->interrupts++;
-    return 0;
-}
-
-static int on_resize(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
-{
-    struct ctl *ctl = userdata;
-
-    (void)source;
-    (void)info;
-    ctl->resized = true;
-    return 0;
-}
-
-int ctl_catch_signals(struct ctl *ctl, struct trouble *trouble)
-{
-    static const int ends[] = {SIGINT, SIGTERM, SIGHUP};
-    sigset_t mask;
-    int r = 0;
-
-    if (ctl->signals)
-        return 0;
-    ctl->signals = true;
-    sigemptyset(&mask);
-    sigaddset(&mask, SIGWINCH);
-    for (unsigned i = 0; i < 3; i++)
-        sigaddset(&mask, ends[i]);
-    sigprocmask(SIG_BLOCK, &mask, NULL);
-    for (unsigned i = 0; r >= 0 && i < 3; i++)
-        r = sd_event_add_signal(ctl->event, NULL, ends[i], on_interrupt, ctl);
-    if (r >= 0)
-        r = sd_event_add_signal(ctl->event, NULL, SIGWINCH, on_resize, ctl);
-    return r < 0 ? trouble_set(trouble, STATUS_FAILED, "Signals cannot be caught: %s.", strerror(-r)) : 0;
-}
-
-void ctl_say(const struct ctl *ctl, const char *format, ...)
-{
-    _cleanup_free_ char *text = NULL, *printable = NULL;
-    va_list args;
-    int r;
-
-    if (ctl->arguments.quiet)
-        return;
-    va_start(args, format);
-    r = vasprintf(&text, format, args);
-    va_end(args);
-    if (r < 0) {
-        text = NULL;
-        return;
-    }
-    printable = malloc(strlen(text) + 1);
-    if (!printable)
-        return;
-    message_text_set(printable, strlen(text) + 1, text);
-    fprintf(stderr, "%s\n", printable);
-}
-
-int ctl_flush(struct trouble *trouble)
-{
-    int r = fflush(stdout) != 0 ? -errno : ferror(stdout) ? -EIO : 0, copy;
-
-    /* Where the file is at a server, only a close tells whether it has room. */
-    copy = r >= 0 ? fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3) : -1;
-    if (r >= 0 && (copy < 0 || close(copy) < 0))
-        r = -errno;
-    return r < 0 ? trouble_set(trouble, STATUS_FAILED, "Cannot write the output: %s.", strerror(-r)) : 0;
-}
 
 /* A stream that is closed stays one that fails: no socket of ours must get its number. */
 static void occupy_streams(void)
@@ -153,7 +67,8 @@ int ctl_run(int argc, char **argv)
     }
     master_free_all(&ctl);
     sd_event_unref(ctl.event);
-    ctl_flush(&trouble);
+    if (!ctl.relayed)
+        ctl_flush(&trouble);
     if (trouble.text)
         fprintf(stderr, "vmferryctl: %s\n", trouble.text);
     return trouble.status != 0 ? trouble.status : status < 0 ? STATUS_FAILED : status;

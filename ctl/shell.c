@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "shell.h"
+#include "ctl/shell.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "trouble.h"
+#include "ctl/trouble.h"
 
 #include <errno.h>
 #include <stdarg.h>

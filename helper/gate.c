@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "gate.h"
+#include "helper/gate.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -11,10 +11,12 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include "carrier.h"
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "common/error.h"
-#include "protocol.h"
+#include "helper/carrier/socket.h"
+#include "helper/limits.h"
+#include "helper/protocol/greeting.h"
 
 enum {
     LISTENERS_MAX = 32,
@@ -59,14 +61,6 @@ struct gate {
     sd_event_source *retry;
 };
 
-static uint64_t gate_now(const struct gate *gate)
-{
-    uint64_t now = 0;
-
-    sd_event_now(gate->event, CLOCK_MONOTONIC, &now);
-    return now;
-}
-
 static void visitor_free(struct visitor *visitor)
 {
     struct gate *gate = visitor->gate;
@@ -83,8 +77,7 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
     struct gate *gate = userdata;
     struct visitor *first;
 
-    (void)usec;
-    while ((first = TAILQ_FIRST(&gate->visitors)) && gate_now(gate) >= first->since + gate->deadline)
+    while ((first = TAILQ_FIRST(&gate->visitors)) && turn_now(gate->event) >= first->since + gate->deadline)
         visitor_free(first);
     if (first) {
         sd_event_source_set_time(source, first->since + gate->deadline);
@@ -99,7 +92,7 @@ static void arm_deadline(struct gate *gate)
 
     sd_event_source_get_enabled(gate->timer, &enabled);
     if (enabled == SD_EVENT_OFF) {
-        sd_event_source_set_time(gate->timer, gate_now(gate) + gate->deadline);
+        sd_event_source_set_time(gate->timer, turn_now(gate->event) + gate->deadline);
         sd_event_source_set_enabled(gate->timer, SD_EVENT_ONESHOT);
     }
 }
@@ -153,8 +146,6 @@ static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
     struct gate *gate = userdata;
     struct visitor *visitor, *next;
 
-    (void)source;
-    (void)usec;
     for (visitor = TAILQ_FIRST(&gate->visitors); visitor; visitor = next) {
         next = TAILQ_NEXT(visitor, entry);
         if (visitor->waiting) {
@@ -172,8 +163,6 @@ static int on_visitor(sd_event_source *source, int fd, uint32_t revents, void *u
     struct iovec iov = {visitor->buf + visitor->n_buf, PREAMBLE_SIZE - visitor->n_buf};
     ssize_t n;
 
-    (void)source;
-    (void)revents;
     if (visitor->rejected)
         iov = (struct iovec){drain, sizeof(drain)};
     n = socket_recv(fd, &iov, 1);
@@ -222,7 +211,7 @@ static struct visitor *visitor_new(struct gate *gate, int fd)
     if (!visitor)
         return NULL;
     visitor->gate = gate;
-    visitor->since = gate_now(gate);
+    visitor->since = turn_now(gate->event);
     visitor->fd = fd_steal(&owned);
     TAILQ_INSERT_TAIL(&gate->visitors, visitor, entry);
     gate->n_visitors++;
@@ -242,8 +231,6 @@ static void set_accepting(struct gate *gate, bool accepting)
 
 static int on_pause_end(sd_event_source *source, uint64_t usec, void *userdata)
 {
-    (void)source;
-    (void)usec;
     set_accepting(userdata, true);
     return 0;
 }
@@ -252,8 +239,6 @@ static int on_listener(sd_event_source *source, int fd, uint32_t revents, void *
 {
     struct gate *gate = userdata;
 
-    (void)source;
-    (void)revents;
     for (int i = 0; i < ACCEPT_BATCH; i++) {
         int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         struct visitor *visitor;
@@ -294,7 +279,6 @@ static void on_message(struct link *link, const union message *m, int fd, void *
     struct gate *gate = userdata;
     struct visitor *visitor;
 
-    (void)link;
     if (m->header.type == MESSAGE_LISTENER) {
         add_listener(gate, fd);
     } else if (m->header.type == MESSAGE_REJECT) {
@@ -310,8 +294,6 @@ static void on_gone(struct link *link, const char *why, void *userdata)
 {
     struct gate *gate = userdata;
 
-    (void)link;
-    (void)why;
     sd_event_exit(gate->event, 0);
 }
 

@@ -3,16 +3,14 @@
 
 /*
  * The gate: a helper that accepts on the peer port, reads the 32 bytes of preamble under a deadline and
- * hands (kind, id, FD) to the broker, which knows whose they are. It is the only one whom the whole network
- * can talk to, and holds no secret.
+ * hands (kind, id, FD) to the broker, which knows the migrations. It is the only process reachable from the
+ * network without proof, and holds no secret.
  */
 
 #include <systemd/sd-event.h>
 
 #include "common/message.h"
-#include "link.h"
-
-#define GATE_PENDING_MAX 1024 /* what START_GATE may ask for at most */
+#include "helper/link.h"
 
 struct gate;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "helper.h"
+#include "helper/helper.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,9 +9,9 @@
 #include <sys/socket.h>
 
 #include "common/cleanup.h"
-#include "gate.h"
-#include "sandbox.h"
-#include "session.h"
+#include "helper/gate.h"
+#include "helper/sandbox.h"
+#include "helper/session/session.h"
 
 struct helper {
     sd_event *event;
@@ -54,8 +54,6 @@ static void on_gone_early(struct link *link, const char *why, void *userdata)
 {
     struct helper *helper = userdata;
 
-    (void)link;
-    (void)why;
     sd_event_exit(helper->event, 0);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "link.h"
+#include "helper/link.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -100,8 +100,6 @@ static int on_link(sd_event_source *source, int sock, uint32_t revents, void *us
     union message m;
     int r, fd;
 
-    (void)source;
-    (void)sock;
     if ((revents & EPOLLOUT) && !flush(link)) {
         link_gone(link);
         return 0;
@@ -189,7 +187,6 @@ bool link_send(struct link *link, enum message_type type, union message *m, int 
 
 static int on_leave(sd_event_source *source, void *userdata)
 {
-    (void)source;
     leave_if_told(userdata);
     return 0;
 }

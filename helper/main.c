@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "common/no-arguments.h"
-#include "helper.h"
+#include "helper/helper.h"
 #include "version.h"
 
 enum { SOCKET_FD = 3 }; /* SD_LISTEN_FDS_START: where systemd, too, puts an accepted connection */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "sandbox.h"
+#include "helper/sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,8 +21,7 @@
 
 #include "common/cleanup.h"
 #include "common/stats.h"
-#include "gate.h"
-#include "session.h"
+#include "helper/limits.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
@@ -40,7 +39,7 @@ enum {
 }; /* Debian's and the kernel's overflow uid; under systemd the unit gives one of its own */
 
 /* Two sockets and a pipe per channel, the peers, the gate's visitors, and what every process has. */
-#define FDS_MAX (3 * STATS_CHANNELS_MAX + SESSION_PEERS_MAX + GATE_PENDING_MAX + 64)
+#define FDS_MAX (3 * STATS_CHANNELS_MAX + PEERS_MAX + GATE_PENDING_MAX + 64)
 
 #define SYSCALL(name) SCMP_SYS(name)
 

@@ -2,7 +2,6 @@
 #include "broker/bus/broker-object.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "broker/bus/internal.h"

@@ -88,9 +88,9 @@ static int read_stream(struct bus *bus, sd_bus_message *m, struct migration **re
 
 static int call_open_stream(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bus_error *error)
 {
-    struct migration *migration;
+    struct migration *migration = NULL;
     _cleanup_fd_ int fd = -1;
-    uint32_t stream;
+    uint32_t stream = 0;
     int r = read_stream(bus, m, &migration, &stream, error);
 
     if (r >= 0)
@@ -100,8 +100,8 @@ static int call_open_stream(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bu
 
 static int call_add_stream(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bus_error *error)
 {
-    struct migration *migration;
-    uint32_t stream;
+    struct migration *migration = NULL;
+    uint32_t stream = 0;
     int fd, r = read_stream(bus, m, &migration, &stream, error);
 
     if (r >= 0)

@@ -11,7 +11,6 @@
 #include "broker/config/config.h"
 #include "broker/errors.h"
 #include "broker/sockets/qemu-socket.h"
-#include "common/cleanup.h"
 
 enum { CLIENT_ID_MAX = 128, IN = 1 << ROLE_INCOMING, OUT = 1 << ROLE_OUTGOING };
 

@@ -3,7 +3,6 @@
 
 /* The a{sv} of PrepareIncoming and StartOutgoing: each key, its type, its range and where it may stand. */
 
-#include <stdbool.h>
 #include <systemd/sd-bus.h>
 
 #include "broker/config/config.h"

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -19,7 +18,16 @@ enum {
     START_TIMEOUT = 5000000,       /* µs for a child */
     START_TIMEOUT_UNIT = 20000000, /* µs for a unit: systemd may have others to start before */
     EXIT_TIMEOUT = 3000000,        /* µs from the end of its socket to SIGKILL */
-    SPARE_PAUSE = 100000, /* µs from the use of a spare to the next one: whoever took it goes first */
+    SPARE_PAUSE =
+        100000, /* µs from the use of a spare to the next one: the migration that took it goes first */
+};
+
+/* It only goes on, and may leave some out. */
+enum link_state {
+    LINK_STARTING, /* its READY has yet to come */
+    LINK_READY,
+    LINK_DRAINING, /* its process has ended, and its last messages are being read */
+    LINK_CLOSED,   /* its socket is closed; its process may have to end yet */
 };
 
 struct helper_link {
@@ -30,13 +38,11 @@ struct helper_link {
     struct helper_process process;
     unsigned phase; /* in which it is; what it may say hangs on that */
     unsigned role;  /* the phase after READY; 0: not told yet, may say nothing */
-    bool ready;
-    bool strange;  /* started by systemd, and we have yet to learn which process it is */
-    bool draining; /* its last messages are being read */
-    bool freed;    /* nobody is interested any more; waits for the exit */
+    enum link_state state;
+    bool strange; /* started by systemd, and we have yet to learn which process it is */
     char why[128];
     sd_event_source *io, *timer;
-    const struct helper_handlers *handlers;
+    const struct helper_handlers *handlers; /* NULL: it has no owner any more, and is kept until its exit */
     void *userdata;
 };
 
@@ -54,6 +60,17 @@ void helper_links_set_bus(struct helper_links *links, sd_bus *bus)
 void helper_links_leave(struct helper_links *links)
 {
     links->leaving = true;
+}
+
+static void set_state(struct helper_link *link, enum link_state state)
+{
+    static const char *const names[] = {"starting", "ready", "draining", "closed"};
+
+    if (state <= link->state)
+        return;
+    log_event(LOG_DEBUG, NULL, NULL, "helper %s: %s → %s", link->process.unit, names[link->state],
+              names[state]);
+    link->state = state;
 }
 
 static void destroy(struct helper_link *link)
@@ -78,16 +95,17 @@ void helper_links_clear(struct helper_links *links)
 /* Its socket has ended; and its process too, where it is a child. */
 static void gone(struct helper_link *link)
 {
-    if (link->freed)
+    if (!link->handlers)
         destroy(link);
     else
         link->handlers->gone(link, link->why, link->userdata);
 }
 
-/* What is not a child is over with its socket. Never at once: somebody up the stack may still use the link.
- */
+/* A helper that is not our child has ended when its socket closes. Its end is told from the loop, because a
+ * caller up the stack may still use the link. */
 static void close_socket(struct helper_link *link)
 {
+    set_state(link, LINK_CLOSED);
     link->io = sd_event_source_disable_unref(link->io);
     /* The service manager may have it too, for another moment. */
     if (link->fd >= 0 && !link->links->leaving)
@@ -100,7 +118,7 @@ static void close_socket(struct helper_link *link)
     } else {
         if (link->why[0] == '\0')
             snprintf(link->why, sizeof(link->why), "has ended");
-        timer_set(link->timer, link->freed && link->process.exit ? EXIT_TIMEOUT : 0);
+        timer_set(link->timer, !link->handlers && link->process.exit ? EXIT_TIMEOUT : 0);
     }
 }
 
@@ -108,9 +126,9 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct helper_link *link = userdata;
 
-    if (link->fd >= 0 && link->ready)
+    if (link->state == LINK_READY)
         return 0;
-    if (link->fd >= 0) {
+    if (link->state == LINK_STARTING) {
         snprintf(link->why, sizeof(link->why), "did not start within %d s",
                  (link->process.child ? START_TIMEOUT : START_TIMEOUT_UNIT) / 1000000);
         if (!link->process.child) {
@@ -118,7 +136,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
             return 0;
         }
     }
-    if (link->process.child || (link->freed && link->process.exit))
+    if (link->process.child || (!link->handlers && link->process.exit))
         helper_process_kill(&link->process);
     if (!link->process.child)
         gone(link);
@@ -173,11 +191,11 @@ static bool read_one(struct helper_link *link)
     union message m;
     int fd, r;
 
-    if (link->fd < 0 || link->freed)
+    if (link->fd < 0 || !link->handlers)
         return false;
     if (link->strange) {
         helper_process_identify(&link->process, link->fd);
-        link->strange = link->process.exit == NULL && !link->ready;
+        link->strange = link->process.exit == NULL && link->state == LINK_STARTING;
     }
     r = receive(link, &m, &fd, &peeked);
     if (r == -ECONNRESET) /* it has gone with messages of ours unread; what it said before is still there */
@@ -204,7 +222,8 @@ static bool read_one(struct helper_link *link)
         return false;
     }
     if (m.header.type == MESSAGE_READY) {
-        link->ready = true;
+        if (link->state == LINK_STARTING)
+            set_state(link, LINK_READY);
         link->phase = link->role;
         return true;
     }
@@ -229,18 +248,17 @@ static void on_exit_of_process(void *userdata)
     struct helper_link *link = userdata;
 
     if (!link->process.child) {
-        /* Whoever waits for its end waits for that of its socket, which is bound to come. */
-        if (link->freed && link->fd < 0)
+        /* An owner waits for the end of its socket, which is bound to come. */
+        if (!link->handlers && link->state == LINK_CLOSED)
             gone(link);
         return;
     }
     if (link->why[0] == '\0')
         snprintf(link->why, sizeof(link->why), "%s", link->process.why);
-    link->draining = true;
+    set_state(link, LINK_DRAINING);
     /* What it had said before is still to be heard: its result, above all. */
     while (read_one(link))
         ;
-    link->draining = false;
     if (link->fd >= 0)
         close_socket(link);
     gone(link);
@@ -250,7 +268,7 @@ static void on_unit_of_process(void *userdata)
 {
     struct helper_link *link = userdata;
 
-    if (!link->freed && link->handlers->unit)
+    if (link->handlers && link->handlers->unit)
         link->handlers->unit(link, link->userdata);
 }
 
@@ -393,7 +411,7 @@ int helper_link_adopt(struct helper_links *links, int fd, const char *unit, enum
         .ended = -1,
         .phase = PHASE_NEW | phase, /* its READY may still be in the socket */
         .role = phase,
-        .ready = true,
+        .state = LINK_READY,
         .strange = links->socket && unit[0] == '\0',
         .handlers = handlers,
         .userdata = userdata,
@@ -426,8 +444,8 @@ struct helper_link *helper_link_free(struct helper_link *link)
 {
     if (!link)
         return NULL;
-    link->freed = true;
-    if (link->process.child && link->process.exited && !link->draining)
+    link->handlers = NULL;
+    if (link->process.child && link->process.exited && link->state != LINK_DRAINING)
         destroy(link);
     else
         close_socket(link); /* its exit destroys the rest, or its timer */
@@ -441,7 +459,7 @@ int helper_link_send(struct helper_link *link, enum message_type type, union mes
 
     if (r >= 0 && role != 0) {
         link->role = role;
-        if (link->ready) /* the spare */
+        if (link->state == LINK_READY) /* the spare */
             link->phase = role;
     }
     return r;

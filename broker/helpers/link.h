@@ -16,7 +16,7 @@
 
 struct helper_link;
 
-/* All helpers of a broker, those too that nobody is interested in any more but that have yet to end. */
+/* All helpers of a broker, those too that have no owner any more but have yet to end. */
 struct helper_links {
     sd_event *event;    /* borrowed */
     sd_bus *bus;        /* borrowed; where systemd is asked for units; NULL: nowhere */
@@ -56,7 +56,7 @@ struct helper_handlers {
     /* Once, when the helper is gone and all that it said was read; why is a sentence's end ("was killed by
      * SIGSYS"). */
     void (*gone)(struct helper_link *link, const char *why, void *userdata);
-    /* Its unit is known now; NULL: nobody asks. */
+    /* Its unit is known now; NULL: the owner does not ask. */
     void (*unit)(struct helper_link *link, void *userdata);
 };
 

@@ -9,7 +9,6 @@
  */
 
 #include <stdbool.h>
-#include <sys/types.h>
 #include <systemd/sd-bus.h>
 #include <systemd/sd-event.h>
 

@@ -8,10 +8,13 @@
 #include "broker/migration/log.h"
 #include "common/clock.h"
 
+/* One follows the other, and the first the last. */
 static void set_voice(struct helper_side *side, enum helper_voice voice)
 {
     static const char *const names[] = {"ours", "syncing", "synced"};
 
+    if (voice != (side->voice + 1) % 3)
+        return;
     migration_log(side->identity, LOG_DEBUG, NULL, "helper: %s → %s", names[side->voice], names[voice]);
     side->voice = voice;
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "broker/migration/migration.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -178,7 +177,7 @@ static void release(struct migration *migration, bool forgotten)
     supplied_clear(&migration->supplied);
     streams_close(&migration->streams);
     /* A source that was cut off comes back one day, and is to hear that it is over: until that is forgotten.
-     * So may one that was not told, for the network had gone and nobody had noticed. */
+     * So may one that was not told, for the network had gone unnoticed. */
     if (migration->expects_peers && (forgotten || !may_come_back(migration))) {
         port_release(migration->services->port);
         migration->expects_peers = false;

@@ -36,7 +36,7 @@ void migration_set_limit(struct migration *migration, uint64_t bytes_per_second)
 /* A finished one is forgotten: the object is gone. */
 void migration_forget(struct migration *migration);
 
-/* Gives up all that is the broker's, and tells nobody: for one that could not be made, and at the end. */
+/* Gives up all that is the broker's, without an event: for one that could not be made, and at the end. */
 void migration_free(struct migration *migration);
 
 /* ---- For setup.c and restore.c ---- */

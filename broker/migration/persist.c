@@ -207,7 +207,7 @@ void persist_read(struct migration *migration, const struct record *record, uint
 
 /* ---- In the store ---- */
 
-/* The record in memory that nobody can change any more; a negative errno. */
+/* The record in sealed memory, which cannot be changed any more; or a negative errno. */
 static int make_memory(const uint8_t *data, size_t size)
 {
     _cleanup_own_fd_ int fd = memfd_create("vmferry-state", MFD_CLOEXEC | MFD_ALLOW_SEALING);

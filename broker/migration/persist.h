@@ -11,7 +11,7 @@ struct migration;
 /* It is made: from here on it outlives the broker. */
 void migration_store(struct migration *migration);
 
-/* Stores what it is now, in place of what was stored before; to be called before anybody is told. */
+/* Stores what it is now, in place of what was stored before; to be called before anything is told. */
 void migration_save(struct migration *migration);
 
 /* What is over goes from the store: the helper and its page, or all. Sockets go where they are closed. */

@@ -19,7 +19,7 @@ struct queue {
     size_t n;
     struct {
         int fd;    /* owned */
-        bool ours; /* nobody else holds it, so that its flags stay as they are */
+        bool ours; /* no other process holds it, so that its flags stay as they are */
     } waiting[QUEUE_MAX];
 };
 

@@ -195,7 +195,7 @@ static const char *decode_value(const struct field *field, const uint8_t *p, siz
         return message_text_ok((const char *)member, field->size) ? NULL : "a text cannot be printed";
     default:
         if (size != CHANNEL_SIZE || get(p + 4, 4) > UINT16_MAX || get(p + 8, 4) > STATS_CHANNEL_LOST)
-            return "a channel is none";
+            return "a channel is invalid";
         channel = (struct stats_channel){
             .number = (uint32_t)get(p, 4),
             .stream = (uint16_t)get(p + 4, 4),
@@ -260,20 +260,20 @@ static const char *check(const struct record *record)
     bool finished = record->state == STATE_FINISHED;
 
     if (record->id == 0 || record->role > ROLE_OUTGOING || record->security > SECURITY_PLAIN)
-        return "its identity is none";
+        return "its identity is invalid";
     if (record->state >= STATE_MAX_ || record->error >= VF_ERROR_MAX_ || record->ending >= VF_ERROR_MAX_)
-        return "its state is none";
+        return "its state is invalid";
     if (record->result != (finished ? (uint32_t)vf_error_to_result(record->error) : VF_RESULT_NONE))
         return "its result is not that of its state";
     if (!is_bool(record->owner_group) || !is_bool(record->expects_peers) || !is_bool(record->farewell))
-        return "a truth is neither 0 nor 1";
+        return "a boolean is out of range";
     if (record->vm[0] == '\0')
         return "it has no VM";
     if (record->n_streams == 0 || record->n_paths != record->n_streams)
         return "its streams have no paths";
     for (uint32_t i = 0; i < record->n_streams; i++) {
         if (!stream_name_ok(record->streams[i]))
-            return "a stream's name is none";
+            return "a stream's name is invalid";
         if (record->paths[i][0] != '/' && record->paths[i][0] != '\0')
             return "a path is not absolute";
     }

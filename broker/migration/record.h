@@ -30,7 +30,7 @@ struct record {
     uint32_t state;           /* enum message_state */
     uint32_t result;          /* enum vf_result; that of error where it is finished, else none */
     uint32_t error;           /* enum vf_error */
-    uint32_t uid;             /* whose call made it */
+    uint32_t uid;             /* of the caller that made it */
     uint32_t owner_uid;       /* of the sockets */
     uint32_t owner_gid;       /* UINT32_MAX: as it is */
     uint32_t owner_group;     /* bool */

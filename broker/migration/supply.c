@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "broker/errors.h"
 #include "broker/migration/internal.h"
@@ -99,7 +98,7 @@ static int send_peer(struct migration *migration, int fd)
     union message m = {.peer = {.kind = PEER_ANY, .shared = true}};
     _cleanup_fd_ int owned = fd;
 
-    return helper_side_send(&migration->helper, MESSAGE_PEER, &m, fd);
+    return helper_side_send(&migration->helper, MESSAGE_PEER, &m, owned);
 }
 
 int supply_add_peer(struct migration *migration, int fd, sd_bus_error *error)

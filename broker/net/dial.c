@@ -28,7 +28,7 @@ struct dial {
     dial_done_t done;
     void *userdata;
     const struct config *config; /* borrowed */
-    uid_t uid;                   /* for whom */
+    uid_t uid;                   /* the caller's, whose rights are used */
     struct attempt attempts[TICKET_ENDPOINTS_MAX];
     size_t n;
     size_t next; /* the first that was not tried yet */
@@ -68,7 +68,7 @@ static void attempt_failed(struct attempt *attempt, const char *why)
 {
     note_failure(attempt->dial, attempt->endpoint, why);
     attempt_close(attempt);
-    /* Not from here: the next one starts from the loop, so that nobody is called back while he calls. */
+    /* The next attempt starts from the loop: done() must not be called while the owner calls us. */
     timer_set(attempt->dial->stagger, 0);
 }
 

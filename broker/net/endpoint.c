@@ -9,8 +9,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -51,7 +49,7 @@ void endpoint_tune_control(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &give_up, sizeof(give_up));
 }
 
-/* A UNIX socket that nobody listens on any more is removed; one that somebody does is not. */
+/* Removes a UNIX socket that no process listens on any more. */
 static bool remove_stale(const struct endpoint *endpoint)
 {
     union any_address a = {.storage = endpoint->address};

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,7 +66,7 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
     _cleanup_fd_ int owned = fd;
 
     if (m->header.type == MESSAGE_ARRIVED && m->arrived.kind != PEER_ANY && m->arrived.kind <= PEER_RESUME)
-        on_arrived(port, &m->arrived, fd);
+        on_arrived(port, &m->arrived, owned);
     else if (m->header.type == MESSAGE_LOG && message_text_ok(m->log.text, sizeof(m->log.text))) {
         if (log_sample(&port->n_logged))
             log_event(LOG_WARNING, NULL, NULL, "gate: %s", m->log.text);
@@ -96,7 +95,7 @@ static void drop_gate(struct port *port)
     port->gate = helper_link_free(port->gate);
 }
 
-/* The listening sockets are still ours: who connects meanwhile waits in their backlog. */
+/* The listening sockets are still ours: peers that connect meanwhile wait in their backlog. */
 static void on_gone(struct helper_link *link, const char *why, void *userdata)
 {
     struct port *port = userdata;

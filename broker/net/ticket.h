@@ -9,7 +9,7 @@
  *     each endpoint: length u8, text; then a MAC[16]
  *
  * little-endian. The MAC is the beginning of HMAC-SHA-256 with the secret over all before it: against slips
- * of the hand, for whoever holds a ticket holds the secret. Pure; total over any text.
+ * of the hand, for the holder of a ticket holds the secret. Pure; total over any text.
  */
 
 #include <stdint.h>

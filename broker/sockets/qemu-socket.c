@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -66,7 +65,7 @@ static int open_parent(const char *path, const struct socket_scope *scope, const
     return open_no_links(AT_FDCWD, slash == path ? "/" : parent, O_PATH | O_DIRECTORY);
 }
 
-/* What we have just made, in a directory that may be somebody else's: he can have swapped it. */
+/* What we have just made, in a directory that may be another user's, who can have swapped it. */
 static int give_made(struct give *give, int dir, const char *name, mode_t type,
                      const struct socket_owner *owner)
 {

@@ -20,23 +20,24 @@ struct give;
 #define QEMU_SOCKET_PATH_MAX 108 /* sun_path, its NUL included, unix(7) */
 
 /* Errnos for paths that are not allowed, which no system call here returns by itself. */
-#define EFOREIGN EREMOTE /* it belongs to somebody else */
+#define EFOREIGN EREMOTE /* it belongs to another user */
 #define EOUTSIDE EDOM    /* it is in none of the allowed directories */
 
 struct socket_owner {
     uid_t uid;
     gid_t gid;  /* (gid_t)−1: leave it */
     bool group; /* the group may use it too */
-    bool only;  /* nobody else may, root neither */
+    bool only;  /* no other user may, root neither */
 };
 
 /*
- * Where a path may lead that somebody named who has fewer rights than we: to a socket of his, in a directory
- * of his, which is below one that the administrator allows, and on its file system. All zero: anywhere.
+ * How a path given by a less privileged caller is opened: it leads to a socket of that user's, in a directory
+ * of that user's, which is below one that the administrator allows, and on its file system. All zero:
+ * anywhere.
  */
 struct socket_scope {
     bool restricted;
-    uid_t uid;      /* whose they must be */
+    uid_t uid;      /* that must own them */
     size_t beneath; /* how many bytes of the path name the allowed directory */
 };
 
@@ -50,7 +51,7 @@ int qemu_socket_make_directory(const char *path, const struct socket_owner *owne
 void qemu_socket_remove_directory(const char *path);
 
 /*
- * A listening socket at path, 0600 (or 0660 with a group) and of its owner before anybody can connect.
+ * A listening socket at path, 0600 (or 0660 with a group) and of its owner before any process can connect.
  * -EEXIST when something is there, -ELOOP for a symbolic link on the way, -EXDEV where it leads out of its
  * scope and -EFOREIGN where that is not of the scope's user; or another negative errno.
  */

@@ -20,7 +20,8 @@ struct supplied {
 /* NULL for a connected stream socket of a fitting domain, or what it is instead. */
 const char *socket_check(int fd, bool unix_only);
 
-/* Whether a socket of this inode was given; a socket keeps its own for as long as anybody has it open. */
+/* Whether a socket of this inode was given; a socket keeps its inode for as long as any process has it open.
+ */
 bool supplied_knows(const struct supplied *supplied, ino_t inode);
 
 /*

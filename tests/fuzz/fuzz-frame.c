@@ -3,7 +3,7 @@
 /* Control frames, as many as there are in the input. What is decoded must encode to the same bytes. */
 
 #include "fuzz.h"
-#include "helper/protocol.h"
+#include "helper/protocol/frame.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

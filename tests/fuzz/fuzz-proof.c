@@ -6,7 +6,7 @@
  */
 
 #include "fuzz.h"
-#include "helper/proof.h"
+#include "helper/protocol/proof.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -5,7 +5,7 @@
  * same messages, and the same verdict, as in one.
  */
 
-#include "ctl/qmp-parser.h"
+#include "ctl/qemu/qmp-parser.h"
 #include "fuzz.h"
 
 /* A number that the messages so far amount to. */

@@ -4,7 +4,7 @@
 
 #include "common/error.h"
 #include "fuzz.h"
-#include "helper/protocol.h"
+#include "helper/protocol/greeting.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

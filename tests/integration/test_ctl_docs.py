@@ -118,9 +118,9 @@ def test_exit_statuses() -> None:
 
 def test_numbers_of_the_page() -> None:
     text = flat(page(PAGE))
-    passes = re.search(r"#define AUTO_AFTER (\d+)", source("ctl/drive.c"))
+    passes = re.search(r"#define AUTO_AFTER (\d+)", source("ctl/drive/drive.c"))
     assert passes and {"4": "with the fourth pass over the memory"}[passes[1]] in text
-    plain = re.search(r"#define PLAIN +\((\d+) \* SECOND\)", source("ctl/meter.c"))
+    plain = re.search(r"#define PLAIN +\((\d+) \* SECOND\)", source("ctl/terminal/meter.c"))
     assert plain and f"one every {plain[1]} seconds" in text
     for option, macro in (("--expire", "DEFAULT_EXPIRE"), ("--resume-timeout", "DEFAULT_RESUME")):
         seconds = define(macro, "broker/config/config.h") // 1000000

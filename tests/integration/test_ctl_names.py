@@ -163,7 +163,7 @@ def test_what_is_to_be_pasted(workdir: Path, broker: Broker, shell: str) -> None
         pytest.skip(f"no {shell}")
     for name in PASTED:
         hint = ctl(broker, "receive", "--", name).succeeds().err
-        command = hint.split("ticket on stdin:  ")[1].strip()
+        command = hint.split("ticket on stdin:  ")[1].split("\nThe ticket is good for ")[0]
         run = subprocess.run([shell, "-c", f'vmferryctl() {{ printf "%s\\n" "$@"; }}; {command}'], capture_output=True,
                              text=True, cwd=workdir, timeout=30)
         got = run.stdout.splitlines()

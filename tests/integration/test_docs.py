@@ -46,7 +46,7 @@ def test_pages_that_are_named_are_there(name: str) -> None:
             assert (title, number) in ours, f"{title}({number}) is named"
 
 
-@pytest.mark.parametrize("name", ["threat-model.md"])
+@pytest.mark.parametrize("name", ["threat-model.md", "design.md"])
 def test_files_that_are_named_are_there(name: str) -> None:
     named = set(re.findall(r"`((?:broker|common|helper|giver|dbus|docs)/[\w./-]+)`", page(name)))
     assert named and not [path for path in named if not (ROOT / path).exists()]
@@ -138,7 +138,7 @@ def test_window_suits_the_helper() -> None:
     range_ = settings_of_code()["WindowMiB"]["range"].split(" to ")
     assert low <= int(range_[0]) << 20 and int(range_[1]) << 20 <= high, "what the broker allows, the helper takes"
     pending = settings_of_code()["MaxGateConnections"]["range"].split(" to ")
-    assert int(pending[1]) == define("GATE_PENDING_MAX", "helper/gate.h")
+    assert int(pending[1]) == define("GATE_PENDING_MAX", "helper/limits.h")
 
 
 def test_port_of_endpoints() -> None:
@@ -154,7 +154,7 @@ def test_options_of_services(name: str) -> None:
 
 
 def test_helper_limits() -> None:
-    headers = ("helper/sandbox.c", "helper/session.h", "helper/gate.h", "common/stats.h",
+    headers = ("helper/sandbox.c", "helper/limits.h", "common/stats.h",
                "common/message.h")
     assert f"**RLIMIT_NOFILE** at most {define('FDS_MAX', *headers)}" in flat(page("vmferry-helper.8.rst"))
     assert f"at most {define('FDS_MAX', *headers)} descriptors" in flat(page("threat-model.md"))
@@ -165,7 +165,7 @@ def test_helper_limits() -> None:
 
 def test_threat_model_numbers() -> None:
     text = flat(page("threat-model.md"))
-    peers, resume, silence = (define(f"SESSION_{name}", "helper/session.h", "common/stats.h")
+    peers, resume, silence = (define(name, "helper/limits.h", "common/stats.h")
                               for name in ("PEERS_MAX", "SILENCE_RESUME", "SILENCE_MAX"))
     assert f"A relay keeps {peers} that" in text
     assert f"{resume} s of silence on the control connection ({silence} s without resuming)" in text
@@ -290,7 +290,7 @@ def test_call_option_numbers() -> None:
     assert f"{low} to {high}" in said["expire-usec"] and f"Default: ``{expire}``" in said["expire-usec"]
     resume = said["resume-timeout-usec"]
     assert f"up to {high}" in resume and f"Default: ``{define('DEFAULT_RESUME', 'broker/config/config.h')}``" in resume
-    limits = [define(f"SESSION_SILENCE_{which}", "helper/session.h") for which in ("MAX", "RESUME")]
+    limits = [define(f"SILENCE_{which}", "helper/limits.h") for which in ("MAX", "RESUME")]
     assert "after {} seconds of silence instead of {}".format(*limits) in resume
     streams, name = (define(macro, "common/message.h") for macro in ("MESSAGE_STREAMS_MAX", "MESSAGE_STREAM_MAX"))
     assert f"1 to {streams} different names" in said["streams"] and f"up to {name - 2} of" in said["streams"]
@@ -313,9 +313,9 @@ def test_broker_page_numbers() -> None:
     assert f"when {define('STATS_CHANNELS_MAX', 'common/stats.h')} are listed" in text
     peers, seen = define("QUEUE_MAX", "broker/migration/queue.h"), define("SUPPLIED_SEEN_MAX", "broker/sockets/supplied.h")
     assert f"up to {peers} may wait" in text and f"can be given {seen} sockets" in text
-    deadline = define("SESSION_PEER_DEADLINE", "helper/session.h") // 1000000
+    deadline = define("PEER_DEADLINE", "helper/limits.h") // 1000000
     assert f"and then has {deadline} seconds" in text
-    silence = [define(f"SESSION_SILENCE_{which}", "helper/session.h") for which in ("RESUME", "MAX")]
+    silence = [define(f"SILENCE_{which}", "helper/limits.h") for which in ("RESUME", "MAX")]
     assert "not heard of for {} seconds ({} without resuming)".format(*silence) in text
     features = re.search(r"features\[\] = \{([^}]*)\}", sources("broker"))
     assert features

@@ -383,8 +383,10 @@ def test_gate_dies_while_away(managed: Hosts) -> None:
 
 
 def test_stop(managed: Hosts) -> None:
-    """`systemctl stop` empties the store: helpers go on without a broker to their end, and a new one begins anew."""
-    tunnel, idle = managed.connect(), managed.connect("idle")
+    """`systemctl stop` empties the store: helpers go on without a broker to their end, and a new one begins anew. What
+    became of them only their unit's log says (tests/system/test_restart.py): here their stderr was the broker's."""
+    tunnel = managed.connect()
+    managed.connect("idle")
     source, destination = tunnel.open_channel()
     with source, destination:
         for broker in brokers(managed):
@@ -393,8 +395,6 @@ def test_stop(managed: Hosts) -> None:
         carry(source, destination, 8 << 20)
     for broker in brokers(managed):
         wait_until(lambda: not broker.helpers(), f"no helpers of {broker.name}")
-        assert f"Migration {tunnel.incoming.id} ended without its broker: done" in broker.log()
-        assert broker is managed.destination or f"Migration {idle.incoming.id} ended without its broker: failed" in broker.log()
         broker.start()
         assert broker.list() == []
         assert files(broker) == []

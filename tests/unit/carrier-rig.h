@@ -5,7 +5,10 @@
 
 #include "test-util.h"
 
-#include "helper/carrier.h"
+#include "helper/carrier/plain.h"
+#include "helper/carrier/raw.h"
+#include "helper/carrier/tls.h"
+#include "helper/protocol/proof.h"
 
 enum kind {
     PLAIN,

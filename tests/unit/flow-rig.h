@@ -5,7 +5,8 @@
 
 #include "test-util.h"
 
-#include "helper/flow.h"
+#include "helper/carrier/raw.h"
+#include "helper/relay/flow.h"
 
 #include <poll.h>
 
@@ -21,8 +22,8 @@ struct rig {
 static inline void rig_init_on(struct rig *rig, const int qemu[static 2], const int peer[static 2])
 {
     *rig = (struct rig){.qemu = qemu[0], .peer = peer[0], .pool = {.max_free = 4}};
-    assert_int_equal(carrier_plain_new(qemu[1], false, NULL, NULL, &rig->to_qemu), 0);
-    assert_int_equal(carrier_plain_new(peer[1], false, NULL, NULL, &rig->to_peer), 0);
+    assert_int_equal(carrier_raw_new(qemu[1], &rig->to_qemu), 0);
+    assert_int_equal(carrier_raw_new(peer[1], &rig->to_peer), 0);
     assert_int_equal(flow_init(&rig->out, FLOW_OUT, &rig->pool, WINDOW), 0);
     assert_int_equal(flow_init(&rig->in, FLOW_IN, &rig->pool, FLOW_BUFFER), 0);
     rig->out.from = rig->in.to = rig->to_qemu;

@@ -6,7 +6,7 @@
 #include "test-util.h"
 
 #include "common/error.h"
-#include "helper/protocol.h"
+#include "helper/protocol/frame.h"
 
 static const char *why;
 

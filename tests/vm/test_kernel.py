@@ -19,7 +19,7 @@ from vmlib.broker import ROOT, build_dir
 from vmlib.machine import missing, run
 
 LONG = bool(os.environ.get("VMFERRY_LONG"))
-UNITS = ("flow-pipe", *(("sandbox-use",) if LONG else ()))
+UNITS = ("helper-relay-flow-pipe", *(("helper-sandbox-use",) if LONG else ()))
 INTEGRATION = ("test_relay.py::test_vsock_endpoint", "test_fds_refused.py::test_vsock",
                *(("test_tracing.py::test_helper_opens_nothing",) if LONG else ()))
 LIMIT = 400  # seconds

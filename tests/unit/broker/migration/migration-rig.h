@@ -187,11 +187,10 @@ static inline struct migration *rig_prepare(struct rig *rig, int *ret_helper)
 }
 
 /* An outgoing one from a ticket that names no endpoint. */
-static inline struct migration *rig_start(struct rig *rig, int *ret_helper)
+static inline struct migration *rig_start_with(struct rig *rig, struct options options, int *ret_helper)
 {
     _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
     struct ticket ticket = {.id = 4711, .expiry = UINT64_MAX};
-    struct options options = rig_options(rig);
     char text[TICKET_TEXT_MAX];
     struct migration *migration;
 
@@ -202,6 +201,11 @@ static inline struct migration *rig_start(struct rig *rig, int *ret_helper)
     *ret_helper = rig->stand_ins.helpers[0];
     helper_hears(*ret_helper, MESSAGE_START_RELAY, NULL);
     return migration;
+}
+
+static inline struct migration *rig_start(struct rig *rig, int *ret_helper)
+{
+    return rig_start_with(rig, rig_options(rig), ret_helper);
 }
 
 /* Its helper says in which state it is. */

@@ -193,7 +193,7 @@ TEST(test_bad_fields)
         {22, "a\0b", 3, "a text has a NUL in it"},        {22, "a\nb", 3, "a text cannot be printed"},
         {22, "\xff", 1, "a text cannot be printed"},      {21, "twice", 5, "a field is there too often"},
         {30, "Upper", 5, "its streams have no paths"},    {31, "/second", 7, "its streams have no paths"},
-        {1, "12345678", 8, "a field is there too often"}, {37, "short", 5, "a channel is none"},
+        {1, "12345678", 8, "a field is there too often"}, {37, "short", 5, "a channel is invalid"},
         {25, "relative", 8, "a path is not absolute"},
     };
     size_t n;
@@ -213,20 +213,20 @@ TEST(test_impossible)
         sample.member = (value);                               \
         expect(RECORD_BAD, record_encode(&sample, data), why); \
     } while (0)
-    CASE_OF(id, 0, "its identity is none");
-    CASE_OF(role, 2, "its identity is none");
-    CASE_OF(security, 2, "its identity is none");
-    CASE_OF(state, STATE_MAX_, "its state is none");
-    CASE_OF(error, VF_ERROR_MAX_, "its state is none");
-    CASE_OF(ending, VF_ERROR_MAX_, "its state is none");
+    CASE_OF(id, 0, "its identity is invalid");
+    CASE_OF(role, 2, "its identity is invalid");
+    CASE_OF(security, 2, "its identity is invalid");
+    CASE_OF(state, STATE_MAX_, "its state is invalid");
+    CASE_OF(error, VF_ERROR_MAX_, "its state is invalid");
+    CASE_OF(ending, VF_ERROR_MAX_, "its state is invalid");
     CASE_OF(result, VF_RESULT_DONE, "its result is not that of its state");
     CASE_OF(state, STATE_FINISHED, "its result is not that of its state");
-    CASE_OF(owner_group, 2, "a truth is neither 0 nor 1");
-    CASE_OF(expects_peers, 2, "a truth is neither 0 nor 1");
-    CASE_OF(farewell, 2, "a truth is neither 0 nor 1");
+    CASE_OF(owner_group, 2, "a boolean is out of range");
+    CASE_OF(expects_peers, 2, "a boolean is out of range");
+    CASE_OF(farewell, 2, "a boolean is out of range");
     CASE_OF(vm[0], '\0', "it has no VM");
     CASE_OF(n_streams, 0, "its streams have no paths");
-    CASE_OF(streams[0][0], '-', "a stream's name is none");
+    CASE_OF(streams[0][0], '-', "a stream's name is invalid");
     CASE_OF(paths[0][0], 'x', "a path is not absolute");
 #undef CASE_OF
 }

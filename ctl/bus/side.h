@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* One host's broker: the connection to its bus, and calls over it. */
+
+#include "ctl/loop.h"
+#include "ctl/ssh/remote.h"
+
+#define BROKER_NAME         "org.vmferry.Broker1"
+#define BROKER_PATH         "/org/vmferry/Broker1"
+#define MIGRATION_INTERFACE "org.vmferry.Migration1"
+
+struct side {
+    struct ctl *ctl;
+    const char *host;  /* where ssh goes; NULL: it is on this one */
+    const char *where; /* "", or " at HOST": for messages */
+    char *where_text;
+    uid_t uid; /* as whom the broker sees us: ours, or that of the far end */
+    sd_bus *bus;
+    struct remote *link; /* carries the bus of another host */
+};
+
+/* The broker that the options of all verbs name. */
+int side_open(struct ctl *ctl, struct side *ret, struct trouble *trouble);
+
+/* That of HOST; where that is the address of a UNIX socket ("unix:path=…"), that of another bus on this host.
+ * Another D-Bus address is refused. */
+int side_open_host(struct ctl *ctl, const char *host, struct side *ret, struct trouble *trouble);
+
+void side_close(struct side *side);
+
+/*
+ * Calls a method of the object at path and waits for its reply while the loop turns. types and what follows
+ * are as for sd_bus_message_append(3). doing: for the trouble, "Cannot …". ret may be NULL.
+ */
+int side_call(struct side *side, const char *path, const char *interface, const char *member,
+              sd_bus_message **ret, struct trouble *trouble, const char *doing, const char *types, ...);
+
+/* The same for a message that was made by side_message(). */
+int side_message(struct side *side, const char *path, const char *interface, const char *member,
+                 sd_bus_message **ret, struct trouble *trouble);
+int side_send(struct side *side, sd_bus_message *m, uint64_t timeout, sd_bus_message **ret,
+              struct trouble *trouble, const char *doing);

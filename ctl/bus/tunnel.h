@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* A migration of a broker's, as 'receive', 'send' and 'migrate' use it. */
+
+#include "ctl/bus/record.h"
+#include "ctl/bus/side.h"
+
+#define TICKET_PREFIX "vmferry" /* then the version, a colon, and base64url */
+#define TICKET_MAX    4096      /* bytes, the NUL included */
+
+struct tunnel {
+    struct side *side;
+    const char *vm;
+    char *path;
+    char *socket; /* of the stream "migrate": QEMU's */
+};
+
+/* PrepareIncoming with what the options say. The ticket is a secret: tunnel_forget_ticket(). */
+int tunnel_prepare(struct side *side, const char *vm, const char *owner, struct tunnel *ret,
+                   char **ret_ticket, struct trouble *trouble);
+
+/* StartOutgoing. */
+int tunnel_start(struct side *side, const char *vm, const char *ticket, const char *owner, struct tunnel *ret,
+                 struct trouble *trouble);
+
+/*
+ * The migration that is not finished, in this role, that vm names: the VM's, or an id. qemu: as whom the QEMU
+ * runs that is to use it; see find_running(). 0: there is none, 1, or -1.
+ */
+int tunnel_find(struct side *side, const char *vm, const char *role, uid_t qemu, struct tunnel *ret,
+                struct trouble *trouble);
+
+/*
+ * To be called right before a QEMU, which runs as qemu, is told to use the tunnel's socket: whether it, and
+ * its directory, belong to root, to the caller, to QEMU, or to what --socket-owner= says, so that no other
+ * user can have put their own there. Of another host's only its broker can tell.
+ */
+int tunnel_check_socket(const struct tunnel *tunnel, uid_t qemu, struct trouble *trouble);
+
+/* Its id. */
+const char *tunnel_id(const struct tunnel *tunnel);
+
+int tunnel_read(const struct tunnel *tunnel, json_object **ret, struct trouble *trouble);
+
+/* Waits until it is connected; fails with its own error, or when Ctrl-C was pressed. */
+int tunnel_wait_connected(const struct tunnel *tunnel, struct trouble *trouble);
+
+/* Waits until it is finished, at most so long. ret: its record of then. 0: it is not, 1, or -1. */
+int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object **ret,
+                         struct trouble *trouble);
+
+/* Ends it, where there is one that has not ended, and waits for that. */
+void tunnel_cancel(const struct tunnel *tunnel);
+
+/* The owner that sockets are to have where QEMU runs as uid: a text in ret, or the option, or NULL for the
+ * caller. */
+const char *tunnel_owner(const struct arguments *arguments, uid_t uid, char ret[static 16]);
+
+void tunnel_clear(struct tunnel *tunnel);
+void tunnel_forget_ticket(char **ticket);

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The VM at the destination, if vmferryctl drives the QEMU there: has it arrived, does it run if it ran
+ * before. */
+
+#include "ctl/drive/internal.h"
+
+enum arrival {
+    ARRIVAL_DONE,
+    ARRIVAL_FAILED,
+    ARRIVAL_UNKNOWN, /* its QEMU cannot be asked, or Ctrl-C came before it said so */
+};
+
+/* In post-copy: lets a VM go on at the destination whose QEMU was started with -S. Best effort. */
+void arrival_begin(struct drive *drive);
+
+/* Waits until QEMU there says what it came to; fills in drive->arrived. */
+enum arrival arrival_wait(struct drive *drive);
+
+/* Of a VM that is there: the same run state as before, or a trouble that says what to do. 0 or -1. */
+int arrival_settle(struct drive *drive, struct trouble *trouble);

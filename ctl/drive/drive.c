@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/drive/drive.h"
+
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "ctl/drive/arrival.h"
+#include "ctl/drive/internal.h"
+#include "ctl/drive/outcome.h"
+#include "ctl/drive/recover.h"
+#include "ctl/drive/view.h"
+
+#define LOOK       (SECOND / 4)
+#define GRACE      (10 * SECOND) /* for QEMU to leave 'postcopy-paused' after it was told to resume */
+#define AUTO_AFTER 4 /* the pass over the memory with which it is clear that pre-copy does not end */
+
+static bool postcopy_is_wanted(const struct drive *drive)
+{
+    const struct arguments *a = &drive->ends->ctl->arguments;
+
+    if (drive->asked || strcmp(drive->info.status, "active") != 0)
+        return false;
+    switch (a->postcopy) {
+    case POSTCOPY_NOW:
+        return drive->info.transferred > 0;
+    case POSTCOPY_AFTER:
+        return ctl_now() >= drive->since + a->postcopy_after;
+    case POSTCOPY_AUTO:
+        return drive->info.passes >= AUTO_AFTER;
+    default:
+        return false;
+    }
+}
+
+static bool postcopy_is_due(struct drive *drive)
+{
+    if (!postcopy_is_wanted(drive))
+        return false;
+    if (strcmp(drive->state, "running") == 0)
+        return true;
+    if (!drive->left_out) {
+        meter_clear(&drive->meter);
+        ctl_say(drive->ends->ctl, "%s: it is '%s', and goes without post-copy, which would let it run.",
+                drive->ends->vm, drive->state);
+        drive->left_out = true;
+    }
+    return false;
+}
+
+/* The VM's run state, as long as it is at the source: the hand-over has states of its own. */
+static int read_state(struct drive *drive, struct trouble *trouble)
+{
+    char state[32];
+
+    if (qemu_run_state(drive->ends->qmp, state, trouble) < 0)
+        return -1;
+    if (strcmp(state, "finish-migrate") != 0 && strcmp(state, "postmigrate") != 0)
+        memcpy(drive->state, state, sizeof(state));
+    return 0;
+}
+
+/* Waits for the next look: some time, news of QEMU's, or Ctrl-C. */
+static int pause_for(struct drive *drive, struct trouble *trouble)
+{
+    unsigned events = qmp_events(drive->ends->qmp);
+
+    for (uint64_t now = ctl_now(), end = now + LOOK; now < end; now = ctl_now()) {
+        if (drive->ends->ctl->interrupts > 0 || drive->ends->ctl->resized ||
+            events != qmp_events(drive->ends->qmp) || !qmp_is_open(drive->ends->qmp))
+            break;
+        if (ctl_turn(drive->ends->ctl, end - now, trouble) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Looks at both, shows it. -1 where QEMU is lost; a broker that is away leaves the record NULL. */
+static int look(struct drive *drive, json_object **ret, struct trouble *trouble)
+{
+    if (qemu_query(drive->ends->qmp, &drive->info, trouble) < 0 ||
+        (drive->info.phase == QEMU_PRECOPY && !drive->asked && read_state(drive, trouble) < 0))
+        return -1;
+    if (tunnel_read(&drive->ends->tunnel, ret, NULL) < 0)
+        *ret = json_object_new_object();
+    view_show(drive, *ret);
+    if (drive->ends->peers && strcmp(record_text(*ret, "State"), "interrupted") == 0)
+        peers_mend(drive->ends->peers);
+    return 0;
+}
+
+/* It is paused: recovers it, where that was asked for. 1: go on looking. */
+static int on_paused(struct drive *drive, struct trouble *trouble)
+{
+    if (ctl_now() < drive->since + GRACE && drive->resume)
+        return 1; /* it was told to resume a moment ago, and says so late */
+    if (drive->ends->ctl->arguments.postcopy == POSTCOPY_AUTO) {
+        drive->resume = true;
+        recover_try(drive);
+        return 1;
+    }
+    meter_clear(&drive->meter);
+    return trouble_set(
+        trouble, STATUS_FAILED,
+        "The post-copy of VM '%s' is paused: the connection was lost (%s). The VM stands still, and nothing "
+        "is lost. When the network is back, recover it: %s.",
+        drive->ends->vm, drive->info.error[0] ? drive->info.error : "QEMU gives no reason",
+        drive->ends->destination ? "the same command with --resume"
+                                 : "'vmferryctl receive … --resume' at the destination, then "
+                                   "'vmferryctl send … --resume' here");
+}
+
+/* Tells QEMU to go, and how it is with the VM then. */
+static int begin(struct drive *drive, struct trouble *trouble)
+{
+    view_be_patient(drive, drive->ends->qmp);
+    if (drive->ends->destination_qmp)
+        view_be_patient(drive, drive->ends->destination_qmp);
+    meter_open(&drive->meter, drive->ends->ctl);
+    drive->asked = drive->resume;
+    drive->since = ctl_now();
+    if (tunnel_check_socket(&drive->ends->tunnel, qmp_uid(drive->ends->qmp), trouble) < 0 ||
+        (!drive->resume && read_state(drive, trouble) < 0) ||
+        qemu_migrate(drive->ends->qmp, drive->ends->tunnel.socket, drive->resume, trouble) < 0) {
+        ends_undo(drive->ends);
+        return -1;
+    }
+    return 0;
+}
+
+static int drive_on(struct drive *drive, struct trouble *trouble)
+{
+    for (;;) {
+        _cleanup_json_ json_object *record = NULL;
+
+        if (look(drive, &record, trouble) < 0)
+            return outcome_lost(drive, trouble);
+        switch (drive->info.phase) {
+        case QEMU_DONE:
+            return outcome_done(drive, trouble);
+        case QEMU_FAILED:
+        case QEMU_CANCELLED:
+            return outcome_failed(drive, trouble);
+        case QEMU_PAUSED:
+            if (drive->ends->ctl->interrupts > 0)
+                return outcome_detached(drive, trouble);
+            if (on_paused(drive, trouble) < 0)
+                return -1;
+            break;
+        case QEMU_POSTCOPY:
+            drive->asked = true;
+            drive->told = false;
+            arrival_begin(drive);
+            break;
+        default:
+            break;
+        }
+        if (drive->ends->ctl->interrupts > 0)
+            return drive->asked ? outcome_detached(drive, trouble) : outcome_cancelled(drive, trouble);
+        if (postcopy_is_due(drive)) {
+            /* From the moment it is asked QEMU may begin: what would cancel must not come after. */
+            drive->asked = true;
+            if (qmp_execute(drive->ends->qmp, "migrate-start-postcopy", NULL, NULL, trouble) < 0)
+                return outcome_lost(drive, trouble);
+            continue;
+        }
+        if (pause_for(drive, trouble) < 0)
+            return outcome_lost(drive, trouble);
+    }
+}
+
+int drive_run(struct ends *ends, struct trouble *trouble)
+{
+    struct drive drive = {.ends = ends, .resume = ends->resume};
+    int r = begin(&drive, trouble);
+
+    if (r >= 0)
+        r = drive_on(&drive, trouble);
+    meter_clear(&drive.meter);
+    view_let_go(&drive);
+    return r;
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The two ends of a migration that vmferryctl drives, and the tunnel between them: what the verbs open. */
+
+#include "ctl/bus/tunnel.h"
+#include "ctl/drive/peers.h"
+#include "ctl/qemu/qemu.h"
+
+struct ends {
+    struct ctl *ctl;
+    const char *vm;
+    bool resume; /* a paused post-copy, to begin with */
+    bool found;  /* its tunnel was there already */
+    /* the source */
+    struct side *source;
+    struct qmp *qmp;
+    struct tunnel tunnel;
+    struct qemu_before before;
+    /* the destination; NULL and empty for 'send', which has the source alone */
+    const char *host;
+    struct side *destination;
+    struct qmp *destination_qmp;
+    struct tunnel destination_tunnel;
+    struct qemu_before destination_before;
+    struct peers *peers; /* what carries the tunnel, with --ssh; NULL: the source's helper dials */
+};
+
+/* Tells the destination's QEMU, whose side of a post-copy is paused, to listen again. Its tunnel must be
+ * there. */
+int ends_listen_again(const struct ends *ends, struct trouble *trouble);
+
+/* Takes back what was begun: the tunnel, unless it was there before, and what QEMU was told to change. */
+void ends_undo(struct ends *ends);
+
+void ends_clear(struct ends *ends);

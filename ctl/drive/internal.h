@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* How far a migration is that drive.c drives; for the files of this folder. */
+
+#include "ctl/drive/ends.h"
+#include "ctl/terminal/meter.h"
+
+struct drive {
+    struct ends *ends; /* borrowed */
+    struct meter meter;
+    struct qemu_info info;
+    char state[32];   /* the VM's run state at the source, as long as it was there; "": not known */
+    char arrived[32]; /* that at the destination, "": not known */
+    bool resume;      /* QEMU was told to resume a paused post-copy */
+    bool begun;       /* the VM runs at the destination, in post-copy */
+    bool left_out;    /* it was said that post-copy is left out */
+    bool held_up;     /* it was said that Ctrl-C waits for QEMU */
+    char note[160];   /* shown beside the progress */
+    bool asked;       /* for post-copy: from here on a cancel can lose the guest */
+    bool told;        /* it was said that the post-copy is paused */
+    uint64_t since;   /* when QEMU was told to migrate or to resume */
+    uint64_t tried;   /* when recover_try() last tried */
+};

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/drive/outcome.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "ctl/drive/arrival.h"
+#include "ctl/units.h"
+
+#define END_WAIT (30 * SECOND)
+
+static void print_json(struct drive *drive, json_object *record)
+{
+    json_object *qemu = json_object_new_object();
+
+    json_object_object_add(qemu, "Status", json_object_new_string(drive->info.status));
+    json_object_object_add(qemu, "TotalMsec", json_object_new_uint64(drive->info.total_msec));
+    json_object_object_add(qemu, "DowntimeMsec", json_object_new_uint64(drive->info.downtime_msec));
+    json_object_object_add(qemu, "Transferred", json_object_new_uint64(drive->info.transferred));
+    json_object_object_add(qemu, "SourceRunState",
+                           drive->state[0] ? json_object_new_string(drive->state) : NULL);
+    json_object_object_add(qemu, "RunState",
+                           drive->arrived[0] ? json_object_new_string(drive->arrived) : NULL);
+    json_object_object_add(record, "Qemu", qemu);
+    record_print_json(drive->ends->ctl, record);
+}
+
+/* The source says that the VM has moved, the destination does not. */
+static int end_astray(struct drive *drive, enum arrival arrival, struct trouble *trouble)
+{
+    char why[160];
+
+    if (qmp_is_open(drive->ends->destination_qmp) && drive->arrived[0])
+        snprintf(why, sizeof(why), "says that it is '%s'", drive->arrived);
+    else
+        snprintf(why, sizeof(why), "does not answer any more");
+    return trouble_set(trouble, STATUS_FAILED,
+                       "QEMU at the source says that VM '%s' has moved, but the one at %s %s%s. Look at its "
+                       "log, and whether "
+                       "the VM runs there, before you start it anywhere.",
+                       drive->ends->vm, drive->ends->host, why,
+                       arrival == ARRIVAL_FAILED ? ", and that the migration has failed" : "");
+}
+
+static void summarize(struct drive *drive, json_object *record, bool confirmed)
+{
+    char took[UNITS_TEXT_MAX], stood[UNITS_TEXT_MAX], sent[UNITS_TEXT_MAX];
+
+    format_time(drive->info.total_msec * 1000, took);
+    format_time(drive->info.downtime_msec * 1000, stood);
+    format_size(record ? record_number(record, "BytesSent") : drive->info.transferred, sent);
+    ctl_say(drive->ends->ctl, "%s: done after %s; it stood still for %s; %s sent.%s%s", drive->ends->vm, took,
+            stood, sent, drive->arrived[0] ? " At the destination it is " : "", drive->arrived);
+    if (!confirmed)
+        ctl_say(drive->ends->ctl, "The tunnel could not confirm it (%s); QEMU has.",
+                record && record_text(record, "ErrorMessage")[0] ? record_text(record, "ErrorMessage")
+                                                                 : "no answer");
+}
+
+int outcome_done(struct drive *drive, struct trouble *trouble)
+{
+    _cleanup_json_ json_object *record = NULL;
+    enum arrival arrival = arrival_wait(drive);
+    int settled = arrival == ARRIVAL_DONE ? arrival_settle(drive, trouble) : 0;
+    int finished = tunnel_wait_finished(&drive->ends->tunnel, END_WAIT, &record, NULL);
+
+    qemu_before_clear(&drive->ends->before);
+    qemu_before_clear(&drive->ends->destination_before);
+    meter_clear(&drive->meter);
+    if (drive->ends->destination_qmp && arrival != ARRIVAL_DONE)
+        settled = end_astray(drive, arrival, trouble);
+    if (settled >= 0)
+        summarize(drive, record,
+                  finished > 0 && record && strcmp(record_text(record, "Result"), "done") == 0);
+    if (drive->ends->ctl->arguments.json != JSON_OFF && record)
+        print_json(drive, record);
+    return settled < 0 ? -1 : STATUS_DONE;
+}
+
+/* After a pre-copy that did not succeed: where the VM is, as QEMU says. */
+static void tell_where(struct drive *drive, char ret[static 96])
+{
+    char state[32];
+
+    if (qemu_run_state(drive->ends->qmp, state, NULL) < 0)
+        snprintf(ret, 96, "QEMU at the source does not answer any more");
+    else if (strcmp(state, "running") == 0)
+        snprintf(ret, 96, "it runs on at the source");
+    else
+        snprintf(ret, 96, "at the source QEMU says that it is '%s'", state);
+}
+
+int outcome_failed(struct drive *drive, struct trouble *trouble)
+{
+    _cleanup_json_ json_object *record = NULL;
+    char where[96];
+    const char *why = "", *hint = qemu_hint_at_owner(drive->info.error);
+    int status = drive->info.phase == QEMU_CANCELLED ? STATUS_CANCELLED : STATUS_FAILED;
+
+    meter_clear(&drive->meter);
+    /* Where the tunnel was the reason, it has one; else it learns now. */
+    if (tunnel_wait_finished(&drive->ends->tunnel, SECOND, &record, NULL) <= 0) {
+        tunnel_cancel(&drive->ends->tunnel);
+    } else {
+        why = record_text(record, "ErrorMessage");
+        if (trouble_status_of(record_text(record, "Result"), record_text(record, "ErrorName")) ==
+            STATUS_CANCELLED)
+            status = STATUS_CANCELLED; /* by another client, at either end */
+    }
+    tell_where(drive, where);
+    ends_undo(drive->ends);
+    return trouble_set(trouble, status, "VM '%s' was not moved; %s. QEMU says: %s%s%s%s%s", drive->ends->vm,
+                       where, drive->info.error[0] ? drive->info.error : drive->info.status, hint,
+                       hint[0] ? "" : ".", why[0] ? " The tunnel says: " : "", why);
+}
+
+/* QEMU does not answer, and was left for Ctrl-C. Where the VM will be is for QEMU to say: nothing is cut. */
+static int end_silent(struct drive *drive, struct trouble *trouble)
+{
+    char silent[UNITS_TEXT_MAX];
+
+    trouble_clear(trouble);
+    meter_clear(&drive->meter);
+    if (drive->ends->peers)
+        peers_leave(drive->ends->peers);
+    drive->ends->peers = NULL;
+    format_time(qmp_silence(drive->ends->qmp), silent);
+    return trouble_set(trouble, STATUS_FAILED,
+                       "%s has not answered for %s. The migration of VM '%s' is not cancelled: it goes on by "
+                       "itself, and where the VM is then only the two QEMUs know (query-status). 'vmferryctl "
+                       "watch %s' shows the tunnel.",
+                       qmp_name(drive->ends->qmp), silent, drive->ends->vm, tunnel_id(&drive->ends->tunnel));
+}
+
+/* Before post-copy: QEMU gives up, and the VM stays where it is. */
+int outcome_cancelled(struct drive *drive, struct trouble *trouble)
+{
+    char where[96];
+
+    meter_clear(&drive->meter);
+    ctl_say(drive->ends->ctl, "Cancelling …");
+    qmp_execute(drive->ends->qmp, "migrate_cancel", NULL, NULL, NULL);
+    for (uint64_t end = ctl_now() + END_WAIT; ctl_now() < end && drive->ends->ctl->interrupts < 3;) {
+        if (qemu_query(drive->ends->qmp, &drive->info, NULL) < 0 || drive->info.phase >= QEMU_DONE)
+            break;
+        ctl_turn(drive->ends->ctl, SECOND / 20, NULL);
+    }
+    if (drive->info.phase == QEMU_DONE)
+        return outcome_done(drive, trouble); /* it was too late */
+    if (qmp_silence(drive->ends->qmp) > 0)
+        return end_silent(drive, trouble);
+    tunnel_cancel(&drive->ends->tunnel);
+    tell_where(drive, where);
+    ends_undo(drive->ends);
+    return trouble_set(trouble, STATUS_CANCELLED, "Cancelled: VM '%s' was not moved; %s.", drive->ends->vm,
+                       where);
+}
+
+/* After post-copy has begun: nothing is stopped. */
+int outcome_detached(struct drive *drive, struct trouble *trouble)
+{
+    const char *id = tunnel_id(&drive->ends->tunnel);
+
+    meter_clear(&drive->meter);
+    if (drive->ends->peers)
+        peers_leave(drive->ends->peers);
+    drive->ends->peers = NULL;
+    return trouble_set(
+        trouble, STATUS_FAILED,
+        "VM '%s' is in post-copy, where a cancel would lose it: the migration goes on by itself. "
+        "'vmferryctl watch %s' shows it; should it pause, %s recovers it.",
+        drive->ends->vm, id,
+        drive->ends->destination ? "'vmferryctl migrate … --resume'"
+                                 : "'vmferryctl receive … --resume' at the destination and then "
+                                   "'vmferryctl send … --resume' here");
+}
+
+/* QEMU cannot be spoken to any more. */
+int outcome_lost(struct drive *drive, struct trouble *trouble)
+{
+    struct trouble why;
+
+    if (qmp_silence(drive->ends->qmp) > 0)
+        return end_silent(drive, trouble);
+    why = *trouble;
+    *trouble = (struct trouble){0};
+    meter_clear(&drive->meter);
+    if (drive->asked) {
+        if (drive->ends->peers)
+            peers_leave(drive->ends->peers);
+        drive->ends->peers = NULL;
+        trouble_set(trouble, STATUS_FAILED,
+                    "%s Post-copy has begun: the migration goes on without vmferryctl "
+                    "('vmferryctl watch %s').",
+                    why.text ? why.text : "", tunnel_id(&drive->ends->tunnel));
+    } else {
+        qmp_execute(drive->ends->qmp, "migrate_cancel", NULL, NULL, NULL);
+        tunnel_cancel(&drive->ends->tunnel);
+        ends_undo(drive->ends);
+        trouble_set(trouble, why.status, "%s The migration is cancelled.", why.text ? why.text : "");
+    }
+    trouble_clear(&why);
+    return -1;
+}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/drive/view.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+
+#define SILENT (3 * SECOND) /* for so long QEMU may be silent without it being said */
+
+static const char *phase_text(const struct drive *drive, json_object *record)
+{
+    if (drive->info.phase == QEMU_DONE)
+        return "finishing"; /* it is done when both ends have said so */
+    if (drive->info.phase == QEMU_PAUSED)
+        return "paused";
+    if (strcmp(record_text(record, "State"), "interrupted") == 0)
+        return "interrupted";
+    if (drive->info.phase == QEMU_POSTCOPY)
+        return "post-copy";
+    return strcmp(drive->info.status, "active") == 0 ? "pre-copy"
+           : drive->info.status[0]                   ? drive->info.status
+                                                     : "setup";
+}
+
+void view_show(struct drive *drive, json_object *record)
+{
+    const struct qemu_info *info = &drive->info;
+    struct progress progress = {
+        .vm = drive->ends->vm,
+        .phase = phase_text(drive, record),
+        .fraction = info->total > 0 ? 1 - (double)info->remaining / (double)info->total : -1,
+        .bytes = record_number(record, "BytesSent"),
+        .rate = record_number(record, "Rate"),
+        .has_memory = info->total > 0,
+        .dirty = info->phase == QEMU_PRECOPY ? info->dirty : 0,
+        .remaining = info->remaining,
+        .reconnects = (uint32_t)record_number(record, "Reconnects"),
+        .note = drive->note[0] ? drive->note : NULL,
+    };
+
+    if (info->total > 0 && info->transferred == 0)
+        progress.fraction = 0; /* nothing is remaining yet either */
+    meter_update(&drive->meter, &progress);
+}
+
+/* QEMU does not answer. It is waited for, until Ctrl-C says otherwise: see qmp_be_patient(). */
+static bool on_silent(struct qmp *qmp, uint64_t usec, void *userdata)
+{
+    struct drive *drive = userdata;
+    bool there = qmp == drive->ends->destination_qmp;
+    _cleanup_json_ json_object *record = NULL;
+
+    if (drive->ends->ctl->interrupts > 0 && drive->asked)
+        return usec < SECOND; /* there is nothing to cancel */
+    if (drive->ends->ctl->interrupts > 0 && !drive->held_up) {
+        meter_clear(&drive->meter);
+        ctl_say(
+            drive->ends->ctl,
+            "QEMU%s%s does not answer at the moment. VM '%s' is not cancelled before it does; Ctrl-C once "
+            "more leaves the migration to itself.",
+            there ? " at " : "", there ? drive->ends->host : "", drive->ends->vm);
+        drive->held_up = true;
+    }
+    if (usec < SILENT)
+        return true;
+    snprintf(drive->note, sizeof(drive->note), "QEMU%s%.80s has not answered for %u s", there ? " at " : "",
+             there ? drive->ends->host : "", (unsigned)(usec / SECOND));
+    if (tunnel_read(&drive->ends->tunnel, &record, NULL) < 0)
+        record = json_object_new_object();
+    view_show(drive, record);
+    drive->note[0] = '\0';
+    return true;
+}
+
+void view_be_patient(struct drive *drive, struct qmp *qmp)
+{
+    qmp_be_patient(qmp, on_silent, drive);
+}
+
+static void let_go(struct qmp *qmp)
+{
+    if (qmp)
+        qmp_be_patient(qmp, NULL, NULL);
+}
+
+void view_let_go(struct drive *drive)
+{
+    let_go(drive->ends->qmp);
+    let_go(drive->ends->destination_qmp);
+}

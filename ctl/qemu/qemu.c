@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/qemu/qemu.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/cleanup.h"
+#include "common/message.h"
+
+#define NO_LIMIT ((uint64_t)1 << 40) /* bytes/s: QEMU has no word for none that all versions know */
+
+/* ---- What it says ---- */
+
+static enum qemu_phase phase_of(const char *status)
+{
+    static const struct {
+        const char *status;
+        enum qemu_phase phase;
+    } phases[] = {
+        {"", QEMU_NONE},
+        {"none", QEMU_NONE},
+        {"postcopy-active", QEMU_POSTCOPY},
+        {"postcopy-device", QEMU_POSTCOPY},
+        {"postcopy-recover", QEMU_POSTCOPY},
+        {"postcopy-recover-setup", QEMU_POSTCOPY},
+        {"postcopy-paused", QEMU_PAUSED},
+        {"completed", QEMU_DONE},
+        {"failed", QEMU_FAILED},
+        {"cancelled", QEMU_CANCELLED},
+    };
+
+    for (unsigned i = 0; i < sizeof(phases) / sizeof(phases[0]); i++)
+        if (strcmp(status, phases[i].status) == 0)
+            return phases[i].phase;
+    return QEMU_PRECOPY; /* setup, active, device, wait-unplug, pre-switchover, cancelling */
+}
+
+void qemu_read_info(json_object *object, struct qemu_info *ret)
+{
+    json_object *ram = NULL;
+    uint64_t pages;
+
+    *ret = (struct qemu_info){0};
+    message_text_set(ret->status, sizeof(ret->status), record_text(object, "status"));
+    message_text_set(ret->error, sizeof(ret->error), record_text(object, "error-desc"));
+    ret->phase = phase_of(ret->status);
+    ret->total_msec = record_number(object, "total-time");
+    ret->downtime_msec = record_number(object, "downtime");
+    if (!json_object_object_get_ex(object, "ram", &ram) || !json_object_is_type(ram, json_type_object))
+        return;
+    ret->total = record_number(ram, "total");
+    ret->remaining = record_number(ram, "remaining");
+    ret->transferred = record_number(ram, "transferred");
+    ret->passes = record_number(ram, "dirty-sync-count");
+    pages = record_number(ram, "dirty-pages-rate");
+    if (__builtin_mul_overflow(pages, record_number(ram, "page-size"), &ret->dirty))
+        ret->dirty = 0;
+}
+
+/* A source says "completed" a moment before it knows how long that took (QEMU 7.2). */
+static bool times_are_missing(json_object *object, const struct qemu_info *info)
+{
+    return info->phase == QEMU_DONE && info->total_msec == 0 &&
+           json_object_object_get_ex(object, "total-time", NULL);
+}
+
+int qemu_query(struct qmp *qmp, struct qemu_info *ret, struct trouble *trouble)
+{
+    const struct timespec pause = {.tv_nsec = 10000000};
+
+    for (int i = 0;; i++) {
+        _cleanup_json_ json_object *object = NULL;
+
+        if (qmp_execute(qmp, "query-migrate", NULL, &object, trouble) < 0)
+            return -1;
+        qemu_read_info(object, ret);
+        if (i == 50 || !times_are_missing(object, ret))
+            return 0;
+        nanosleep(&pause, NULL);
+    }
+}
+
+int qemu_run_state(struct qmp *qmp, char ret[static 32], struct trouble *trouble)
+{
+    _cleanup_json_ json_object *object = NULL;
+
+    if (qmp_execute(qmp, "query-status", NULL, &object, trouble) < 0)
+        return -1;
+    message_text_set(ret, 32, record_text(object, "status"));
+    return 0;
+}
+
+/* ---- Whether it can ---- */
+
+static int check_paused(struct qmp *qmp, const char *vm, struct trouble *trouble)
+{
+    struct qemu_info info;
+
+    if (qemu_query(qmp, &info, trouble) < 0)
+        return -1;
+    if (info.phase == QEMU_PAUSED)
+        return 0;
+    return trouble_set(
+        trouble, STATUS_FAILED,
+        "VM '%s' cannot be resumed: %s says that its migration is '%s', not 'postcopy-paused'.%s", vm,
+        qmp_name(qmp), info.status[0] ? info.status : "none",
+        info.phase == QEMU_POSTCOPY ? " It goes on, or has not noticed the loss yet: wait, or tell it "
+                                      "'migrate-pause'."
+                                    : "");
+}
+
+int qemu_check_source(struct qmp *qmp, const char *vm, bool resume, struct trouble *trouble)
+{
+    struct qemu_info info;
+    char state[32];
+
+    if (resume)
+        return check_paused(qmp, vm, trouble);
+    if (qemu_run_state(qmp, state, trouble) < 0 || qemu_query(qmp, &info, trouble) < 0)
+        return -1;
+    if (strcmp(state, "inmigrate") == 0)
+        return trouble_set(
+            trouble, STATUS_FAILED,
+            "VM '%s' cannot be sent: %s waits for a VM to come in. Is it that of the other host?", vm,
+            qmp_name(qmp));
+    if (strcmp(state, "postmigrate") == 0 || strcmp(state, "finish-migrate") == 0)
+        return trouble_set(trouble, STATUS_FAILED,
+                           "VM '%s' cannot be sent: %s has sent it away already (%s).", vm, qmp_name(qmp),
+                           state);
+    if (info.phase == QEMU_PAUSED)
+        return trouble_set(
+            trouble, STATUS_FAILED,
+            "VM '%s' is in the middle of a post-copy that is paused. Give --resume to recover it.", vm);
+    if (info.phase == QEMU_PRECOPY || info.phase == QEMU_POSTCOPY)
+        return trouble_set(trouble, STATUS_FAILED, "VM '%s' cannot be sent: %s is migrating it already (%s).",
+                           vm, qmp_name(qmp), info.status);
+    return 0;
+}
+
+int qemu_check_destination(struct qmp *qmp, const char *vm, bool resume, struct trouble *trouble)
+{
+    char state[32];
+
+    if (resume)
+        return check_paused(qmp, vm, trouble);
+    if (qemu_run_state(qmp, state, trouble) < 0)
+        return -1;
+    if (strcmp(state, "inmigrate") == 0)
+        return 0;
+    return trouble_set(
+        trouble, STATUS_FAILED,
+        "VM '%s' cannot be received: %s is '%s'. Start it with -incoming defer, as the source was started.",
+        vm, qmp_name(qmp), state);
+}
+
+/* ---- What it is told ---- */
+
+static json_object *capability(const char *name, bool state)
+{
+    json_object *object = json_object_new_object();
+
+    json_object_object_add(object, "capability", json_object_new_string(name));
+    json_object_object_add(object, "state", json_object_new_boolean(state));
+    return object;
+}
+
+static int set_capabilities(struct qmp *qmp, json_object *list, struct trouble *trouble)
+{
+    json_object *arguments = json_object_new_object();
+
+    json_object_object_add(arguments, "capabilities", json_object_get(list));
+    return qmp_execute(qmp, "migrate-set-capabilities", arguments, NULL, trouble);
+}
+
+/* 1 on, 0 off; -1: this QEMU does not have it. */
+static int capability_state(json_object *all, const char *name)
+{
+    json_object *state;
+
+    for (size_t i = 0; json_object_is_type(all, json_type_array) && i < json_object_array_length(all); i++) {
+        json_object *one = json_object_array_get_idx(all, i);
+
+        if (strcmp(record_text(one, "capability"), name) == 0 &&
+            json_object_object_get_ex(one, "state", &state))
+            return json_object_get_boolean(state);
+    }
+    return -1;
+}
+
+static int prepare_capabilities(struct qmp *qmp, const struct arguments *a, bool source,
+                                struct qemu_before *before, struct trouble *trouble)
+{
+    const struct {
+        const char *name;
+        bool wanted, must;
+    } wanted[] = {
+        {"events", true, false},
+        {"return-path", source, false}, /* so that the source knows that all has arrived */
+        {"postcopy-ram", a->postcopy != POSTCOPY_NO, true},
+        {"multifd", a->multifd > 0, true},
+    };
+    _cleanup_json_ json_object *all = NULL, *list = json_object_new_array();
+
+    if (qmp_execute(qmp, "query-migrate-capabilities", NULL, &all, trouble) < 0)
+        return -1;
+    before->capabilities = json_object_new_array();
+    for (unsigned i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+        int state = capability_state(all, wanted[i].name);
+
+        if (!wanted[i].wanted || state > 0 || (state < 0 && !wanted[i].must))
+            continue;
+        json_object_array_add(list, capability(wanted[i].name, true));
+        json_object_array_add(before->capabilities, capability(wanted[i].name, false));
+    }
+    return json_object_array_length(list) > 0 ? set_capabilities(qmp, list, trouble) : 0;
+}
+
+static int prepare_parameters(struct qmp *qmp, const struct arguments *a, bool source,
+                              struct qemu_before *before, struct trouble *trouble)
+{
+    const struct {
+        const char *name;
+        bool wanted;
+        uint64_t value;
+    } wanted[] = {
+        {"multifd-channels", a->multifd > 0, a->multifd},
+        {"max-bandwidth", source, a->bandwidth > 0 ? a->bandwidth : NO_LIMIT},
+        {"max-postcopy-bandwidth", source && a->bandwidth > 0, a->bandwidth},
+        {"downtime-limit", source && a->downtime_limit > 0, (a->downtime_limit + 999) / 1000},
+    };
+    _cleanup_json_ json_object *all = NULL;
+    json_object *arguments = json_object_new_object(), *old;
+
+    if (qmp_execute(qmp, "query-migrate-parameters", NULL, &all, trouble) < 0) {
+        json_object_put(arguments);
+        return -1;
+    }
+    before->parameters = json_object_new_object();
+    for (unsigned i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+        if (!wanted[i].wanted)
+            continue;
+        json_object_object_add(arguments, wanted[i].name, json_object_new_uint64(wanted[i].value));
+        if (json_object_object_get_ex(all, wanted[i].name, &old))
+            json_object_object_add(before->parameters, wanted[i].name, json_object_get(old));
+    }
+    if (json_object_object_length(arguments) > 0)
+        return qmp_execute(qmp, "migrate-set-parameters", arguments, NULL, trouble);
+    json_object_put(arguments);
+    return 0;
+}
+
+int qemu_prepare(struct qmp *qmp, const struct arguments *arguments, bool source, struct qemu_before *before,
+                 struct trouble *trouble)
+{
+    *before = (struct qemu_before){0};
+    if (arguments->postcopy != POSTCOPY_NO && arguments->multifd > 0 && !qmp_is_at_least(qmp, 10, 1))
+        return trouble_set(
+            trouble, STATUS_FAILED,
+            "%s is version %s, which stalls when --multifd and --postcopy are used together; 10.1 can do "
+            "that. Leave one of them out.",
+            qmp_name(qmp), qmp_version_text(qmp));
+    if (prepare_capabilities(qmp, arguments, source, before, trouble) < 0 ||
+        prepare_parameters(qmp, arguments, source, before, trouble) < 0) {
+        qemu_restore(qmp, before);
+        return -1;
+    }
+    return 0;
+}
+
+void qemu_restore(struct qmp *qmp, struct qemu_before *before)
+{
+    if (before->parameters && json_object_object_length(before->parameters) > 0 && qmp_is_open(qmp))
+        qmp_execute(qmp, "migrate-set-parameters", json_object_get(before->parameters), NULL, NULL);
+    if (before->capabilities && json_object_array_length(before->capabilities) > 0 && qmp_is_open(qmp))
+        set_capabilities(qmp, before->capabilities, NULL);
+    qemu_before_clear(before);
+}
+
+void qemu_before_clear(struct qemu_before *before)
+{
+    json_object_put(before->capabilities);
+    json_object_put(before->parameters);
+    *before = (struct qemu_before){0};
+}
+
+static json_object *uri_of(const char *socket)
+{
+    json_object *arguments = json_object_new_object();
+    char uri[128];
+
+    snprintf(uri, sizeof(uri), "unix:%s", socket); /* at most 107 bytes */
+    json_object_object_add(arguments, "uri", json_object_new_string(uri));
+    return arguments;
+}
+
+int qemu_migrate(struct qmp *qmp, const char *socket, bool resume, struct trouble *trouble)
+{
+    json_object *arguments = uri_of(socket);
+
+    if (resume)
+        json_object_object_add(arguments, "resume", json_object_new_boolean(true));
+    return qmp_execute(qmp, "migrate", arguments, NULL, trouble);
+}
+
+int qemu_listen(struct qmp *qmp, const char *socket, bool recover, struct trouble *trouble)
+{
+    _cleanup_(trouble_clear) struct trouble refused = {0};
+    const char *hint = "";
+
+    if (qmp_execute(qmp, recover ? "migrate-recover" : "migrate-incoming", uri_of(socket), NULL, &refused) >=
+        0)
+        return 0;
+    if (refused.text && strstr(refused.text, "already been started"))
+        hint =
+            ". It was told to listen before, and can do that once: end this QEMU, and start it anew with "
+            "-incoming defer.";
+    return trouble_set(trouble, refused.status, "%s%s%s", refused.text ? refused.text : "QEMU cannot listen.",
+                       hint, qemu_hint_at_owner(refused.text));
+}
+
+const char *qemu_hint_at_owner(const char *error)
+{
+    return error && strstr(error, "Permission denied") ? ". Does QEMU run as another user than the one to "
+                                                         "whom the tunnel's socket was given? Name its "
+                                                         "user with --socket-owner=."
+                                                       : "";
+}

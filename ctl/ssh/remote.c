@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/ssh/remote.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "ctl/shell.h"
+#include "ctl/ssh/master.h"
+#include "ctl/units.h"
+
+struct remote {
+    struct ctl *ctl;
+    char *host;
+    struct ssh *ssh;
+    sd_event_source *greeting_source;
+    bool ready;
+    uid_t uid;
+    size_t n_greeting;
+    char greeting[128];
+};
+
+/* Byte by byte: what follows the greeting is not ours to read. */
+static int on_greeting(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+    struct remote *remote = userdata;
+    char c;
+    ssize_t n;
+
+    while ((n = read(fd, &c, 1)) == 1) {
+        if (c == '\n' || remote->n_greeting == sizeof(remote->greeting) - 1) {
+            remote->ready = true;
+            break;
+        }
+        remote->greeting[remote->n_greeting++] = c;
+    }
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+        remote->ready = true;
+    if (remote->ready)
+        sd_event_source_set_enabled(source, SD_EVENT_OFF);
+    return 0;
+}
+
+static bool make_command(const struct ctl *ctl, const char *const *what,
+                         char command[static SHELL_COMMAND_MAX])
+{
+    bool fits = shell_append(command, SHELL_COMMAND_MAX, "vmferryctl") &&
+                (!ctl->arguments.user || shell_append(command, SHELL_COMMAND_MAX, "--user")) &&
+                shell_append(command, SHELL_COMMAND_MAX, "stdio");
+
+    for (; fits && *what; what++)
+        fits = shell_append(command, SHELL_COMMAND_MAX, *what);
+    return fits;
+}
+
+static int judge(struct remote *remote, struct trouble *trouble)
+{
+    uint64_t uid;
+
+    if (remote->n_greeting > strlen(REMOTE_GREETING) &&
+        strncmp(remote->greeting, REMOTE_GREETING, strlen(REMOTE_GREETING)) == 0 &&
+        parse_number(remote->greeting + strlen(REMOTE_GREETING), 0, UINT32_MAX, &uid)) {
+        remote->uid = (uid_t)uid;
+        ssh_is_through(remote->ssh);
+        return 0;
+    }
+    if (remote->n_greeting > 0)
+        return trouble_set(
+            trouble, STATUS_FAILED,
+            "'%s' is no answer of vmferryctl at %s. Does a start-up file there print something, or is "
+            "vmferryctl of another version?",
+            remote->greeting, remote->host);
+    return ssh_failed(remote->ssh, trouble);
+}
+
+static int wait_greeting(struct remote *remote, struct trouble *trouble)
+{
+    struct ctl *ctl = remote->ctl;
+    char quoted[SHELL_COMMAND_MAX];
+    uint64_t end = ctl_now() + ssh_patience(ctl);
+    int r = sd_event_add_io(ctl->event, &remote->greeting_source, ssh_fd(remote->ssh), EPOLLIN, on_greeting,
+                            remote);
+
+    if (r < 0)
+        return trouble_set(trouble, STATUS_FAILED, "Cannot watch ssh: %s.", strerror(-r));
+    while (!remote->ready && ctl->interrupts == 0 && ctl_now() < end)
+        if (ctl_turn(ctl, end - ctl_now(), trouble) < 0)
+            return -1;
+    if (ctl->interrupts > 0)
+        return trouble_set(trouble, STATUS_CANCELLED, "Interrupted while ssh was connecting to %s.",
+                           remote->host);
+    if (!remote->ready)
+        return trouble_set(trouble, STATUS_TIMED_OUT,
+                           "ssh to %s did not get through in time. Does 'ssh %s true' work?", remote->host,
+                           shell_word(remote->host, quoted));
+    return judge(remote, trouble);
+}
+
+int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const *what, struct remote **ret,
+                struct trouble *trouble)
+{
+    _cleanup_(remote_freep) struct remote *remote = calloc(1, sizeof(*remote));
+    char command[SHELL_COMMAND_MAX] = "";
+    struct ssh_use use = {.way = SSH_ALONE, .stays = stays, .command = command};
+
+    if (!remote)
+        return trouble_no_memory(trouble);
+    remote->ctl = ctl;
+    remote->host = strdup(host);
+    if (!remote->host)
+        return trouble_no_memory(trouble);
+    if (!make_command(ctl, what, command))
+        return trouble_set(trouble, STATUS_USAGE, "What is to be told to %s is too long.", host);
+    if (!stays && master_get(ctl, host, &use.control, trouble) < 0)
+        return -1;
+    if (use.control)
+        use.way = SSH_SHARED;
+    if (ssh_start(ctl, host, &use, &remote->ssh, trouble) < 0 || wait_greeting(remote, trouble) < 0)
+        return -1;
+    remote->greeting_source = sd_event_source_disable_unref(remote->greeting_source);
+    *ret = remote;
+    remote = NULL;
+    return 0;
+}
+
+int remote_take_fd(struct remote *remote)
+{
+    return ssh_take_fd(remote->ssh);
+}
+
+uid_t remote_uid(const struct remote *remote)
+{
+    return remote->uid;
+}
+
+bool remote_ended(const struct remote *remote)
+{
+    return ssh_ended(remote->ssh);
+}
+
+const char *remote_reason(struct remote *remote)
+{
+    const char *reason = ssh_reason(remote->ssh);
+
+    return reason[0] ? reason : master_reason(remote->ctl, remote->host);
+}
+
+void remote_leave(struct remote *remote)
+{
+    ssh_leave(remote->ssh);
+    remote->ssh = NULL;
+    remote_free(remote);
+}
+
+void remote_free(struct remote *remote)
+{
+    if (!remote)
+        return;
+    sd_event_source_disable_unref(remote->greeting_source);
+    ssh_free(remote->ssh);
+    free(remote->host);
+    free(remote);
+}

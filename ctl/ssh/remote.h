@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Something on another host as a socket of this one: 'ssh HOST vmferryctl stdio WHAT …' with a socketpair as
+ * its stdin and stdout. stdio.c is the far end.
+ */
+
+#include "ctl/loop.h"
+
+#define REMOTE_GREETING                                                                 \
+    "vmferryctl stdio 1 " /* then the uid as whom the far end, or what it reached, runs \
+                           */
+
+struct remote;
+
+/*
+ * Starts ssh and waits until the far end says that it is connected. what: the arguments after "stdio",
+ * NULL-terminated; no shell interprets them. stays: it is not to end with this program, and has a connection
+ * of its own; others may share one, see master.h. The trouble says what ssh, or the far end, said on stderr.
+ */
+int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const *what, struct remote **ret,
+                struct trouble *trouble);
+
+/* The socket: the caller's from now on, once. Non-blocking. */
+int remote_take_fd(struct remote *remote);
+
+/* As whom what is at the far end runs. */
+uid_t remote_uid(const struct remote *remote);
+
+/* Whether ssh has ended. */
+bool remote_ended(const struct remote *remote);
+
+/* What was said of the reason, on one line; "" for nothing. Valid until the next call. */
+const char *remote_reason(struct remote *remote);
+
+/* Forgets about it, and lets it run. */
+void remote_leave(struct remote *remote);
+
+/* Ends ssh, if it still runs, and waits for its end. NULL: nothing. */
+void remote_free(struct remote *remote);
+
+static inline void remote_freep(struct remote **remote)
+{
+    remote_free(*remote);
+}

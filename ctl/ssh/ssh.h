@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * One ssh as a child of this program: its options, its process, and what it says on stderr. $VMFERRY_SSH
+ * replaces "ssh" (it is split at blanks). What a user's ssh_config(5) says for people at a terminal does not
+ * hold for it; ssh.c has the table.
+ */
+
+#include "ctl/loop.h"
+
+struct ssh;
+
+/* What connection its bytes go by. */
+enum ssh_way {
+    SSH_ALONE,  /* one of its own, and nobody else uses it */
+    SSH_MASTER, /* one that it keeps for others, and runs nothing there itself */
+    SSH_SHARED, /* that of the master at control, or one of its own where the master takes no more */
+};
+
+struct ssh_use {
+    enum ssh_way way;
+    const char *control; /* ControlPath; NULL where it is alone */
+    bool stays;          /* it is not to end with this program */
+    const char *command; /* for the shell at the other host; NULL: none, for a master */
+};
+
+/* Whether ssh may ask: for a password, a passphrase, or whether a host key is right. */
+bool ssh_may_ask(const struct ctl *ctl);
+
+/* How long it may take to connect and to be answered, in µs. */
+uint64_t ssh_patience(const struct ctl *ctl);
+
+int ssh_start(struct ctl *ctl, const char *host, const struct ssh_use *use, struct ssh **ret,
+              struct trouble *trouble);
+
+/* Its stdin and stdout; non-blocking. ssh_fd() lends it, ssh_take_fd() gives it away, once. */
+int ssh_fd(const struct ssh *ssh);
+int ssh_take_fd(struct ssh *ssh);
+
+bool ssh_ended(const struct ssh *ssh);
+
+/*
+ * The reason, as far as it was said, on one line; "" for none. It is valid until the next call. The text may
+ * hold anything but line ends: trouble_set() makes it printable.
+ */
+const char *ssh_reason(struct ssh *ssh);
+
+/* The far end has answered: what was said until now is no reason for what follows. */
+void ssh_is_through(struct ssh *ssh);
+
+/* It has failed, or is about to end: waits for that, and says why. Returns -1. */
+int ssh_failed(struct ssh *ssh, struct trouble *trouble);
+
+/* Forgets about it, and lets it run. */
+void ssh_leave(struct ssh *ssh);
+
+/* Ends it, if it still runs, and waits for its end. NULL: nothing. */
+void ssh_free(struct ssh *ssh);
+
+static inline void ssh_freep(struct ssh **ssh)
+{
+    ssh_free(*ssh);
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/verbs/check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "ctl/verbs/check-tunnel.h"
+#include "ctl/verbs/findings.h"
+
+/* ---- What can be seen without a tunnel ---- */
+
+static bool read_line(const char *path, char ret[static 64])
+{
+    FILE *file = fopen(path, "re");
+    bool ok = file && fgets(ret, 64, file);
+
+    if (file)
+        fclose(file);
+    if (ok)
+        ret[strcspn(ret, "\n")] = '\0';
+    return ok;
+}
+
+static bool is_loopback(const char *endpoint)
+{
+    return strncmp(endpoint, "tcp:127.", 8) == 0 || strncmp(endpoint, "tcp:[::1]", 9) == 0;
+}
+
+static const char *endpoint_at(json_object *list, size_t i)
+{
+    json_object *one = list ? json_object_array_get_idx(list, i) : NULL;
+
+    return json_object_is_type(one, json_type_string) ? json_object_get_string(one) : "";
+}
+
+static void check_endpoints(struct check *check, json_object *broker)
+{
+    json_object *list = record_list(broker, "Endpoints");
+    const char *first = endpoint_at(list, 0);
+    size_t n = 0, near = 0;
+
+    for (; list && n < json_object_array_length(list); n++)
+        near += is_loopback(endpoint_at(list, n));
+    if (n == 0)
+        check_found(check, VERDICT_FAIL, "endpoints", "Give vmferryd --listen=tcp:ADDRESS, or use --ssh.",
+                    "The broker%s listens nowhere.", check->destination->where);
+    else if (near == n)
+        check_found(check, VERDICT_WARN, "endpoints", "Give vmferryd --listen=tcp:ADDRESS, or use --ssh.",
+                    "The broker%s listens on loopback alone: no other host can reach it.",
+                    check->destination->where);
+    else
+        check_found(check, VERDICT_OK, "endpoints", NULL, "Peers reach the broker%s at %s%s.",
+                    check->destination->where, first, n > 1 ? " and others" : "");
+}
+
+static bool check_broker(struct check *check, struct side *side, json_object **ret)
+{
+    _cleanup_(trouble_clear) struct trouble trouble = {0};
+
+    if (record_read(side, BROKER_PATH, BROKER_NAME, ret, &trouble) < 0) {
+        check_found(check, VERDICT_FAIL, "broker",
+                    "Start vmferryd there; see its log (journalctl -u vmferryd).", "%s",
+                    trouble.text ? trouble.text : "It does not answer.");
+        return false;
+    }
+    check_found(check, VERDICT_OK, "broker", NULL, "vmferryd %s answers%s.", record_text(*ret, "Version"),
+                side->where);
+    return true;
+}
+
+static void check_versions(struct check *check, json_object *source, json_object *destination)
+{
+    const char *a = record_text(source, "Version"), *b = record_text(destination, "Version");
+
+    if (strcmp(a, b) != 0)
+        check_found(check, VERDICT_WARN, "versions", "Upgrade the older host.",
+                    "%s at the source, %s at the destination.", a, b);
+    else
+        check_found(check, VERDICT_OK, "versions", NULL, "Both hosts have vmferryd %s.", a);
+}
+
+/* Of this host only: what another one has in its files cannot be seen from here. */
+static void check_local(struct check *check)
+{
+    char text[64];
+
+    if (read_line("/sys/module/apparmor/parameters/enabled", text) && strcmp(text, "Y") == 0 &&
+        access("/etc/apparmor.d/abstractions/libvirt-qemu", F_OK) == 0)
+        check_found(check, VERDICT_WARN, "apparmor",
+                    "Give a VM of libvirt's --socket=/run/libvirt/qemu/NAME.tunnelmigrate.dest.VM.",
+                    "AppArmor lets libvirt's QEMUs make sockets only at certain paths.");
+    else
+        check_found(check, VERDICT_OK, "apparmor", NULL,
+                    "No AppArmor profile of libvirt's is in the way here.");
+    if (read_line("/proc/sys/vm/unprivileged_userfaultfd", text) && strcmp(text, "1") == 0)
+        check_found(check, VERDICT_OK, "post-copy", NULL, "Every QEMU of this host may use userfaultfd.");
+    else
+        check_found(check, VERDICT_WARN, "post-copy",
+                    "sysctl vm.unprivileged_userfaultfd=1, or run QEMU as root.",
+                    "Only a QEMU that runs as root can receive a post-copy here.");
+}
+
+/* ---- The verb ---- */
+
+static void look(struct check *check)
+{
+    _cleanup_json_ json_object *source = NULL, *destination = NULL;
+    bool two = check->source != check->destination;
+    bool here = check_broker(check, check->source, &source);
+    bool there = two ? check_broker(check, check->destination, &destination) : here;
+
+    if (!check->source->host)
+        check_local(check);
+    if (!here || !there)
+        return;
+    if (two)
+        check_versions(check, source, destination);
+    check_endpoints(check, two ? destination : source);
+    check_tunnel(check);
+}
+
+static int open_sides(struct ctl *ctl, struct side *source, struct side *destination, struct check *check)
+{
+    _cleanup_(trouble_clear) struct trouble trouble = {0};
+
+    if (side_open(ctl, source, &trouble) >= 0 &&
+        (ctl->arguments.n_operands == 0 ||
+         side_open_host(ctl, ctl->arguments.operands[0], destination, &trouble) >= 0))
+        return 0;
+    check_found(check, VERDICT_FAIL, "bus", "What is said there has to work first.", "%s",
+                trouble.text ? trouble.text : "There is none.");
+    return -1;
+}
+
+int verb_check(struct ctl *ctl, struct trouble *trouble)
+{
+    _cleanup_(side_close) struct side source = {0}, destination = {0};
+    _cleanup_json_ json_object *findings = json_object_new_array();
+    struct check check = {.ctl = ctl,
+                          .source = &source,
+                          .destination = ctl->arguments.n_operands > 0 ? &destination : &source,
+                          .findings = findings};
+
+    if (ctl_catch_signals(ctl, trouble) < 0)
+        return -1;
+    if (open_sides(ctl, &source, &destination, &check) >= 0)
+        look(&check);
+    if (ctl->arguments.json != JSON_OFF)
+        record_print_json(ctl, findings);
+    if (ctl->interrupts > 0)
+        return trouble_set(trouble, STATUS_CANCELLED, "Interrupted; there may be more to find.");
+    return check.failed ? STATUS_FAILED : STATUS_DONE;
+}

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/verbs/receive.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/cleanup.h"
+#include "ctl/bus/tunnel.h"
+#include "ctl/qemu/qemu.h"
+#include "ctl/shell.h"
+#include "ctl/units.h"
+
+#define TICKET_LIFE (900 * SECOND) /* where no option says it: people carry the ticket to the other host */
+
+static void print_json(const struct ctl *ctl, const struct tunnel *tunnel, const char *ticket)
+{
+    _cleanup_json_ json_object *object = json_object_new_object();
+
+    json_object_object_add(object, "Id", record_string(tunnel_id(tunnel)));
+    json_object_object_add(object, "Vm", record_string(tunnel->vm));
+    json_object_object_add(object, "Path", record_string(tunnel->path));
+    json_object_object_add(object, "Socket", record_string(tunnel->socket));
+    json_object_object_add(object, "Ticket", ticket ? record_string(ticket) : NULL);
+    record_print_json(ctl, object);
+}
+
+static void hint(const struct ctl *ctl, const struct tunnel *tunnel, bool driven, bool with_ticket)
+{
+    const struct arguments *a = &ctl->arguments;
+    char how[32] = "", rest[128], command[SHELL_COMMAND_MAX], until[UNITS_TEXT_MAX], life[UNITS_TEXT_MAX];
+
+    if (!driven)
+        ctl_say(ctl, "Tell the waiting QEMU:  migrate_incoming unix:%s", tunnel->socket);
+    if (a->multifd > 0)
+        snprintf(how, sizeof(how), " --multifd=%" PRIu64, a->multifd);
+    snprintf(rest, sizeof(rest), "--qmp=SOCKET%s%s%s", a->resume ? " --resume" : "",
+             a->postcopy != POSTCOPY_NO ? " --postcopy" : "", how);
+    ctl_say(ctl, "At the source%s:  %s", with_ticket ? ", with the ticket on stdin" : "",
+            shell_vmferryctl("send", tunnel->vm, rest, command));
+    if (with_ticket) {
+        format_time(a->expire, life);
+        format_moment((uint64_t)time(NULL) * SECOND + a->expire, until);
+        ctl_say(ctl, "The ticket is good for %s, until %s (--expire=).", life, until);
+    }
+}
+
+/* A ticket that was not written is one that nobody has: nothing may wait for it. */
+static int print_ticket(const struct ctl *ctl, const struct tunnel *tunnel, const char *ticket,
+                        struct trouble *trouble)
+{
+    if (ctl->arguments.json != JSON_OFF)
+        print_json(ctl, tunnel, ticket);
+    else if (ticket)
+        puts(ticket);
+    return ctl_flush(trouble);
+}
+
+/* What QEMU has to do; takes back what was done where it refuses. */
+static int listen_at(struct qmp *qmp, const struct tunnel *tunnel, struct qemu_before *before, bool resume,
+                     struct trouble *trouble)
+{
+    if (tunnel->socket[0] == '\0')
+        return trouble_set(trouble, STATUS_FAILED, "Migration %s has no socket for QEMU.", tunnel_id(tunnel));
+    if (tunnel_check_socket(tunnel, qmp_uid(qmp), trouble) >= 0 &&
+        qemu_listen(qmp, tunnel->socket, resume, trouble) >= 0)
+        return 0;
+    qemu_restore(qmp, before);
+    return -1;
+}
+
+/* A post-copy that is paused, whose tunnel is still there: it needs no ticket. */
+static int resume_same(struct ctl *ctl, struct qmp *qmp, const struct tunnel *tunnel, struct trouble *trouble)
+{
+    struct qemu_before before = {0};
+
+    if (print_ticket(ctl, tunnel, NULL, trouble) < 0 || listen_at(qmp, tunnel, &before, true, trouble) < 0)
+        return -1;
+    hint(ctl, tunnel, true, false);
+    return STATUS_DONE;
+}
+
+/* Nobody is to hear of it any more. */
+static int take_back(struct tunnel *tunnel)
+{
+    tunnel_cancel(tunnel);
+    side_call(tunnel->side, tunnel->path, MIGRATION_INTERFACE, "Forget", NULL, NULL, "", NULL);
+    return -1;
+}
+
+static int receive(struct ctl *ctl, struct side *side, struct qmp *qmp, struct qemu_before *before,
+                   struct trouble *trouble)
+{
+    const char *vm = ctl->arguments.operands[0];
+    _cleanup_(tunnel_forget_ticket) char *ticket = NULL;
+    _cleanup_(tunnel_clear) struct tunnel tunnel = {0};
+    char owner[16];
+
+    if (tunnel_prepare(side, vm,
+                       qmp ? tunnel_owner(&ctl->arguments, qmp_uid(qmp), owner) : ctl->arguments.socket_owner,
+                       &tunnel, &ticket, trouble) < 0)
+        return -1;
+    if (ctl->interrupts > 0) {
+        if (qmp)
+            qemu_restore(qmp, before);
+        trouble_set(trouble, STATUS_CANCELLED, "Cancelled: VM '%s' is not expected any more.", vm);
+        return take_back(&tunnel);
+    }
+    /* The ticket first: that can be taken back, what QEMU is told cannot (it listens once in its life). */
+    if (print_ticket(ctl, &tunnel, ticket, trouble) < 0) {
+        if (qmp)
+            qemu_restore(qmp, before);
+        return take_back(&tunnel);
+    }
+    if (qmp && listen_at(qmp, &tunnel, before, ctl->arguments.resume, trouble) < 0)
+        return take_back(&tunnel);
+    hint(ctl, &tunnel, qmp != NULL, true);
+    return STATUS_DONE;
+}
+
+int verb_receive(struct ctl *ctl, struct trouble *trouble)
+{
+    struct arguments *a = &ctl->arguments;
+    _cleanup_(side_close) struct side side = {0};
+    _cleanup_(qmp_freep) struct qmp *qmp = NULL;
+    _cleanup_(qemu_before_clear) struct qemu_before before = {0};
+    _cleanup_(tunnel_clear) struct tunnel found = {0};
+    int r;
+
+    if (a->expire == 0)
+        a->expire = TICKET_LIFE;
+    if (side_open(ctl, &side, trouble) < 0 || ctl_catch_signals(ctl, trouble) < 0)
+        return -1;
+    if (!a->qmp)
+        return receive(ctl, &side, NULL, NULL, trouble);
+    if (qmp_open(&side, a->qmp, &qmp, trouble) < 0 ||
+        qemu_check_destination(qmp, a->operands[0], a->resume, trouble) < 0)
+        return -1;
+    if (a->resume) {
+        r = tunnel_find(&side, a->operands[0], "incoming", qmp_uid(qmp), &found, trouble);
+        if (r != 0)
+            return r < 0 ? -1 : resume_same(ctl, qmp, &found, trouble);
+    } else if (qemu_prepare(qmp, a, false, &before, trouble) < 0) {
+        return -1;
+    }
+    return receive(ctl, &side, qmp, &before, trouble);
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/verbs/stdio.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "ctl/bus/bus-socket.h"
+#include "ctl/bus/stream.h"
+#include "ctl/qemu/qmp-connect.h"
+#include "ctl/ssh/relay.h"
+#include "ctl/ssh/remote.h"
+
+/*
+ * 'vmferryctl stdio …', the far end of an ssh connection: connects to something of this host, says so, and
+ * relays between it and stdin and stdout.
+ *
+ *   stdio bus          the D-Bus that the options name
+ *   stdio qmp PATH     a monitor
+ *   stdio peer OBJECT  a connection that this migration's helper has with its peer
+ *   stdio sink OBJECT  a connection of this migration's stream, whose bytes are thrown away here
+ *
+ * systemd-stdio-bridge(1) relays a bus, too. But it does not say that it is connected, nor, with one line and
+ * an exit status, why it is not, and looks for the bus by rules of its own.
+ */
+
+static int check_path(const char *path, struct trouble *trouble)
+{
+    if (strncmp(path, BROKER_PATH "/", strlen(BROKER_PATH "/")) == 0 && sd_bus_object_path_is_valid(path))
+        return 0;
+    return trouble_set(trouble, STATUS_USAGE, "'%s' is no migration's object.", path);
+}
+
+static int open_peer(struct ctl *ctl, const char *path, struct trouble *trouble)
+{
+    _cleanup_(side_close) struct side side = {0};
+    _cleanup_fd_ int ours = -1, theirs = -1;
+    int pair[2];
+
+    if (check_path(path, trouble) < 0)
+        return -1;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return trouble_set(trouble, STATUS_FAILED, "Cannot make a socket: %s.", strerror(errno));
+    ours = pair[0];
+    theirs = pair[1];
+    if (side_open(ctl, &side, trouble) < 0 ||
+        side_call(&side, path, MIGRATION_INTERFACE, "AddPeerConnection", NULL, trouble,
+                  "Cannot hand a connection to the broker", "h", theirs) < 0)
+        return -1;
+    return fd_steal(&ours);
+}
+
+static void greet(uid_t uid)
+{
+    printf(REMOTE_GREETING "%u\n", (unsigned)uid);
+    fflush(stdout);
+}
+
+static int run_sink(struct ctl *ctl, char *path, struct trouble *trouble)
+{
+    _cleanup_(side_close) struct side side = {0};
+    _cleanup_fd_ int fd = -1;
+    struct tunnel tunnel = {.side = &side, .path = path};
+
+    if (check_path(path, trouble) < 0 || side_open(ctl, &side, trouble) < 0)
+        return -1;
+    fd = stream_open(&tunnel, trouble);
+    if (fd < 0)
+        return -1;
+    greet(getuid());
+    stream_drain(fd);
+    return STATUS_DONE;
+}
+
+int verb_stdio(struct ctl *ctl, struct trouble *trouble)
+{
+    const char *what = ctl->arguments.operands[0];
+    static char none[] = "";
+    char *which = ctl->arguments.n_operands > 1 ? ctl->arguments.operands[1] : none;
+    _cleanup_fd_ int fd = -1;
+    uid_t uid = getuid();
+
+    if (ctl->arguments.host)
+        return trouble_set(trouble, STATUS_USAGE, "'stdio' is for this host.");
+    if (strcmp(what, "sink") == 0)
+        return run_sink(ctl, which, trouble);
+    if (strcmp(what, "bus") == 0)
+        fd = bus_socket_connect(&ctl->arguments, trouble);
+    else if (strcmp(what, "qmp") == 0)
+        fd = qmp_connect(ctl, which, &uid, trouble);
+    else if (strcmp(what, "peer") == 0)
+        fd = open_peer(ctl, which, trouble);
+    else
+        return trouble_set(trouble, STATUS_USAGE, "'stdio' knows bus, qmp, peer and sink, not '%s'.", what);
+    if (fd < 0)
+        return -1;
+    greet(uid);
+    ctl->relayed = true;
+    relay_run(STDIN_FILENO, STDOUT_FILENO, fd);
+    return STATUS_DONE;
+}

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "helper/channel/channel.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "helper/carrier/raw.h"
+#include "helper/channel/acks.h"
+#include "helper/channel/opening.h"
+#include "helper/channel/table.h"
+#include "helper/control/outbox.h"
+
+static void on_ready(struct carrier *carrier, uint32_t revents, void *userdata)
+{
+    channel_update(userdata);
+}
+
+/* Lets the channel's owner (a worker or the first thread) poll this connection of it. */
+static int attach(struct channel *channel, struct carrier *carrier)
+{
+    struct channels *channels = channel->channels;
+
+    if (crew_has(channels->crew, channel_slot(channel)))
+        return crew_attach(channels->crew, channel_slot(channel), carrier);
+    return carrier_attach(carrier, channels->options.event, on_ready, channel);
+}
+
+static void set_up_failed(struct channel *channel, int r)
+{
+    channels_fail(channel->channels, VF_ERROR_HELPER_FAILED, "Channel %" PRIu32 " could not be set up: %s.",
+                  channel->number, strerror(-r));
+}
+
+void channel_set_qemu(struct channel *channel, int fd, bool shared)
+{
+    struct channels *channels = channel->channels;
+    struct frame opened = {.type = FRAME_OPENED, .channel = channel->number};
+    _cleanup_fd_ int owned = fd;
+    struct carrier *qemu;
+    int r = carrier_raw_new(fd, &qemu);
+
+    if (r >= 0) {
+        owned = -1;
+        carrier_set_shared(qemu, shared);
+        relay_set_qemu(&channel->relay, qemu);
+        r = attach(channel, qemu);
+    }
+    if (r < 0) {
+        set_up_failed(channel, r);
+        return;
+    }
+    if (channels->options.role == ROLE_INCOMING)
+        control_send(channels->options.control, &opened);
+    else
+        channel_announce(channel);
+    channel_update(channel);
+    if (!channels_halted(channels) && channels->options.role == ROLE_INCOMING)
+        channels_dial_stream(channels, channel->stream);
+}
+
+void channel_set_peer(struct channel *channel, struct carrier *carrier)
+{
+    struct channels *channels = channel->channels;
+    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
+    int r;
+
+    relay_set_peer(&channel->relay, carrier, channels->connection);
+    r = attach(channel, carrier);
+    if (r >= 0)
+        r = channel_begin_grace(channel);
+    if (r < 0) {
+        set_up_failed(channel, r);
+        return;
+    }
+    if (channel->stage == CHANNEL_OPEN)
+        channels->events->active(channels->userdata);
+    if (relay_delivered(&channel->relay) != 0)
+        channel_ack(channel); /* the last one may have been lost */
+    channel_update(channel);
+}
+
+/* What a broken connection means for the migration. */
+static void on_lost(struct channel *channel, enum relay_loss loss)
+{
+    struct channels *channels = channel->channels;
+    const char *stream = channels->options.streams->names[channel->stream];
+    char text[MESSAGE_TEXT_MAX];
+
+    if (loss == RELAY_NO_MEMORY) {
+        channels_fail(channels, VF_ERROR_HELPER_FAILED, "There is no memory for the stream '%s'.", stream);
+    } else if (loss == RELAY_QEMU_LOST) {
+        channels_fail(channels, VF_ERROR_SOCKET_UNAVAILABLE,
+                      "QEMU closed its connection on the stream '%s' (channel %" PRIu32
+                      ") before it had taken all that was sent to it. Its log says why.",
+                      stream, channel->number);
+    } else {
+        snprintf(text, sizeof(text),
+                 "The peer connection of the stream '%s' (channel %" PRIu32 ") was lost after %" PRIu64
+                 " bytes out and %" PRIu64 " in.",
+                 stream, channel->number, relay_sent(&channel->relay), relay_received(&channel->relay));
+        channels->events->lost(channels->userdata, text);
+    }
+}
+
+/* Says what the ledger has come to. */
+static void tell(struct channel *channel)
+{
+    struct channels *channels = channel->channels;
+    struct frame fin = {.type = FRAME_FIN, .channel = channel->number};
+    struct frame close = {.type = FRAME_CLOSE, .channel = channel->number};
+
+    if (channels->connection == 0)
+        return; /* all is said again when there is a control connection */
+    if (relay_tell_end(&channel->relay, &fin.offset)) {
+        control_send(channels->options.control, &fin);
+        if (channels_halted(channels))
+            return;
+    }
+    if (relay_in_ended(&channel->relay))
+        channel_ack_owed(channel);
+    else
+        channel_ack_in_time(channel);
+    /* After a loss not before the connection is back: FIN and the last ACK, which make it true, come then. */
+    if (relay_ended(&channel->relay) && !channel_is_said(channel, channel->said_close) &&
+        (relay_peer(&channel->relay) || channel->heard_close != 0) && !channels_halted(channels)) {
+        channel->said_close = channels->connection;
+        control_send(channels->options.control, &close);
+    }
+}
+
+static void set_open(struct channel *channel)
+{
+    struct channels *channels = channel->channels;
+
+    channel_set_stage(channel, CHANNEL_OPEN);
+    relay_set_state(&channel->relay, STATS_CHANNEL_OPEN);
+    channels->events->active(channels->userdata);
+}
+
+/* Lends it to a worker, unless the first thread has no other: a migration's first channel stays, so that
+ * where there is only one, no thread has to wait for a second. */
+static void share(struct channel *channel)
+{
+    struct channels *channels = channel->channels;
+    bool alone = true;
+    int r;
+
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        alone = alone && (&channels->all[i] == channel || channels->all[i].stage != CHANNEL_OPEN ||
+                          crew_has(channels->crew, i));
+    if (alone || crew_give(channels->crew, channel_slot(channel)) >= 0)
+        return;
+    r = attach(channel, relay_qemu(&channel->relay));
+    if (r >= 0)
+        r = attach(channel, relay_peer(&channel->relay));
+    if (r < 0)
+        set_up_failed(channel, r);
+    else
+        relay_watch(&channel->relay);
+}
+
+/* Both sides have said CLOSE. */
+static void end(struct channel *channel)
+{
+    struct channels *channels = channel->channels;
+
+    if (channel->stream == channels->main_stream && relay_has_carried(&channel->relay))
+        channels->main_ended = true; /* one that carried nothing only looked whether this side listens */
+    channel_close(channel);
+    channels->events->ended(channels->userdata);
+}
+
+/*
+ * The order matters. A loss or a lie comes first: nothing that would be said after it is true. A channel
+ * opens before anything is told of it, since the state ACTIVE goes before what the ledger has come to. CLOSE
+ * is the last word, so that the slot can be freed only after tell(). What is left waits; and only what waits
+ * may go to a worker, which from then on may have it locked.
+ */
+void channel_settle(struct channel *channel)
+{
+    struct channels *channels = channel->channels;
+    bool opened = false;
+
+    if (!channel_lives(channel) || channels_halted(channels))
+        return;
+    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
+    if (relay_lost(&channel->relay) != RELAY_NOTHING_LOST) {
+        on_lost(channel, relay_lost(&channel->relay));
+        return;
+    }
+    if (relay_violation(&channel->relay)) {
+        channels->events->violated(channels->userdata, channel->number, relay_violation(&channel->relay));
+        return;
+    }
+    if (channel->stage == CHANNEL_OPENING && relay_qemu(&channel->relay) && relay_peer(&channel->relay)) {
+        set_open(channel);
+        opened = true;
+    }
+    tell(channel);
+    if (channels_halted(channels))
+        return;
+    if (channel_is_said(channel, channel->said_close) && channel->heard_close != 0) {
+        end(channel);
+        return;
+    }
+    if (channel->stage == CHANNEL_OPENING && channels->options.role == ROLE_INCOMING)
+        channels_dial_stream(channels, channel->stream);
+    relay_watch(&channel->relay);
+    if (relay_is_paced(&channel->relay))
+        pace_wait(&channels->pace);
+    if (opened)
+        share(channel);
+}
+
+void channel_update(struct channel *channel)
+{
+    struct channels *channels = channel->channels;
+
+    if (!channel_lives(channel) || channels_halted(channels))
+        return;
+    _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
+    if (relay_lost(&channel->relay) == RELAY_NOTHING_LOST)
+        relay_move(&channel->relay, turn_now(channels->options.event),
+                   channels->n_living > 1 ? FLOW_TURN : FLOW_BUDGET);
+    channel_settle(channel);
+}

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "helper/channel/opening.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "helper/channel/table.h"
+#include "helper/control/outbox.h"
+#include "helper/limits.h"
+
+/* ---- Source ---- */
+
+void channel_announce(struct channel *channel)
+{
+    struct channels *channels = channel->channels;
+    struct frame open = {.type = FRAME_OPEN, .channel = channel->number, .stream = channel->stream};
+    bool asked;
+
+    if (channels->options.role != ROLE_OUTGOING || channels->connection == 0 ||
+        channel_is_said(channel, channel->said_open))
+        return;
+    channel->said_open = channels->connection;
+    control_send(channels->options.control, &open);
+    if (channels_halted(channels))
+        return;
+    requests_ask_peer(channels->options.requests, PEER_CHANNEL, channel->number, &asked);
+    if (!asked)
+        channels_fail(channels, VF_ERROR_HELPER_FAILED,
+                      "The broker is gone, so that no connection can be made for a new channel.");
+}
+
+/* The channel of the lowest number from there on that is in a slot; NULL when there is none. */
+static struct channel *next_known(struct channels *channels, uint64_t from)
+{
+    struct channel *next = NULL;
+
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
+        struct channel *channel = &channels->all[i];
+
+        if (channel->stage != CHANNEL_UNUSED && channel->number >= from &&
+            (!next || channel->number < next->number))
+            next = channel;
+    }
+    return next;
+}
+
+void channels_announce_all(struct channels *channels)
+{
+    struct channel *channel;
+
+    for (uint64_t from = 0; !channels_halted(channels) && (channel = next_known(channels, from));
+         from = (uint64_t)channel->number + 1) {
+        struct frame frame = {.type = FRAME_CLOSE, .channel = channel->number};
+
+        if (channel_lives(channel)) {
+            channel_announce(channel);
+        } else if (channels->again) {
+            if (channel->stage == CHANNEL_GIVEN_UP) {
+                frame.type = FRAME_REFUSED;
+                frame.refusal.error = VF_ERROR_INTERRUPTED;
+                snprintf(frame.refusal.text, sizeof(frame.refusal.text),
+                         "The source has given this channel up.");
+            }
+            control_send(channels->options.control, &frame);
+        }
+    }
+}
+
+/* ---- Destination ---- */
+
+static int on_grace(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct channel *channel = userdata;
+
+    channel->grace = GRACE_OVER;
+    channels_dial_stream(channel->channels, channel->stream);
+    return 0;
+}
+
+int channel_begin_grace(struct channel *channel)
+{
+    struct channels *channels = channel->channels;
+    int r = 0;
+
+    if (channels->options.role != ROLE_INCOMING || channel->grace != GRACE_NOT_BEGUN)
+        return 0;
+    r = sd_event_add_time_relative(channels->options.event, &channel->grace_timer, CLOCK_MONOTONIC,
+                                   DIAL_GRACE, 1000, on_grace, channel);
+    if (r >= 0)
+        channel->grace = GRACE_RUNS;
+    return r;
+}
+
+/* QEMU takes its connections in the order in which it accepts them: one at a time, in the source's order. */
+struct channel *channel_to_dial(struct channels *channels, uint32_t stream)
+{
+    struct channel *first = NULL;
+
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
+        struct channel *channel = &channels->all[i];
+
+        if (channel->stage == CHANNEL_OPENING && channel->stream == stream && !relay_qemu(&channel->relay) &&
+            (!first || channel->number < first->number))
+            first = channel;
+    }
+    if (!first || !relay_peer(&first->relay))
+        return NULL;
+    /* A new QEMU looks at the first bytes at once: they should be there, but where silence is by design. */
+    return relay_has_input(&first->relay) || first->grace == GRACE_OVER ? first : NULL;
+}
+
+void channels_dial_stream(struct channels *channels, uint32_t stream)
+{
+    struct channel *first = channel_to_dial(channels, stream);
+
+    if (!first || requests_has_qemu(channels->options.requests, stream))
+        return;
+    if (!requests_ask_qemu(channels->options.requests, first->number, stream))
+        channels_fail(channels, VF_ERROR_HELPER_FAILED,
+                      "The broker is gone, so that QEMU cannot be connected for a new channel.");
+}

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "helper/relay/flow.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "common/cleanup.h"
+
+int flow_init(struct flow *flow, enum flow_kind kind, struct ring_pool *pool, size_t capacity)
+{
+    *flow = (struct flow){.kind = kind, .pipe = -1};
+    return ring_init(&flow->ring, pool, capacity);
+}
+
+void flow_clear(struct flow *flow)
+{
+    flow->from = flow->to = NULL;
+    fd_closep(&flow->pipe);
+    ring_clear(&flow->ring);
+}
+
+void flow_use_pipe(struct flow *flow, int pipe, size_t size)
+{
+    assert(flow->kind == FLOW_IN);
+    fd_closep(&flow->pipe);
+    flow->pipe = pipe;
+    flow->pipe_size = size;
+}
+
+/* The bytes are to be in the pipe and are in memory, or the other way round. While an end is missing they
+ * stay where they are. */
+static bool place_changes(const struct flow *flow)
+{
+    if (flow->ring.pipe >= 0)
+        return (flow->from && !carrier_splices(flow->from)) || (flow->to && !carrier_splices(flow->to));
+    return flow->pipe >= 0 && flow->from && flow->to && carrier_splices(flow->from) &&
+           carrier_splices(flow->to);
+}
+
+/* What the ring holds goes out from where it is first, and nothing is read meanwhile. */
+static bool place_waits(const struct flow *flow)
+{
+    return !ring_is_empty(&flow->ring) && place_changes(flow);
+}
+
+static void change_place(struct flow *flow)
+{
+    if (!ring_is_empty(&flow->ring) || !place_changes(flow))
+        return;
+    if (flow->ring.pipe >= 0)
+        flow->pipe = ring_leave_pipe(&flow->ring);
+    else
+        ring_use_pipe(&flow->ring, fd_steal(&flow->pipe), flow->pipe_size);
+}
+
+/* How much may be read now. */
+static size_t flow_room(const struct flow *flow)
+{
+    size_t room = ring_room(&flow->ring);
+
+    if (flow->kind == FLOW_IN && flow->ending && flow->total - flow->ring.end < room)
+        room = (size_t)(flow->total - flow->ring.end);
+    return room;
+}
+
+bool flow_could_read(const struct flow *flow)
+{
+    return flow->from && flow_room(flow) > 0 && !(flow->kind == FLOW_OUT && flow->ending) &&
+           !place_waits(flow);
+}
+
+bool flow_is_paced(const struct flow *flow)
+{
+    return flow_could_read(flow) && flow->pacer && pacer_holds_back(flow->pacer, &flow->share);
+}
+
+bool flow_wants_input(const struct flow *flow)
+{
+    return flow_could_read(flow) && !flow_is_paced(flow);
+}
+
+bool flow_wants_output(const struct flow *flow)
+{
+    return flow->to && (ring_unsent(&flow->ring) > 0 || carrier_holds_output(flow->to));
+}
+
+bool flow_fin_is_due(const struct flow *flow, unsigned connection)
+{
+    return flow->ending && flow->fin < connection && ring_unsent(&flow->ring) == 0;
+}
+
+bool flow_ended(const struct flow *flow)
+{
+    if (flow->kind == FLOW_OUT)
+        return flow->ending && flow->acked == flow->total;
+    return flow->ending && flow->ring.begin == flow->total && flow->shut;
+}
+
+/* EOF is per direction, and means an end only where QEMU says it; from the peer only FIN does. */
+static enum flow_verdict on_eof(struct flow *flow)
+{
+    if (flow->kind == FLOW_IN)
+        return FLOW_FROM_LOST;
+    flow->ending = true;
+    flow->total = flow->ring.end;
+    return FLOW_OK;
+}
+
+/* How much to ask for now: nothing where there is no room, no allowance, or nothing to be had. */
+static size_t flow_demand(struct flow *flow, uint64_t now)
+{
+    size_t max, allowed;
+
+    if (!flow_could_read(flow))
+        return 0;
+    max = flow_room(flow);
+    if (!flow->from->readable && !carrier_holds_input(flow->from))
+        return 0;
+    if (flow->pacer) {
+        allowed = pacer_allows(flow->pacer, &flow->share, now);
+        max = allowed < max ? allowed : max;
+    }
+    return max;
+}
+
+/* Moves at most so many bytes; 0: what the carrier holds. */
+static enum flow_verdict pump_in(struct flow *flow, uint64_t now, size_t most, ssize_t *ret_moved)
+{
+    size_t max;
+
+    *ret_moved = 0;
+    change_place(flow);
+    max = flow_demand(flow, now);
+    if (most > 0 && max > most)
+        max = most;
+    if (max == 0)
+        return FLOW_OK;
+    flow->from->held_only = most == 0;
+    *ret_moved = carrier_recv(flow->from, &flow->ring, max);
+    if (*ret_moved == 0)
+        return on_eof(flow);
+    if (*ret_moved < 0 && *ret_moved != -EAGAIN)
+        return *ret_moved == -ENOMEM ? FLOW_NO_MEMORY : FLOW_FROM_LOST;
+    /* A read that came up short has emptied the socket, unless it was the pipe that had no room. */
+    if (*ret_moved < 0)
+        flow->from->readable = flow->ring.pipe_full;
+    else if (flow->ring.pipe < 0 && (size_t)*ret_moved < max && (size_t)*ret_moved < CARRIER_BATCH / 2)
+        flow->from->readable = false;
+    if (flow->pacer && *ret_moved > 0)
+        pacer_take(flow->pacer, &flow->share, (size_t)*ret_moved);
+    return FLOW_OK;
+}
+
+static enum flow_verdict pump_out(struct flow *flow, ssize_t *ret_moved)
+{
+    int r;
+
+    *ret_moved = 0;
+    if (!flow->to)
+        return FLOW_OK;
+    if (ring_unsent(&flow->ring) == 0) {
+        r = flow->to->ops->flush(flow->to);
+        return r < 0 && r != -EAGAIN ? FLOW_TO_LOST : FLOW_OK;
+    }
+    *ret_moved = carrier_send(flow->to, &flow->ring);
+    if (*ret_moved < 0)
+        return *ret_moved == -EAGAIN ? FLOW_OK : FLOW_TO_LOST;
+    if (flow->kind == FLOW_IN || flow->forgetful)
+        ring_release(&flow->ring, flow->ring.cursor);
+    return FLOW_OK;
+}
+
+/* Tells QEMU that no more comes, once it has all. */
+static void shut_when_done(struct flow *flow)
+{
+    if (flow->kind != FLOW_IN || flow->shut || !flow->to || !flow->ending || flow->ring.begin != flow->total)
+        return;
+    shutdown(flow->to->fd, SHUT_WR); /* an error means that QEMU is gone already, which is as good */
+    flow->shut = true;
+}
+
+enum flow_verdict flow_pump(struct flow *flow, uint64_t now, size_t budget)
+{
+    size_t moved = 0;
+    ssize_t in, out;
+
+    do {
+        /* What a carrier holds no poll sees, so it has to be used up now, or when there is room. */
+        enum flow_verdict verdict = pump_in(flow, now, moved < budget ? budget - moved : 0, &in);
+
+        if (verdict == FLOW_OK)
+            verdict = pump_out(flow, &out);
+        if (verdict != FLOW_OK)
+            return verdict;
+        moved += (size_t)(in > out ? in : out > 0 ? out : 0);
+    } while ((in > 0 || out > 0) && (moved < budget || (flow->from && carrier_holds_input(flow->from))));
+    shut_when_done(flow);
+    return FLOW_OK;
+}
+
+const char *flow_on_ack(struct flow *flow, uint64_t delivered)
+{
+    if (delivered < flow->acked)
+        return "an ACK of less than was acknowledged before";
+    if (delivered > flow->ring.cursor)
+        return "an ACK of more than was sent";
+    flow->acked = delivered;
+    if (!flow->forgetful)
+        ring_release(&flow->ring, delivered);
+    return NULL;
+}
+
+const char *flow_on_fin(struct flow *flow, uint64_t total, unsigned connection)
+{
+    if (flow->ending && flow->fin < connection && total == flow->total) {
+        flow->fin = connection;
+        return NULL;
+    }
+    if (flow->ending)
+        return "a second FIN for a channel";
+    if (total < flow->ring.end)
+        return "a FIN at less than was sent";
+    flow->ending = true;
+    flow->total = total;
+    flow->fin = connection;
+    return NULL;
+}
+
+const char *flow_resume(struct flow *flow, uint64_t received)
+{
+    if (received < flow->ring.begin)
+        return "an offset before what was acknowledged";
+    if (received > flow->ring.cursor)
+        return "an offset beyond what was sent";
+    ring_rewind(&flow->ring, received);
+    return NULL;
+}

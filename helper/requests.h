@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * What the broker was asked for and has not brought: a peer connection (source), a connection to a channel's
+ * QEMU (destination). Each is answered once.
+ *
+ * A broker that was restarted knows of no request that the one before it had taken: so all that is not
+ * answered is asked for again. What the old one had answered lies before SYNC in the socket.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/message.h"
+#include "helper/link.h"
+
+struct requests;
+
+/* Borrows link. NULL without memory. */
+struct requests *requests_new(struct link *link);
+struct requests *requests_free(struct requests *requests);
+
+/*
+ * Asks for a peer connection; channel: whose, for PEER_CHANNEL. Returns its serial, which is never 0.
+ * ret_asked: false where the broker is gone.
+ */
+uint32_t requests_ask_peer(struct requests *requests, enum peer_kind kind, uint32_t channel, bool *ret_asked);
+
+/* Whether this peer connection was asked for, and neither it nor a failure has come. */
+bool requests_awaits_peer(const struct requests *requests, uint32_t kind, uint32_t serial);
+
+/* It has come: false where it was not awaited. Until requests_end_peer() it has yet to prove itself. */
+bool requests_on_peer(struct requests *requests, uint32_t kind, uint32_t serial, uint32_t *ret_channel);
+void requests_end_peer(struct requests *requests, uint32_t serial);
+
+/* A request of this kind is under way. */
+bool requests_has_peer(const struct requests *requests, enum peer_kind kind);
+
+/* The connection to the peer is lost: of what was asked for over it, nothing counts any more. */
+void requests_drop_peers(struct requests *requests);
+
+/* Asks for the connection to a channel's QEMU: false where the broker is gone. One per stream at a time. */
+bool requests_ask_qemu(struct requests *requests, uint32_t channel, uint32_t stream);
+bool requests_has_qemu(const struct requests *requests, uint32_t stream);
+
+/* An answer of either kind has come for this stream: whether it was for this channel, and that still wants
+ * it. */
+bool requests_on_qemu(struct requests *requests, uint32_t channel, uint32_t stream);
+
+/* The channel has ended: what was asked for on its behalf is not asked for again. */
+void requests_give_up(struct requests *requests, uint32_t channel);
+
+/* Whether anything waits for what only a broker can bring. */
+bool requests_wait(const struct requests *requests);
+
+/* To a new broker: asks for all that is not answered once more. */
+void requests_repeat(struct requests *requests);

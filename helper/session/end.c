@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "helper/session/end.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <syslog.h>
+
+#include "common/address.h"
+#include "helper/control/outbox.h"
+
+/* Transitions are not logged: the broker logs those of the state, and of a helper's lines it takes few. */
+static void refuse(const struct session *session, const char *what, const char *from, const char *to)
+{
+    link_log(session->link, LOG_ERR, "%s: %s → %s cannot be.", what, from, to);
+}
+
+void session_set_state(struct session *session, enum message_state state)
+{
+    static const char *const names[] = {
+        [STATE_WAITING] = "waiting",         [STATE_CONNECTED] = "connected", [STATE_ACTIVE] = "active",
+        [STATE_INTERRUPTED] = "interrupted", [STATE_FINISHED] = "finished",
+    };
+
+    if (session_is_over(session) || state == session->state)
+        return;
+    if (state == STATE_WAITING || state == STATE_FINISHED ||
+        (session->state == STATE_ACTIVE && state == STATE_CONNECTED)) {
+        refuse(session, "state", names[session->state], names[state]);
+        return;
+    }
+    session->state = state;
+    session_tell_state(session);
+}
+
+static void update_halted(struct session *session)
+{
+    session->halted = session_is_over(session) || session->connection == CONNECTION_BROKEN;
+}
+
+bool session_set_connection(struct session *session, enum connection connection)
+{
+    static const char *const names[] = {
+        [CONNECTION_AWAITED] = "awaited", [CONNECTION_GREETING] = "greeting", [CONNECTION_UP] = "up",
+        [CONNECTION_BROKEN] = "broken",   [CONNECTION_DOWN] = "down",
+    };
+    static const enum connection from[][2] = {
+        [CONNECTION_AWAITED] = {CONNECTION_AWAITED, CONNECTION_AWAITED},
+        [CONNECTION_GREETING] = {CONNECTION_AWAITED, CONNECTION_DOWN},
+        [CONNECTION_UP] = {CONNECTION_GREETING, CONNECTION_GREETING},
+        [CONNECTION_BROKEN] = {CONNECTION_GREETING, CONNECTION_UP},
+        [CONNECTION_DOWN] = {CONNECTION_BROKEN, CONNECTION_BROKEN},
+    };
+
+    if (session->connection != from[connection][0] && session->connection != from[connection][1]) {
+        refuse(session, "connection", names[session->connection], names[connection]);
+        return false;
+    }
+    session->connection = connection;
+    update_halted(session);
+    return true;
+}
+
+void session_set_recovery(struct session *session, enum recovery recovery)
+{
+    if (recovery == session->recovery)
+        return;
+    /* Each has a timer of its own length. */
+    session->recovery_timer = sd_event_source_disable_unref(session->recovery_timer);
+    session->recovery = recovery;
+}
+
+void session_tell_state(struct session *session)
+{
+    union message m = {.state_changed.state = session->state};
+    int fd = control_fd(session->control);
+
+    if (fd >= 0)
+        address_of_peer(fd, m.state_changed.peer);
+    if (session->state == STATE_INTERRUPTED)
+        message_text_set(m.state_changed.text, sizeof(m.state_changed.text), session->why);
+    link_send(session->link, MESSAGE_STATE, &m, -1);
+}
+
+static int on_linger_end(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct session *session = userdata;
+
+    link_exit(session->link);
+    return 0;
+}
+
+static void tell_broker(struct session *session, enum vf_error error, const char *text)
+{
+    union message m = {0};
+
+    m.result.result = vf_error_to_result(error);
+    m.result.error = error;
+    message_text_set(m.result.text, sizeof(m.result.text), text);
+    if (!link_send(session->link, MESSAGE_RESULT, &m, -1))
+        link_log(session->link, LOG_NOTICE, "Migration %016" PRIx64 " ended without its broker: %s. %s",
+                 session->id, vf_result_to_string(m.result.result), m.result.text);
+}
+
+void session_end(struct session *session, enum vf_error error, bool tell_peer, const char *format, ...)
+{
+    struct frame abort = {.type = FRAME_ABORT};
+    char text[2 * MESSAGE_TEXT_MAX];
+    va_list args;
+
+    if (session_is_over(session))
+        return;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    if (tell_peer) {
+        abort.refusal.error = error;
+        message_text_set(abort.refusal.text, sizeof(abort.refusal.text), text);
+        control_leave_word(session->control, &abort); /* control_linger() sends it */
+    }
+    session->ending = ENDING_OVER;
+    session->state = STATE_FINISHED;
+    update_halted(session);
+    session->tick = sd_event_source_disable_unref(session->tick);
+    channels_quit(session->channels);
+    peers_quit(session->peers);
+    /* The peer first: what the broker closes then must not tell it less. */
+    if (sd_event_add_time_relative(session->event, &session->linger, CLOCK_MONOTONIC, LINGER, 0,
+                                   on_linger_end, session) < 0)
+        link_exit(session->link);
+    else
+        control_linger(session->control);
+    tell_broker(session, error, text);
+}
+
+void session_end_done(struct session *session)
+{
+    session_end(session, VF_ERROR_NONE, false, "%s", "");
+}
+
+void session_end_violated(struct session *session, uint32_t channel, const char *what)
+{
+    session_end(session, VF_ERROR_PROTOCOL_MISMATCH, true, "The peer sent %s (channel %" PRIu32 "). " ADVICE,
+                what, channel);
+}
+
+void session_end_if_complete(struct session *session)
+{
+    struct frame close = {.type = FRAME_CLOSE, .channel = FRAME_CHANNEL_ALL};
+
+    if (session->role != ROLE_OUTGOING || session->connection != CONNECTION_UP ||
+        session->said_close == session->connections || !channels_are_complete(session->channels))
+        return;
+    /* This side's ledger is proved, but the peer has yet to hear of it: its CLOSE of each comes back here. */
+    if (channels_is_any_living(session->channels))
+        return;
+    session->said_close = session->connections;
+    control_send(session->control, &close);
+}

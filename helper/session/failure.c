@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "helper/session/failure.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "helper/session/end.h"
+#include "helper/session/resume.h"
+
+/* Only a word of the peer's is final: all else may be the network, which comes back. */
+
+/* The one that was to follow a lost control connection. */
+static void resume_failed(struct session *session, const struct peer_failure *failure)
+{
+    bool complete = channels_are_complete(session->channels);
+
+    if (failure->error != -ECONNREFUSED && failure->error != -EKEYREJECTED) {
+        session->n_rejections = 0;
+        session_redial(session);
+    } else if (++session->n_rejections < REJECTIONS_MAX && !complete)
+        session_redial(session); /* any host on the way can say so, and a gate that has just been started */
+    else if (failure->error == -ECONNREFUSED && failure->rejected == VF_ERROR_CANCELLED)
+        session_end(session, VF_ERROR_CANCELLED, false,
+                    "Cancelled at the destination, while the network was away.");
+    else if (complete) /* the peer had proved it first, and has gone */
+        session_end_done(session);
+    else
+        session_end(session, VF_ERROR_INTERRUPTED, false,
+                    "%s Meanwhile the peer has given this migration up.", session->why);
+}
+
+/* The peer's gate has rejected the first control connection. */
+static void control_rejected(struct session *session, uint32_t error)
+{
+    switch (error) {
+    case VF_ERROR_TICKET_USED:
+        session_end(session, error, true,
+                    "The peer says that this ticket has been used already. Call PrepareIncoming for a new "
+                    "one.");
+        break;
+    case VF_ERROR_TICKET_EXPIRED:
+        session_end(session, error, true,
+                    "The peer says that this ticket has expired. Call PrepareIncoming for a new one.");
+        break;
+    case VF_ERROR_PROTOCOL_MISMATCH:
+        session_end(session, error, true,
+                    "The peer speaks another version of the protocol (ours is %d). Upgrade the older "
+                    "vmferry.",
+                    PROTOCOL_VERSION);
+        break;
+    default:
+        session_end(session, VF_ERROR_PEER_REJECTED, true,
+                    "The peer does not expect this migration (any more). Call PrepareIncoming there for a "
+                    "ticket.");
+        break;
+    }
+}
+
+/* The first control connection. */
+static void control_failed(struct session *session, const struct peer_failure *failure)
+{
+    if (failure->error == -ECONNREFUSED)
+        control_rejected(session, failure->rejected);
+    else if (failure->error == -EKEYREJECTED)
+        session_end(session, VF_ERROR_PEER_REJECTED, true,
+                    "The peer and this side do not hold the same secret (the control connection). Use the "
+                    "ticket that the peer's PrepareIncoming gave, unchanged.");
+    else if (failure->error == -ETIMEDOUT)
+        session_end(session, VF_ERROR_PEER_UNREACHABLE, true,
+                    "The peer accepted the control connection but did not answer within %d s. Is a vmferryd "
+                    "listening there?",
+                    PEER_DEADLINE / 1000000);
+    else
+        session_end(session, VF_ERROR_PEER_REJECTED, true,
+                    "The peer closed the control connection during the handshake (%s).",
+                    strerror(-failure->error));
+}
+
+void session_on_peer_failed(struct session *session, const struct peer_failure *failure)
+{
+    if (failure->error == -EMFILE)
+        session_end(session, VF_ERROR_LIMIT_EXCEEDED, true,
+                    "More than %d connections to the peer are being made.", PEERS_MAX);
+    else if (failure->kind == PEER_CHANNEL && !channels_lives(session->channels, failure->channel))
+        return; /* the channel has ended meanwhile */
+    else if (failure->error == -EBADMSG)
+        session_end(session, VF_ERROR_PROTOCOL_MISMATCH, true,
+                    "The peer greeted channel %u with what cannot be. " ADVICE, failure->channel);
+    else if (failure->kind == PEER_CHANNEL)
+        session_interrupt(session, "A channel's connection to the peer failed (%s).",
+                          strerror(-failure->error));
+    else if (failure->kind == PEER_RESUME)
+        resume_failed(session, failure);
+    else
+        control_failed(session, failure);
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "helper/session/messages.h"
+
+#include "common/cleanup.h"
+#include "helper/session/end.h"
+#include "helper/session/resume.h"
+
+/* A connection to the local QEMU: a new one at the source, the one that was asked for at the destination. */
+static void on_qemu(struct session *session, const struct message_qemu *m, int fd)
+{
+    _cleanup_fd_ int owned = fd;
+    bool closing = session->said_close != 0 && session->said_close == session->connections;
+
+    if (m->stream >= session->streams.n)
+        return;
+    if (session->role == ROLE_INCOMING)
+        channels_on_qemu(session->channels, m->channel, m->stream, fd_steal(&owned), m->shared != 0);
+    else if (!closing) /* else the migration is done */
+        channels_add_qemu(session->channels, m->stream, fd_steal(&owned), m->shared != 0);
+}
+
+static void on_peer_failed(struct session *session, const struct message_peer_failed *m)
+{
+    /* Before the first control connection it is final; later the network may come back. */
+    if (session->connections == 0)
+        session_end(session, m->error, true, "%s", m->text);
+    else if (requests_awaits_peer(session->requests, PEER_RESUME, m->serial))
+        session_redial(session);
+    else if (requests_awaits_peer(session->requests, PEER_CHANNEL, m->serial))
+        session_interrupt(session, "%s", m->text);
+    /* else it was for what is lost already */
+}
+
+static void on_qemu_failed(struct session *session, const struct message_qemu_failed *m)
+{
+    if (m->stream < session->streams.n && channels_on_qemu_failed(session->channels, m->channel, m->stream))
+        session_end(session, m->error, true, "%s", m->text);
+}
+
+/* The broker ends it. A source that is cut off goes on until it can tell its peer. */
+static void on_end(struct session *session, const struct message_end *m)
+{
+    session_clean_up(session); /* the connection may be lost already, and the loop has yet to act upon it */
+    if (session_is_over(session))
+        return;
+    if (session->role != ROLE_OUTGOING || session->state != STATE_INTERRUPTED ||
+        session->connection == CONNECTION_UP) {
+        session_end(session, m->error, true, "%s", m->text);
+        return;
+    }
+    session->ending = ENDING_FAREWELL;
+    session->farewell_error = m->error;
+    message_text_set(session->why, sizeof(session->why), m->text);
+    session_set_recovery(session, RECOVERY_NONE);
+    channels_close(session->channels);
+    /* What the broker was dialling is closed with the migration, and is asked for again. */
+    if (requests_has_peer(session->requests, PEER_RESUME))
+        session_redial(session);
+}
+
+/* What the state is, and all that was asked for and has not come. */
+static void on_sync(struct session *session, const struct message_sync *m)
+{
+    union message synced = {.synced.cookie = m->cookie};
+
+    link_send(session->link, MESSAGE_SYNCED, &synced, -1);
+    if (session->state != STATE_WAITING)
+        session_tell_state(session);
+    requests_repeat(session->requests);
+    channels_dial(session->channels);
+}
+
+void session_on_message(struct session *session, const union message *m, int fd)
+{
+    _cleanup_fd_ int owned = fd;
+
+    if (session_is_over(session))
+        return;
+    switch (m->header.type) {
+    case MESSAGE_PEER:
+        if (m->peer.kind <= PEER_RESUME && (m->peer.kind != PEER_ANY || session->role == ROLE_INCOMING))
+            peers_start(session->peers, &m->peer, fd_steal(&owned));
+        break;
+    case MESSAGE_PEER_FAILED:
+        on_peer_failed(session, &m->peer_failed);
+        break;
+    case MESSAGE_QEMU:
+        on_qemu(session, &m->qemu, fd_steal(&owned));
+        break;
+    case MESSAGE_PIPE:
+        channels_on_pipe(session->channels, &m->pipe, fd_steal(&owned));
+        break;
+    case MESSAGE_QEMU_FAILED:
+        on_qemu_failed(session, &m->qemu_failed);
+        break;
+    case MESSAGE_LIMIT:
+        channels_set_limit(session->channels, m->limit.bandwidth_limit);
+        break;
+    case MESSAGE_END:
+        on_end(session, &m->end);
+        break;
+    case MESSAGE_SYNC:
+        on_sync(session, &m->sync);
+        break;
+    default:
+        break;
+    }
+}
+
+/* It takes only what needs it: channels that are open go on to their end. */
+void session_on_broker_gone(struct session *session, const char *why)
+{
+    if (session_is_over(session))
+        return;
+    if (why)
+        session_end(session, VF_ERROR_HELPER_FAILED, true, "%s", why);
+    else if (requests_wait(session->requests))
+        session_end(session, VF_ERROR_HELPER_FAILED, true,
+                    "The broker is gone, so that a connection that is needed cannot be made.");
+    else if (!channels_is_any_open(session->channels))
+        session_end(session, VF_ERROR_HELPER_FAILED, true, "The broker is gone.");
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "helper/session/resume.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <syslog.h>
+
+#include "common/clock.h"
+#include "helper/session/end.h"
+
+static void dial_again(struct session *session)
+{
+    bool asked;
+
+    if (session_is_over(session) || control_fd(session->control) >= 0 || session->role != ROLE_OUTGOING)
+        return;
+    requests_drop_peers(session->requests);
+    requests_ask_peer(session->requests, PEER_RESUME, 0, &asked);
+    if (!asked)
+        session_end(session, VF_ERROR_INTERRUPTED, false, "%s The broker is gone, too.", session->why);
+}
+
+static int on_redial(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    dial_again(userdata);
+    return 0;
+}
+
+void session_redial(struct session *session)
+{
+    uint64_t wait = session->redial, jitter = turn_now(session->event) % 1000 * wait / 2000;
+
+    if (session_is_over(session) || session->role != ROLE_OUTGOING)
+        return;
+    requests_drop_peers(session->requests);
+    session->redial = wait * 2 < REDIAL_MAX ? wait * 2 : REDIAL_MAX;
+    session->redial_timer = sd_event_source_disable_unref(session->redial_timer);
+    if (sd_event_add_time_relative(session->event, &session->redial_timer, CLOCK_MONOTONIC,
+                                   wait * 3 / 4 + jitter, 0, on_redial, session) < 0)
+        session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
+}
+
+static int on_recovery_timeout(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct session *session = userdata;
+
+    session_end(session, VF_ERROR_INTERRUPTED, false, "%s It was not recovered within a day.", session->why);
+    return 0;
+}
+
+/* The network does not come back in time. What is proved is done; what is not, its QEMUs have to learn. */
+static void give_channels_up(struct session *session)
+{
+    if (channels_are_complete(session->channels)) {
+        session_end_done(session);
+        return;
+    }
+    channels_give_up(session->channels);
+    session_set_recovery(session, RECOVERY_NONE);
+    session_set_recovery(session, RECOVERY_AWAITS_QEMU);
+    /* No new channel can come where there is nothing to recover, or no broker to bring one. */
+    if (!channels_has_any_been(session->channels) || session->link->fd < 0 ||
+        sd_event_add_time_relative(session->event, &session->recovery_timer, CLOCK_MONOTONIC, RECOVERY, 0,
+                                   on_recovery_timeout, session) < 0)
+        session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
+}
+
+static int on_network_timeout(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct session *session = userdata;
+
+    link_log(session->link, LOG_WARNING,
+             "The network did not come back in time: QEMU's connections are given up.");
+    give_channels_up(session);
+    return 0;
+}
+
+/* One loss after the other shares one time-out. */
+static void await_network(struct session *session)
+{
+    if (session->resume_timeout > 0 && session->recovery != RECOVERY_NONE)
+        return;
+    if (session->resume_timeout > 0 &&
+        sd_event_add_time_relative(session->event, &session->recovery_timer, CLOCK_MONOTONIC,
+                                   session->resume_timeout, 0, on_network_timeout, session) >= 0)
+        session->recovery = RECOVERY_AWAITS_NETWORK;
+    else
+        give_channels_up(session);
+}
+
+void session_clean_up(struct session *session)
+{
+    struct frame word;
+
+    if (session_is_over(session) || session->connection != CONNECTION_BROKEN)
+        return;
+    session->cleanup = sd_event_source_disable_unref(session->cleanup);
+    if (control_last_word(session->control, &word)) {
+        session_end(session, word.refusal.error, false, "%s", word.refusal.text);
+        return;
+    }
+    channels_disconnect(session->channels);
+    peers_drop(session->peers);
+    peers_drop_key(session->peers, PEER_CHANNEL);
+    requests_drop_peers(session->requests);
+    control_clear(session->control);
+    session_set_connection(session, CONNECTION_DOWN);
+    session_set_state(session, STATE_INTERRUPTED);
+    await_network(session);
+    /* At once after a loss; a peer that hangs up on each new connection is dialled with pauses. */
+    if (session->redial == 0) {
+        session->redial = REDIAL_FIRST;
+        dial_again(session);
+    } else {
+        session_redial(session);
+    }
+}
+
+static int on_clean_up(sd_event_source *source, void *userdata)
+{
+    session_clean_up(userdata);
+    return 0;
+}
+
+void session_interrupt(struct session *session, const char *format, ...)
+{
+    bool greeted = session->connection == CONNECTION_UP;
+    va_list args;
+
+    if (session->halted || !session_set_connection(session, CONNECTION_BROKEN))
+        return;
+    if (session->ending != ENDING_FAREWELL) { /* else the peer has yet to hear why that is */
+        va_start(args, format);
+        vsnprintf(session->why, sizeof(session->why), format, args);
+        va_end(args);
+    }
+    if (greeted)
+        session->redial = 0;
+    if (sd_event_add_defer(session->event, &session->cleanup, on_clean_up, session) < 0)
+        session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
+}
+
+void session_on_lost(struct session *session, const char *why)
+{
+    /* All that the peer could still have said is known: both ledgers were proved channel by channel. */
+    if (channels_are_complete(session->channels) && session->resume_timeout == 0)
+        session_end_done(session);
+    else if (session->state == STATE_WAITING)
+        session_end(session, VF_ERROR_INTERRUPTED, false,
+                    "The connection to the peer was lost (%s) before the migration could begin.", why);
+    else
+        session_interrupt(session, "The connection to the peer was lost (%s).", why);
+}

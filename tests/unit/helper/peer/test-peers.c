@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "channels-rig.h"
+
+#include "helper/carrier/plain.h"
+#include "helper/limits.h"
+#include "helper/peer/internal.h"
+#include "helper/peer/peers.h"
+#include "helper/protocol/greeting.h"
+
+/* Candidates: keys, slots, deadlines. The test is the network; `plain` proves. */
+
+enum { ID = 0x1234 };
+
+static const uint8_t good[KEY_SIZE] = "the key that both ends hold";
+static const uint8_t wrong[KEY_SIZE] = "another key";
+
+struct rig {
+    struct channels_rig *side;
+    struct peers *peers;
+    int n_proved, n_failed;
+    enum peer_kind proved;
+    struct peer_failure failure;
+};
+
+static void on_proved(void *userdata, enum peer_kind kind, struct carrier *carrier)
+{
+    struct rig *rig = userdata;
+
+    rig->n_proved++;
+    rig->proved = kind;
+    carrier_free(carrier);
+}
+
+static void on_failed(void *userdata, const struct peer_failure *failure)
+{
+    struct rig *rig = userdata;
+
+    rig->n_failed++;
+    rig->failure = *failure;
+}
+
+static const struct peer_events events = {.proved = on_proved, .failed = on_failed};
+
+static struct rig *peers_rig_new(enum message_role role)
+{
+    struct rig *rig = calloc(1, sizeof(*rig));
+
+    assert_non_null(rig);
+    rig->side = rig_new(role, true);
+    const struct peers_options options = {
+        .event = rig->side->desk.event,
+        .link = &rig->side->desk.link,
+        .pool = &rig->side->pool,
+        .channels = rig->side->channels,
+        .requests = rig->side->requests,
+        .halted = &rig->side->halted,
+        .id = ID,
+        .role = role,
+        .security = SECURITY_PLAIN,
+    };
+    rig->peers = peers_new(&options, &events, rig);
+    assert_non_null(rig->peers);
+    peers_set_key(rig->peers, PEER_CONTROL, good);
+    return rig;
+}
+
+static void peers_rig_freep(struct rig **rig)
+{
+    peers_free((*rig)->peers);
+    rig_freep(&(*rig)->side);
+    free(*rig);
+}
+
+#define _cleanup_peers_ __attribute__((cleanup(peers_rig_freep))) struct rig *
+
+/* A connection from the gate (or, PEER_ANY, from a caller): the test's end. */
+static int rig_arrives(struct rig *rig, enum peer_kind kind)
+{
+    struct message_peer m = {.kind = kind};
+    int pair[2];
+
+    test_pair(SOCK_STREAM, 0, pair);
+    peers_start(rig->peers, &m, pair[0]);
+    desk_run(&rig->side->desk);
+    return pair[1];
+}
+
+/* The other helper, over this socket: it proves that it holds the key. */
+static struct carrier *rig_proves(struct rig *rig, int fd, enum peer_kind kind, bool connecting,
+                                  const uint8_t *key)
+{
+    struct preamble preamble = {.kind = kind, .id = ID};
+    struct carrier *carrier;
+    int r = -EAGAIN;
+
+    assert_int_equal(carrier_plain_new(fd, connecting, &preamble, key, &carrier), 0);
+    for (int i = 0; i < 10 && r == -EAGAIN; i++) {
+        r = carrier->ops->handshake(carrier);
+        desk_run(&rig->side->desk);
+    }
+    if (r == 0)
+        return carrier;
+    carrier_free(carrier);
+    desk_run(&rig->side->desk);
+    return NULL;
+}
+
+static void rig_says_hello(struct rig *rig, int fd, uint32_t channel, uint64_t received)
+{
+    const struct channel_hello hello = {.channel = channel, .received = received};
+    uint8_t buf[CHANNEL_HELLO_SIZE];
+
+    channel_hello_encode(&hello, buf);
+    assert_int_equal(send(fd, buf, sizeof(buf), MSG_NOSIGNAL), sizeof(buf));
+    desk_run(&rig->side->desk);
+}
+
+static bool rig_hears_hello(int fd, struct channel_hello *ret)
+{
+    uint8_t buf[CHANNEL_HELLO_SIZE];
+
+    return recv(fd, buf, sizeof(buf), MSG_DONTWAIT) == sizeof(buf) &&
+           channel_hello_decode(buf, ret) == VERDICT_OK;
+}
+
+static bool is_closed(int fd)
+{
+    char byte;
+    ssize_t n = recv(fd, &byte, 1, MSG_DONTWAIT);
+
+    return n == 0 || (n < 0 && errno == ECONNRESET);
+}
+
+static size_t n_used(const struct rig *rig)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < PEERS_MAX; i++)
+        n += rig->peers->all[i].stage != PEER_UNUSED;
+    return n;
+}
+
+/* ---- Keys ---- */
+
+TEST(test_ticket_serves_one_connection)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+    struct carrier *first = rig_proves(rig, rig_arrives(rig, PEER_CONTROL), PEER_CONTROL, true, good),
+                   *second;
+    uint8_t buf[FRAME_MAX];
+    struct frame frame;
+    const char *why;
+    size_t used;
+    ssize_t n;
+
+    assert_non_null(first);
+    assert_int_equal(rig->n_proved, 1);
+    assert_int_equal(rig->proved, PEER_CONTROL);
+    peers_use_key(rig->peers, PEER_CONTROL);
+    /* The second is told so, under its proof, and may read that. */
+    second = rig_proves(rig, rig_arrives(rig, PEER_CONTROL), PEER_CONTROL, true, good);
+    assert_non_null(second);
+    assert_int_equal(rig->n_proved, 1);
+    n = recv(second->fd, buf, sizeof(buf), MSG_DONTWAIT);
+    assert_true(n > 0);
+    assert_int_equal(frame_decode(buf, (size_t)n, &frame, &used, &why), VERDICT_OK);
+    assert_int_equal(frame.type, FRAME_ABORT);
+    assert_int_equal(frame.refusal.error, VF_ERROR_TICKET_USED);
+    assert_int_equal(n_used(rig), 1);
+    carrier_free(second);
+    desk_run(&rig->side->desk);
+    assert_int_equal(n_used(rig), 0);
+    carrier_free(first);
+}
+
+TEST(test_wrong_key)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+
+    assert_null(rig_proves(rig, rig_arrives(rig, PEER_CONTROL), PEER_CONTROL, true, wrong));
+    assert_int_equal(rig->n_proved + rig->n_failed, 0);
+    assert_int_equal(n_used(rig), 0);
+}
+
+/* A key of another kind is another key. */
+TEST(test_key_of_another_kind)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+
+    peers_set_key(rig->peers, PEER_RESUME, good);
+    assert_null(rig_proves(rig, rig_arrives(rig, PEER_RESUME), PEER_CONTROL, true, good));
+    assert_int_equal(rig->n_proved, 0);
+}
+
+TEST(test_no_key_yet)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+    int fds[] = {rig_arrives(rig, PEER_CHANNEL), rig_arrives(rig, PEER_RESUME)}, fd;
+
+    for (size_t i = 0; i < ELEMENTS(fds); i++) {
+        assert_true(is_closed(fds[i]));
+        close(fds[i]);
+    }
+    peers_set_key(rig->peers, PEER_CHANNEL, good);
+    fd = rig_arrives(rig, PEER_CHANNEL);
+    assert_false(is_closed(fd));
+    close(fd);
+    peers_drop_key(rig->peers, PEER_CHANNEL);
+    fd = rig_arrives(rig, PEER_CHANNEL);
+    assert_true(is_closed(fd));
+    close(fd);
+}
+
+/* ---- Channels ---- */
+
+/* A channel's connection that overtakes its OPEN waits for that. */
+TEST(test_parked)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+    struct channel_hello hello;
+    struct carrier *peer;
+
+    peers_set_key(rig->peers, PEER_CHANNEL, good);
+    peer = rig_proves(rig, rig_arrives(rig, PEER_CHANNEL), PEER_CHANNEL, true, good);
+    assert_non_null(peer);
+    rig_says_hello(rig, peer->fd, 0, 0);
+    assert_false(rig_hears_hello(peer->fd, &hello));
+    peers_unpark(rig->peers, 0); /* there is no such channel */
+    assert_int_equal(n_used(rig), 1);
+    assert_null(rig_hears_open(rig->side, 0, 0));
+    peers_unpark(rig->peers, 1);
+    assert_int_equal(n_used(rig), 1);
+    peers_unpark(rig->peers, 0);
+    assert_int_equal(n_used(rig), 0);
+    assert_true(channels_is_connected(rig->side->channels, 0));
+    assert_true(rig_hears_hello(peer->fd, &hello));
+    assert_int_equal(hello.channel, 0);
+    assert_int_equal(hello.received, 0);
+    carrier_free(peer);
+}
+
+TEST(test_hello_of_a_channel_that_is_there)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+    struct channel_hello hello;
+    struct carrier *peers[3];
+
+    peers_set_key(rig->peers, PEER_CHANNEL, good);
+    assert_null(rig_hears_open(rig->side, 0, 0));
+    for (size_t i = 0; i < 3; i++) {
+        peers[i] = rig_proves(rig, rig_arrives(rig, PEER_CHANNEL), PEER_CHANNEL, true, good);
+        assert_non_null(peers[i]);
+    }
+    rig_says_hello(rig, peers[0]->fd, 0, 1); /* it has sent nothing */
+    assert_true(is_closed(peers[0]->fd));
+    rig_says_hello(rig, peers[1]->fd, 0, 0);
+    assert_true(rig_hears_hello(peers[1]->fd, &hello));
+    rig_says_hello(rig, peers[2]->fd, 0, 0); /* one that is alive is not replaced */
+    assert_true(is_closed(peers[2]->fd));
+    assert_false(is_closed(peers[1]->fd));
+    assert_true(channels_is_connected(rig->side->channels, 0));
+    for (size_t i = 0; i < 3; i++)
+        carrier_free(peers[i]);
+}
+
+/* ---- Slots and deadlines ---- */
+
+TEST(test_newest_pays_with_the_oldest_place)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+    int fds[PEERS_MAX + 1];
+
+    for (size_t i = 0; i <= PEERS_MAX; i++) {
+        fds[i] = rig_arrives(rig, PEER_CONTROL);
+        if (i == 5)
+            rig->peers->all[5].since -= 1000000;
+    }
+    assert_int_equal(n_used(rig), PEERS_MAX);
+    for (size_t i = 0; i <= PEERS_MAX; i++) {
+        assert_int_equal(is_closed(fds[i]), i == 5);
+        close(fds[i]);
+    }
+}
+
+TEST(test_deadline)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+    int silent = rig_arrives(rig, PEER_CONTROL), brought = rig_arrives(rig, PEER_ANY);
+
+    for (size_t i = 0; i < 2; i++)
+        rig->peers->all[i].since -= PEER_DEADLINE - 1000000;
+    peers_expire(rig->peers);
+    assert_false(is_closed(silent));
+    for (size_t i = 0; i < 2; i++)
+        rig->peers->all[i].since -= 2000000;
+    peers_expire(rig->peers);
+    assert_true(is_closed(silent));
+    assert_false(is_closed(brought)); /* one that a caller brought waits for the source to use it */
+    close(silent);
+    close(brought);
+}
+
+TEST(test_what_a_loss_leaves)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+    int control, resume, brought;
+
+    peers_set_key(rig->peers, PEER_RESUME, good);
+    control = rig_arrives(rig, PEER_CONTROL);
+    resume = rig_arrives(rig, PEER_RESUME);
+    brought = rig_arrives(rig, PEER_ANY);
+    peers_drop(rig->peers);
+    assert_true(is_closed(control));
+    assert_false(is_closed(resume)); /* the peer may have noticed first */
+    assert_false(is_closed(brought));
+    close(control);
+    close(resume);
+    close(brought);
+}
+
+/* From a caller: the gate has not read its preamble. */
+TEST(test_brought)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+    const struct preamble preambles[] = {{PEER_CONTROL, ID}, {PEER_CONTROL, ID + 1}, {PEER_RESUME, ID}};
+    uint8_t buf[PREAMBLE_SIZE];
+
+    for (size_t i = 0; i < ELEMENTS(preambles); i++) {
+        int fd = rig_arrives(rig, PEER_ANY);
+        struct carrier *peer;
+
+        preamble_encode(&preambles[i], buf);
+        assert_int_equal(send(fd, buf, sizeof(buf), 0), sizeof(buf));
+        desk_run(&rig->side->desk);
+        peer = rig_proves(rig, fd, PEER_CONTROL, true, good);
+        assert_int_equal(peer != NULL, i == 0); /* another migration's; and no key for that kind */
+        carrier_free(peer);
+    }
+    assert_int_equal(rig->n_proved, 1);
+}
+
+/* ---- Source ---- */
+
+/* The broker brings what was asked for: the test's end, from which the preamble was read. */
+static int rig_dials(struct rig *rig, enum peer_kind kind)
+{
+    struct message_peer m = {.kind = kind};
+    struct preamble preamble;
+    uint8_t buf[PREAMBLE_SIZE];
+    bool asked;
+    int pair[2];
+
+    m.serial = requests_ask_peer(rig->side->requests, kind, 0, &asked);
+    test_pair(SOCK_STREAM, 0, pair);
+    peers_start(rig->peers, &m, pair[0]);
+    assert_int_equal(recv(pair[1], buf, sizeof(buf), MSG_DONTWAIT), sizeof(buf));
+    assert_int_equal(preamble_decode(buf, &preamble), VERDICT_OK);
+    assert_int_equal(preamble.kind, kind);
+    assert_int_equal(preamble.id, ID);
+    return pair[1];
+}
+
+TEST(test_source_proves)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
+    struct carrier *peer = rig_proves(rig, rig_dials(rig, PEER_CONTROL), PEER_CONTROL, false, good);
+
+    assert_non_null(peer);
+    assert_int_equal(rig->n_proved, 1);
+    assert_int_equal(n_used(rig), 0);
+    assert_false(requests_wait(rig->side->requests));
+    carrier_free(peer);
+}
+
+TEST(test_what_was_not_asked_for)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
+    struct message_peer m = {.kind = PEER_CONTROL, .serial = 77};
+    int pair[2];
+
+    test_pair(SOCK_STREAM, 0, pair);
+    peers_start(rig->peers, &m, pair[0]);
+    assert_true(is_closed(pair[1]));
+    assert_int_equal(n_used(rig), 0);
+    close(pair[1]);
+}
+
+static void expect_failure(struct rig *rig, int error)
+{
+    desk_run(&rig->side->desk);
+    assert_int_equal(rig->n_failed, 1);
+    assert_int_equal(rig->failure.kind, PEER_CONTROL);
+    assert_int_equal(rig->failure.error, error);
+    assert_int_equal(n_used(rig), 0);
+    assert_false(requests_wait(rig->side->requests));
+}
+
+TEST(test_source_is_hung_up_on)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
+
+    close(rig_dials(rig, PEER_CONTROL));
+    expect_failure(rig, -ECONNRESET);
+}
+
+TEST(test_source_is_rejected)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
+    uint8_t buf[REJECTION_SIZE];
+    int fd = rig_dials(rig, PEER_CONTROL);
+
+    rejection_encode(VF_ERROR_TICKET_EXPIRED, buf);
+    assert_int_equal(send(fd, buf, sizeof(buf), 0), sizeof(buf));
+    expect_failure(rig, -ECONNREFUSED);
+    assert_int_equal(rig->failure.rejected, VF_ERROR_TICKET_EXPIRED);
+    close(fd);
+}
+
+TEST(test_source_meets_another_key)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
+    struct carrier *peer = rig_proves(rig, rig_dials(rig, PEER_CONTROL), PEER_CONTROL, false, wrong);
+
+    assert_null(peer);
+    expect_failure(rig, -EKEYREJECTED);
+}
+
+TEST(test_source_waits_no_longer)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
+    int fd = rig_dials(rig, PEER_CONTROL);
+
+    rig->peers->all[0].since -= PEER_DEADLINE + 1000000;
+    peers_expire(rig->peers);
+    expect_failure(rig, -ETIMEDOUT);
+    close(fd);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(test_ticket_serves_one_connection),
+        CASE(test_wrong_key),
+        CASE(test_key_of_another_kind),
+        CASE(test_no_key_yet),
+        CASE(test_parked),
+        CASE(test_hello_of_a_channel_that_is_there),
+        CASE(test_newest_pays_with_the_oldest_place),
+        CASE(test_deadline),
+        CASE(test_what_a_loss_leaves),
+        CASE(test_brought),
+        CASE(test_source_proves),
+        CASE(test_what_was_not_asked_for),
+        CASE(test_source_is_hung_up_on),
+        CASE(test_source_is_rejected),
+        CASE(test_source_meets_another_key),
+        CASE(test_source_waits_no_longer),
+    };
+
+    return cmocka_run_group_tests_name("helper-peer-peers", tests, NULL, NULL);
+}

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "flow-rig.h"
+
+TEST(test_out)
+{
+    struct rig rig;
+
+    rig_init(&rig);
+    assert_true(flow_wants_input(&rig.out));
+    assert_false(flow_wants_output(&rig.out));
+    put(rig.qemu, 0, 5000);
+    assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+    assert_int_equal(get(rig.peer, 0, SIZE_MAX), 5000);
+    assert_int_equal(rig.out.ring.end, 5000);
+    assert_int_equal(rig.out.ring.cursor, 5000);
+    assert_int_equal(rig.out.ring.begin, 0); /* kept until it is acknowledged */
+
+    assert_null(flow_on_ack(&rig.out, 3000));
+    assert_int_equal(rig.out.ring.begin, 3000);
+    assert_int_equal(shutdown(rig.qemu, SHUT_WR), 0);
+    assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+    assert_true(rig.out.ending);
+    assert_int_equal(rig.out.total, 5000);
+    assert_false(flow_ended(&rig.out));
+    assert_false(flow_wants_input(&rig.out)); /* an EOF would be polled for ever */
+    assert_null(flow_on_ack(&rig.out, 4999));
+    assert_false(flow_ended(&rig.out));
+    assert_null(flow_on_ack(&rig.out, 5000));
+    assert_true(flow_ended(&rig.out));
+    assert_int_equal(get(rig.peer, 0, SIZE_MAX), 0); /* what ends the peer's flow is FIN: no EOF is sent */
+    rig_clear(&rig);
+}
+
+TEST(test_in)
+{
+    struct rig rig;
+
+    rig_init(&rig);
+    put(rig.peer, 0, 5000);
+    assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    assert_int_equal(get(rig.qemu, 0, SIZE_MAX), 5000);
+    assert_int_equal(rig.in.ring.begin, 5000); /* delivered is forgotten */
+    assert_false(flow_ended(&rig.in));
+    assert_null(flow_on_fin(&rig.in, 5000, 1)); /* after its data */
+    assert_false(flow_ended(&rig.in));
+    assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    assert_true(flow_ended(&rig.in));
+    assert_int_equal(get(rig.qemu, 5000, SIZE_MAX), -1);
+    assert_false(flow_wants_input(&rig.in));
+    rig_clear(&rig);
+}
+
+TEST(test_fin_before_its_data)
+{
+    struct rig rig;
+
+    rig_init(&rig);
+    assert_null(flow_on_fin(&rig.in, 5000, 1));
+    assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    put(rig.peer, 0, 4999);
+    assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    assert_int_equal(get(rig.qemu, 0, SIZE_MAX), 4999);
+    assert_int_equal(get(rig.qemu, 0, SIZE_MAX), 0);
+    assert_false(flow_ended(&rig.in));
+    assert_true(flow_wants_input(&rig.in));
+    put(rig.peer, 4999, 1);
+    assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    assert_int_equal(get(rig.qemu, 4999, SIZE_MAX), 1);
+    assert_int_equal(get(rig.qemu, 0, SIZE_MAX), -1);
+    assert_true(flow_ended(&rig.in));
+    rig_clear(&rig);
+}
+
+TEST(test_fin_of_nothing)
+{
+    struct rig rig;
+
+    rig_init(&rig);
+    assert_null(flow_on_fin(&rig.in, 0, 1));
+    assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    assert_true(flow_ended(&rig.in));
+    assert_int_equal(get(rig.qemu, 0, SIZE_MAX), -1);
+    rig_clear(&rig);
+
+    rig_init(&rig);
+    shutdown(rig.qemu, SHUT_WR);
+    assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+    assert_true(rig.out.ending);
+    assert_int_equal(rig.out.total, 0);
+    assert_true(flow_ended(&rig.out));
+    rig_clear(&rig);
+}
+
+/* A peer that sends on after its FIN: no byte of that reaches QEMU. */
+TEST(test_nothing_beyond_fin)
+{
+    struct rig rig;
+
+    rig_init(&rig);
+    assert_null(flow_on_fin(&rig.in, 1000, 1));
+    put(rig.peer, 0, 3000);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    assert_int_equal(get(rig.qemu, 0, SIZE_MAX), 1000);
+    assert_int_equal(get(rig.qemu, 0, SIZE_MAX), -1);
+    assert_true(flow_ended(&rig.in));
+    assert_int_equal(rig.in.ring.end, 1000);
+    rig_clear(&rig);
+}
+
+/* Each direction ends alone; the other goes on. */
+TEST(test_half_close)
+{
+    for (int first = 0; first < 2; first++) {
+        struct rig rig;
+
+        rig_init(&rig);
+        put(rig.qemu, 0, 100);
+        put(rig.peer, 0, 200);
+        if (first == 0)
+            shutdown(rig.qemu, SHUT_WR);
+        else
+            assert_null(flow_on_fin(&rig.in, 200, 1));
+        for (int i = 0; i < 2; i++) { /* an end that comes with the data may be seen only by the next poll */
+            assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+            assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+        }
+        assert_int_equal(get(rig.peer, 0, SIZE_MAX), 100);
+        assert_int_equal(get(rig.qemu, 0, 200), 200);
+        assert_int_equal(rig.out.ending, first == 0);
+        assert_int_equal(rig.in.shut, first == 1);
+
+        if (first == 0) {
+            put(rig.peer, 200, 300);
+            assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+            assert_int_equal(get(rig.qemu, 200, SIZE_MAX), 300);
+            assert_null(flow_on_fin(&rig.in, 500, 1));
+            assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+        } else {
+            assert_int_equal(get(rig.qemu, 0, SIZE_MAX), -1);
+            put(rig.qemu, 100, 300);
+            assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+            assert_int_equal(get(rig.peer, 100, SIZE_MAX), 300);
+            shutdown(rig.qemu, SHUT_WR);
+            assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+        }
+        assert_null(flow_on_ack(&rig.out, rig.out.total));
+        assert_true(flow_ended(&rig.out));
+        assert_true(flow_ended(&rig.in));
+        rig_clear(&rig);
+    }
+}
+
+/* QEMU writes and closes at once: all of it arrives, then the end. */
+TEST(test_data_and_eof_at_once)
+{
+    struct rig rig;
+    size_t size;
+
+    rig_init(&rig);
+    size = put(rig.qemu, 0, 150000);
+    close_end(&rig.qemu);
+    assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+    assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+    assert_true(rig.out.ending);
+    assert_int_equal(rig.out.total, size);
+    assert_int_equal(get(rig.peer, 0, SIZE_MAX), (ssize_t)size);
+    rig_clear(&rig);
+}
+
+/* Nobody reads at the other end: what is held is bounded, and QEMU's writes stop. */
+TEST(test_back_pressure_out)
+{
+    struct rig rig;
+    uint64_t sent = 0, got = 0, acked = 0;
+
+    rig_init(&rig);
+    for (int idle = 0; idle < 3;) {
+        size_t n = put(rig.qemu, sent, SIZE_MAX);
+
+        sent += n;
+        idle = n > 0 ? 0 : idle + 1;
+        assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+        assert_true(rig.out.ring.end - rig.out.ring.begin <= WINDOW);
+    }
+    assert_int_equal(rig.out.ring.end, WINDOW);
+    assert_true(sent > WINDOW && sent < WINDOW + 1000000);
+    assert_false(flow_wants_input(&rig.out));
+    assert_true(flow_wants_output(&rig.out));
+
+    /* The peer reads but does not acknowledge: no more is taken from QEMU. */
+    for (ssize_t n = 1; n > 0;) {
+        n = get(rig.peer, got, SIZE_MAX);
+        got += (uint64_t)n;
+        assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+    }
+    assert_int_equal(got, WINDOW);
+    assert_false(flow_wants_input(&rig.out));
+    assert_false(flow_wants_output(&rig.out));
+
+    /* It acknowledges, and all goes on to the end. */
+    shutdown(rig.qemu, SHUT_WR);
+    while (!flow_ended(&rig.out)) {
+        assert_true(acked < sent);
+        acked = got;
+        assert_null(flow_on_ack(&rig.out, acked));
+        assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+        got += (uint64_t)get(rig.peer, got, SIZE_MAX);
+    }
+    assert_int_equal(got, sent);
+    assert_true(rig.pool.n_free <= rig.pool.max_free);
+    rig_clear(&rig);
+}
+
+TEST(test_back_pressure_in)
+{
+    struct rig rig;
+    uint64_t sent = 0, got = 0;
+
+    rig_init(&rig);
+    for (int idle = 0; idle < 3;) {
+        size_t n = put(rig.peer, sent, SIZE_MAX);
+
+        sent += n;
+        idle = n > 0 ? 0 : idle + 1;
+        assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+        assert_true(rig.in.ring.end - rig.in.ring.begin <= FLOW_BUFFER);
+    }
+    assert_int_equal(rig.in.ring.end - rig.in.ring.begin, FLOW_BUFFER);
+    assert_false(flow_wants_input(&rig.in));
+    assert_true(flow_wants_output(&rig.in));
+    assert_null(flow_on_fin(&rig.in, sent, 1));
+    while (!flow_ended(&rig.in)) {
+        got += (uint64_t)get(rig.qemu, got, SIZE_MAX);
+        assert_true(got <= sent);
+        assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    }
+    while (got < sent)
+        got += (uint64_t)get(rig.qemu, got, SIZE_MAX);
+    assert_int_equal(get(rig.qemu, got, SIZE_MAX), -1);
+    rig_clear(&rig);
+}
+
+/* A flow that is never resumed needs no acknowledgement to go on, but still one to end. */
+TEST(test_nothing_is_kept)
+{
+    struct rig rig;
+    uint64_t sent = 0, got = 0;
+
+    rig_init(&rig);
+    rig.out.forgetful = true;
+    while (sent < 3 * (uint64_t)WINDOW) { /* no acknowledgement holds it back */
+        sent += put(rig.qemu, sent, 100000);
+        assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+        assert_int_equal(rig.out.ring.begin, rig.out.ring.cursor);
+        got += (uint64_t)get(rig.peer, got, SIZE_MAX);
+    }
+    assert_int_equal(shutdown(rig.qemu, SHUT_WR), 0);
+    while (got < sent) {
+        assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+        got += (uint64_t)get(rig.peer, got, SIZE_MAX);
+    }
+    assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+    assert_false(flow_ended(&rig.out)); /* the ledger is the same */
+    assert_null(flow_on_ack(&rig.out, sent - 1));
+    assert_string_equal(flow_on_ack(&rig.out, sent - 2), "an ACK of less than was acknowledged before");
+    assert_string_equal(flow_on_ack(&rig.out, sent + 1), "an ACK of more than was sent");
+    assert_false(flow_ended(&rig.out));
+    assert_null(flow_on_ack(&rig.out, sent));
+    assert_true(flow_ended(&rig.out));
+    rig_clear(&rig);
+}
+
+/* One end is not there yet: what can be is done, and nothing is waited for. */
+TEST(test_missing_ends)
+{
+    struct rig rig;
+
+    rig_init(&rig);
+    rig.out.to = NULL;
+    put(rig.qemu, 0, 1000);
+    assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+    assert_int_equal(rig.out.ring.end, 1000);
+    assert_false(flow_wants_output(&rig.out));
+    rig.out.to = rig.to_peer;
+    assert_true(flow_wants_output(&rig.out));
+    assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+    assert_int_equal(get(rig.peer, 0, SIZE_MAX), 1000);
+
+    rig.in.from = NULL;
+    assert_false(flow_wants_input(&rig.in));
+    assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    rig.in.from = rig.to_peer;
+    rig.in.to = NULL;
+    put(rig.peer, 0, 1000);
+    assert_null(flow_on_fin(&rig.in, 1000, 1));
+    assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    assert_false(flow_ended(&rig.in));
+    rig.in.to = rig.to_qemu;
+    assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    assert_int_equal(get(rig.qemu, 0, SIZE_MAX), 1000);
+    assert_true(flow_ended(&rig.in));
+    rig_clear(&rig);
+}
+
+TEST(test_paced)
+{
+    struct pacer pacer = PACER_INIT;
+    struct rig rig;
+    uint64_t now = 1000000, got = 0;
+
+    rig_init(&rig);
+    pacer_set(&pacer, 100000, now);
+    rig.out.pacer = &pacer;
+    put(rig.qemu, 0, 100000);
+    assert_int_equal(pump(&rig.out, now), FLOW_OK);
+    assert_int_equal(rig.out.ring.end, 0);
+    assert_false(flow_wants_input(&rig.out)); /* a full socket would be polled for ever */
+    for (uint64_t end = now + 500000; now < end; now += 10000) {
+        assert_int_equal(pump(&rig.out, now), FLOW_OK);
+        got += (uint64_t)get(rig.peer, got, SIZE_MAX);
+    }
+    assert_between(got, 47500, 52500);
+    pacer_set(&pacer, 0, now);
+    assert_true(flow_wants_input(&rig.out));
+    assert_int_equal(pump(&rig.out, now), FLOW_OK);
+    got += (uint64_t)get(rig.peer, got, SIZE_MAX);
+    assert_int_equal(got, 100000);
+    rig_clear(&rig);
+}
+
+/* One pump ends, though the other end always has more: others have their turn. */
+TEST(test_budget)
+{
+    struct rig rig;
+    uint64_t sent = 0, got = 0;
+
+    rig_init(&rig);
+    for (int i = 0; i < 100; i++) {
+        uint64_t before = rig.out.ring.end;
+
+        sent += put(rig.qemu, sent, SIZE_MAX);
+        assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+        assert_true(rig.out.ring.end - before <= FLOW_BUDGET);
+        got += (uint64_t)get(rig.peer, got, SIZE_MAX);
+        assert_null(flow_on_ack(&rig.out, rig.out.ring.cursor));
+    }
+    rig_clear(&rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(test_out),
+        CASE(test_in),
+        CASE(test_fin_before_its_data),
+        CASE(test_fin_of_nothing),
+        CASE(test_nothing_beyond_fin),
+        CASE(test_half_close),
+        CASE(test_data_and_eof_at_once),
+        CASE(test_back_pressure_out),
+        CASE(test_back_pressure_in),
+        CASE(test_nothing_is_kept),
+        CASE(test_missing_ends),
+        CASE(test_paced),
+        CASE(test_budget),
+    };
+
+    return cmocka_run_group_tests_name("flow", tests, NULL, NULL);
+}

@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "session-rig.h"
+
+/* How a migration goes, and what a loss, a cancel and a broker's death mean for it. */
+
+enum { LONG = 60000000, SHORT = 50000, SOME = 300000 /* µs */ };
+
+static struct world *world_of(uint64_t resume_timeout)
+{
+    return world_new(start_of(resume_timeout), start_of(resume_timeout));
+}
+
+static enum message_state state_of(const struct world *world, size_t side)
+{
+    return world->sides[side].state;
+}
+
+/* QEMU writes all, and both close. */
+static void finish(struct world *world, int qemu)
+{
+    shutdown(qemu, SHUT_WR);
+    shutdown(world->qemu, SHUT_WR);
+    world_run(world);
+}
+
+TEST(test_done)
+{
+    _cleanup_world_ world = world_of(LONG);
+    int qemu;
+
+    assert_int_equal(state_of(world, SOURCE), STATE_CONNECTED);
+    assert_int_equal(state_of(world, DESTINATION), STATE_CONNECTED);
+    qemu = world_adds_qemu(world);
+    world_sends(world, qemu, "memory");
+    assert_int_equal(state_of(world, SOURCE), STATE_ACTIVE);
+    assert_int_equal(state_of(world, DESTINATION), STATE_ACTIVE);
+    world_receives(world, world->qemu, "memory");
+    world_sends(world, world->qemu, "page 7");
+    world_receives(world, qemu, "page 7");
+    finish(world, qemu);
+    world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+    assert_int_equal(world->sides[SOURCE].page->sent, 6);
+    assert_int_equal(world->sides[DESTINATION].page->received, 6);
+    close(qemu);
+}
+
+/* Two helpers of different secrets do not meet. */
+TEST(test_other_secret)
+{
+    struct message_start_relay other = start_of(LONG);
+
+    strcpy((char *)other.secret, "something else");
+    _cleanup_world_ world = world_new(start_of(LONG), other);
+    WORLD_WAIT(world, world->sides[SOURCE].has_ended);
+    assert_int_equal(world->sides[SOURCE].error, VF_ERROR_PEER_REJECTED);
+    assert_false(world->sides[DESTINATION].has_ended); /* anyone can fail to prove itself */
+}
+
+TEST(test_stream_that_was_not_prepared)
+{
+    struct message_start_relay other = start_of(LONG);
+
+    strcpy(other.streams[0], "disks");
+    _cleanup_world_ world = world_new(start_of(LONG), other);
+    world_ends(world, VF_ERROR_NO_SUCH_STREAM, VF_ERROR_NO_SUCH_STREAM);
+}
+
+TEST(test_no_network_at_first)
+{
+    struct world *made = calloc(1, sizeof(*made));
+
+    _cleanup_world_ world = made;
+    world->qemu = -1;
+    world->down = true;
+    side_start(&world->sides[SOURCE], start_of(LONG), ROLE_OUTGOING);
+    side_start(&world->sides[DESTINATION], start_of(LONG), ROLE_INCOMING);
+    world_run(world);
+    assert_true(world->sides[SOURCE].has_ended);
+    assert_int_equal(world->sides[SOURCE].error, VF_ERROR_PEER_UNREACHABLE);
+    assert_string_equal(world->sides[SOURCE].why, "There is no network.");
+}
+
+/* ---- Losses ---- */
+
+TEST(test_cut_and_resumed)
+{
+    _cleanup_world_ world = world_of(LONG);
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    world_receives(world, world->qemu, "memory");
+    for (int i = 0; i < 3; i++) {
+        world_cuts(world);
+        WORLD_WAIT(world,
+                   state_of(world, SOURCE) == STATE_ACTIVE && state_of(world, DESTINATION) == STATE_ACTIVE);
+        world_sends(world, qemu, "more");
+        world_receives(world, world->qemu, "more");
+        world_sends(world, world->qemu, "page");
+        world_receives(world, qemu, "page");
+        assert_int_equal(world->sides[SOURCE].page->reconnects, i + 1);
+        assert_int_equal(world->sides[DESTINATION].page->reconnects, i + 1);
+    }
+    finish(world, qemu);
+    world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+    close(qemu);
+}
+
+/* What QEMU writes meanwhile waits; QEMU notices nothing. */
+TEST(test_cut_for_a_while)
+{
+    _cleanup_world_ world = world_of(LONG);
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    world->down = true;
+    world_cuts(world);
+    assert_int_equal(state_of(world, SOURCE), STATE_INTERRUPTED);
+    assert_int_equal(state_of(world, DESTINATION), STATE_INTERRUPTED);
+    world_sends(world, qemu, "+more");
+    world->down = false;
+    WORLD_WAIT(world, state_of(world, DESTINATION) == STATE_ACTIVE);
+    world_receives(world, world->qemu, "memory+more");
+    finish(world, qemu);
+    world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+    close(qemu);
+}
+
+/* The time-out of a loss ends with it. */
+TEST(test_resumed_in_time)
+{
+    _cleanup_world_ world = world_of(SOME);
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    world_cuts(world);
+    WORLD_WAIT(world, state_of(world, SOURCE) == STATE_ACTIVE);
+    WORLD_WAIT(world, state_of(world, DESTINATION) == STATE_ACTIVE);
+    poll(NULL, 0, 2 * SOME / 1000);
+    world_run(world);
+    world_receives(world, world->qemu, "memory");
+    finish(world, qemu);
+    world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+    close(qemu);
+}
+
+/* What is proved at one side only when the connection breaks is proved again. */
+TEST(test_cut_at_the_end)
+{
+    _cleanup_world_ world = world_of(LONG);
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    world_receives(world, world->qemu, "memory");
+    shutdown(qemu, SHUT_WR);
+    world_run(world);
+    world->down = true;
+    world_cuts(world);
+    shutdown(world->qemu, SHUT_WR);
+    world_run(world);
+    assert_false(world->sides[SOURCE].has_ended);
+    world->down = false;
+    world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+    close(qemu);
+}
+
+/* The network stays away: the QEMUs learn it, and their next connections are channels of the same migration.
+ */
+TEST(test_time_out_and_recovery)
+{
+    _cleanup_world_ world = world_of(SHORT);
+    int qemu = world_adds_qemu(world), lost;
+
+    world_sends(world, qemu, "memory");
+    lost = world->qemu;
+    world->qemu = -1;
+    world->down = true;
+    world_cuts(world);
+    assert_false(world_is_closed(qemu));
+    WORLD_WAIT(world, world_is_closed(qemu));
+    assert_false(world->sides[SOURCE].has_ended);
+    close(qemu);
+    close(lost);
+    qemu = world_adds_qemu(world); /* migrate resume */
+    world->down = false;
+    WORLD_WAIT(world, world->sides[SOURCE].session->connection == CONNECTION_UP);
+    assert_int_equal(state_of(world, SOURCE), STATE_INTERRUPTED);
+    world_sends(world, qemu, "again");
+    WORLD_WAIT(world, state_of(world, DESTINATION) == STATE_ACTIVE);
+    assert_int_equal(state_of(world, SOURCE), STATE_ACTIVE);
+    assert_int_equal(world->sides[SOURCE].session->recovery, RECOVERY_NONE);
+    world_receives(world, world->qemu, "again");
+    finish(world, qemu);
+    world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+    close(qemu);
+}
+
+/* Without resuming, a loss is for good at once. */
+TEST(test_no_resuming)
+{
+    _cleanup_world_ world = world_of(0);
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    world_cuts(world);
+    assert_true(world_is_closed(qemu));
+    assert_int_equal(world->sides[SOURCE].session->recovery, RECOVERY_AWAITS_QEMU);
+    close(qemu);
+}
+
+/* Before QEMU has connected there is nothing to recover. */
+TEST(test_time_out_without_channels)
+{
+    _cleanup_world_ world = world_of(SHORT);
+
+    world->down = true;
+    world_cuts(world);
+    world_ends(world, VF_ERROR_INTERRUPTED, VF_ERROR_INTERRUPTED);
+}
+
+/* ---- Ends that others want ---- */
+
+TEST(test_cancel)
+{
+    for (size_t side = 0; side < 2; side++) {
+        _cleanup_world_ world = world_of(LONG);
+        int qemu = world_adds_qemu(world);
+
+        world_sends(world, qemu, "memory");
+        broker_ends(world, side, VF_ERROR_CANCELLED);
+        world_ends(world, VF_ERROR_CANCELLED, VF_ERROR_CANCELLED);
+        assert_true(world_is_closed(qemu));
+        close(qemu);
+    }
+}
+
+/* A source that is cut off tells the peer when it can. */
+TEST(test_farewell)
+{
+    _cleanup_world_ world = world_of(LONG);
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    world->down = true;
+    world_cuts(world);
+    broker_ends(world, SOURCE, VF_ERROR_CANCELLED);
+    assert_true(world_is_closed(qemu));
+    assert_false(world->sides[SOURCE].has_ended);
+    assert_false(world->sides[DESTINATION].has_ended);
+    world->down = false;
+    world_ends(world, VF_ERROR_CANCELLED, VF_ERROR_CANCELLED);
+    close(qemu);
+}
+
+TEST(test_qemu_goes)
+{
+    _cleanup_world_ world = world_of(LONG);
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    close(world->qemu);
+    world->qemu = -1;
+    world_sends(world, qemu, "more");
+    world_ends(world, VF_ERROR_SOCKET_UNAVAILABLE, VF_ERROR_SOCKET_UNAVAILABLE);
+    close(qemu);
+}
+
+/* ---- Brokers ---- */
+
+/* A new broker hears the state and all that is not answered, and that alone. */
+TEST(test_new_broker)
+{
+    _cleanup_world_ world = world_of(LONG);
+    union message sync = {.sync.cookie = 42}, m;
+    struct side *destination = &world->sides[DESTINATION];
+    int qemu;
+
+    world->keeps_qemu_waiting = true;
+    qemu = world_adds_qemu(world);
+    world_sends(world, qemu, "memory");
+    broker_sends(destination, MESSAGE_SYNC, &sync, -1);
+    desk_run(&destination->desk);
+    assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_SYNCED);
+    assert_int_equal(m.synced.cookie, 42);
+    assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_STATE);
+    assert_int_equal(m.state_changed.state, STATE_CONNECTED);
+    assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_NEED_QEMU);
+    assert_int_equal(m.need_qemu.channel, 0);
+    world_connects_qemu(world, &m);
+    assert_int_equal(desk_heard(&destination->desk, &m), 0);
+    world->keeps_qemu_waiting = false;
+    world_connects_qemu(world, &(union message){.need_qemu = {.channel = 0}});
+    world_receives(world, world->qemu, "memory");
+    finish(world, qemu);
+    world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+    close(qemu);
+}
+
+/* Without a broker channels that are open go on to their end; what needs one does not. */
+TEST(test_broker_is_gone)
+{
+    _cleanup_world_ world = world_of(LONG);
+    struct side *source = &world->sides[SOURCE];
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    close(source->desk.broker);
+    source->desk.broker = -1;
+    world_sends(world, qemu, "+more");
+    world_receives(world, world->qemu, "memory+more");
+    finish(world, qemu);
+    WORLD_WAIT(world, world->sides[DESTINATION].has_ended);
+    assert_int_equal(world->sides[DESTINATION].error, VF_ERROR_NONE);
+    close(qemu);
+}
+
+TEST(test_broker_is_gone_too_early)
+{
+    _cleanup_world_ world = world_of(LONG);
+
+    close(world->sides[SOURCE].desk.broker);
+    world->sides[SOURCE].desk.broker = -1;
+    WORLD_WAIT(world, world->sides[DESTINATION].has_ended);
+    assert_int_equal(world->sides[DESTINATION].error, VF_ERROR_HELPER_FAILED);
+}
+
+/* START that no broker of ours sends. */
+TEST(test_impossible_start)
+{
+    struct message_start_relay starts[6];
+    struct workers workers = {0};
+    struct session *session;
+    struct stats *page;
+    struct desk desk;
+
+    desk_init(&desk);
+    for (size_t i = 0; i < ELEMENTS(starts); i++)
+        starts[i] = start_of(LONG);
+    starts[0].role = 2;
+    starts[1].security = 2;
+    starts[2].n_streams = 0;
+    starts[3].max_channels = STATS_CHANNELS_MAX + 1;
+    starts[4].window = WINDOW_MIN - 1;
+    memset(starts[5].streams[0], 'a', MESSAGE_STREAM_MAX);
+    for (size_t i = 0; i < ELEMENTS(starts); i++) {
+        assert_int_equal(
+            session_new(desk.event, &desk.link, &workers, &starts[i], stats_page(&page), &session), -EBADMSG);
+        munmap(page, sizeof(*page));
+    }
+    desk_clear(&desk);
+}
+
+/* ---- Setters ---- */
+
+TEST(test_states_that_cannot_be)
+{
+    _cleanup_world_ world = world_of(LONG);
+    struct session *session = world->sides[SOURCE].session;
+
+    assert_int_equal(session->connection, CONNECTION_UP);
+    assert_false(session_set_connection(session, CONNECTION_GREETING));
+    assert_false(session_set_connection(session, CONNECTION_AWAITED));
+    assert_false(session_set_connection(session, CONNECTION_DOWN));
+    assert_int_equal(session->connection, CONNECTION_UP);
+    assert_false(session->halted);
+    session_set_state(session, STATE_WAITING);
+    assert_int_equal(session->state, STATE_CONNECTED);
+    session_set_state(session, STATE_FINISHED); /* session_end() alone finishes */
+    assert_int_equal(session->state, STATE_CONNECTED);
+    assert_true(session_set_connection(session, CONNECTION_BROKEN));
+    assert_true(session->halted);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(test_done),
+        CASE(test_other_secret),
+        CASE(test_stream_that_was_not_prepared),
+        CASE(test_no_network_at_first),
+        CASE(test_cut_and_resumed),
+        CASE(test_cut_for_a_while),
+        CASE(test_resumed_in_time),
+        CASE(test_cut_at_the_end),
+        CASE(test_time_out_and_recovery),
+        CASE(test_no_resuming),
+        CASE(test_time_out_without_channels),
+        CASE(test_cancel),
+        CASE(test_farewell),
+        CASE(test_qemu_goes),
+        CASE(test_new_broker),
+        CASE(test_broker_is_gone),
+        CASE(test_broker_is_gone_too_early),
+        CASE(test_impossible_start),
+        CASE(test_states_that_cannot_be),
+    };
+
+    return cmocka_run_group_tests_name("helper-session-session", tests, NULL, NULL);
+}
