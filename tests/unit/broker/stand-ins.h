@@ -30,6 +30,7 @@ struct stand_ins {
         int fd;
     } stored[STAND_IN_STORED];
     size_t n_stored;
+    size_t n_barriers; /* BARRIER=1 that came with a descriptor */
 };
 
 /* Out of the way of those that the store takes over. */
@@ -99,8 +100,11 @@ static inline void stand_in_store(struct stand_ins *stand_ins, const char *text,
                 (--stand_ins->n_stored - i) * sizeof(stand_ins->stored[0]));
         return;
     }
-    if (fd >= 0 && !name) /* BARRIER=1 */
+    if (fd >= 0 && !name) {
+        assert_non_null(strstr(text, "BARRIER=1"));
+        stand_ins->n_barriers++;
         close(fd);
+    }
     if (fd < 0 || !name)
         return;
     assert_true(stand_ins->n_stored < STAND_IN_STORED && n < STORE_NAME_MAX);

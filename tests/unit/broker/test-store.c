@@ -21,7 +21,7 @@ TEST(what_is_put_comes_back_until_it_is_removed)
     assert_true(store_put(store, "a", fd, 0));
     assert_true(store_put(store, "b", fd, 0));
     assert_false(store_put(store, "a", fd, 0)); /* a name is that of one descriptor */
-    store_remove(store, "b", fd);
+    store_remove(store, "b", -1);
     store_free(store);
     stand_in_hand_back(&stand_ins);
     assert_int_equal(stand_ins.n_stored, 1);
@@ -32,9 +32,11 @@ TEST(what_is_put_comes_back_until_it_is_removed)
     assert_true(taken >= 0);
     assert_int_equal(store_take(store, "a"), -1);
     assert_null(store_next(store, NULL));
-    store_remove(store, "a", fd); /* it is stored until then */
+    assert_int_equal(stand_ins.n_barriers, 0);
+    store_remove(store, "a", taken); /* it is stored until then */
     stand_in_manage(&stand_ins);
     assert_int_equal(stand_ins.n_stored, 0);
+    assert_int_equal(stand_ins.n_barriers, 1); /* so that the manager's close is not the last */
     close(taken);
     close(fd);
     store_free(store);
@@ -56,6 +58,7 @@ TEST(what_nobody_took_is_dropped)
     store_drop_rest(store);
     stand_in_manage(&stand_ins);
     assert_int_equal(stand_ins.n_stored, 0);
+    assert_int_equal(stand_ins.n_barriers, 1);
     close(fd);
     store_free(store);
     stand_ins_close(&stand_ins);
