@@ -156,6 +156,54 @@ static int on_uid(sd_bus_message *reply, void *userdata, sd_bus_error *unused)
     return 0;
 }
 
+/*
+ * A copy of a call, to be held in its place: it has what is read and replied to, and nothing else that a
+ * caller may have put into the header, which some buses pass on and which can be large.
+ */
+static int copy_call(sd_bus *bus, sd_bus_message *m, sd_bus_message **ret)
+{
+    _cleanup_(sd_bus_message_unrefp) sd_bus_message *copy = NULL;
+    uint64_t cookie;
+    int r = sd_bus_message_get_cookie(m, &cookie);
+
+    if (r >= 0)
+        r = sd_bus_message_new_method_call(bus, &copy, sd_bus_message_get_destination(m),
+                                           sd_bus_message_get_path(m), sd_bus_message_get_interface(m),
+                                           sd_bus_message_get_member(m));
+    if (r >= 0)
+        r = sd_bus_message_sensitive(copy); /* it may hold a ticket */
+    if (r >= 0)
+        r = sd_bus_message_set_sender(copy, sd_bus_message_get_sender(m));
+    if (r >= 0)
+        r = sd_bus_message_set_expect_reply(copy, sd_bus_message_get_expect_reply(m));
+    if (r >= 0)
+        r = sd_bus_message_set_allow_interactive_authorization(
+            copy, sd_bus_message_get_allow_interactive_authorization(m));
+    if (r >= 0)
+        r = sd_bus_message_rewind(m, true);
+    if (r >= 0)
+        r = sd_bus_message_copy(copy, m, true);
+    if (r >= 0)
+        r = sd_bus_message_seal(copy, cookie, 0);
+    if (r < 0)
+        return r;
+    *ret = copy;
+    copy = NULL;
+    return 0;
+}
+
+/* One with a descriptor is held as it is, for a copy would open that once more. Only root and the group may
+ * send these. */
+static int hold(sd_bus *bus, sd_bus_message *m, sd_bus_message **ret)
+{
+    const char *signature = sd_bus_message_get_signature(m, true);
+
+    if (!signature || !strchr(signature, 'h'))
+        return copy_call(bus, m, ret);
+    *ret = sd_bus_message_ref(m);
+    return 0;
+}
+
 int caller_resolve(struct calls *calls, sd_bus_message *m, enum action action, call_t run,
                    sd_bus_error *error)
 {
@@ -177,7 +225,11 @@ int caller_resolve(struct calls *calls, sd_bus_message *m, enum action action, c
     if (!call)
         return -ENOMEM;
     call->all = calls;
-    call->m = sd_bus_message_ref(m);
+    r = hold(calls->polkit.bus, m, &call->m);
+    if (r < 0) {
+        free(call);
+        return r;
+    }
     call->run = run;
     call->action = action;
     TAILQ_INSERT_TAIL(&calls->waiting, call, next);

@@ -53,7 +53,8 @@ def test_root_is_served_while_a_user_reads_without_end(workdir: Path, reply: boo
 
         def flood(user: User) -> None:
             for number in range(2000):
-                message = new_method_call(MANAGED if number % 2 else READ, "GetManagedObjects" if number % 2 else "ListMigrations")
+                call = (MANAGED, "GetManagedObjects") if number % 2 else (READ, "ListMigrations")
+                message = new_method_call(*call)
                 if not reply:
                     message.header.flags |= MessageFlag.no_reply_expected
                 user.client.connection.send(message)
@@ -79,8 +80,8 @@ def test_root_is_served_while_a_user_reads_without_end(workdir: Path, reply: boo
             thread.join()
         for user in users:
             user.close()
-        print(f"root's calls, ms: n {len(taken)}, median {taken[len(taken) // 2]:.1f}, p99 {taken[len(taken) * 99 // 100]:.1f}, "
-              f"max {taken[-1]:.1f}")
+        print(f"root's calls, ms: n {len(taken)}, median {taken[len(taken) // 2]:.1f}, "
+              f"p99 {taken[len(taken) * 99 // 100]:.1f}, max {taken[-1]:.1f}")
         root.close()
         # Without the limit the first call takes seconds. On a machine of one's own p99 is some ms.
         assert taken[len(taken) // 2] < 100 and len(taken) > 30, taken[-5:]
