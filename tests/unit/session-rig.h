@@ -18,6 +18,7 @@
 #include "helper/session/session.h"
 
 enum { SOURCE, DESTINATION, CUTS_MAX = 16 };
+enum { LONG = 60000000, SHORT = 50000, SOME = 300000 /* µs */ };
 
 struct side {
     struct desk desk;
@@ -214,6 +215,11 @@ static inline struct world *world_new(struct message_start_relay source,
     return world;
 }
 
+static inline struct world *world_of(uint64_t resume_timeout)
+{
+    return world_new(start_of(resume_timeout), start_of(resume_timeout));
+}
+
 static inline void world_freep(struct world **world)
 {
     for (size_t i = 0; i < 2; i++) {
@@ -292,5 +298,13 @@ static inline void broker_ends(struct world *world, size_t side, enum vf_error e
     union message m = {.end = {.error = error, .text = "Cancelled."}};
 
     broker_sends(&world->sides[side], MESSAGE_END, &m, -1);
+    world_run(world);
+}
+
+/* QEMU writes all, and both close. */
+static inline void finish(struct world *world, int qemu)
+{
+    shutdown(qemu, SHUT_WR);
+    shutdown(world->qemu, SHUT_WR);
     world_run(world);
 }

@@ -1,28 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "session-rig.h"
 
-#include "helper/session/frames.h"
-
 /* How a migration goes, and what a loss, a cancel and a broker's death mean for it. */
-
-enum { LONG = 60000000, SHORT = 50000, SOME = 300000 /* µs */ };
-
-static struct world *world_of(uint64_t resume_timeout)
-{
-    return world_new(start_of(resume_timeout), start_of(resume_timeout));
-}
 
 static enum message_state state_of(const struct world *world, size_t side)
 {
     return world->sides[side].state;
-}
-
-/* QEMU writes all, and both close. */
-static void finish(struct world *world, int qemu)
-{
-    shutdown(qemu, SHUT_WR);
-    shutdown(world->qemu, SHUT_WR);
-    world_run(world);
 }
 
 TEST(test_done)
@@ -189,102 +172,6 @@ TEST(test_time_out_and_recovery)
     world_receives(world, world->qemu, "again");
     finish(world, qemu);
     world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
-    close(qemu);
-}
-
-/* The source gives a channel up of which the destination has seen no byte: neither is done without another.
- */
-TEST(test_given_up_unseen)
-{
-    _cleanup_world_ world = world_new(start_of(SHORT), start_of(LONG));
-    struct session *source = world->sides[SOURCE].session, *destination = world->sides[DESTINATION].session;
-    int qemus[2];
-
-    for (int i = 0; i < 2; i++)
-        qemus[i] = world_adds_qemu(world);
-    world_sends(world, qemus[0], "memory");
-    world_receives(world, world->qemu, "memory");
-    finish(world, qemus[0]);
-    world->down = true;
-    world_cuts(world);
-    world_sends(world, qemus[1], "lost");
-    WORLD_WAIT(world, world_is_closed(qemus[1]));
-    world->down = false;
-    WORLD_WAIT(world, source->connection == CONNECTION_UP && destination->connection == CONNECTION_UP);
-    assert_false(channels_is_any_living(destination->channels));
-    assert_false(channels_are_complete(destination->channels));
-    assert_false(channels_are_complete(source->channels));
-    for (int i = 0; i < 2; i++)
-        close(qemus[i]);
-    close(world->qemu);
-    qemus[0] = world_adds_qemu(world);
-    world_sends(world, qemus[0], "again");
-    world_receives(world, world->qemu, "again");
-    finish(world, qemus[0]);
-    world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
-    close(qemus[0]);
-}
-
-/* Lets the helpers talk, with brokers that do nothing, until the source has said that all is over. */
-static void run_until_said(struct world *world)
-{
-    const struct session *source = world->sides[SOURCE].session;
-
-    for (int i = 0; i < 100 && source->said_close == 0; i++) {
-        desk_run(&world->sides[DESTINATION].desk);
-        desk_run(&world->sides[SOURCE].desk);
-    }
-}
-
-/* The destination may have heard it, and be done, where the source has lost the answer. */
-TEST(test_qemu_connects_when_all_is_said)
-{
-    _cleanup_world_ world = world_of(LONG);
-    int qemu = world_adds_qemu(world), late;
-
-    world_sends(world, qemu, "memory");
-    world_receives(world, world->qemu, "memory");
-    shutdown(qemu, SHUT_WR);
-    shutdown(world->qemu, SHUT_WR);
-    run_until_said(world);
-    assert_int_equal(world->sides[SOURCE].session->said_close, 1);
-    world->down = true;
-    for (size_t i = 0; i < world->n_connections; i++)
-        shutdown(world->connections[i], SHUT_RDWR);
-    desk_run(&world->sides[SOURCE].desk);
-    late = world_adds_qemu(world);
-    assert_true(world_is_closed(late));
-    assert_false(world->sides[SOURCE].has_ended);
-    assert_int_equal(world->sides[DESTINATION].error, VF_ERROR_NONE);
-    assert_true(world->sides[DESTINATION].has_ended);
-    close(late);
-    close(qemu);
-}
-
-/* All others have ended well: nothing is left to wait for. */
-TEST(test_last_channel_is_refused)
-{
-    _cleanup_world_ world = world_of(LONG);
-    struct session *source = world->sides[SOURCE].session;
-    const struct frame refusal = {
-        .type = FRAME_REFUSED, .channel = 1, .refusal = {.error = VF_ERROR_LIMIT_EXCEEDED}};
-    union message m = {.qemu = {.channel = MESSAGE_CHANNEL_NEW}};
-    int qemu = world_adds_qemu(world), pair[2];
-
-    world_sends(world, qemu, "memory");
-    world_receives(world, world->qemu, "memory");
-    test_pair(SOCK_STREAM, 0, pair);
-    broker_sends(&world->sides[SOURCE], MESSAGE_QEMU, &m, pair[0]);
-    shutdown(qemu, SHUT_WR);
-    shutdown(world->qemu, SHUT_WR);
-    run_until_said(world);
-    assert_true(channels_lives(source->channels, 1));
-    assert_false(channels_lives(source->channels, 0));
-    assert_int_equal(source->said_close, 0);
-    session_on_frame(source, &refusal);
-    assert_true(world_is_closed(pair[1]));
-    assert_int_equal(source->said_close, 1);
-    close(pair[1]);
     close(qemu);
 }
 
@@ -476,9 +363,6 @@ int main(void)
         CASE(test_resumed_in_time),
         CASE(test_cut_at_the_end),
         CASE(test_time_out_and_recovery),
-        CASE(test_given_up_unseen),
-        CASE(test_qemu_connects_when_all_is_said),
-        CASE(test_last_channel_is_refused),
         CASE(test_no_resuming),
         CASE(test_time_out_without_channels),
         CASE(test_cancel),
