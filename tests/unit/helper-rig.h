@@ -70,7 +70,7 @@ static inline enum message_type desk_heard(struct desk *desk, union message *ret
 struct wire {
     int fd;
     uint8_t buf[65536];
-    size_t n;
+    size_t begin, end;
 };
 
 /* The next frame on the wire: its type, or 0. */
@@ -78,13 +78,15 @@ static inline enum frame_type wire_heard(struct wire *wire, struct frame *ret)
 {
     const char *why;
     size_t used;
-    ssize_t n = recv(wire->fd, wire->buf + wire->n, sizeof(wire->buf) - wire->n, MSG_DONTWAIT);
+    ssize_t n;
 
-    wire->n += n > 0 ? (size_t)n : 0;
-    if (frame_decode(wire->buf, wire->n, ret, &used, &why) != VERDICT_OK)
+    if (wire->begin == wire->end)
+        wire->begin = wire->end = 0;
+    n = recv(wire->fd, wire->buf + wire->end, sizeof(wire->buf) - wire->end, MSG_DONTWAIT);
+    wire->end += n > 0 ? (size_t)n : 0;
+    if (frame_decode(wire->buf + wire->begin, wire->end - wire->begin, ret, &used, &why) != VERDICT_OK)
         return (enum frame_type)0;
-    memmove(wire->buf, wire->buf + used, wire->n - used);
-    wire->n -= used;
+    wire->begin += used;
     return ret->type;
 }
 

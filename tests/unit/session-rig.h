@@ -18,7 +18,7 @@
 #include "helper/session/session.h"
 
 enum { SOURCE, DESTINATION, CUTS_MAX = 16 };
-enum { LONG = 60000000, SHORT = 50000, SOME = 300000 /* µs */ };
+enum { LONG = 60000000, SHORT = 300000, SOME = 300000 /* µs */ };
 
 struct side {
     struct desk desk;

@@ -5,13 +5,6 @@
 
 /* Connections that the source makes and that fail; and what is done once a second. */
 
-enum { LONG = 60000000 /* µs */ };
-
-static struct world *world_of(void)
-{
-    return world_new(start_of(LONG), start_of(LONG));
-}
-
 static void expect_end(struct world *world, enum vf_error error, const char *words)
 {
     WORLD_WAIT(world, world->sides[SOURCE].has_ended);
@@ -65,7 +58,7 @@ TEST(test_peer_does_not_answer)
 
 TEST(test_too_many_connections)
 {
-    _cleanup_world_ world = world_of();
+    _cleanup_world_ world = world_of(LONG);
 
     session_on_peer_failed(world->sides[SOURCE].session,
                            &(struct peer_failure){.kind = PEER_CHANNEL, .error = -EMFILE});
@@ -79,7 +72,7 @@ TEST(test_connection_of_a_channel)
     const struct peer_failure unknown = {.kind = PEER_CHANNEL, .channel = 9, .error = -ECONNRESET},
                               lost = {.kind = PEER_CHANNEL, .channel = 0, .error = -ECONNRESET},
                               lie = {.kind = PEER_CHANNEL, .channel = 0, .error = -EBADMSG};
-    _cleanup_world_ world = world_of();
+    _cleanup_world_ world = world_of(LONG);
     struct side *source = &world->sides[SOURCE];
     int qemu = world_adds_qemu(world);
 
@@ -98,7 +91,7 @@ TEST(test_connection_of_a_channel)
 /* One rejection of a connection that is to follow may be anyone's on the way: three in a row count. */
 TEST(test_migration_was_given_up)
 {
-    _cleanup_world_ world = world_of();
+    _cleanup_world_ world = world_of(LONG);
     int qemu = world_adds_qemu(world);
 
     world_sends(world, qemu, "memory");
@@ -111,7 +104,7 @@ TEST(test_migration_was_given_up)
 
 TEST(test_cancelled_meanwhile)
 {
-    _cleanup_world_ world = world_of();
+    _cleanup_world_ world = world_of(LONG);
     int qemu = world_adds_qemu(world);
 
     world_sends(world, qemu, "memory");
@@ -125,7 +118,7 @@ TEST(test_cancelled_meanwhile)
 
 TEST(test_tick)
 {
-    _cleanup_world_ world = world_of();
+    _cleanup_world_ world = world_of(LONG);
     struct stats *pages[] = {world->sides[SOURCE].page, world->sides[DESTINATION].page};
     int qemu = world_adds_qemu(world);
 

@@ -69,7 +69,7 @@ TEST(test_qemu_connects_when_all_is_said)
     desk_run(&world->sides[SOURCE].desk);
     test_pair(SOCK_STREAM, 0, pair);
     assert_int_equal(carrier_raw_new(pair[0], &carrier), 0);
-    session_adopt(source, carrier);
+    session_on_proved(source, PEER_RESUME, carrier);
     assert_int_equal(source->connections, 2);
     late = world_adds_qemu(world);
     assert_true(world_is_closed(late));

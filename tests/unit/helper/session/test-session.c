@@ -109,14 +109,14 @@ TEST(test_cut_for_a_while)
 /* The time-out of a loss ends with it. */
 TEST(test_resumed_in_time)
 {
-    _cleanup_world_ world = world_of(SOME);
+    _cleanup_world_ world = world_of(SHORT);
     int qemu = world_adds_qemu(world);
 
     world_sends(world, qemu, "memory");
     world_cuts(world);
     WORLD_WAIT(world, state_of(world, SOURCE) == STATE_ACTIVE);
     WORLD_WAIT(world, state_of(world, DESTINATION) == STATE_ACTIVE);
-    poll(NULL, 0, 2 * SOME / 1000);
+    poll(NULL, 0, 2 * SHORT / 1000);
     world_run(world);
     world_receives(world, world->qemu, "memory");
     finish(world, qemu);
