@@ -39,15 +39,11 @@ CONFIGURATIONS = {
     "lies": "LOSSES=0 LIES=2",
 }
 LONG = {
-    "one channel, long": "UNITS_S=3 UNITS_D=2 WINDOW=2 LOSSES=3",
-    "two channels, one loss, long": f"{TWO} LOSSES=1",
-    "two channels, long": f"{TWO} LOSSES=2",
+    "one channel, long": "UNITS_S=3 UNITS_D=2 WINDOW=2 LOSSES=2",
+    "two channels, long": f"{TWO} LOSSES=1",
     "brokers restarted twice, long": "UNITS_S=1 LOSSES=1 RESTARTS=2 THIEF",
-    "two channels with answers, long": "CHANNELS=2 UNITS_S=1 UNITS_D=1 LOSSES=1",
     "give-up of two, both, long": f"{TWO} LOSSES=1 GIVE_UP=3",
-    "give-up on two streams, long": f"{TWO} STREAMS=2 LOSSES=1 GIVE_UP=3",
-    "cancel and give-up, long": "LOSSES=2 GIVE_UP=3 CANCEL",
-    "restarted brokers, long": f"{TWO} LOSSES=1 RESTARTS=1",
+    "cancel and give-up, long": "UNITS_S=1 LOSSES=2 GIVE_UP=3 CANCEL",
     "lies, long": "LOSSES=1 LIES=1",
 }
 
