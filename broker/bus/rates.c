@@ -16,9 +16,7 @@ static const struct rate_limit of_sender = {.per_second = 500, .burst = 500},
                                of_unknown = {.per_second = 500, .burst = 1000};
 
 enum {
-    FREE_CALLS = 8,      /* of a connection, before its uid is known */
-    FREE_WORK_MAX = 32,  /* of one of these */
-    OBJECTS_PER_WORK = 2 /* that GetManagedObjects tells of */
+    FREE_WORK = 40 /* of a connection, before its uid is known: some calls, or a list */
 };
 
 struct rates_sender {
@@ -27,7 +25,7 @@ struct rates_sender {
     char *name; /* owned */
     bool known; /* whose it is */
     uid_t uid;
-    uint32_t n_free; /* calls that it had before */
+    uint32_t free; /* work that it had before */
     struct rate rate;
     struct rates *all;
     sd_bus_slot *slot; /* owned; of the question to the bus */
@@ -159,8 +157,8 @@ bool rates_admit(struct rates *rates, const char *name, uint32_t work, uint64_t 
     }
     if (sender->known)
         return !deputy_is_restricted(sender->uid) || charge(rates, sender, work, now);
-    if (sender->n_free < FREE_CALLS && work <= FREE_WORK_MAX) {
-        sender->n_free++;
+    if (work <= FREE_WORK && sender->free + work <= FREE_WORK) {
+        sender->free += work;
         return true;
     }
     return rate_take(&rates->unknown, &of_unknown, work, now);
@@ -169,7 +167,7 @@ bool rates_admit(struct rates *rates, const char *name, uint32_t work, uint64_t 
 static uint32_t work_of(const struct rates *rates, sd_bus_message *m)
 {
     if (sd_bus_message_is_method_call(m, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"))
-        return 1 + registry_count(rates->registry) / OBJECTS_PER_WORK;
+        return 1 + registry_count(rates->registry);
     if (sd_bus_message_is_method_call(m, NULL, "ListMigrations") ||
         sd_bus_message_is_method_call(m, "org.freedesktop.DBus.Introspectable", NULL))
         return 1 + registry_count(rates->registry) / 32;

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -43,6 +44,12 @@ def latencies(client: Client, seconds: float) -> list[float]:
     return sorted(found)
 
 
+def cpu(broker: Broker) -> float:
+    """Seconds that the broker has worked."""
+    fields = Path(f"/proc/{broker.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.mark.parametrize("reply", [True, False])
 def test_root_is_served_while_a_user_reads_without_end(workdir: Path, reply: bool) -> None:
     with open_broker(workdir) as broker:
@@ -67,6 +74,7 @@ def test_root_is_served_while_a_user_reads_without_end(workdir: Path, reply: boo
                 pass
 
         root = Client(broker.bus)
+        before = cpu(broker)
         threads = [threading.Thread(target=flood, args=(user,)) for user in users]
         drains = [threading.Thread(target=drain, args=(user,)) for user in users]
         for thread in threads + drains:
@@ -80,20 +88,22 @@ def test_root_is_served_while_a_user_reads_without_end(workdir: Path, reply: boo
             thread.join()
         for user in users:
             user.close()
-        print(f"root's calls, ms: n {len(taken)}, median {taken[len(taken) // 2]:.1f}, "
-              f"p99 {taken[len(taken) * 99 // 100]:.1f}, max {taken[-1]:.1f}")
+        print(f"the broker worked for {cpu(broker) - before:.1f} s; root's calls, ms: n {len(taken)}, "
+              f"median {taken[len(taken) // 2]:.1f}, p99 {taken[len(taken) * 99 // 100]:.1f}, max {taken[-1]:.1f}")
         root.close()
-        # Without the limit the first call takes seconds. On a machine of one's own p99 is some ms.
-        assert taken[len(taken) // 2] < 100 and len(taken) > 30, taken[-5:]
+        # On a machine of one's own p99 is some ms, and seconds without the limit. The work says it on any.
+        assert cpu(broker) - before < 4, taken[-5:]
 
 
 def test_a_user_that_reads_too_much_is_told_so(workdir: Path) -> None:
     with open_broker(workdir) as broker, User(broker, NOBODY) as nobody:
         nobody.client.get(PATH, BROKER, "Version")
-        errors = [name for name in answers(nobody.client, 20) if name]
-        assert len(errors) > 200 and set(errors) == {"org.vmferry.Error.LimitExceeded"}
+        for number in range(40):
+            broker.prepare(f"{number:04}").cancel()
+        errors = [name for name in answers(nobody.client, 1) if name]
+        assert len(errors) > 10 and set(errors) == {"org.vmferry.Error.LimitExceeded"}
         wait_until(lambda: not refused(nobody), "it is served again", 5)
-        assert set(answers(broker.client, 20)) == {""}, "root is refused nothing"
+        assert set(answers(broker.client, 3)) == {""}, "root is refused nothing"
 
 
 def answers(client: Client, rounds: int) -> list[str]:
@@ -101,7 +111,7 @@ def answers(client: Client, rounds: int) -> list[str]:
     found = []
     for _ in range(rounds):
         for _ in range(100):
-            client.connection.send(new_method_call(READ, "ListMigrations"))
+            client.connection.send(new_method_call(MANAGED, "GetManagedObjects"))
         for _ in range(100):
             reply = client.connection.receive(timeout=20)
             error = reply.header.message_type == MessageType.error

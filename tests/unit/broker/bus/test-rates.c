@@ -86,7 +86,7 @@ TEST(a_connection_that_is_not_known_yet_has_a_few_calls)
         snprintf(name, sizeof(name), ":1.%u", i);
         n += served(&rates, name, 1000, 1, second);
     }
-    assert_int_equal(n, 500 * 8 + 1000);
+    assert_int_equal(n, 500 * 40 + 1000);
     assert_true(rates_admit(&rates, ":2.1", 1, second));    /* so root can begin */
     assert_false(rates_admit(&rates, ":2.1", 500, second)); /* but not with that */
     rates_clear(&rates);
