@@ -69,7 +69,7 @@ TEST(an_id_that_was_seen_occupies_nothing)
     assert_string_not_equal(migration_socket_path(ours, 0), migration_socket_path(theirs, 0));
     for (const char *const *bad = (const char *const[]){"_", "_0", "_01", "_2", "_1 ", "_1_1", NULL}; *bad;
          bad++) {
-        char path[OBJECT_PATH_MAX];
+        char path[OBJECT_PATH_MAX + 8];
 
         snprintf(path, sizeof(path), "%s%s", path_of(theirs), *bad);
         assert_null(object_find(&rig->registry, path));
