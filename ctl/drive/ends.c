@@ -33,17 +33,17 @@ void ends_undo(struct ends *ends)
         tunnel_cancel(&ends->destination_tunnel);
     }
     if (ends->qmp)
-        qemu_restore(ends->qmp, &ends->before);
+        settings_restore(ends->qmp, &ends->before);
     if (ends->destination_qmp)
-        qemu_restore(ends->destination_qmp, &ends->destination_before);
+        settings_restore(ends->destination_qmp, &ends->destination_before);
 }
 
 void ends_clear(struct ends *ends)
 {
     tunnel_clear(&ends->tunnel);
     tunnel_clear(&ends->destination_tunnel);
-    qemu_before_clear(&ends->before);
-    qemu_before_clear(&ends->destination_before);
+    settings_clear(&ends->before);
+    settings_clear(&ends->destination_before);
     peers_free(ends->peers);
     qmp_free(ends->qmp);
     qmp_free(ends->destination_qmp);

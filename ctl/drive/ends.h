@@ -6,6 +6,7 @@
 #include "ctl/bus/tunnel.h"
 #include "ctl/drive/peers.h"
 #include "ctl/qemu/qemu.h"
+#include "ctl/qemu/settings.h"
 
 struct ends {
     struct ctl *ctl;
@@ -16,13 +17,13 @@ struct ends {
     struct side *source;
     struct qmp *qmp;
     struct tunnel tunnel;
-    struct qemu_before before;
+    struct settings before;
     /* the destination; NULL and empty for 'send', which has the source alone */
     const char *host;
     struct side *destination;
     struct qmp *destination_qmp;
     struct tunnel destination_tunnel;
-    struct qemu_before destination_before;
+    struct settings destination_before;
     struct peers *peers; /* what carries the tunnel, with --ssh; NULL: the source's helper dials */
 };
 

@@ -66,8 +66,10 @@ int outcome_done(struct drive *drive, struct trouble *trouble)
     int settled = arrival == ARRIVAL_DONE ? arrival_settle(drive, trouble) : 0;
     int finished = tunnel_wait_finished(&drive->ends->tunnel, END_WAIT, &record, NULL);
 
-    qemu_before_clear(&drive->ends->before);
-    qemu_before_clear(&drive->ends->destination_before);
+    settings_restore(drive->ends->qmp, &drive->ends->before);
+    if (drive->ends->destination_qmp && arrival == ARRIVAL_DONE)
+        settings_restore(drive->ends->destination_qmp, &drive->ends->destination_before);
+    qemu_query_times(drive->ends->qmp, &drive->info);
     meter_clear(&drive->meter);
     if (drive->ends->destination_qmp && arrival != ARRIVAL_DONE)
         settled = end_astray(drive, arrival, trouble);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/message.h"
 #include "ctl/qemu/qmp-connect.h"
 #include "ctl/qemu/qmp-parser.h"
 
@@ -25,7 +26,8 @@ struct qmp {
     struct qmp_parser *parser;
     char *name, *path;
     char version[32];
-    unsigned major, minor, events;
+    unsigned major, minor, events, stops;
+    char shutdown[32];
     uint64_t id;        /* of the command that waits for its reply; 0: none does */
     json_object *reply; /* the greeting, or that of the command */
     const char *lost;   /* why nothing more can be said; NULL: it is open */
@@ -54,6 +56,16 @@ const char *qmp_name(const struct qmp *qmp)
 unsigned qmp_events(const struct qmp *qmp)
 {
     return qmp->events;
+}
+
+unsigned qmp_stops(const struct qmp *qmp)
+{
+    return qmp->stops;
+}
+
+const char *qmp_shutdown(const struct qmp *qmp)
+{
+    return qmp->shutdown;
 }
 
 const char *qmp_version_text(const struct qmp *qmp)
@@ -94,14 +106,28 @@ static void lose_garbage(struct qmp *qmp, const char *data, size_t size)
     lose(qmp, qmp->lost_text);
 }
 
+static void take_event(struct qmp *qmp, const char *event, json_object *message)
+{
+    json_object *data;
+
+    if (strcmp(event, "STOP") == 0)
+        qmp->stops++;
+    if (strcmp(event, "SHUTDOWN") == 0)
+        message_text_set(qmp->shutdown, sizeof(qmp->shutdown),
+                         json_object_object_get_ex(message, "data", &data) && record_text(data, "reason")[0]
+                             ? record_text(data, "reason")
+                             : "shutdown");
+    qmp->events += strncmp(event, "MIGRATION", 9) == 0 || strcmp(event, "STOP") == 0 ||
+                   strcmp(event, "RESUME") == 0 || qmp->shutdown[0];
+}
+
 static void take_message(struct qmp *qmp, json_object *message)
 {
     json_object *value;
 
     if (json_object_object_get_ex(message, "event", &value)) {
-        const char *event = json_object_get_string(value);
-
-        qmp->events += event && strncmp(event, "MIGRATION", 9) == 0;
+        if (json_object_is_type(value, json_type_string))
+            take_event(qmp, json_object_get_string(value), message);
         return;
     }
     if (qmp->reply ||

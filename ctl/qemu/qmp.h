@@ -38,8 +38,14 @@ uid_t qmp_uid(const struct qmp *qmp);
 bool qmp_is_at_least(const struct qmp *qmp, unsigned major, unsigned minor);
 const char *qmp_version_text(const struct qmp *qmp);
 
-/* How many events of a migration QEMU has sent. */
+/* How many events QEMU has sent of a migration, or of the VM's stopping and going on. */
 unsigned qmp_events(const struct qmp *qmp);
+
+/* How often the VM has stopped, by those events. */
+unsigned qmp_stops(const struct qmp *qmp);
+
+/* Why QEMU said that it ends ("guest-shutdown", "host-qmp-quit", …); "": it did not say so. */
+const char *qmp_shutdown(const struct qmp *qmp);
 
 /* "QEMU (/run/web1.qmp)", "QEMU (/run/web1.qmp at host2)": for messages. */
 const char *qmp_name(const struct qmp *qmp);

@@ -13,6 +13,24 @@ static unsigned channels_of(const struct arguments *a)
     return (unsigned)a->multifd + 2;
 }
 
+/* What the options say, in both QEMUs; all that must be alike is, or nothing was changed. */
+static int prepare(struct ends *ends, struct trouble *trouble)
+{
+    const struct arguments *a = &ends->ctl->arguments;
+    _cleanup_(settings_clear) struct settings source = {0}, destination = {0};
+
+    if (settings_read(ends->qmp, &source, trouble) < 0 ||
+        settings_read(ends->destination_qmp, &destination, trouble) < 0 ||
+        settings_compare(a, &source, &destination, trouble) < 0 ||
+        settings_apply(ends->qmp, a, SETTINGS_SOURCE, &source, NULL, &ends->before, trouble) < 0)
+        return -1;
+    if (settings_apply(ends->destination_qmp, a, SETTINGS_HELD_DESTINATION, &destination, &source,
+                       &ends->destination_before, trouble) >= 0)
+        return 0;
+    settings_restore(ends->qmp, &ends->before);
+    return -1;
+}
+
 /* Both QEMUs, told what the options say. */
 static int open_qemus(struct ends *ends, struct trouble *trouble)
 {
@@ -23,14 +41,7 @@ static int open_qemus(struct ends *ends, struct trouble *trouble)
         qemu_check_source(ends->qmp, ends->vm, a->resume, trouble) < 0 ||
         qemu_check_destination(ends->destination_qmp, ends->vm, a->resume, trouble) < 0)
         return -1;
-    if (a->resume)
-        return 0;
-    if (qemu_prepare(ends->destination_qmp, a, false, &ends->destination_before, trouble) < 0)
-        return -1;
-    if (qemu_prepare(ends->qmp, a, true, &ends->before, trouble) >= 0)
-        return 0;
-    qemu_restore(ends->destination_qmp, &ends->destination_before);
-    return -1;
+    return a->resume ? 0 : prepare(ends, trouble);
 }
 
 static int make_peers(struct ends *ends, struct trouble *trouble)
