@@ -13,6 +13,8 @@ struct ends {
     const char *vm;
     bool resume; /* a paused post-copy, to begin with */
     bool found;  /* its tunnel was there already */
+    bool taken;  /* QEMU migrates already: it is only followed */
+    bool held;   /* the destination's QEMU was told not to start the VM by itself */
     /* the source */
     struct side *source;
     struct qmp *qmp;
@@ -26,6 +28,12 @@ struct ends {
     struct settings destination_before;
     struct peers *peers; /* what carries the tunnel, with --ssh; NULL: the source's helper dials */
 };
+
+/* Opens the tunnel, or with resume finds that of the migration, if both ends still have it. */
+int ends_open_tunnel(struct ends *ends, struct trouble *trouble);
+
+/* Another one, for a post-copy that is paused, in place of one that has finished. */
+int ends_renew_tunnel(struct ends *ends, struct trouble *trouble);
 
 /* Tells the destination's QEMU, whose side of a post-copy is paused, to listen again. Its tunnel must be
  * there. */

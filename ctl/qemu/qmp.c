@@ -33,6 +33,7 @@ struct qmp {
     const char *lost;   /* why nothing more can be said; NULL: it is open */
     char lost_text[160];
     uid_t uid;
+    bool ended;
     qmp_silent_t on_silent; /* NULL: it has COMMAND_TIMEOUT for each answer */
     void *userdata;
     uint64_t silent; /* µs without an answer after which it was given up */
@@ -41,6 +42,11 @@ struct qmp {
 bool qmp_is_open(const struct qmp *qmp)
 {
     return !qmp->lost;
+}
+
+bool qmp_has_ended(const struct qmp *qmp)
+{
+    return qmp->ended;
 }
 
 uid_t qmp_uid(const struct qmp *qmp)
@@ -147,6 +153,7 @@ static int on_readable(sd_event_source *source, int fd, uint32_t revents, void *
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
     if (n <= 0) {
+        qmp->ended = true;
         lose(qmp, "it closed the connection");
         return 0;
     }

@@ -32,6 +32,9 @@ uint64_t qmp_silence(const struct qmp *qmp);
 
 bool qmp_is_open(const struct qmp *qmp);
 
+/* Whether the connection was closed at the other end: by the end of QEMU, or of what leads there. */
+bool qmp_has_ended(const struct qmp *qmp);
+
 /* As whom QEMU runs, or whoever made its socket. */
 uid_t qmp_uid(const struct qmp *qmp);
 

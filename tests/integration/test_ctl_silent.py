@@ -149,7 +149,7 @@ def test_cancel_waits_for_the_answer(scene: Scene) -> None:
     ("running", "running", DONE, "At the destination it is running"),
     ("paused", "paused", DONE, "At the destination it is paused"),
     ("io-error", "paused", DONE, "At the destination it is paused"),
-    ("running", "paused", DONE, "was told to go on"),
+    ("running", "paused", DONE, "At the destination it is running"),
     ("running", "io-error", FAILED, "says that it is 'io-error'. Look at QEMU's log there, then tell it 'cont'"),
     ("paused", "running", FAILED, "was 'paused' at the source, and is running at"),
 ])
@@ -164,8 +164,8 @@ def test_run_state(scene: Scene, before: str, after: str, status: int, words: st
         assert words in result.succeeds().err
     else:
         result.fails(status, words)
-    told = "was told to go on" in result.err
-    assert ("cont" in scene.destination.asked) == told == ((before, after) == ("running", "paused"))
+    told = "cont" in scene.destination.asked
+    assert told == ((before, after) == ("running", "paused"))
     assert ("migrate-start-postcopy" in scene.source.asked) == (bool(postcopy) and before == "running")
     assert ("goes without post-copy" in result.err) == (bool(postcopy) and before != "running")
     qemu = result.json()["Qemu"]
