@@ -51,12 +51,14 @@ static int end_silent(struct drive *drive, struct trouble *trouble)
 
 /* ---- Paused ---- */
 
-/* Nothing can be recovered: why says so. */
+/* Nothing can be recovered, and nothing has to be carried any more: why says so. */
 static int end_ended(struct drive *drive, const char *why, struct trouble *trouble)
 {
     const struct qmp *there = drive->ends->destination_qmp;
     const char *reason = there ? qmp_shutdown(there) : "";
 
+    tunnel_cancel(&drive->ends->tunnel);
+    tunnel_cancel(&drive->ends->destination_tunnel);
     if (strncmp(reason, "guest-", 6) == 0)
         return trouble_set(
             trouble, STATUS_FAILED,

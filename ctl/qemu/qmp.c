@@ -17,6 +17,7 @@
 #define COMMAND_TIMEOUT (30 * SECOND) /* before anything was begun */
 #define GRACE           SECOND /* for an answer after the second Ctrl-C: it is there at once, or late */
 #define TELL            (SECOND / 4)
+#define LAST_WORDS      64 /* reads */
 
 struct qmp {
     struct ctl *ctl;
@@ -231,6 +232,11 @@ static int send_command(struct qmp *qmp, const char *command, json_object *argum
     /* One command is under way at a time, so a socket that has no room belongs to a QEMU that hangs. */
     if (send(qmp->fd, text, n, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)n)
         return 0;
+    for (int i = 0; i < LAST_WORDS && !qmp->lost; i++) /* what it said before it ended */
+        on_readable(qmp->source, qmp->fd, EPOLLIN, qmp);
+    if (qmp->ended)
+        return trouble_set(trouble, STATUS_FAILED, "%s cannot be told '%s': %s.", qmp->name, command,
+                           qmp->lost);
     lose(qmp, "it takes no commands");
     return trouble_set(trouble, STATUS_FAILED,
                        "%s cannot be told '%s': its monitor takes no commands any more.", qmp->name, command);
