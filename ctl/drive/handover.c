@@ -5,15 +5,17 @@
 
 #include "common/cleanup.h"
 
-static bool is_running(const char *state)
+/* QEMU's word: a suspended VM comes over as one that is to go on, too, and is suspended again then
+ * (since 8.2). */
+static bool is_live(const char *state)
 {
-    return strcmp(state, "running") == 0;
+    return strcmp(state, "running") == 0 || strcmp(state, "suspended") == 0;
 }
 
 /* A VM that is resumed ran before: only such a one gets into post-copy. */
 static bool must_run(const struct drive *drive)
 {
-    return is_running(drive->state) || drive->ends->resume;
+    return is_live(drive->state) || drive->ends->resume;
 }
 
 /*
@@ -63,5 +65,5 @@ void handover_try(struct drive *drive)
             return;
         qemu_run_state(there, drive->arrived, NULL);
     }
-    drive->begun = is_running(drive->arrived);
+    drive->begun = is_live(drive->arrived);
 }

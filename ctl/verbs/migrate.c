@@ -13,14 +13,19 @@ static int prepare(struct ends *ends, struct trouble *trouble)
 {
     const struct arguments *a = &ends->ctl->arguments;
     _cleanup_(settings_clear) struct settings source = {0}, destination = {0};
+    char state[32];
+    bool held;
 
-    if (settings_read(ends->qmp, &source, trouble) < 0 ||
+    if (qemu_run_state(ends->qmp, state, trouble) < 0 || settings_read(ends->qmp, &source, trouble) < 0 ||
         settings_read(ends->destination_qmp, &destination, trouble) < 0 ||
         settings_compare(a, &source, &destination, trouble) < 0 ||
         settings_apply(ends->qmp, a, SETTINGS_SOURCE, &source, NULL, &ends->before, trouble) < 0)
         return -1;
-    if (settings_apply(ends->destination_qmp, a, SETTINGS_HELD_DESTINATION, &destination, &source,
-                       &ends->destination_before, trouble) >= 0)
+    /* The images of a VM that is not told to go on must not wait for that: QEMU before 10 ends when it
+     * migrates with such. */
+    held = strcmp(state, "running") == 0 || strcmp(state, "suspended") == 0;
+    if (settings_apply(ends->destination_qmp, a, held ? SETTINGS_HELD_DESTINATION : SETTINGS_DESTINATION,
+                       &destination, &source, &ends->destination_before, trouble) >= 0)
         return 0;
     settings_restore(ends->qmp, &ends->before);
     return -1;
