@@ -35,6 +35,7 @@ class Monitor:
         self._changed = threading.Condition()
         self._sockets: list[socket.socket] = []
         self._client: socket.socket | None = None
+        self._connected = threading.Event()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -67,6 +68,10 @@ class Monitor:
     def wait_asked(self, command: str, times: int = 1, timeout: float = 20) -> None:
         with self._changed:
             assert self._changed.wait_for(lambda: self.asked.count(command) >= times, timeout), (command, self.asked)
+
+    def wait_connected(self, timeout: float = 20) -> None:
+        """The source's stream has come to where it listens."""
+        assert self._connected.wait(timeout)
 
     def wait_served(self, clients: int, timeout: float = 20) -> None:
         """So many have gone."""
@@ -137,6 +142,7 @@ class Monitor:
         try:
             stream = listener.accept()[0]
             self._sockets.append(stream)
+            self._connected.set()
             with stream:
                 while stream.recv(65536):
                     pass

@@ -41,6 +41,7 @@ class Standins:
         try:
             self.source.wait_asked("migrate")
             self.source.answers["query-migrate"] = ACTIVE
+            self.destination.wait_connected()
             self.source.wait_asked("query-migrate", self.source.asked.count("query-migrate") + 2)
         except BaseException:
             running.process.kill()
