@@ -90,18 +90,18 @@ int outcome_failed(struct drive *drive, struct trouble *trouble)
     struct whereabouts whereabouts;
     char where[WHEREABOUTS_MAX];
     const char *why = "", *hint = qemu_hint_at_owner(drive->info.error);
-    int status = drive->info.phase == QEMU_CANCELLED ? STATUS_CANCELLED : STATUS_FAILED;
+    int status = drive->info.phase == QEMU_CANCELLED ? STATUS_CANCELLED : STATUS_FAILED, finished;
 
     meter_clear(&drive->meter);
     /* Where the tunnel was the reason, it has one; else it learns now. */
-    if (tunnel_wait_finished(&drive->ends->tunnel, SECOND, &record, NULL) <= 0) {
+    finished = tunnel_wait_finished(&drive->ends->tunnel, SECOND, &record, NULL);
+    if (record)
+        why = record_text(record, "ErrorMessage"); /* also while it is interrupted */
+    if (finished <= 0)
         tunnel_cancel(&drive->ends->tunnel);
-    } else {
-        why = record_text(record, "ErrorMessage");
-        if (trouble_status_of(record_text(record, "Result"), record_text(record, "ErrorName")) ==
-            STATUS_CANCELLED)
-            status = STATUS_CANCELLED; /* by another client, at either end */
-    }
+    else if (trouble_status_of(record_text(record, "Result"), record_text(record, "ErrorName")) ==
+             STATUS_CANCELLED)
+        status = STATUS_CANCELLED; /* by another client, at either end */
     whereabouts_look(drive, &whereabouts);
     whereabouts_tell(drive, &whereabouts, where);
     ends_undo(drive->ends);
