@@ -13,13 +13,6 @@ static bool is_running(const char *state)
     return strcmp(state, "running") == 0;
 }
 
-/* It is to be told to start, and has not refused to. */
-static bool is_startable(const struct drive *drive)
-{
-    return handover_is_due(drive) && !drive->refused.text &&
-           (strcmp(drive->arrived, "paused") == 0 || strcmp(drive->arrived, "inmigrate") == 0);
-}
-
 enum arrival arrival_wait(struct drive *drive)
 {
     unsigned interrupts = drive->ends->ctl->interrupts;
@@ -31,7 +24,7 @@ enum arrival arrival_wait(struct drive *drive)
         if (qemu_query(drive->ends->destination_qmp, &info, NULL) < 0 ||
             qemu_run_state(drive->ends->destination_qmp, drive->arrived, NULL) < 0)
             break;
-        if (info.phase == QEMU_DONE && !is_startable(drive))
+        if (info.phase == QEMU_DONE && !handover_is_near(drive))
             return ARRIVAL_DONE;
         if (info.phase == QEMU_FAILED)
             return ARRIVAL_FAILED;

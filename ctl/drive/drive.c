@@ -73,7 +73,7 @@ static unsigned events_of(const struct drive *drive)
 static int pause_for(struct drive *drive, struct trouble *trouble)
 {
     unsigned interrupts = drive->ends->ctl->interrupts;
-    uint64_t pause = handover_is_due(drive) ? HAND_OVER : LOOK;
+    uint64_t pause = handover_is_near(drive) ? HAND_OVER : LOOK;
 
     for (uint64_t now = ctl_now(), end = now + pause; now < end; now = ctl_now()) {
         if (drive->ends->ctl->interrupts > interrupts || drive->ends->ctl->resized ||
@@ -140,7 +140,7 @@ static int begin(struct drive *drive, struct trouble *trouble)
  * wait. */
 static bool may_detach(struct drive *drive)
 {
-    bool begins = drive->info.phase == QEMU_PRECOPY || handover_is_due(drive);
+    bool begins = drive->info.phase == QEMU_PRECOPY || handover_is_near(drive);
 
     if (drive->ends->ctl->interrupts > 0 && begins && !drive->held_up) {
         meter_clear(&drive->meter);

@@ -44,6 +44,13 @@ bool handover_is_due(const struct drive *drive)
            must_run(drive) && (drive->asked || has_let_go(drive->info.phase));
 }
 
+bool handover_is_near(const struct drive *drive)
+{
+    return handover_is_due(drive) && !drive->refused.text &&
+           (drive->arrived[0] == '\0' || strcmp(drive->arrived, "inmigrate") == 0 ||
+            strcmp(drive->arrived, "paused") == 0);
+}
+
 bool handover_holds(const struct drive *drive)
 {
     return drive->ends->held && !drive->begun;

@@ -20,5 +20,8 @@ void handover_try(struct drive *drive);
 /* Whether the source has let go, or will in a moment, and the VM does not run at the destination yet. */
 bool handover_is_due(const struct drive *drive);
 
+/* The same, and nothing else than the source is waited for: it has not refused, and is in no other state. */
+bool handover_is_near(const struct drive *drive);
+
 /* Whether QEMU at the destination was told not to start the VM by itself, and has not been told to. */
 bool handover_holds(const struct drive *drive);

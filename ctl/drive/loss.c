@@ -94,6 +94,9 @@ int outcome_paused(struct drive *drive, struct trouble *trouble)
     char about[400] = "as long as QEMU at the destination lives, nothing is lost";
 
     meter_clear(&drive->meter);
+    if (!drive->ends->destination && drive->reason[0])
+        snprintf(about, sizeof(about),
+                 "as long as QEMU at the destination lives, nothing is lost; but %.240s", drive->reason);
     if (reach == REACH_GONE)
         return end_ended(drive, why.text ? why.text : "", trouble);
     if (reach == REACH_THERE && qemu_query(drive->ends->destination_qmp, &there, NULL) >= 0) {
