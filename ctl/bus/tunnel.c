@@ -240,8 +240,10 @@ int tunnel_check_socket(const struct tunnel *tunnel, uid_t qemu, struct trouble 
 
 const char *tunnel_id(const struct tunnel *tunnel)
 {
-    const char *slash = strrchr(tunnel->path, '/');
+    const char *slash = tunnel->path ? strrchr(tunnel->path, '/') : NULL;
 
+    if (!tunnel->path)
+        return "-";
     return slash ? slash + 1 : tunnel->path;
 }
 
@@ -249,6 +251,8 @@ const char *tunnel_id(const struct tunnel *tunnel)
 
 int tunnel_read(const struct tunnel *tunnel, json_object **ret, struct trouble *trouble)
 {
+    if (!tunnel->path)
+        return trouble_set(trouble, STATUS_FAILED, "There is no tunnel.");
     return record_read(tunnel->side, tunnel->path, MIGRATION_INTERFACE, ret, trouble);
 }
 
