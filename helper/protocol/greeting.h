@@ -28,8 +28,8 @@ enum verdict preamble_decode(const uint8_t buf[static PREAMBLE_SIZE], struct pre
 
 /*
  * ---- The rejection: what the gate answers to a preamble that leads nowhere, in clear ----
- * Nobody has proved anything by then, so it is a hint for people and changes nothing but the error's name.
- * Its first byte is 0, with which neither a TLS record nor a proof begins.
+ * Neither side has proved anything by then, so it is a hint for people and changes only the name of the
+ * error. Its first byte is 0, with which neither a TLS record nor a proof begins.
  */
 
 #define REJECTION_SIZE 32

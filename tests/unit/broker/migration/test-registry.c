@@ -100,15 +100,16 @@ TEST(they_are_found_by_role_and_id)
     assert_null(registry_find(&rig->registry, ROLE_INCOMING, entry->identity.id + REGISTRY_BUCKETS, 0));
 }
 
-TEST(a_vm_has_one_migration_in_each_direction)
+TEST(a_vm_of_a_user_has_one_migration_in_each_direction)
 {
     _cleanup_rig_ struct rig *rig = rig_new();
     struct entry *entry = rig_add(rig, "vm", SOME_UID);
 
-    assert_string_equal(rig_admit(rig, "vm", 0), "VmBusy");
-    assert_string_equal(rig_admit(rig, "other", 0), "");
+    assert_string_equal(rig_admit(rig, "vm", SOME_UID), "VmBusy");
+    assert_string_equal(rig_admit(rig, "other", SOME_UID), "");
+    assert_string_equal(rig_admit(rig, "vm", 0), ""); /* another user's VM of this name */
     assert_true(registry_set_state(&rig->registry, entry, STATE_FINISHED));
-    assert_string_equal(rig_admit(rig, "vm", 0), "");
+    assert_string_equal(rig_admit(rig, "vm", SOME_UID), "");
 }
 
 TEST(a_user_has_a_limit_and_root_has_that_of_all)
@@ -215,7 +216,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(a_state_is_counted_once_and_a_finished_one_stays_so),
         CASE(they_are_found_by_role_and_id),
-        CASE(a_vm_has_one_migration_in_each_direction),
+        CASE(a_vm_of_a_user_has_one_migration_in_each_direction),
         CASE(a_user_has_a_limit_and_root_has_that_of_all),
         CASE(of_the_finished_ones_the_oldest_are_forgotten),
         CASE(a_client_id_is_of_one_user_and_one_direction),

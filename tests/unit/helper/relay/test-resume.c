@@ -163,7 +163,7 @@ static void say(struct frame_model *queue, size_t *n, bool fin, uint64_t offset)
         queue[(*n)++] = (struct frame_model){fin, offset};
 }
 
-/* What the helper says after each pump, helper/channel.c: channel_tell(). */
+/* What the helper says after each pump, helper/channel/channel.c: tell(). */
 static void tell(struct model *m)
 {
     if (!m->connected)
@@ -188,7 +188,7 @@ static void hear(struct model *m, struct frame_model *queue, size_t *n, struct f
     memmove(queue, queue + 1, --*n * sizeof(*queue));
 }
 
-/* All connections go, with what was on the way; helper/channel.c: channel_detach(). */
+/* All connections go, with what was on the way; helper/relay/relay.c: relay_detach(). */
 static void cut(struct model *m)
 {
     m->connected = false;
@@ -196,7 +196,7 @@ static void cut(struct model *m)
     m->out.to = m->in.from = NULL;
 }
 
-/* New ones; the channel hello says from where, helper/peer.c: on_channel_hello(). */
+/* New ones; the channel hello says from where, helper/peer/peer.c: on_channel_hello(). */
 static void reconnect(struct model *m)
 {
     assert_null(flow_resume(&m->out, m->in.ring.end));
