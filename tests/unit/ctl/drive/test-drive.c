@@ -278,6 +278,21 @@ TEST(post_copy_that_fails_as_it_begins)
               "was not moved; it runs on at the source.");
 }
 
+/* It was asked for as pre-copy came to its end, which is another hand-over, and fails. */
+TEST(post_copy_that_is_asked_for_too_late)
+{
+    begin(STEPS(ACTIVE, {QEMU_PRECOPY, "device", "finish-migrate"}, {QEMU_PRECOPY, "device"},
+                {QEMU_FAILED, "failed", "running"}),
+          STEPS(ARRIVED));
+    is_there("paused");
+    rig.ctl.arguments.postcopy = POSTCOPY_NOW;
+    rig.tunnel_result = "";
+    ends_with(STATUS_FAILED,
+              "source migrates, source migrate-start-postcopy, near cut, far cut, source restored, "
+              "destination restored",
+              "was not told to start it");
+}
+
 /* The destination's last word was lost: the source goes on, and the copy is not started. */
 TEST(a_source_that_did_not_hear_of_the_arrival)
 {
@@ -394,6 +409,7 @@ int main(void)
         CASE(a_lost_monitor_leaves_post_copy_alone),
         CASE(a_source_that_ends_in_post_copy),
         CASE(post_copy_that_fails_as_it_begins),
+        CASE(post_copy_that_is_asked_for_too_late),
         CASE(a_source_that_did_not_hear_of_the_arrival),
         CASE(a_vm_that_runs_twice_is_stopped_at_the_destination),
         CASE(a_vm_that_may_run_twice),
