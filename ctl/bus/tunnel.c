@@ -287,14 +287,14 @@ int tunnel_wait_connected(const struct tunnel *tunnel, struct trouble *trouble)
 int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object **ret,
                          struct trouble *trouble)
 {
-    struct ctl *ctl = tunnel->side->ctl;
-
     for (uint64_t end = ctl_now() + usec;;) {
         _cleanup_json_ json_object *record = NULL;
+        struct ctl *ctl;
         bool finished;
 
         if (tunnel_read(tunnel, &record, trouble) < 0)
             return -1;
+        ctl = tunnel->side->ctl;
         finished = strcmp(record_text(record, "State"), "finished") == 0;
         if (finished || ctl_now() >= end || ctl->interrupts > 1) {
             if (ret)

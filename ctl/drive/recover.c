@@ -40,11 +40,13 @@ enum reach recover_reach(struct drive *drive, struct trouble *why)
     return REACH_THERE;
 }
 
+/* One that was not found any more is over as well. */
 static bool is_over(const struct tunnel *tunnel)
 {
     _cleanup_json_ json_object *record = NULL;
 
-    return tunnel_read(tunnel, &record, NULL) >= 0 && strcmp(record_text(record, "State"), "finished") == 0;
+    return !tunnel->path ||
+           (tunnel_read(tunnel, &record, NULL) >= 0 && strcmp(record_text(record, "State"), "finished") == 0);
 }
 
 /* Once it was paused, QEMU there says so until it is recovered; another one was not. */

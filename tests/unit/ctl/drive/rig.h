@@ -251,6 +251,8 @@ void qmp_free(struct qmp *qmp)
 
 /* ---- bus/ ---- */
 
+static char near[] = "near", far[] = "far", from[] = "/source.sock", to[] = "/destination.sock";
+
 static json_object *record(void)
 {
     json_object *object = json_object_new_object();
@@ -262,6 +264,8 @@ static json_object *record(void)
 
 int tunnel_read(const struct tunnel *tunnel, json_object **ret, struct trouble *trouble)
 {
+    if (!tunnel->path)
+        return trouble_set(trouble, STATUS_FAILED, "There is no tunnel.");
     *ret = record();
     return 0;
 }
@@ -269,6 +273,8 @@ int tunnel_read(const struct tunnel *tunnel, json_object **ret, struct trouble *
 int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object **ret,
                          struct trouble *trouble)
 {
+    if (!tunnel->path)
+        return trouble_set(trouble, STATUS_FAILED, "There is no tunnel.");
     *ret = record();
     return rig.tunnel_result[0] != '\0';
 }
@@ -287,6 +293,7 @@ void tunnel_cancel(const struct tunnel *tunnel)
 int tunnel_check_socket(const struct tunnel *tunnel, uid_t qemu, struct trouble *trouble)
 {
     assert_int_equal(qemu, 107);
+    assert_non_null(tunnel->path);
     return rig.socket_refused ? trouble_set(trouble, STATUS_DENIED, "The socket is another user's.") : 0;
 }
 
@@ -311,7 +318,8 @@ int tunnel_prepare(struct side *side, const char *vm, const char *owner, struct 
                    char **ret_ticket, struct trouble *trouble)
 {
     assert_ptr_equal(side, &rig.there);
-    deed(ret->path, "prepared");
+    *ret = (struct tunnel){.side = side, .path = far, .socket = to};
+    deed(far, "prepared");
     return 0;
 }
 
@@ -319,7 +327,8 @@ int tunnel_start(struct side *side, const char *vm, const char *ticket, const ch
                  struct trouble *trouble)
 {
     assert_ptr_equal(side, &rig.here);
-    deed(ret->path, "started");
+    *ret = (struct tunnel){.side = side, .path = near, .socket = from};
+    deed(near, "started");
     rig.tunnel_state = "active";
     rig.source_cut = rig.destination_cut = false;
     return 0;
@@ -384,8 +393,6 @@ void peers_free(struct peers *peers)
 }
 
 /* ---- What the cases say ---- */
-
-static char near[] = "near", far[] = "far", from[] = "/source.sock", to[] = "/destination.sock";
 
 /*
  * 'migrate' from a source to a destination, both in hand; a script each. The destination was told to wait,

@@ -209,6 +209,33 @@ TEST(a_paused_post_copy_gets_another_tunnel)
               NULL);
 }
 
+/* What another vmferryctl left, after the brokers have forgotten its tunnel. */
+static void take_over(void)
+{
+    rig.ends.resume = rig.ends.taken = rig.ends.found = true;
+    rig.ends.tunnel = rig.ends.destination_tunnel = (struct tunnel){0};
+}
+
+TEST(a_migration_that_is_done_is_taken_over)
+{
+    begin(STEPS(COMPLETED), STEPS(ARRIVED));
+    take_over();
+    ends_with(STATUS_DONE, "destination cont, source restored, destination restored", NULL);
+    assert_non_null(strstr(rig.said, "The tunnel could not confirm it"));
+}
+
+TEST(a_post_copy_that_is_taken_over_gets_another_tunnel)
+{
+    begin(STEPS(POSTCOPY, POSTCOPY, POSTCOPY, PAUSED), STEPS(PAUSED, PAUSED, ARRIVED));
+    take_over();
+    rig.ctl.arguments.postcopy = POSTCOPY_AUTO;
+    rig.source.on_resume = STEPS(POSTCOPY, COMPLETED);
+    ends_with(STATUS_DONE,
+              "destination cont, far prepared, near started, destination listens again, source resumes, "
+              "source restored, destination restored",
+              NULL);
+}
+
 /* Lost before the VM was started: it has the devices' state, and nothing is in the way. */
 TEST(a_post_copy_is_paused_in_the_hand_over)
 {
@@ -402,6 +429,8 @@ int main(void)
         CASE(a_paused_post_copy_is_not_cancelled),
         CASE(a_paused_post_copy_is_recovered),
         CASE(a_paused_post_copy_gets_another_tunnel),
+        CASE(a_migration_that_is_done_is_taken_over),
+        CASE(a_post_copy_that_is_taken_over_gets_another_tunnel),
         CASE(a_post_copy_is_paused_in_the_hand_over),
         CASE(the_destination_is_reached_anew),
         CASE(a_lost_monitor_ends_pre_copy),
