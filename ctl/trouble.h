@@ -16,6 +16,7 @@ enum {
     STATUS_CANCELLED = 3,
     STATUS_TIMED_OUT = 4,
     STATUS_DENIED = 5,
+    STATUS_BOTH_RUN = 6, /* the VM runs on both hosts, or may */
 };
 
 struct trouble {

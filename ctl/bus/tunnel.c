@@ -240,8 +240,10 @@ int tunnel_check_socket(const struct tunnel *tunnel, uid_t qemu, struct trouble 
 
 const char *tunnel_id(const struct tunnel *tunnel)
 {
-    const char *slash = strrchr(tunnel->path, '/');
+    const char *slash = tunnel->path ? strrchr(tunnel->path, '/') : NULL;
 
+    if (!tunnel->path)
+        return "-";
     return slash ? slash + 1 : tunnel->path;
 }
 
@@ -249,6 +251,8 @@ const char *tunnel_id(const struct tunnel *tunnel)
 
 int tunnel_read(const struct tunnel *tunnel, json_object **ret, struct trouble *trouble)
 {
+    if (!tunnel->path)
+        return trouble_set(trouble, STATUS_FAILED, "There is no tunnel.");
     return record_read(tunnel->side, tunnel->path, MIGRATION_INTERFACE, ret, trouble);
 }
 
@@ -283,14 +287,14 @@ int tunnel_wait_connected(const struct tunnel *tunnel, struct trouble *trouble)
 int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object **ret,
                          struct trouble *trouble)
 {
-    struct ctl *ctl = tunnel->side->ctl;
-
     for (uint64_t end = ctl_now() + usec;;) {
         _cleanup_json_ json_object *record = NULL;
+        struct ctl *ctl;
         bool finished;
 
         if (tunnel_read(tunnel, &record, trouble) < 0)
             return -1;
+        ctl = tunnel->side->ctl;
         finished = strcmp(record_text(record, "State"), "finished") == 0;
         if (finished || ctl_now() >= end || ctl->interrupts > 1) {
             if (ret)

@@ -9,6 +9,7 @@
 #define TICKET_PREFIX "vmferry" /* then the version, a colon, and base64url */
 #define TICKET_MAX    4096      /* bytes, the NUL included */
 
+/* All empty: there is none. It cannot be read or waited for, and there is nothing to cancel or to clear. */
 struct tunnel {
     struct side *side;
     const char *vm;

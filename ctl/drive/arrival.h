@@ -12,10 +12,7 @@ enum arrival {
     ARRIVAL_UNKNOWN, /* its QEMU cannot be asked, or Ctrl-C came before it said so */
 };
 
-/* In post-copy: starts the VM at the destination if QEMU there was started with -S. Best effort. */
-void arrival_begin(struct drive *drive);
-
-/* Waits until QEMU there says what it came to; fills in drive->arrived. */
+/* Waits until QEMU there says what it came to, and has started the VM; fills in drive->arrived. */
 enum arrival arrival_wait(struct drive *drive);
 
 /* Of a VM that is there: the same run state as before, or a trouble that says what to do. 0 or -1. */

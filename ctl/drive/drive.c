@@ -4,14 +4,16 @@
 #include <string.h>
 
 #include "common/cleanup.h"
-#include "ctl/drive/arrival.h"
+#include "ctl/drive/handover.h"
 #include "ctl/drive/internal.h"
+#include "ctl/drive/loss.h"
 #include "ctl/drive/outcome.h"
 #include "ctl/drive/recover.h"
 #include "ctl/drive/view.h"
 
 #define LOOK       (SECOND / 4)
-#define GRACE      (10 * SECOND) /* for QEMU to leave 'postcopy-paused' after it was told to resume */
+#define HAND_OVER  (SECOND / 200) /* between two looks while the VM stands still for it */
+#define GRACE      (10 * SECOND)  /* for QEMU to leave 'postcopy-paused' after it was told to resume */
 #define AUTO_AFTER 4 /* the pass over the memory with which it is clear that pre-copy does not end */
 
 static bool postcopy_is_wanted(const struct drive *drive)
@@ -59,14 +61,23 @@ static int read_state(struct drive *drive, struct trouble *trouble)
     return 0;
 }
 
+/* Of both QEMUs. */
+static unsigned events_of(const struct drive *drive)
+{
+    struct qmp *there = drive->ends->destination_qmp;
+
+    return qmp_events(drive->ends->qmp) + (there ? qmp_events(there) : 0);
+}
+
 /* Waits for the next look: some time, news of QEMU's, or Ctrl-C. */
 static int pause_for(struct drive *drive, struct trouble *trouble)
 {
-    unsigned events = qmp_events(drive->ends->qmp);
+    unsigned interrupts = drive->ends->ctl->interrupts;
+    uint64_t pause = handover_is_near(drive) ? HAND_OVER : LOOK;
 
-    for (uint64_t now = ctl_now(), end = now + LOOK; now < end; now = ctl_now()) {
-        if (drive->ends->ctl->interrupts > 0 || drive->ends->ctl->resized ||
-            events != qmp_events(drive->ends->qmp) || !qmp_is_open(drive->ends->qmp))
+    for (uint64_t now = ctl_now(), end = now + pause; now < end; now = ctl_now()) {
+        if (drive->ends->ctl->interrupts > interrupts || drive->ends->ctl->resized ||
+            drive->seen != events_of(drive) || !qmp_is_open(drive->ends->qmp))
             break;
         if (ctl_turn(drive->ends->ctl, end - now, trouble) < 0)
             return -1;
@@ -77,8 +88,11 @@ static int pause_for(struct drive *drive, struct trouble *trouble)
 /* Looks at both, shows it. -1 where QEMU is lost; a broker that is away leaves the record NULL. */
 static int look(struct drive *drive, json_object **ret, struct trouble *trouble)
 {
-    if (qemu_query(drive->ends->qmp, &drive->info, trouble) < 0 ||
-        (drive->info.phase == QEMU_PRECOPY && !drive->asked && read_state(drive, trouble) < 0))
+    drive->seen = events_of(drive);
+    if (qemu_query(drive->ends->qmp, &drive->info, trouble) < 0)
+        return -1;
+    handover_try(drive);
+    if (drive->info.phase == QEMU_PRECOPY && !drive->asked && read_state(drive, trouble) < 0)
         return -1;
     if (tunnel_read(&drive->ends->tunnel, ret, NULL) < 0)
         *ret = json_object_new_object();
@@ -95,18 +109,10 @@ static int on_paused(struct drive *drive, struct trouble *trouble)
         return 1; /* it was told to resume a moment ago, and says so late */
     if (drive->ends->ctl->arguments.postcopy == POSTCOPY_AUTO) {
         drive->resume = true;
-        recover_try(drive);
-        return 1;
+        if (recover_try(drive))
+            return 1;
     }
-    meter_clear(&drive->meter);
-    return trouble_set(
-        trouble, STATUS_FAILED,
-        "The post-copy of VM '%s' is paused: the connection was lost (%s). The VM stands still, and nothing "
-        "is lost. When the network is back, recover it: %s.",
-        drive->ends->vm, drive->info.error[0] ? drive->info.error : "QEMU gives no reason",
-        drive->ends->destination ? "the same command with --resume"
-                                 : "'vmferryctl receive … --resume' at the destination, then "
-                                   "'vmferryctl send … --resume' here");
+    return outcome_paused(drive, trouble);
 }
 
 /* Tells QEMU to go, and how it is with the VM then. */
@@ -116,8 +122,11 @@ static int begin(struct drive *drive, struct trouble *trouble)
     if (drive->ends->destination_qmp)
         view_be_patient(drive, drive->ends->destination_qmp);
     meter_open(&drive->meter, drive->ends->ctl);
-    drive->asked = drive->resume;
+    drive->asked = drive->resume && !drive->ends->taken;
     drive->since = ctl_now();
+    drive->stops = qmp_stops(drive->ends->qmp);
+    if (drive->ends->taken)
+        return 0;
     if (tunnel_check_socket(&drive->ends->tunnel, qmp_uid(drive->ends->qmp), trouble) < 0 ||
         (!drive->resume && read_state(drive, trouble) < 0) ||
         qemu_migrate(drive->ends->qmp, drive->ends->tunnel.socket, drive->resume, trouble) < 0) {
@@ -125,6 +134,22 @@ static int begin(struct drive *drive, struct trouble *trouble)
         return -1;
     }
     return 0;
+}
+
+/* Ctrl-C once post-copy was asked for: the VM is to run at the destination first. The second one does not
+ * wait. */
+static bool may_detach(struct drive *drive)
+{
+    bool begins = drive->info.phase == QEMU_PRECOPY || handover_is_near(drive);
+
+    if (drive->ends->ctl->interrupts > 0 && begins && !drive->held_up) {
+        meter_clear(&drive->meter);
+        ctl_say(drive->ends->ctl,
+                "%s: post-copy was asked for, and begins. Ctrl-C once more leaves the migration before.",
+                drive->ends->vm);
+        drive->held_up = true;
+    }
+    return drive->ends->ctl->interrupts > (begins ? 1 : 0);
 }
 
 static int drive_on(struct drive *drive, struct trouble *trouble)
@@ -149,13 +174,14 @@ static int drive_on(struct drive *drive, struct trouble *trouble)
         case QEMU_POSTCOPY:
             drive->asked = true;
             drive->told = false;
-            arrival_begin(drive);
             break;
         default:
             break;
         }
-        if (drive->ends->ctl->interrupts > 0)
-            return drive->asked ? outcome_detached(drive, trouble) : outcome_cancelled(drive, trouble);
+        if (drive->ends->ctl->interrupts > 0 && !drive->asked)
+            return outcome_cancelled(drive, trouble);
+        if (may_detach(drive))
+            return outcome_detached(drive, trouble);
         if (postcopy_is_due(drive)) {
             /* From the moment it is asked QEMU may begin: what would cancel must not come after. */
             drive->asked = true;
@@ -170,12 +196,13 @@ static int drive_on(struct drive *drive, struct trouble *trouble)
 
 int drive_run(struct ends *ends, struct trouble *trouble)
 {
-    struct drive drive = {.ends = ends, .resume = ends->resume};
+    struct drive drive = {.ends = ends, .resume = ends->resume && !ends->taken};
     int r = begin(&drive, trouble);
 
     if (r >= 0)
         r = drive_on(&drive, trouble);
     meter_clear(&drive.meter);
     view_let_go(&drive);
+    trouble_clear(&drive.refused);
     return r;
 }

@@ -10,15 +10,19 @@ struct drive {
     struct ends *ends; /* borrowed */
     struct meter meter;
     struct qemu_info info;
-    char state[32];   /* the VM's run state at the source, as long as it was there; "": not known */
-    char arrived[32]; /* that at the destination, "": not known */
-    bool resume;      /* QEMU was told to resume a paused post-copy */
-    bool begun;       /* the VM runs at the destination, in post-copy */
-    bool left_out;    /* it was said that post-copy is left out */
-    bool held_up;     /* it was said that Ctrl-C waits for QEMU */
-    char note[160];   /* shown beside the progress */
-    bool asked;       /* for post-copy: from here on a cancel can lose the guest */
-    bool told;        /* it was said that the post-copy is paused */
-    uint64_t since;   /* when QEMU was told to migrate or to resume */
-    uint64_t tried;   /* when recover_try() last tried */
+    char state[32];         /* the VM's run state at the source, as long as it was there; "": not known */
+    char arrived[32];       /* that at the destination, "": not known */
+    bool resume;            /* QEMU was told to resume a paused post-copy */
+    bool begun;             /* the VM runs at the destination */
+    bool left_out;          /* it was said that post-copy is left out */
+    bool held_up;           /* it was said that Ctrl-C waits for QEMU */
+    char note[160];         /* shown beside the progress */
+    bool asked;             /* for post-copy: from here on a cancel can lose the guest */
+    bool told;              /* it was said that the post-copy is paused */
+    uint64_t since;         /* when QEMU was told to migrate or to resume */
+    uint64_t tried;         /* when recover_try() last tried */
+    unsigned seen;          /* qmp_events() of both before the last look */
+    unsigned stops;         /* qmp_stops() at the source before QEMU was told to migrate */
+    struct trouble refused; /* why the destination's QEMU would not let the VM run */
+    char reason[320];       /* why it could not be resumed, as it was said last */
 };

@@ -7,6 +7,9 @@
 
 #include "common/cleanup.h"
 #include "ctl/drive/arrival.h"
+#include "ctl/drive/handover.h"
+#include "ctl/drive/loss.h"
+#include "ctl/drive/whereabouts.h"
 #include "ctl/units.h"
 
 #define END_WAIT (30 * SECOND)
@@ -66,8 +69,10 @@ int outcome_done(struct drive *drive, struct trouble *trouble)
     int settled = arrival == ARRIVAL_DONE ? arrival_settle(drive, trouble) : 0;
     int finished = tunnel_wait_finished(&drive->ends->tunnel, END_WAIT, &record, NULL);
 
-    qemu_before_clear(&drive->ends->before);
-    qemu_before_clear(&drive->ends->destination_before);
+    settings_restore(drive->ends->qmp, &drive->ends->before);
+    if (drive->ends->destination_qmp && arrival == ARRIVAL_DONE)
+        settings_restore(drive->ends->destination_qmp, &drive->ends->destination_before);
+    qemu_query_times(drive->ends->qmp, &drive->info);
     meter_clear(&drive->meter);
     if (drive->ends->destination_qmp && arrival != ARRIVAL_DONE)
         settled = end_astray(drive, arrival, trouble);
@@ -79,65 +84,37 @@ int outcome_done(struct drive *drive, struct trouble *trouble)
     return settled < 0 ? -1 : STATUS_DONE;
 }
 
-/* After a pre-copy that did not succeed: where the VM is, as QEMU says. */
-static void tell_where(struct drive *drive, char ret[static 96])
-{
-    char state[32];
-
-    if (qemu_run_state(drive->ends->qmp, state, NULL) < 0)
-        snprintf(ret, 96, "QEMU at the source does not answer any more");
-    else if (strcmp(state, "running") == 0)
-        snprintf(ret, 96, "it runs on at the source");
-    else
-        snprintf(ret, 96, "at the source QEMU says that it is '%s'", state);
-}
-
 int outcome_failed(struct drive *drive, struct trouble *trouble)
 {
     _cleanup_json_ json_object *record = NULL;
-    char where[96];
+    struct whereabouts whereabouts;
+    char where[WHEREABOUTS_MAX];
     const char *why = "", *hint = qemu_hint_at_owner(drive->info.error);
-    int status = drive->info.phase == QEMU_CANCELLED ? STATUS_CANCELLED : STATUS_FAILED;
+    int status = drive->info.phase == QEMU_CANCELLED ? STATUS_CANCELLED : STATUS_FAILED, finished;
 
     meter_clear(&drive->meter);
     /* Where the tunnel was the reason, it has one; else it learns now. */
-    if (tunnel_wait_finished(&drive->ends->tunnel, SECOND, &record, NULL) <= 0) {
+    finished = tunnel_wait_finished(&drive->ends->tunnel, SECOND, &record, NULL);
+    if (record)
+        why = record_text(record, "ErrorMessage"); /* also while it is interrupted */
+    if (finished <= 0)
         tunnel_cancel(&drive->ends->tunnel);
-    } else {
-        why = record_text(record, "ErrorMessage");
-        if (trouble_status_of(record_text(record, "Result"), record_text(record, "ErrorName")) ==
-            STATUS_CANCELLED)
-            status = STATUS_CANCELLED; /* by another client, at either end */
-    }
-    tell_where(drive, where);
+    else if (trouble_status_of(record_text(record, "Result"), record_text(record, "ErrorName")) ==
+             STATUS_CANCELLED)
+        status = STATUS_CANCELLED; /* by another client, at either end */
+    whereabouts_look(drive, &whereabouts);
+    whereabouts_tell(drive, &whereabouts, where);
     ends_undo(drive->ends);
-    return trouble_set(trouble, status, "VM '%s' was not moved; %s. QEMU says: %s%s%s%s%s", drive->ends->vm,
-                       where, drive->info.error[0] ? drive->info.error : drive->info.status, hint,
+    return trouble_set(trouble, whereabouts_status(&whereabouts, status), "%s. QEMU says: %s%s%s%s%s", where,
+                       drive->info.error[0] ? drive->info.error : drive->info.status, hint,
                        hint[0] ? "" : ".", why[0] ? " The tunnel says: " : "", why);
-}
-
-/* QEMU does not answer, and was left for Ctrl-C. Where the VM will be is for QEMU to say: nothing is cut. */
-static int end_silent(struct drive *drive, struct trouble *trouble)
-{
-    char silent[UNITS_TEXT_MAX];
-
-    trouble_clear(trouble);
-    meter_clear(&drive->meter);
-    if (drive->ends->peers)
-        peers_leave(drive->ends->peers);
-    drive->ends->peers = NULL;
-    format_time(qmp_silence(drive->ends->qmp), silent);
-    return trouble_set(trouble, STATUS_FAILED,
-                       "%s has not answered for %s. The migration of VM '%s' is not cancelled: it goes on by "
-                       "itself, and where the VM is then only the two QEMUs know (query-status). 'vmferryctl "
-                       "watch %s' shows the tunnel.",
-                       qmp_name(drive->ends->qmp), silent, drive->ends->vm, tunnel_id(&drive->ends->tunnel));
 }
 
 /* Before post-copy: QEMU gives up, and the VM stays where it is. */
 int outcome_cancelled(struct drive *drive, struct trouble *trouble)
 {
-    char where[96];
+    struct whereabouts whereabouts;
+    char where[WHEREABOUTS_MAX];
 
     meter_clear(&drive->meter);
     ctl_say(drive->ends->ctl, "Cancelling …");
@@ -150,57 +127,10 @@ int outcome_cancelled(struct drive *drive, struct trouble *trouble)
     if (drive->info.phase == QEMU_DONE)
         return outcome_done(drive, trouble); /* it was too late */
     if (qmp_silence(drive->ends->qmp) > 0)
-        return end_silent(drive, trouble);
+        return outcome_lost(drive, trouble);
     tunnel_cancel(&drive->ends->tunnel);
-    tell_where(drive, where);
+    whereabouts_look(drive, &whereabouts);
+    whereabouts_tell(drive, &whereabouts, where);
     ends_undo(drive->ends);
-    return trouble_set(trouble, STATUS_CANCELLED, "Cancelled: VM '%s' was not moved; %s.", drive->ends->vm,
-                       where);
-}
-
-/* After post-copy has begun: nothing is stopped. */
-int outcome_detached(struct drive *drive, struct trouble *trouble)
-{
-    const char *id = tunnel_id(&drive->ends->tunnel);
-
-    meter_clear(&drive->meter);
-    if (drive->ends->peers)
-        peers_leave(drive->ends->peers);
-    drive->ends->peers = NULL;
-    return trouble_set(
-        trouble, STATUS_FAILED,
-        "VM '%s' is in post-copy, where a cancel would lose it: the migration goes on by itself. "
-        "'vmferryctl watch %s' shows it; should it pause, %s recovers it.",
-        drive->ends->vm, id,
-        drive->ends->destination ? "'vmferryctl migrate … --resume'"
-                                 : "'vmferryctl receive … --resume' at the destination and then "
-                                   "'vmferryctl send … --resume' here");
-}
-
-/* QEMU cannot be spoken to any more. */
-int outcome_lost(struct drive *drive, struct trouble *trouble)
-{
-    struct trouble why;
-
-    if (qmp_silence(drive->ends->qmp) > 0)
-        return end_silent(drive, trouble);
-    why = *trouble;
-    *trouble = (struct trouble){0};
-    meter_clear(&drive->meter);
-    if (drive->asked) {
-        if (drive->ends->peers)
-            peers_leave(drive->ends->peers);
-        drive->ends->peers = NULL;
-        trouble_set(trouble, STATUS_FAILED,
-                    "%s Post-copy has begun: the migration goes on without vmferryctl "
-                    "('vmferryctl watch %s').",
-                    why.text ? why.text : "", tunnel_id(&drive->ends->tunnel));
-    } else {
-        qmp_execute(drive->ends->qmp, "migrate_cancel", NULL, NULL, NULL);
-        tunnel_cancel(&drive->ends->tunnel);
-        ends_undo(drive->ends);
-        trouble_set(trouble, why.status, "%s The migration is cancelled.", why.text ? why.text : "");
-    }
-    trouble_clear(&why);
-    return -1;
+    return trouble_set(trouble, whereabouts_status(&whereabouts, STATUS_CANCELLED), "Cancelled: %s.", where);
 }

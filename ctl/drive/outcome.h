@@ -13,9 +13,3 @@ int outcome_failed(struct drive *drive, struct trouble *trouble);
 
 /* Ctrl-C before post-copy: QEMU gives up, and the VM stays at the source. */
 int outcome_cancelled(struct drive *drive, struct trouble *trouble);
-
-/* Ctrl-C in post-copy: the migration goes on by itself. */
-int outcome_detached(struct drive *drive, struct trouble *trouble);
-
-/* The source's monitor is lost; the trouble that is set says how. */
-int outcome_lost(struct drive *drive, struct trouble *trouble);

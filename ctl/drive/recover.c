@@ -1,38 +1,100 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ctl/drive/recover.h"
 
-#include "ctl/drive/internal.h"
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/message.h"
 #include "ctl/drive/view.h"
 
 #define AGAIN (3 * SECOND)
 
-/* The network that was lost may have carried the ssh to the destination as well. */
-static int reach_destination(struct drive *drive, struct trouble *trouble)
+static bool says_gone(const char *text)
 {
-    struct ctl *ctl = drive->ends->ctl;
-
-    if (drive->ends->destination_qmp && qmp_is_open(drive->ends->destination_qmp))
-        return 0;
-    qmp_free(drive->ends->destination_qmp);
-    drive->ends->destination_qmp = NULL;
-    side_close(drive->ends->destination);
-    if (side_open_host(ctl, drive->ends->host, drive->ends->destination, trouble) < 0)
-        return -1;
-    if (qmp_open(drive->ends->destination, ctl->arguments.dst_qmp, &drive->ends->destination_qmp, trouble) <
-        0)
-        return -1;
-    view_be_patient(drive, drive->ends->destination_qmp);
-    return 0;
+    return text &&
+           (strstr(text, "There is no QMP socket") || strstr(text, "Nobody listens on the QMP socket"));
 }
 
-void recover_try(struct drive *drive)
+enum reach recover_reach(struct drive *drive, struct trouble *why)
 {
+    struct ends *ends = drive->ends;
+    char ended[32];
+
+    if (ends->destination_qmp && qmp_is_open(ends->destination_qmp))
+        return REACH_THERE;
+    message_text_set(ended, sizeof(ended), ends->destination_qmp ? qmp_shutdown(ends->destination_qmp) : "");
+    if (ended[0]) {
+        trouble_set(why, STATUS_FAILED, "it has ended (%s)", ended);
+        return REACH_GONE;
+    }
+    /* The network that was lost may have carried the ssh as well. */
+    qmp_free(ends->destination_qmp);
+    ends->destination_qmp = NULL;
+    side_close(ends->destination);
+    if (side_open_host(ends->ctl, ends->host, ends->destination, why) < 0)
+        return REACH_AWAY;
+    if (qmp_open(ends->destination, ends->ctl->arguments.dst_qmp, &ends->destination_qmp, why) < 0)
+        return why && says_gone(why->text) ? REACH_GONE : REACH_AWAY;
+    view_be_patient(drive, ends->destination_qmp);
+    return REACH_THERE;
+}
+
+/* One that was not found any more is over as well. */
+static bool is_over(const struct tunnel *tunnel)
+{
+    _cleanup_json_ json_object *record = NULL;
+
+    return !tunnel->path ||
+           (tunnel_read(tunnel, &record, NULL) >= 0 && strcmp(record_text(record, "State"), "finished") == 0);
+}
+
+/* Once it was paused, QEMU there says so until it is recovered; another one was not. */
+static bool is_another(struct drive *drive, struct trouble *why)
+{
+    struct qemu_info info;
+
+    if (qemu_query(drive->ends->destination_qmp, &info, NULL) < 0 ||
+        (info.phase != QEMU_NONE && info.phase != QEMU_FAILED && info.phase != QEMU_DONE))
+        return false;
+    trouble_set(why, STATUS_FAILED, "it says that its migration is '%s'",
+                info.status[0] ? info.status : "none");
+    return true;
+}
+
+/* 1: it was told to resume, 0: not now, -1: that cannot be. */
+static int try(struct drive *drive, struct trouble *why)
+{
+    struct ends *ends = drive->ends;
+
+    if (ends->destination) {
+        enum reach reach = recover_reach(drive, why);
+
+        if (reach != REACH_THERE)
+            return reach == REACH_GONE ? -1 : 0;
+        if (is_another(drive, why))
+            return -1;
+        if ((is_over(&ends->tunnel) || is_over(&ends->destination_tunnel)) &&
+            ends_renew_tunnel(ends, why) < 0)
+            return 0;
+        if (ends_listen_again(ends, why) < 0)
+            return 0;
+    } else if (is_over(&ends->tunnel)) {
+        trouble_set(why, STATUS_FAILED, "the tunnel has finished, and another one needs a ticket");
+        return -1;
+    }
+    return tunnel_check_socket(&ends->tunnel, qmp_uid(ends->qmp), why) >= 0 &&
+           qemu_migrate(ends->qmp, ends->tunnel.socket, true, why) >= 0;
+}
+
+bool recover_try(struct drive *drive)
+{
+    _cleanup_(trouble_clear) struct trouble why = {0};
     uint64_t now = ctl_now();
-    struct trouble why = {0};
-    int r = 0;
+    int r;
 
     if (drive->tried > 0 && now < drive->tried + AGAIN)
-        return;
+        return true;
     drive->tried = now;
     if (!drive->told) {
         meter_clear(&drive->meter);
@@ -42,10 +104,17 @@ void recover_try(struct drive *drive)
                 drive->ends->destination ? "" : ": run 'vmferryctl receive … --resume' at the destination");
         drive->told = true;
     }
-    if (drive->ends->destination)
-        r = reach_destination(drive, &why) < 0 ? -1 : ends_listen_again(drive->ends, &why);
-    if (r >= 0 && tunnel_check_socket(&drive->ends->tunnel, qmp_uid(drive->ends->qmp), &why) >= 0 &&
-        qemu_migrate(drive->ends->qmp, drive->ends->tunnel.socket, true, &why) >= 0)
+    r = try(drive, &why);
+    if (r > 0)
         drive->since = now;
-    trouble_clear(&why); /* it is tried again, until Ctrl-C */
+    if (r < 0) {
+        message_text_set(drive->reason, sizeof(drive->reason), why.text ? why.text : "");
+        return false;
+    }
+    if (r == 0 && why.text && strncmp(why.text, drive->reason, sizeof(drive->reason) - 1) != 0) {
+        message_text_set(drive->reason, sizeof(drive->reason), why.text);
+        meter_clear(&drive->meter);
+        ctl_say(drive->ends->ctl, "%s: it cannot be resumed yet: %s", drive->ends->vm, drive->reason);
+    }
+    return true;
 }

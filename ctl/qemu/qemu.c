@@ -8,8 +8,6 @@
 #include "common/cleanup.h"
 #include "common/message.h"
 
-#define NO_LIMIT ((uint64_t)1 << 40) /* bytes/s: QEMU has no word for none that all versions know */
-
 /* ---- What it says ---- */
 
 static enum qemu_phase phase_of(const char *status)
@@ -65,18 +63,35 @@ static bool times_are_missing(json_object *object, const struct qemu_info *info)
            json_object_object_get_ex(object, "total-time", NULL);
 }
 
+static int query(struct qmp *qmp, struct qemu_info *ret, bool *ret_missing, struct trouble *trouble)
+{
+    _cleanup_json_ json_object *object = NULL;
+
+    if (qmp_execute(qmp, "query-migrate", NULL, &object, trouble) < 0)
+        return -1;
+    qemu_read_info(object, ret);
+    *ret_missing = times_are_missing(object, ret);
+    return 0;
+}
+
 int qemu_query(struct qmp *qmp, struct qemu_info *ret, struct trouble *trouble)
 {
+    bool missing;
+
+    return query(qmp, ret, &missing, trouble);
+}
+
+void qemu_query_times(struct qmp *qmp, struct qemu_info *info)
+{
     const struct timespec pause = {.tv_nsec = 10000000};
+    struct qemu_info now;
+    bool missing;
 
-    for (int i = 0;; i++) {
-        _cleanup_json_ json_object *object = NULL;
-
-        if (qmp_execute(qmp, "query-migrate", NULL, &object, trouble) < 0)
-            return -1;
-        qemu_read_info(object, ret);
-        if (i == 50 || !times_are_missing(object, ret))
-            return 0;
+    for (int i = 0; i < 50 && query(qmp, &now, &missing, NULL) >= 0; i++) {
+        if (now.phase == info->phase)
+            *info = now;
+        if (!missing)
+            return;
         nanosleep(&pause, NULL);
     }
 }
@@ -155,134 +170,6 @@ int qemu_check_destination(struct qmp *qmp, const char *vm, bool resume, struct 
 }
 
 /* ---- What it is told ---- */
-
-static json_object *capability(const char *name, bool state)
-{
-    json_object *object = json_object_new_object();
-
-    json_object_object_add(object, "capability", json_object_new_string(name));
-    json_object_object_add(object, "state", json_object_new_boolean(state));
-    return object;
-}
-
-static int set_capabilities(struct qmp *qmp, json_object *list, struct trouble *trouble)
-{
-    json_object *arguments = json_object_new_object();
-
-    json_object_object_add(arguments, "capabilities", json_object_get(list));
-    return qmp_execute(qmp, "migrate-set-capabilities", arguments, NULL, trouble);
-}
-
-/* 1 on, 0 off; -1: this QEMU does not have it. */
-static int capability_state(json_object *all, const char *name)
-{
-    json_object *state;
-
-    for (size_t i = 0; json_object_is_type(all, json_type_array) && i < json_object_array_length(all); i++) {
-        json_object *one = json_object_array_get_idx(all, i);
-
-        if (strcmp(record_text(one, "capability"), name) == 0 &&
-            json_object_object_get_ex(one, "state", &state))
-            return json_object_get_boolean(state);
-    }
-    return -1;
-}
-
-static int prepare_capabilities(struct qmp *qmp, const struct arguments *a, bool source,
-                                struct qemu_before *before, struct trouble *trouble)
-{
-    const struct {
-        const char *name;
-        bool wanted, must;
-    } wanted[] = {
-        {"events", true, false},
-        {"return-path", source, false}, /* so that the source knows that all has arrived */
-        {"postcopy-ram", a->postcopy != POSTCOPY_NO, true},
-        {"multifd", a->multifd > 0, true},
-    };
-    _cleanup_json_ json_object *all = NULL, *list = json_object_new_array();
-
-    if (qmp_execute(qmp, "query-migrate-capabilities", NULL, &all, trouble) < 0)
-        return -1;
-    before->capabilities = json_object_new_array();
-    for (unsigned i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
-        int state = capability_state(all, wanted[i].name);
-
-        if (!wanted[i].wanted || state > 0 || (state < 0 && !wanted[i].must))
-            continue;
-        json_object_array_add(list, capability(wanted[i].name, true));
-        json_object_array_add(before->capabilities, capability(wanted[i].name, false));
-    }
-    return json_object_array_length(list) > 0 ? set_capabilities(qmp, list, trouble) : 0;
-}
-
-static int prepare_parameters(struct qmp *qmp, const struct arguments *a, bool source,
-                              struct qemu_before *before, struct trouble *trouble)
-{
-    const struct {
-        const char *name;
-        bool wanted;
-        uint64_t value;
-    } wanted[] = {
-        {"multifd-channels", a->multifd > 0, a->multifd},
-        {"max-bandwidth", source, a->bandwidth > 0 ? a->bandwidth : NO_LIMIT},
-        {"max-postcopy-bandwidth", source && a->bandwidth > 0, a->bandwidth},
-        {"downtime-limit", source && a->downtime_limit > 0, (a->downtime_limit + 999) / 1000},
-    };
-    _cleanup_json_ json_object *all = NULL;
-    json_object *arguments = json_object_new_object(), *old;
-
-    if (qmp_execute(qmp, "query-migrate-parameters", NULL, &all, trouble) < 0) {
-        json_object_put(arguments);
-        return -1;
-    }
-    before->parameters = json_object_new_object();
-    for (unsigned i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
-        if (!wanted[i].wanted)
-            continue;
-        json_object_object_add(arguments, wanted[i].name, json_object_new_uint64(wanted[i].value));
-        if (json_object_object_get_ex(all, wanted[i].name, &old))
-            json_object_object_add(before->parameters, wanted[i].name, json_object_get(old));
-    }
-    if (json_object_object_length(arguments) > 0)
-        return qmp_execute(qmp, "migrate-set-parameters", arguments, NULL, trouble);
-    json_object_put(arguments);
-    return 0;
-}
-
-int qemu_prepare(struct qmp *qmp, const struct arguments *arguments, bool source, struct qemu_before *before,
-                 struct trouble *trouble)
-{
-    *before = (struct qemu_before){0};
-    if (arguments->postcopy != POSTCOPY_NO && arguments->multifd > 0 && !qmp_is_at_least(qmp, 10, 1))
-        return trouble_set(
-            trouble, STATUS_FAILED,
-            "%s is version %s, which stalls when --multifd and --postcopy are used together; 10.1 can do "
-            "that. Leave one of them out.",
-            qmp_name(qmp), qmp_version_text(qmp));
-    if (prepare_capabilities(qmp, arguments, source, before, trouble) < 0 ||
-        prepare_parameters(qmp, arguments, source, before, trouble) < 0) {
-        qemu_restore(qmp, before);
-        return -1;
-    }
-    return 0;
-}
-
-void qemu_restore(struct qmp *qmp, struct qemu_before *before)
-{
-    if (before->parameters && json_object_object_length(before->parameters) > 0 && qmp_is_open(qmp))
-        qmp_execute(qmp, "migrate-set-parameters", json_object_get(before->parameters), NULL, NULL);
-    if (before->capabilities && json_object_array_length(before->capabilities) > 0 && qmp_is_open(qmp))
-        set_capabilities(qmp, before->capabilities, NULL);
-    qemu_before_clear(before);
-}
-
-void qemu_before_clear(struct qemu_before *before)
-{
-    json_object_put(before->capabilities);
-    json_object_put(before->parameters);
-    *before = (struct qemu_before){0};
-}
 
 static json_object *uri_of(const char *socket)
 {

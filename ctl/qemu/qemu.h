@@ -27,6 +27,9 @@ struct qemu_info {
 
 int qemu_query(struct qmp *qmp, struct qemu_info *ret, struct trouble *trouble);
 
+/* Of a source that is done: asks again until it knows how long that took, for at most half a second. */
+void qemu_query_times(struct qmp *qmp, struct qemu_info *info);
+
 /* Pure: what query-migrate returned, whatever it holds. */
 void qemu_read_info(json_object *object, struct qemu_info *ret);
 
@@ -37,19 +40,6 @@ int qemu_run_state(struct qmp *qmp, char ret[static 32], struct trouble *trouble
  */
 int qemu_check_source(struct qmp *qmp, const char *vm, bool resume, struct trouble *trouble);
 int qemu_check_destination(struct qmp *qmp, const char *vm, bool resume, struct trouble *trouble);
-
-/* What QEMU had before it was told otherwise. */
-struct qemu_before {
-    json_object *capabilities, *parameters; /* as they are set; NULL: nothing was changed */
-};
-
-/* Sets what the options ask for. before is to be given to qemu_restore() or qemu_before_clear(). */
-int qemu_prepare(struct qmp *qmp, const struct arguments *arguments, bool source, struct qemu_before *before,
-                 struct trouble *trouble);
-
-/* Sets it back where the VM stays; what cannot be is left. */
-void qemu_restore(struct qmp *qmp, struct qemu_before *before);
-void qemu_before_clear(struct qemu_before *before);
 
 /* What to do about an error of QEMU's that says that it may not use a socket; "" for others. */
 const char *qemu_hint_at_owner(const char *error);

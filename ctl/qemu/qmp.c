@@ -10,12 +10,14 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/message.h"
 #include "ctl/qemu/qmp-connect.h"
 #include "ctl/qemu/qmp-parser.h"
 
 #define COMMAND_TIMEOUT (30 * SECOND) /* before anything was begun */
 #define GRACE           SECOND /* for an answer after the second Ctrl-C: it is there at once, or late */
 #define TELL            (SECOND / 4)
+#define LAST_WORDS      64 /* reads */
 
 struct qmp {
     struct ctl *ctl;
@@ -25,12 +27,14 @@ struct qmp {
     struct qmp_parser *parser;
     char *name, *path;
     char version[32];
-    unsigned major, minor, events;
+    unsigned major, minor, events, stops;
+    char shutdown[32];
     uint64_t id;        /* of the command that waits for its reply; 0: none does */
     json_object *reply; /* the greeting, or that of the command */
     const char *lost;   /* why nothing more can be said; NULL: it is open */
     char lost_text[160];
     uid_t uid;
+    bool ended;
     qmp_silent_t on_silent; /* NULL: it has COMMAND_TIMEOUT for each answer */
     void *userdata;
     uint64_t silent; /* µs without an answer after which it was given up */
@@ -39,6 +43,11 @@ struct qmp {
 bool qmp_is_open(const struct qmp *qmp)
 {
     return !qmp->lost;
+}
+
+bool qmp_has_ended(const struct qmp *qmp)
+{
+    return qmp->ended;
 }
 
 uid_t qmp_uid(const struct qmp *qmp)
@@ -54,6 +63,16 @@ const char *qmp_name(const struct qmp *qmp)
 unsigned qmp_events(const struct qmp *qmp)
 {
     return qmp->events;
+}
+
+unsigned qmp_stops(const struct qmp *qmp)
+{
+    return qmp->stops;
+}
+
+const char *qmp_shutdown(const struct qmp *qmp)
+{
+    return qmp->shutdown;
 }
 
 const char *qmp_version_text(const struct qmp *qmp)
@@ -94,14 +113,28 @@ static void lose_garbage(struct qmp *qmp, const char *data, size_t size)
     lose(qmp, qmp->lost_text);
 }
 
+static void take_event(struct qmp *qmp, const char *event, json_object *message)
+{
+    json_object *data;
+
+    if (strcmp(event, "STOP") == 0)
+        qmp->stops++;
+    if (strcmp(event, "SHUTDOWN") == 0)
+        message_text_set(qmp->shutdown, sizeof(qmp->shutdown),
+                         json_object_object_get_ex(message, "data", &data) && record_text(data, "reason")[0]
+                             ? record_text(data, "reason")
+                             : "shutdown");
+    qmp->events += strncmp(event, "MIGRATION", 9) == 0 || strcmp(event, "STOP") == 0 ||
+                   strcmp(event, "RESUME") == 0 || qmp->shutdown[0];
+}
+
 static void take_message(struct qmp *qmp, json_object *message)
 {
     json_object *value;
 
     if (json_object_object_get_ex(message, "event", &value)) {
-        const char *event = json_object_get_string(value);
-
-        qmp->events += event && strncmp(event, "MIGRATION", 9) == 0;
+        if (json_object_is_type(value, json_type_string))
+            take_event(qmp, json_object_get_string(value), message);
         return;
     }
     if (qmp->reply ||
@@ -121,6 +154,7 @@ static int on_readable(sd_event_source *source, int fd, uint32_t revents, void *
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
     if (n <= 0) {
+        qmp->ended = true;
         lose(qmp, "it closed the connection");
         return 0;
     }
@@ -198,6 +232,11 @@ static int send_command(struct qmp *qmp, const char *command, json_object *argum
     /* One command is under way at a time, so a socket that has no room belongs to a QEMU that hangs. */
     if (send(qmp->fd, text, n, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)n)
         return 0;
+    for (int i = 0; i < LAST_WORDS && !qmp->lost; i++) /* what it said before it ended */
+        on_readable(qmp->source, qmp->fd, EPOLLIN, qmp);
+    if (qmp->ended)
+        return trouble_set(trouble, STATUS_FAILED, "%s cannot be told '%s': %s.", qmp->name, command,
+                           qmp->lost);
     lose(qmp, "it takes no commands");
     return trouble_set(trouble, STATUS_FAILED,
                        "%s cannot be told '%s': its monitor takes no commands any more.", qmp->name, command);

@@ -33,14 +33,23 @@ uint64_t qmp_silence(const struct qmp *qmp);
 
 bool qmp_is_open(const struct qmp *qmp);
 
+/* Whether the connection was closed at the other end: QEMU has ended, or the process that leads there. */
+bool qmp_has_ended(const struct qmp *qmp);
+
 /* The uid of QEMU, or of the process that made its socket. */
 uid_t qmp_uid(const struct qmp *qmp);
 
 bool qmp_is_at_least(const struct qmp *qmp, unsigned major, unsigned minor);
 const char *qmp_version_text(const struct qmp *qmp);
 
-/* How many events of a migration QEMU has sent. */
+/* How many events QEMU has sent of a migration, or of the VM's stopping and going on. */
 unsigned qmp_events(const struct qmp *qmp);
+
+/* How often the VM has stopped, by those events. */
+unsigned qmp_stops(const struct qmp *qmp);
+
+/* Why QEMU said that it ends ("guest-shutdown", "host-qmp-quit", …); "": it did not say so. */
+const char *qmp_shutdown(const struct qmp *qmp);
 
 /* "QEMU (/run/web1.qmp)", "QEMU (/run/web1.qmp at host2)": for messages. */
 const char *qmp_name(const struct qmp *qmp);

@@ -10,6 +10,7 @@
 #include "common/cleanup.h"
 #include "ctl/bus/tunnel.h"
 #include "ctl/qemu/qemu.h"
+#include "ctl/qemu/settings.h"
 #include "ctl/shell.h"
 #include "ctl/units.h"
 
@@ -59,7 +60,7 @@ static int print_ticket(const struct ctl *ctl, const struct tunnel *tunnel, cons
 }
 
 /* What QEMU has to do; takes back what was done where it refuses. */
-static int listen_at(struct qmp *qmp, const struct tunnel *tunnel, struct qemu_before *before, bool resume,
+static int listen_at(struct qmp *qmp, const struct tunnel *tunnel, struct settings *before, bool resume,
                      struct trouble *trouble)
 {
     if (tunnel->socket[0] == '\0')
@@ -67,14 +68,14 @@ static int listen_at(struct qmp *qmp, const struct tunnel *tunnel, struct qemu_b
     if (tunnel_check_socket(tunnel, qmp_uid(qmp), trouble) >= 0 &&
         qemu_listen(qmp, tunnel->socket, resume, trouble) >= 0)
         return 0;
-    qemu_restore(qmp, before);
+    settings_restore(qmp, before);
     return -1;
 }
 
 /* With --resume: a paused post-copy needs no ticket while its tunnel is still there. */
 static int resume_same(struct ctl *ctl, struct qmp *qmp, const struct tunnel *tunnel, struct trouble *trouble)
 {
-    struct qemu_before before = {0};
+    struct settings before = {0};
 
     if (print_ticket(ctl, tunnel, NULL, trouble) < 0 || listen_at(qmp, tunnel, &before, true, trouble) < 0)
         return -1;
@@ -90,7 +91,7 @@ static int take_back(struct tunnel *tunnel)
     return -1;
 }
 
-static int receive(struct ctl *ctl, struct side *side, struct qmp *qmp, struct qemu_before *before,
+static int receive(struct ctl *ctl, struct side *side, struct qmp *qmp, struct settings *before,
                    struct trouble *trouble)
 {
     const char *vm = ctl->arguments.operands[0];
@@ -104,14 +105,14 @@ static int receive(struct ctl *ctl, struct side *side, struct qmp *qmp, struct q
         return -1;
     if (ctl->interrupts > 0) {
         if (qmp)
-            qemu_restore(qmp, before);
+            settings_restore(qmp, before);
         trouble_set(trouble, STATUS_CANCELLED, "Cancelled: VM '%s' is not expected any more.", vm);
         return take_back(&tunnel);
     }
     /* The ticket first: that can be taken back, what QEMU is told cannot (it listens once in its life). */
     if (print_ticket(ctl, &tunnel, ticket, trouble) < 0) {
         if (qmp)
-            qemu_restore(qmp, before);
+            settings_restore(qmp, before);
         return take_back(&tunnel);
     }
     if (qmp && listen_at(qmp, &tunnel, before, ctl->arguments.resume, trouble) < 0)
@@ -125,7 +126,7 @@ int verb_receive(struct ctl *ctl, struct trouble *trouble)
     struct arguments *a = &ctl->arguments;
     _cleanup_(side_close) struct side side = {0};
     _cleanup_(qmp_freep) struct qmp *qmp = NULL;
-    _cleanup_(qemu_before_clear) struct qemu_before before = {0};
+    _cleanup_(settings_clear) struct settings before = {0};
     _cleanup_(tunnel_clear) struct tunnel found = {0};
     int r;
 
@@ -142,7 +143,7 @@ int verb_receive(struct ctl *ctl, struct trouble *trouble)
         r = tunnel_find(&side, a->operands[0], "incoming", qmp_uid(qmp), &found, trouble);
         if (r != 0)
             return r < 0 ? -1 : resume_same(ctl, qmp, &found, trouble);
-    } else if (qemu_prepare(qmp, a, false, &before, trouble) < 0) {
+    } else if (settings_prepare(qmp, a, SETTINGS_DESTINATION, &before, trouble) < 0) {
         return -1;
     }
     return receive(ctl, &side, qmp, &before, trouble);

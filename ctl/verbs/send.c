@@ -111,7 +111,7 @@ static int send_driven(struct ctl *ctl, struct side *side, struct trouble *troub
         return -1;
     if ((!ends.qmp && qmp_open(side, a->qmp, &ends.qmp, trouble) < 0) ||
         qemu_check_source(ends.qmp, ends.vm, a->resume, trouble) < 0 ||
-        (!a->resume && qemu_prepare(ends.qmp, a, true, &ends.before, trouble) < 0))
+        (!a->resume && settings_prepare(ends.qmp, a, SETTINGS_SOURCE, &ends.before, trouble) < 0))
         return -1;
     if (open_tunnel(&ends, ticket, trouble) < 0) {
         ends_undo(&ends);

@@ -17,7 +17,7 @@ from .broker import Broker, build_dir, wait_until
 
 PROGRAM = build_dir() / "ctl" / "vmferryctl"
 
-DONE, FAILED, USAGE, CANCELLED, TIMED_OUT, DENIED = range(6)
+DONE, FAILED, USAGE, CANCELLED, TIMED_OUT, DENIED, BOTH_RUN = range(7)
 
 
 class Result:

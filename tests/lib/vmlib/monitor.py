@@ -34,6 +34,8 @@ class Monitor:
         self._held: set[str] = set()
         self._changed = threading.Condition()
         self._sockets: list[socket.socket] = []
+        self._client: socket.socket | None = None
+        self._connected = threading.Event()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -43,6 +45,12 @@ class Monitor:
     @property
     def asked(self) -> list[str]:
         return [name for name, _ in self.told]
+
+    def event(self, name: str, **data: Any) -> None:
+        """Tells its client so."""
+        with self._changed:
+            assert self._client
+            self._client.sendall(json.dumps({"event": name, "data": data}).encode() + b"\r\n")
 
     def sockets(self) -> list[str]:
         """The URIs that it was told to use."""
@@ -61,6 +69,10 @@ class Monitor:
         with self._changed:
             assert self._changed.wait_for(lambda: self.asked.count(command) >= times, timeout), (command, self.asked)
 
+    def wait_connected(self, timeout: float = 20) -> None:
+        """The source's stream has come to where it listens."""
+        assert self._connected.wait(timeout)
+
     def wait_served(self, clients: int, timeout: float = 20) -> None:
         """So many have gone."""
         with self._changed:
@@ -74,6 +86,7 @@ class Monitor:
                 return
             with client, client.makefile("r", encoding="utf-8") as lines:
                 self._sockets.append(client)
+                self._client = client
                 try:
                     self._converse(client, lines)
                 except OSError:
@@ -91,7 +104,8 @@ class Monitor:
                 command, end = decoder.raw_decode(text)  # vmferryctl writes a command at once
                 text = text[end:].lstrip()
                 reply = {"return": self._answer(command), "id": command["id"]}
-                client.sendall(json.dumps(reply).encode() + b"\r\n")
+                with self._changed:
+                    client.sendall(json.dumps(reply).encode() + b"\r\n")
 
     def _answer(self, command: dict[str, Any]) -> Any:
         name = command["execute"]
@@ -128,6 +142,7 @@ class Monitor:
         try:
             stream = listener.accept()[0]
             self._sockets.append(stream)
+            self._connected.set()
             with stream:
                 while stream.recv(65536):
                     pass

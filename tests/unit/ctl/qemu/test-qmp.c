@@ -194,7 +194,21 @@ TEST(events_of_a_migration_are_counted)
                 "{\"event\": \"MIGRATION_PASS\"}\r\n{\"event\": 1}\r\n" DONE));
     assert_int_equal(qmp_events(rig.qmp), 0);
     assert_int_equal(ask("migrate", NULL), 0);
-    assert_int_equal(qmp_events(rig.qmp), 2);
+    assert_int_equal(qmp_events(rig.qmp), 3);
+    assert_int_equal(qmp_stops(rig.qmp), 1);
+    end();
+}
+
+TEST(why_qemu_ends_is_kept)
+{
+    begin(LINES(
+        GREETING, DONE,
+        "{\"event\": \"SHUTDOWN\", \"data\": {\"guest\": true, \"reason\": \"guest-shutdown\"}}\r\n" DONE));
+    assert_string_equal(qmp_shutdown(rig.qmp), "");
+    assert_int_equal(ask("query-status", NULL), 0);
+    assert_string_equal(qmp_shutdown(rig.qmp), "guest-shutdown");
+    assert_int_equal(qmp_events(rig.qmp), 1);
+    assert_false(qmp_has_ended(rig.qmp));
     end();
 }
 
@@ -210,6 +224,7 @@ int main(void)
         CASE(an_answer_to_another_command),
         CASE(an_answer_that_is_none),
         CASE(events_of_a_migration_are_counted),
+        CASE(why_qemu_ends_is_kept),
     };
 
     return cmocka_run_group_tests_name("ctl-qemu-qmp", tests, NULL, NULL);

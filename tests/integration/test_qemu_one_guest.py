@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A real guest never runs on two hosts, whatever is lost when; it is where vmferryctl says, with the manual's status.
+
+The switchover is held open by a limit on the way back, so that the destination's last word does not come. $VMFERRY_LONG
+walks the whole matrix, otherwise a few of its cells.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from vmlib.broker import wait_until
+from vmlib.ctl import CANCELLED, DONE, FAILED, Result, Running, ctl
+from vmlib.faulty import FaultyProxy
+from vmlib.guest import assert_unharmed
+from vmlib.hosts import Hosts
+from vmlib.migration import Pair
+from vmlib.qemu import Qemu
+
+pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("needs_qemu", "needs_postcopy")]
+
+MIB = 48
+SLOW = "--bandwidth=4M"
+LONG = bool(os.environ.get("VMFERRY_LONG"))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def runs(qemu: Qemu) -> bool:
+    return qemu.alive and qemu.status() == "running"
+
+
+class Scene:
+    """Two brokers, a network between them that can be lost, and a pair of QEMUs."""
+
+    def __init__(self, workdir: Path, proxy: FaultyProxy, hosts: Hosts, pair: Pair) -> None:
+        self.proxy, self.hosts, self.pair = proxy, hosts, pair
+        self.source, self.destination = pair.source, pair.destination
+        self.words = ["migrate", "web1", hosts.destination.bus.address, f"--qmp={self.source.qmp_path}",
+                      f"--dst-qmp={self.destination.qmp_path}"]
+
+    def begin(self, *args: str) -> Running:
+        return Running(self.hosts.source, *self.words, f"--endpoint={self.proxy.endpoint}", "--resume-timeout=2", *args)
+
+    def resume(self, *args: str) -> Result:
+        return ctl(self.hosts.source, *self.words, "--resume", *args, timeout=90)
+
+    def hold_last_word(self, rate: str = "1") -> None:
+        wait_until(lambda: ctl(self.hosts.destination, "limit", "web1", rate).status == 0, "the limit", 20)
+
+    def speed_up(self) -> None:
+        self.source.set_parameters({"max-bandwidth": 1 << 40, "downtime-limit": 60_000, "max-postcopy-bandwidth": 0})
+
+    def where(self) -> tuple[bool, bool]:
+        """Whether it runs at the source, at the destination; never at both."""
+        state = runs(self.source), runs(self.destination)
+        assert state != (True, True)
+        return state
+
+    def assert_stays(self, state: tuple[bool, bool]) -> None:
+        for _ in range(5):
+            assert self.where() == state
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def scene(workdir: Path) -> Iterator[Scene]:
+    port = free_port()
+    with (FaultyProxy(("127.0.0.1", port)) as proxy, Hosts(workdir, listen=f"tcp:127.0.0.1:{port}") as hosts):
+        with Pair(workdir, MIB) as pair:
+            for qemu in (pair.source, pair.destination):
+                qemu.set_parameters({"downtime-limit": 300, "max-bandwidth": 128 << 20})
+                qemu.set_capabilities({"events": False})
+            pair.source.wait_sweeps(1)
+            yield Scene(workdir, proxy, hosts, pair)
+        proxy.mend()
+        for broker in hosts.brokers:
+            ctl(broker, "cancel", "web1", "--force")
+            ctl(broker, "wait", "web1", "-q")
+
+
+# ---- How far it is ----
+
+
+def first_pass(scene: Scene, *args: str) -> Running:
+    run = scene.begin(SLOW, *args)
+    scene.pair.wait_transferred(2 << 20)
+    return run
+
+
+def switchover(scene: Scene, *args: str) -> Running:
+    """The destination has everything, and the source waits for its last word."""
+    run = scene.begin("--downtime-limit=60s", *args)
+    scene.hold_last_word()
+    scene.destination.wait_until(lambda: scene.destination.query_migrate().get("status") == "completed",
+                                 "all to arrive", 60)
+    assert scene.source.query_migrate()["status"] in ("active", "device")
+    assert scene.where() == (False, False)
+    return run
+
+
+def in_postcopy(scene: Scene, *args: str) -> Running:
+    run = scene.begin(SLOW, "--downtime-limit=1ms", *args)
+    scene.destination.wait_until(lambda: scene.destination.status() == "running", "it to run there", 60)
+    assert not runs(scene.source)
+    return run
+
+
+# ---- What comes ----
+
+
+def cut(scene: Scene, run: Running) -> None:
+    scene.proxy.silence()
+
+
+def ctrl_c(scene: Scene, run: Running) -> None:
+    run.interrupt()
+
+
+def cancel(scene: Scene, run: Running) -> None:
+    ctl(scene.hosts.source, "cancel", "web1", "--force").succeeds()
+
+
+def kill_source(scene: Scene, run: Running) -> None:
+    scene.source.kill()
+
+
+def kill_destination(scene: Scene, run: Running) -> None:
+    scene.destination.kill()
+
+
+NEITHER, SOURCE, DESTINATION = (False, False), (True, False), (False, True)
+HERE = "was not moved; it runs on at the source"
+
+# How far, what comes, exit status, where it runs then, what is said.
+PRECOPY = [
+    (first_pass, cut, FAILED, SOURCE, HERE),
+    (first_pass, ctrl_c, CANCELLED, SOURCE, HERE),
+    (first_pass, cancel, CANCELLED, SOURCE, HERE),
+    (first_pass, kill_source, FAILED, NEITHER, "does not run any more"),
+    (first_pass, kill_destination, FAILED, SOURCE, HERE),
+    (switchover, cut, FAILED, SOURCE, HERE),
+    (switchover, ctrl_c, CANCELLED, SOURCE, HERE),
+    (switchover, cancel, CANCELLED, SOURCE, HERE),
+    (switchover, kill_source, FAILED, NEITHER, "it stands still ('paused')"),
+    (switchover, kill_destination, FAILED, SOURCE, HERE),
+]
+POSTCOPY = [
+    (cut, FAILED, DESTINATION, "nothing is lost: QEMU at"),
+    (ctrl_c, FAILED, DESTINATION, "goes on by itself"),
+    (cancel, FAILED, DESTINATION, "nothing is lost: QEMU at"),
+    (kill_source, FAILED, DESTINATION, "is lost"),
+    (kill_destination, FAILED, NEITHER, "is gone"),
+]
+FEW = [(switchover, cut), (switchover, ctrl_c), (switchover, kill_source), (first_pass, kill_destination)]
+
+
+@pytest.mark.parametrize(("far", "what", "status", "where", "words"),
+                         [row for row in PRECOPY if LONG or row[:2] in FEW])
+def test_precopy(scene: Scene, far, what, status: int, where: tuple[bool, bool], words: str) -> None:  # type: ignore[no-untyped-def]
+    with far(scene) as run:
+        what(scene, run)
+        run.end(90).fails(status, words)
+    scene.assert_stays(where)
+    if where == SOURCE:
+        scene.source.wait_sweeps(2)
+        assert_unharmed(scene.source.serial())
+
+
+@pytest.mark.parametrize(("what", "status", "where", "words"),
+                         [row for row in POSTCOPY if LONG or row[0] in (ctrl_c, kill_source, kill_destination)])
+def test_postcopy(scene: Scene, what, status: int, where: tuple[bool, bool], words: str) -> None:  # type: ignore[no-untyped-def]
+    with in_postcopy(scene, "--postcopy") as run:
+        what(scene, run)
+        run.end(90).fails(status, words)
+    scene.assert_stays(where)
+
+
+@pytest.mark.parametrize("what", [cut, cancel] if LONG else [cancel])
+def test_automatic_recovery(scene: Scene, what) -> None:  # type: ignore[no-untyped-def]
+    """Also through a new tunnel, where the old one has finished."""
+    with scene.begin("--bandwidth=64M", "--downtime-limit=1ms", "--postcopy=auto") as run:
+        scene.destination.wait_until(lambda: scene.destination.status() == "running", "it to run there", 60)
+        scene.source.set_parameters({"max-postcopy-bandwidth": 1 << 20})
+        what(scene, run)
+        scene.source.wait_migration({"postcopy-paused"}, 30)
+        scene.proxy.mend()
+        scene.source.set_parameters({"max-postcopy-bandwidth": 0})
+        run.end(90).succeeds()
+    scene.assert_stays(DESTINATION)
+    scene.pair.assert_unharmed()
+
+
+@pytest.mark.skipif(not LONG, reason="VMFERRY_LONG")
+@pytest.mark.parametrize("what", [ctrl_c, kill_source, kill_destination])
+def test_automatic(scene: Scene, what) -> None:  # type: ignore[no-untyped-def]
+    words = {ctrl_c: "goes on by itself", kill_source: "is lost", kill_destination: "is gone"}
+    with in_postcopy(scene, "--postcopy=auto", "--bandwidth=32M") as run:
+        scene.source.set_parameters({"max-postcopy-bandwidth": 1 << 20})
+        what(scene, run)
+        run.end(90).fails(FAILED, words[what])
+    scene.assert_stays(NEITHER if what is kill_destination else DESTINATION)
+
+
+# ---- vmferryctl is killed ----
+
+
+@pytest.mark.parametrize("far", [first_pass, switchover, in_postcopy] if LONG else [switchover])
+def test_killed(scene: Scene, far) -> None:  # type: ignore[no-untyped-def]
+    """The same command with --resume takes it over."""
+    with far(scene, *(["--postcopy"] if far is in_postcopy else [])) as run:
+        run.process.kill()
+        run.process.wait()
+        scene.where()
+        scene.speed_up()
+        if far is switchover:
+            scene.hold_last_word("0")
+            scene.source.wait_migration({"completed"}, 30)
+            scene.assert_stays(NEITHER)
+        result = scene.resume()
+    assert result.status == DONE and "At the destination it is running" in result.err, result
+    scene.assert_stays(DESTINATION)
+    scene.pair.assert_unharmed()
+
+
+# ---- Capabilities ----
+
+
+def states(qemu: Qemu) -> dict[str, bool]:
+    return {one["capability"]: one["state"] for one in qemu.execute("query-migrate-capabilities")}
+
+
+@pytest.mark.parametrize("left", ["pause-before-switchover", "x-colo", "multifd", "postcopy-ram"])
+def test_capability_left_on(scene: Scene, left: str) -> None:
+    """By something else, in the source's QEMU; what the destination's had is there again afterwards."""
+    scene.source.set_capabilities({left: True})
+    before = states(scene.source), states(scene.destination)
+    result = ctl(scene.hosts.source, *scene.words, "--downtime-limit=60s", timeout=90).succeeds()
+    assert "At the destination it is running" in result.err
+    assert (states(scene.source), states(scene.destination)) == before
+    scene.assert_stays(DESTINATION)
+    scene.pair.assert_unharmed()
+
+
+@pytest.mark.parametrize("how", ["--postcopy", "--multifd=2"])
+def test_settings_are_put_back(scene: Scene, how: str) -> None:
+    before = states(scene.destination)
+    ctl(scene.hosts.source, *scene.words, how, "--downtime-limit=60s", timeout=90).succeeds()
+    assert states(scene.destination) == before
