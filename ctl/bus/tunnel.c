@@ -281,7 +281,7 @@ int tunnel_wait_connected(const struct tunnel *tunnel, struct trouble *trouble)
 int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object **ret,
                          struct trouble *trouble)
 {
-    struct ctl *ctl = tunnel->side->ctl;
+    struct ctl *ctl = tunnel->path ? tunnel->side->ctl : NULL;
 
     for (uint64_t end = ctl_now() + usec;;) {
         _cleanup_json_ json_object *record = NULL;
