@@ -298,5 +298,8 @@ int main(void)
         RELEASE_CASE(what_is_not_open_is_not_closed),
     };
 
+    /* Under valgrind threads take turns, so that one that hangs in close(2) holds up the others. */
+    if (test_in_valgrind() && puts("1..0 # SKIP in valgrind") >= 0)
+        return 0;
     return cmocka_run_group_tests(tests, start, NULL);
 }
