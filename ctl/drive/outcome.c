@@ -56,7 +56,7 @@ static void summarize(struct drive *drive, json_object *record, bool confirmed)
     format_size(record ? record_number(record, "BytesSent") : drive->info.transferred, sent);
     ctl_say(drive->ends->ctl, "%s: done after %s; it stood still for %s; %s sent.%s%s", drive->ends->vm, took,
             stood, sent, drive->arrived[0] ? " At the destination it is " : "", drive->arrived);
-    if (!confirmed)
+    if (!confirmed && drive->ends->tunnel.path)
         ctl_say(drive->ends->ctl, "The tunnel could not confirm it (%s); QEMU has.",
                 record && record_text(record, "ErrorMessage")[0] ? record_text(record, "ErrorMessage")
                                                                  : "no answer");
@@ -79,6 +79,8 @@ int outcome_done(struct drive *drive, struct trouble *trouble)
     if (settled >= 0)
         summarize(drive, record,
                   finished > 0 && record && strcmp(record_text(record, "Result"), "done") == 0);
+    if (!record && !drive->ends->tunnel.path)
+        record = json_object_new_object();
     if (drive->ends->ctl->arguments.json != JSON_OFF && record)
         print_json(drive, record);
     return settled < 0 ? -1 : STATUS_DONE;

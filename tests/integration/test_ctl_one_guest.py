@@ -209,12 +209,18 @@ def test_send_cannot_ask_the_destination(scene: Standins, stopped: bool, status:
 # ---- A vmferryctl that has ended ----
 
 
-def test_resume_finishes_the_hand_over(scene: Standins) -> None:
+@pytest.mark.parametrize("tunnel", [True, False])
+def test_resume_finishes_the_hand_over(scene: Standins, tunnel: bool) -> None:
+    """Whether the tunnel is there any more, or not."""
     with scene.run() as run:
         run.process.kill()
-        run.process.wait()
+        run.end()
         scene.source.wait_served(1)
         scene.complete("paused")
+        if not tunnel:
+            for broker in scene.hosts.brokers:
+                ctl(broker, "cancel", "web1", "--force").succeeds()
+                ctl(broker, "wait", "web1", "-q")
         result = ctl(scene.hosts.source, *scene.words, "--resume").succeeds()
     assert "At the destination it is running" in result.err and "cont" in scene.destination.asked
     assert scene.source.asked.count("migrate") == 1
@@ -223,7 +229,7 @@ def test_resume_finishes_the_hand_over(scene: Standins) -> None:
 def test_resume_follows_what_goes_on(scene: Standins) -> None:
     with scene.run() as run:
         run.process.kill()
-        run.process.wait()
+        run.end()
         scene.source.wait_served(1)
         arrive(scene, "inmigrate", ACTIVE)
         with Running(scene.hosts.source, *scene.words, "--resume") as again:
@@ -241,7 +247,7 @@ def test_resume_follows_what_goes_on(scene: Standins) -> None:
 def test_cancel_in_each_status(scene: Standins, status: str, workdir: Path) -> None:
     with scene.run() as run:
         run.process.kill()
-        run.process.wait()
+        run.end()
         scene.source.wait_served(1)
         scene.source.answers["query-migrate"] = {**ACTIVE, "status": status}
         ctl(scene.hosts.source, "cancel", "web1", f"--qmp={scene.source.path}").succeeds()

@@ -218,7 +218,7 @@ def test_killed(scene: Scene, far) -> None:  # type: ignore[no-untyped-def]
     """The same command with --resume takes it over."""
     with far(scene, *(["--postcopy"] if far is in_postcopy else [])) as run:
         run.process.kill()
-        run.process.wait()
+        run.end()
         scene.where()
         scene.speed_up()
         if far is switchover:
