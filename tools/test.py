@@ -50,7 +50,7 @@ RELEASE = ("build-test", ("-Dbuildtype=release", "-Dwerror=true", "-Dprefix=/usr
 
 VALGRIND = ("valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full",
             "--errors-for-leak-kinds=definite,indirect", "--child-silent-after-fork=yes")
-PYTEST_LIMIT = 900  # seconds
+PYTEST_LIMIT = 1500  # seconds
 # A test that fails is tried once more, and listed as RERUN, for a machine of two cores can be late for any limit. What
 # no lateness explains fails at once: harm to a guest or a byte, a sanitizer's report, a program that crashed.
 SECOND_TRY = ("--reruns", "1", "--only-rerun",

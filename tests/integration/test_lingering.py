@@ -152,7 +152,7 @@ def test_of_a_qemu(hosts: Hosts) -> None:
             if error.errno != errno.EPERM:
                 raise
             outgoing.cancel()
-            pytest.skip("This kernel refuses descriptors before they are in the queue (SO_PASSRIGHTS)")
+            pytest.skip("kernel: it refuses descriptors before they are in the queue (SO_PASSRIGHTS)")
         assert_answers(broker)
         os.kill(broker.helper_of(outgoing), 9)
         outgoing.wait_finished()
