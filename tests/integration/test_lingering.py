@@ -118,7 +118,7 @@ def test_of_fuse(hosts: Hosts, workdir: Path) -> None:
     try:
         fuse = SilentFuse(mountpoint, broker.pid)
     except OSError as error:
-        pytest.skip(f"No FUSE here: {error}")
+        pytest.skip(f"kernel: no FUSE here: {error}")
     with fuse:
         def give() -> None:
             with open(fuse.file, "rb") as file:
