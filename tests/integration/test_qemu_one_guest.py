@@ -199,7 +199,7 @@ def test_automatic_recovery(scene: Scene, what) -> None:  # type: ignore[no-unty
     scene.pair.assert_unharmed()
 
 
-@pytest.mark.skipif(not LONG, reason="VMFERRY_LONG")
+@pytest.mark.long
 @pytest.mark.parametrize("what", [ctrl_c, kill_source, kill_destination])
 def test_automatic(scene: Scene, what) -> None:  # type: ignore[no-untyped-def]
     words = {ctrl_c: "goes on by itself", kill_source: "is lost", kill_destination: "is gone"}
