@@ -175,7 +175,7 @@ def test_own_ticket(ruled: TwoHosts) -> None:
     for host in ruled:
         with user(host, ALICE) as alice:
             of_root = host.broker.prepare("web1", again)
-            same = alice.prepare("web1", again)  # nor is a name that of one user
+            same = alice.prepare("web1")  # nor is a name that of one user
             own = alice.prepare("web2", again)
             assert own.id != of_root.id and alice.prepare("web2", again).ticket == own.ticket
             gone(of_root, same, own)
