@@ -2,26 +2,14 @@
 #include "address.h"
 
 #include <arpa/inet.h>
-#include <linux/vm_sockets.h>
 #include <net/if.h>
-#include <netinet/in.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/un.h>
 
 #include "message.h"
-
-union any_address {
-    struct sockaddr_storage storage;
-    struct sockaddr any;
-    struct sockaddr_in in;
-    struct sockaddr_in6 in6;
-    struct sockaddr_un un;
-    struct sockaddr_vm vm;
-};
 
 /* ---- Address → text ---- */
 

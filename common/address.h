@@ -4,11 +4,24 @@
 /* How an address is written everywhere in vmferry: tcp:192.0.2.1:16520, tcp:[2001:db8::1]:16520, unix:/path,
  * vsock:3:16520. */
 
+#include <linux/vm_sockets.h>
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #define ADDRESS_TEXT_MAX 128   /* bytes, the NUL included; holds any of them */
 #define ENDPOINT_PORT    16520 /* where a text names no port */
+
+/* An address of any family that there is here. */
+union any_address {
+    struct sockaddr_storage storage;
+    struct sockaddr any;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+    struct sockaddr_un un;
+    struct sockaddr_vm vm;
+};
 
 /* An address to listen on or to dial. */
 struct endpoint {

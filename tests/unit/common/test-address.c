@@ -4,18 +4,6 @@
 #include "common/address.h"
 
 #include <arpa/inet.h>
-#include <linux/vm_sockets.h>
-#include <netinet/in.h>
-#include <sys/un.h>
-
-union any_address {
-    struct sockaddr_storage storage;
-    struct sockaddr any;
-    struct sockaddr_in in;
-    struct sockaddr_in6 in6;
-    struct sockaddr_un un;
-    struct sockaddr_vm vm;
-};
 
 static void expect(const union any_address *a, size_t size, const char *want)
 {
