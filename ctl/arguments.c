@@ -12,11 +12,6 @@
 #include "ctl/spelling.h"
 #include "ctl/units.h"
 
-const char *verb_name(enum verb_id verb)
-{
-    return verb_rules[verb].name;
-}
-
 /* ---- Reading ---- */
 
 static int bad(struct trouble *trouble, enum option_id id, const char *text, const char *what)

@@ -59,6 +59,3 @@ int arguments_parse(int argc, char **argv, struct arguments *ret, struct trouble
 
 /* The text of --help: of the verb where one was given, else of the program. Both fit 80 × 24. */
 void arguments_help(FILE *file, const struct arguments *arguments);
-
-/* "list", … */
-const char *verb_name(enum verb_id verb);

@@ -6,9 +6,8 @@
 
 #include "common/cleanup.h"
 
-#define DECIDES                                                                                \
-    (5 * SECOND) /* for the source's QEMU to let the VM go on after it has said that it failed \
-                  */
+/* For the source's QEMU to let the VM go on after it has said that it failed. */
+#define DECIDES (5 * SECOND)
 
 static bool is_running(const char *state)
 {
@@ -37,8 +36,8 @@ void whereabouts_look(struct drive *drive, struct whereabouts *ret)
         ret->may_both = is_running(ret->source) && qmp_stops(drive->ends->qmp) > drive->stops;
         return;
     }
-    qmp_be_patient(there, NULL,
-                   NULL); /* the source has decided: its time is not that of a migration any more */
+    /* The source has decided: its time is not that of a migration any more. */
+    qmp_be_patient(there, NULL, NULL);
     if (qemu_query(there, &info, NULL) < 0 || qemu_run_state(there, ret->destination, NULL) < 0) {
         ret->destination[0] = '\0';
         return;
@@ -87,8 +86,8 @@ void whereabouts_tell(const struct drive *drive, const struct whereabouts *w,
     if (w->both) {
         snprintf(ret, WHEREABOUTS_MAX,
                  "VM '%.80s' ran on both hosts, for something other than vmferryctl had started it at %.80s. "
-                 "It runs "
-                 "on at the source; at %.80s it was told to stop. Whatever it wrote there is on its disks: "
+                 "It runs on at the source; at %.80s it was told to stop. Whatever it wrote there is on its "
+                 "disks: "
                  "look at them, and end QEMU there",
                  vm, host, host);
         return;
