@@ -41,9 +41,11 @@ static struct {
     uint64_t since[RELEASE_THREADS]; /* when its close began; µs, CLOCK_MONOTONIC; 0: it is in none */
     bool slow[RELEASE_THREADS];      /* it hangs, and is counted */
     size_t n_slow;
-    struct log_sample logged;
-    bool said; /* that it hangs: that it is over is said, too */
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER};
+
+/* The warden's alone. */
+static struct log_sample logged;
+static bool said; /* that a close hangs: that it is over is said, too */
 
 /* This is the thread that must not wait. */
 static _Thread_local bool deferring;
@@ -107,28 +109,32 @@ static void *worker(void *userdata)
 
 /* ---- The thread that looks after them ---- */
 
+/* With the lock held, but for while it logs: the loop must not wait for the lock that long. */
 static void look(void)
 {
     const uint64_t now = exact_now();
-    size_t n = 0;
+    size_t n = 0, n_slow, n_waiting;
 
     for (size_t i = 0; i < RELEASE_THREADS; i++)
         if (pool.since[i] != 0 && !pool.slow[i] && now - pool.since[i] >= SLOW) {
             pool.slow[i] = true;
             n++;
         }
-    pool.n_slow += n;
-    if (n > 0 && log_sample(&pool.logged, "descriptors that do not close")) {
+    n_slow = pool.n_slow += n;
+    n_waiting = pool.n;
+    pthread_mutex_unlock(&pool.lock);
+    if (n > 0 && log_sample(&logged, "descriptors that do not close")) {
         log_event(LOG_WARNING, NULL, NULL,
                   "A descriptor that another process passed does not close (a socket that lingers, or a FUSE "
                   "file): %zu of %d threads hang, %zu descriptors wait for one.",
-                  pool.n_slow, RELEASE_THREADS, pool.n);
-        pool.said = true;
+                  n_slow, RELEASE_THREADS, n_waiting);
+        said = true;
     }
-    if (pool.said && pool.n_slow == 0) {
+    if (said && n_slow == 0) {
         log_event(LOG_NOTICE, NULL, NULL, "The descriptors that did not close are closed.");
-        pool.said = false;
+        said = false;
     }
+    pthread_mutex_lock(&pool.lock);
 }
 
 static bool is_busy(void)
@@ -136,7 +142,7 @@ static bool is_busy(void)
     for (size_t i = 0; i < RELEASE_THREADS; i++)
         if (pool.since[i] != 0)
             return true;
-    return pool.n > 0 || pool.said;
+    return pool.n > 0 || said;
 }
 
 static void *warden(void *userdata)
