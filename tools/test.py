@@ -241,7 +241,7 @@ def pytest(directory: Path, log: str, marks: str, where: tuple[str, ...] = ("tes
         count.fail(f"pytest ({log}): {text or f'exit status {status}'}")
         return count
     for case in ElementTree.parse(report).iter("testcase"):
-        what = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+        what = f"{'/'.join(case.get('classname', '').split('.')[-2:])}::{case.get('name')}"
         if case.find("failure") is not None or case.find("error") is not None:
             count.fail(what)
         elif (skipped := case.find("skipped")) is not None:

@@ -15,9 +15,9 @@ from vmlib.restarts import close  # noqa: E402
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """test_qemu_*.py are of the mark qemu; those of the mark long only run with $VMFERRY_LONG."""
+    """The folder qemu is of the mark qemu; tests of the mark long only run with $VMFERRY_LONG."""
     for item in items:
-        if item.path.name.startswith("test_qemu_"):
+        if item.path.parent.name == "qemu":
             item.add_marker(pytest.mark.qemu)
     leave_out_late(config, items)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A helper that lies to its broker: says READY, is started, and when something comes on its stdin sends what
-$VMFERRY_ROGUE names. common/message.h has the structs. tests/integration/test_hostile_helper.py drives it."""
+$VMFERRY_ROGUE names. common/message.h has the structs. tests/integration/hostile/test_helper.py drives it."""
 
 import os
 import socket

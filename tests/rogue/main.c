@@ -3,7 +3,7 @@
 /*
  * The real helper, but for one thing: when something comes on its stdin it does what $VMFERRY_ROGUE says, as
  * one would that somebody took over through a peer's bytes. Each of those calls must kill it.
- * tests/integration/test_hostile_helper.py drives it.
+ * tests/integration/hostile/test_helper.py drives it.
  */
 
 #include <fcntl.h>

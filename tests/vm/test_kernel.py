@@ -20,8 +20,8 @@ from vmlib.machine import missing, run
 
 LONG = bool(os.environ.get("VMFERRY_LONG"))
 UNITS = ("helper-relay-flow-pipe", *(("helper-sandbox-use",) if LONG else ()))
-INTEGRATION = ("test_relay.py::test_vsock_endpoint", "test_fds_refused.py::test_vsock",
-               *(("test_tracing.py::test_helper_opens_nothing",) if LONG else ()))
+INTEGRATION = ("data/test_relay.py::test_vsock_endpoint", "api/test_fds_refused.py::test_vsock",
+               *(("data/test_tracing.py::test_helper_opens_nothing",) if LONG else ()))
 LIMIT = 400  # seconds
 
 Results = dict[str, list[ElementTree.Element]]
@@ -45,7 +45,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     print(console)
     found: Results = {}
     for case in ElementTree.parse(work / "report.xml").iter("testcase"):
-        name = f"{case.get('classname', '').rpartition('.')[2]}.py::{case.get('name', '').partition('[')[0]}"
+        folder, module = case.get("classname", "").split(".")[-2:]
+        name = f"{folder}/{module}.py::{case.get('name', '').partition('[')[0]}"
         found.setdefault(name, []).append(case)
     return work, found
 

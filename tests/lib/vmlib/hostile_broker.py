@@ -3,16 +3,25 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from jeepney import HeaderFields, MessageType, new_error, new_method_return
 from jeepney.bus_messages import message_bus
 
 from .broker import BROKER, NAME, PATH, Bus
+from .ctl import Result, ctl
 
 ID = "0123456789abcdef"
 OTHER = "fedcba9876543210"
+
+# A title, the bell, a cleared screen, C1's CSI, a line, a carriage return, right-to-left, a line separator, an isolate.
+TEXT = "\x1b]0;PWNED\x07\x1b[2J\x9b0m\n# fake line\r\u202eabc\u2028\u2066\u200f\x7f\\\"'$(touch flag)"
 
 Variant = tuple[str, Any]
 
@@ -79,3 +88,29 @@ class HostileBroker:
         self._thread.join(10)
         self._connection.close()
 
+
+@contextmanager
+def hostile(workdir: Path, text: str = TEXT, state: str = "waiting") -> Iterator[HostileBroker]:
+    with Bus(workdir) as bus:
+        broker = HostileBroker(bus, os.getuid(), text, state)
+        try:
+            yield broker
+        finally:
+            bus.close()
+            broker.close()
+
+
+def assert_clean(text: str) -> None:
+    for character in text:
+        if character != "\n":
+            assert character == "\u200d" or unicodedata.category(character) not in ("Cc", "Cf", "Zl", "Zp"), ascii(text)
+    assert "# fake line" not in text.splitlines(), text
+
+
+def run_at(broker: HostileBroker, *words: str, stdin: str = "vmferry1:AAAA\n") -> Result:
+    """On pipes, where bytes are counted as they are; ctl() does not let a sanitizer's report pass."""
+    result = ctl(None, f"--address={broker.bus.address}", *words, stdin=stdin)
+    assert_clean(result.out)
+    assert_clean(result.err)
+    assert 0 <= result.status <= 5, result
+    return result

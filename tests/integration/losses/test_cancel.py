@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Cancelled from either side, in each state: both QEMUs learn, both hosts say so and by whom, nothing is left.
 
-With stand-ins for QEMU; test_qemu_cancel.py has what real ones do.
+With stand-ins for QEMU; qemu/test_cancel.py has what real ones do.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from test_qemu_ctl_ssh import Scene
 from vmlib.broker import ROOT
 from vmlib.ctl import Result, environment, wait_all_finished
 from vmlib.hosts import kill
 from vmlib.migration import Pair
 from vmlib.network import Network
+from vmlib.two_hosts import Scene
 
 
 pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("needs_qemu", "needs_postcopy"),

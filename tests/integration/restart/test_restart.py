@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A broker that is restarted, or killed, in the middle of things: no migration notices.
 
-test_restart_store.py has what is wrong with the FD store, test_restart_killed.py deaths at any instant.
+test_store.py has what is wrong with the FD store, test_killed.py deaths at any instant.
 """
 
 from __future__ import annotations

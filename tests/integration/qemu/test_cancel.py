@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Cancelled from either side, in each state of each kind of migration: both QEMUs learn, both hosts say `cancelled`.
 
-What test_cancel.py shows with stand-ins, with real QEMUs where what they do with it differs.
+What losses/test_cancel.py shows with stand-ins, with real QEMUs where what they do with it differs.
 """
 
 from __future__ import annotations
 
 import pytest
-from test_qemu_disks import STREAMS, add_disk, export, make_disk, mirror
+from vmlib.disks import STREAMS, add_disk, export, make_disk, mirror
 from vmlib.faulty import FaultyProxy
 from vmlib.hosts import Hosts, Tunnel
 from vmlib.migration import NEVER_CONVERGE, Pair

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_ctl_hostile_broker import hostile, run
 from vmlib.broker import BusError, Migration
 from vmlib.ctl import CANCELLED, DENIED, FAILED, TIMED_OUT, USAGE, Result, ctl
-from vmlib.hostile_broker import ID
+from vmlib.hostile_broker import ID, hostile, run_at
 from vmlib.monitor import Monitor
 from vmlib.polkit import Polkit, SystemBroker, available
 from vmlib.users import NOBODY, User, as_user
@@ -171,9 +170,9 @@ def test_several_of_a_name_are_listed(workdir: Path) -> None:
         broker.rows = lambda: [broker.row("outgoing", id) for id in ids]  # type: ignore[method-assign]
         words = [*(f"outgoing/{id}" for id in ids), f"of user {os.getuid()}", "active"]
         for verb in (["wait"], ["watch"], ["cancel"], ["limit", "1M"], ["forget"]):
-            run(broker, verb[0], "web1", *verb[1:]).fails(USAGE, *words)
-        run(broker, "send", "web1", f"--qmp={monitor.path}", "--resume").fails(USAGE, *words)
-        assert len([line for line in run(broker, "status", "web1").out.splitlines() if "State" in line]) == 2
+            run_at(broker, verb[0], "web1", *verb[1:]).fails(USAGE, *words)
+        run_at(broker, "send", "web1", f"--qmp={monitor.path}", "--resume").fails(USAGE, *words)
+        assert len([line for line in run_at(broker, "status", "web1").out.splitlines() if "State" in line]) == 2
         assert monitor.sockets() == [] and not set(broker.calls) & {"Cancel", "Set", "Forget", "Wait"}
 
 
@@ -187,11 +186,11 @@ def test_paths_of_a_hostile_broker(workdir: Path, resume: list[str]) -> None:
         broker.ticket = "vmferry1:AAAA"
         roles = ("incoming", "outgoing")
         broker.rows = lambda: [broker.row(role, vm="vm") for role in roles]  # type: ignore[method-assign]
-        run(broker, "receive", "vm", f"--qmp={far.path}", *resume).fails(FAILED)
-        run(broker, "send", "vm", f"--qmp={near.path}", *resume).fails(FAILED)
-        run(broker, "migrate", "vm", broker.bus.address, f"--qmp={near.path}", f"--dst-qmp={far.path}",
+        run_at(broker, "receive", "vm", f"--qmp={far.path}", *resume).fails(FAILED)
+        run_at(broker, "send", "vm", f"--qmp={near.path}", *resume).fails(FAILED)
+        run_at(broker, "migrate", "vm", broker.bus.address, f"--qmp={near.path}", f"--dst-qmp={far.path}",
             *resume).fails(FAILED)
         assert near.sockets() == far.sockets() == []
-        run(broker, "cancel", ID, f"--qmp={near.path}")
+        run_at(broker, "cancel", ID, f"--qmp={near.path}")
         broker.state = "active"
-        run(broker, "cancel", ID, f"--qmp={near.path}")
+        run_at(broker, "cancel", ID, f"--qmp={near.path}")

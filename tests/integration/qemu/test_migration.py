@@ -190,7 +190,7 @@ def test_bandwidth_limit(hosts: Hosts, workdir: Path) -> None:
         before, since = tunnel.outgoing.get("BytesSent"), time.monotonic()
         time.sleep(1.5)
         rate = (tunnel.outgoing.get("BytesSent") - before) / (time.monotonic() - since)
-        # QEMU need not use all of it: between its rounds it sends nothing. test_relay.py has the limit's precision.
+        # QEMU need not use all of it: between its rounds it sends nothing. data/test_relay.py has the limit's precision.
         assert (16 << 20) * 0.4 < rate < (16 << 20) * 1.05
         tunnel.outgoing.set_limit(0)
         pair.begin_postcopy()

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from vmlib.broker import Broker, wait_until
-from vmlib.fake_qemu import FakeQemu
 from vmlib.peer import PlainListener, PlainPeer
 from vmlib.scene import Scene, Victim
 from vmlib.wire import (CONTROL, Rejected, Ticket, Unproved, connect, derive, preamble, prove_accepting,

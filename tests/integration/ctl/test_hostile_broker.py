@@ -4,53 +4,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from vmlib.broker import Bus
-from vmlib.ctl import FAILED, Result, Running, ctl
-from vmlib.hostile_broker import ID, HostileBroker, Variant
-
-# A title, the bell, a cleared screen, C1's CSI, a line, a carriage return, right-to-left, a line separator, an isolate.
-TEXT = "\x1b]0;PWNED\x07\x1b[2J\x9b0m\n# fake line\r\u202eabc\u2028\u2066\u200f\x7f\\\"'$(touch flag)"
+from vmlib.ctl import FAILED, Running
+from vmlib.hostile_broker import ID, TEXT, Variant, assert_clean, hostile, run_at
 
 VERBS = [["list"], ["status"], ["status", ID], ["show"], ["show", ID], ["wait", ID], ["watch", ID], ["metrics"],
          ["receive", "vm"], ["send", "vm"], ["check"], ["cancel", ID], ["cancel", "--force", ID], ["limit", ID, "1M"],
          ["forget", ID], ["wait", TEXT], ["status", "none"]]
 JSON = [["list"], ["status"], ["status", ID], ["show", ID], ["wait", ID], ["receive", "vm"], ["check"]]
-
-
-@contextmanager
-def hostile(workdir: Path, text: str = TEXT, state: str = "waiting") -> Iterator[HostileBroker]:
-    with Bus(workdir) as bus:
-        broker = HostileBroker(bus, os.getuid(), text, state)
-        try:
-            yield broker
-        finally:
-            bus.close()
-            broker.close()
-
-
-def assert_clean(text: str) -> None:
-    for character in text:
-        if character != "\n":
-            assert character == "\u200d" or unicodedata.category(character) not in ("Cc", "Cf", "Zl", "Zp"), ascii(text)
-    assert "# fake line" not in text.splitlines(), text
-
-
-def run(broker: HostileBroker, *words: str, stdin: str = "vmferry1:AAAA\n") -> Result:
-    """On pipes, where bytes are counted as they are; ctl() does not let a sanitizer's report pass."""
-    result = ctl(None, f"--address={broker.bus.address}", *words, stdin=stdin)
-    assert_clean(result.out)
-    assert_clean(result.err)
-    assert 0 <= result.status <= 5, result
-    return result
 
 
 @pytest.mark.parametrize("state", ["waiting", "finished", "active", TEXT])
@@ -59,10 +24,10 @@ def test_texts(workdir: Path, state: str) -> None:
     with hostile(workdir, state=state) as broker:
         for verb in VERBS:
             if verb[0] != "watch" or state == "finished":
-                run(broker, *verb)
+                run_at(broker, *verb)
         for verb in JSON:
-            json.loads(run(broker, "-j", *verb).out or "null")
-        assert "PWNED" in run(broker, "list").out, "its texts are shown, all the same"
+            json.loads(run_at(broker, "-j", *verb).out or "null")
+        assert "PWNED" in run_at(broker, "list").out, "its texts are shown, all the same"
 
 
 def test_watch(workdir: Path) -> None:
@@ -80,12 +45,12 @@ def test_watch(workdir: Path) -> None:
 def test_a_ticket_is_a_ticket(workdir: Path) -> None:
     """What receive prints alone on standard output, for other programs to read, is that and nothing else."""
     with hostile(workdir) as broker:
-        run(broker, "receive", "vm").fails(FAILED, "no", "ticket")
+        run_at(broker, "receive", "vm").fails(FAILED, "no", "ticket")
         for ticket in ("", "hello", "vmferry1:AAAA\nx", "vmferry1:" + "A" * 5000, "vmferry1:A A"):
             broker.ticket = ticket
-            assert run(broker, "receive", "vm").fails(FAILED, "ticket").out == ""
+            assert run_at(broker, "receive", "vm").fails(FAILED, "ticket").out == ""
         broker.ticket = "vmferry1:AbC-_9"
-        assert run(broker, "receive", "vm").succeeds().out == "vmferry1:AbC-_9\n"
+        assert run_at(broker, "receive", "vm").succeeds().out == "vmferry1:AbC-_9\n"
 
 
 def test_metrics_are_openmetrics(workdir: Path) -> None:
@@ -97,7 +62,7 @@ def test_metrics_are_openmetrics(workdir: Path) -> None:
             for name in names:
                 broker.migration["Vm"] = ("s", name)
                 broker.rows = lambda: [broker.row("incoming")]  # type: ignore[method-assign]
-                text = run(broker, "metrics").succeeds().out
+                text = run_at(broker, "metrics").succeeds().out
                 families = {family.name: family for family in text_string_to_metric_families(text)}
                 assert "vmferry_evil" not in families
                 (sample,) = families["vmferry_migration_rate_bytes"].samples
@@ -127,12 +92,12 @@ def test_types(workdir: Path, value: Variant) -> None:
         broker.migration = {key: value for key in good}
         broker.broker = {key: value for key in broker.broker}
         for verb in [*everything[:2], ["metrics"], ["status"], ["show"], ["check"], ["-j", "show"], ["wait", "-j", ID]]:
-            run(broker, *verb)
+            run_at(broker, *verb)
         for key in good:
             broker.migration = {**good, key: value}
             if key in ("Channels", "Sockets", "Progress", "BytesSent", "StartedUsec", "Vm"):
                 for verb in everything:
-                    run(broker, *verb)
+                    run_at(broker, *verb)
 
 
 @pytest.mark.parametrize("signature", ["s", "a{sv}", "a{uv}", "as", "", "v", "a{ss}", "u"])
@@ -150,4 +115,4 @@ def test_answers_of_another_type(workdir: Path, signature: str) -> None:
                 if member == only else whole(message, member))
             for verb in VERBS:
                 if verb[0] != "watch":
-                    run(broker, *verb)
+                    run_at(broker, *verb)
