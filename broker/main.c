@@ -211,13 +211,17 @@ static bool read_config(int argc, char **argv, struct config *config)
 /* Where the sockets are, unless it was said. */
 static bool set_runtime_dir(struct config *config)
 {
-    static char path[PATH_MAX];
+    static char path[PATH_MAX], below[PATH_MAX + sizeof("/libvirt")];
     const char *xdg = getenv("XDG_RUNTIME_DIR");
 
-    if (config->runtime_dir)
+    config->libvirt_dir = below;
+    if (config->runtime_dir) {
+        snprintf(below, sizeof(below), "%s/libvirt", config->runtime_dir);
         return true;
+    }
     if (config->bus == BUS_SYSTEM) {
         config->runtime_dir = "/run/vmferry";
+        config->libvirt_dir = "/run/libvirt/vmferry"; /* where Debian's AppArmor lets libvirt's QEMUs */
         return true;
     }
     if (!xdg || xdg[0] != '/') {
@@ -225,6 +229,7 @@ static bool set_runtime_dir(struct config *config)
         return false;
     }
     snprintf(path, sizeof(path), "%s/vmferry", xdg);
+    snprintf(below, sizeof(below), "%s/libvirt", path);
     config->runtime_dir = path;
     return true;
 }

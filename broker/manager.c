@@ -98,7 +98,7 @@ static int take_over(struct manager *manager)
     port_restore(manager->port);
     migration_restore_all(&manager->services);
     port_settle(manager->port);
-    runtime_dir_clean(manager->config->runtime_dir, &manager->registry);
+    runtime_dir_clean(manager->config, &manager->registry);
     return bus_take_name(manager->bus);
 }
 

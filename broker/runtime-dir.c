@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "broker/log.h"
+#include "broker/migration/options.h"
 #include "broker/sockets/qemu-socket.h"
 #include "common/cleanup.h"
 
@@ -69,35 +70,54 @@ int runtime_dir_take(const char *path)
     return fd_steal(&lock);
 }
 
-void runtime_dir_clean(const char *runtime_dir, const struct registry *registry)
+static bool is_used(const struct registry *registry, uint64_t id, uint32_t number,
+                    const enum message_role *role)
 {
+    if (role)
+        return registry_find(registry, *role, id, number);
+    for (const struct entry *entry = registry_next(registry, NULL); entry;
+         entry = registry_next(registry, entry))
+        if (entry->identity.id == id)
+            return true;
+    return false;
+}
+
+/* Removes the directories of migrations that are no more. role: that of all of them, by their keys; NULL:
+ * any, by their ids alone. part: what stands in the names of their sockets. */
+static void clean(const char *directory, const struct registry *registry, const enum message_role *role,
+                  const char *part)
+{
+    DIR *dir = opendir(directory);
+    const struct dirent *entry;
+    char path[PATH_MAX];
     unsigned left = 0;
 
-    for (enum message_role role = ROLE_INCOMING; role <= ROLE_OUTGOING; role++) {
-        char path[PATH_MAX];
-        const struct dirent *entry;
-        DIR *dir;
+    while (dir && (entry = readdir(dir))) {
+        uint32_t number;
+        uint64_t id;
 
-        snprintf(path, sizeof(path), "%s/%s", runtime_dir, role_text(role));
-        dir = opendir(path);
-        if (!dir)
+        if (!identity_read_key(entry->d_name, '\0', &id, &number) || is_used(registry, id, number, role))
             continue;
-        while ((entry = readdir(dir))) {
-            uint32_t number;
-            uint64_t id;
-
-            if (!identity_read_key(entry->d_name, '\0', &id, &number) ||
-                registry_find(registry, role, id, number))
-                continue;
-            snprintf(path, sizeof(path), "%s/%s/%s", runtime_dir, role_text(role), entry->d_name);
-            left += !qemu_socket_remove_leftover(path);
-        }
-        closedir(dir);
+        snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
+        left += !qemu_socket_remove_leftover(path, part);
     }
+    if (dir)
+        closedir(dir);
     if (left > 0)
-        log_event(
-            LOG_NOTICE, NULL, NULL,
-            "%u directories of former migrations stay below %s: there is something in them that vmferryd has "
-            "not made.",
-            left, runtime_dir);
+        log_event(LOG_NOTICE, NULL, NULL,
+                  "%u directories of former migrations stay in %s: there is something in them that vmferryd "
+                  "has not "
+                  "made.",
+                  left, directory);
+}
+
+void runtime_dir_clean(const struct config *config, const struct registry *registry)
+{
+    char path[PATH_MAX];
+
+    for (enum message_role role = ROLE_INCOMING; role <= ROLE_OUTGOING; role++) {
+        snprintf(path, sizeof(path), "%s/%s", config->runtime_dir, role_text(role));
+        clean(path, registry, &role, ".sock");
+    }
+    clean(config->libvirt_dir, registry, NULL, LAYOUT_INFIX);
 }

@@ -3,6 +3,7 @@
 
 /* The directory below which the sockets are: one broker has it at a time. */
 
+#include "broker/config/config.h"
 #include "broker/migration/registry.h"
 
 /* Makes it and locks it. The lock, the caller's: the directory is ours until it is closed; or a negative
@@ -10,4 +11,4 @@
 int runtime_dir_take(const char *path);
 
 /* Removes what a broker that was killed left behind there, and no migration of ours goes on with. */
-void runtime_dir_clean(const char *path, const struct registry *registry);
+void runtime_dir_clean(const struct config *config, const struct registry *registry);

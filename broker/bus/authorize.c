@@ -19,6 +19,7 @@ enum { ANSWER_TIMEOUT = 10000000, INTERACTIVE_TIMEOUT = 120000000 };
 static const char *const action_ids[] = {
     [ACTION_PREPARE] = "org.vmferry.Broker1.prepare-incoming",
     [ACTION_START] = "org.vmferry.Broker1.start-outgoing",
+    [ACTION_LIBVIRT] = "org.vmferry.Broker1.libvirt",
     [ACTION_MANAGE] = "org.vmferry.Broker1.manage",
 };
 
@@ -53,7 +54,9 @@ int authorize_decide(const struct polkit *polkit, const struct subject *subject,
  */
 static const char *action_of(const struct authorization *authorization)
 {
-    return action_ids[authorization->supplies ? ACTION_START : authorization->subject.action];
+    return action_ids[authorization->subject.libvirt ? ACTION_LIBVIRT
+                      : authorization->supplies      ? ACTION_START
+                                                     : authorization->subject.action];
 }
 
 static int append_question(sd_bus_message *m, const struct authorization *authorization, const char *sender)

@@ -15,9 +15,15 @@
 #include "common/cleanup.h"
 #include "version.h"
 
-static const char *const features[] = {
-    "tls",   "plain", "streams", "bandwidth-limit", "open-stream", "add-stream", "add-peer-connection",
-    "resume"};
+static const char *const features[] = {"tls",
+                                       "plain",
+                                       "streams",
+                                       "bandwidth-limit",
+                                       "open-stream",
+                                       "add-stream",
+                                       "add-peer-connection",
+                                       "resume",
+                                       "layout-libvirt"};
 
 static int reply_migration(sd_bus_message *m, const struct migration *migration)
 {
@@ -61,7 +67,7 @@ static int read_options(struct bus *bus, sd_bus_message *m, enum message_role ro
     int r = options_parse(m, role, bus->config, ret, error);
 
     if (r >= 0)
-        r = options_find_owner(ret, uid, error);
+        r = options_find_owner(bus->config, ret, uid, error);
     if (r >= 0)
         r = permitted_options(bus->config, uid, ret, error);
     if (r < 0 || !ret->tie_to_caller)

@@ -85,6 +85,15 @@ static int read_sockets(sd_bus_message *m, struct options *options, sd_bus_error
                              "Option 'sockets' names the stream '%s', which is not among 'streams'.", stream);
         if (options->sockets[i])
             return error_invalid(error, "Option 'sockets' names the stream '%s' twice.", stream);
+        if (options->layout[0] != '\0')
+            return error_invalid(error, "Option 'layout' makes the paths: leave 'sockets' out.");
+        /* Whoever connects to such a path is, for the other host's libvirt, who has prepared there. */
+        if (strcmp(stream, STREAM_LIBVIRT) == 0 && path[0] != '\0')
+            return error_invalid(
+                error, "The stream '" STREAM_LIBVIRT
+                       "' can have no path: every process that may use it, "
+                       "QEMU too, would have the rights that its caller has with libvirt at the other "
+                       "host. Bring its sockets by AddStream.");
         if (path[0] != '/' && path[0] != '\0')
             return error_invalid(error, "Option 'sockets': the path '%s' is not absolute.", path);
         if (!message_text_ok(path, strlen(path) + 1))
@@ -156,11 +165,32 @@ static int read_owner(sd_bus_message *m, struct options *options, sd_bus_error *
     return 0;
 }
 
+/* The first user of LibvirtUser= that there is, whom the administrator has named and not the caller. */
+static int find_libvirt_user(const struct config *config, struct options *options, sd_bus_error *error)
+{
+    for (size_t i = 0; i < config->libvirt_user.n; i++)
+        if (find_user(config->libvirt_user.items[i], false, &options->owner_uid, &options->owner_gid)) {
+            options->has_owner = true;
+            return 0;
+        }
+    return error_set(
+        error, VF_ERROR_SOCKET_UNAVAILABLE,
+        "Option 'layout': this host has none of the users as whom libvirt may run QEMU (%s%s). Is "
+        "libvirt installed? Else set LibvirtUser= in vmferryd.conf(5).",
+        config->libvirt_user.n > 0 ? config->libvirt_user.items[0] : "LibvirtUser= is empty",
+        config->libvirt_user.n > 1 ? ", …" : "");
+}
+
 /* Of a caller that may name no other. */
 static int find_self(struct options *options, uid_t caller, sd_bus_error *error)
 {
     char number[16];
 
+    if (options->layout[0] != '\0')
+        return error_denied(error,
+                            "Option 'socket-owner': with 'layout' only root names one; for uid %u it is "
+                            "LibvirtUser= of vmferryd.conf(5). Leave the option out.",
+                            caller);
     snprintf(number, sizeof(number), "%u", caller);
     if (strcmp(options->owner, number) != 0)
         return error_denied(
@@ -174,14 +204,18 @@ static int find_self(struct options *options, uid_t caller, sd_bus_error *error)
     return 0;
 }
 
-int options_find_owner(struct options *options, uid_t caller, sd_bus_error *error)
+int options_find_owner(const struct config *config, struct options *options, uid_t caller,
+                       sd_bus_error *error)
 {
     const char *text = options->owner;
     size_t n = strcspn(text, ":");
     char user[OWNER_MAX];
 
+    /* A user's own broker serves that user's own QEMUs. */
     if (n == 0)
-        return 0;
+        return options->layout[0] != '\0' && config->bus == BUS_SYSTEM
+                   ? find_libvirt_user(config, options, error)
+                   : 0;
     if (deputy_is_restricted(caller))
         return find_self(options, caller, error);
     memcpy(user, text, n);
@@ -194,6 +228,33 @@ int options_find_owner(struct options *options, uid_t caller, sd_bus_error *erro
         options->has_group = true;
     }
     options->has_owner = true;
+    return 0;
+}
+
+static int read_layout(sd_bus_message *m, struct options *options, sd_bus_error *error)
+{
+    static const char prefix[] = "libvirt:";
+    const char *text, *name;
+    int r = sd_bus_message_read(m, "s", &text);
+
+    if (r < 0)
+        return r;
+    name = text + strlen(prefix);
+    if (strncmp(text, prefix, strlen(prefix)) != 0 || *name == '\0' || strchr(name, '/'))
+        return error_invalid(
+            error,
+            "Option 'layout' is '%.80s'; it can be 'libvirt:NAME', with the domain's name at the "
+            "destination.",
+            text);
+    if (!message_text_ok(name, strlen(name) + 1))
+        return error_invalid(error, "Option 'layout' holds what is not printable.");
+    if (strlen(name) >= LAYOUT_NAME_MAX)
+        return error_set(
+            error, VF_ERROR_PATH_TOO_LONG,
+            "Option 'layout': the domain's name has %zu bytes, for which no socket's path has room. "
+            "Migrate the domain under a shorter name (virsh migrate --dname).",
+            strlen(name));
+    strcpy(options->layout, name);
     return 0;
 }
 
@@ -314,6 +375,7 @@ static const struct option_rule rules[] = {
     {"streams", "as", IN | OUT, read_streams},
     {"sockets", "a{ss}", IN | OUT, read_sockets},
     {"socket-owner", "s", IN | OUT, read_owner},
+    {"layout", "s", IN | OUT, read_layout},
     {"security", "s", IN | OUT, read_security},
     {"endpoints", "as", IN, read_endpoints},
     {"endpoint", "s", OUT, read_endpoint},

@@ -17,8 +17,9 @@ int options_parse(sd_bus_message *m, enum message_role role, const struct config
                   sd_bus_error *error);
 
 /*
- * Finds the user and group that 'socket-owner' names. A caller other than root and the broker's user can only
- * name itself, by its number: for it nothing is looked up, since the user database may take its time and the
- * loop waits. ≥ 0, or negative with error set.
+ * Finds the user and group that 'socket-owner' names, or with a layout the user as whom libvirt runs QEMU. A
+ * caller other than root and the broker's user can only name itself, by its number: for it nothing is looked
+ * up, since the user database may take its time and the loop waits. ≥ 0, or negative with error set.
  */
-int options_find_owner(struct options *options, uid_t caller, sd_bus_error *error);
+int options_find_owner(const struct config *config, struct options *options, uid_t caller,
+                       sd_bus_error *error);

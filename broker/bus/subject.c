@@ -44,34 +44,29 @@ static bool is_unclear(const char *text)
 }
 
 /* The endpoints that StartOutgoing would dial: those of its option, or of its ticket. */
-static int read_peer(sd_bus_message *m, const char *text, const struct config *config, struct subject *ret,
-                     sd_bus_error *error)
+static void read_peer(const char *text, const struct options *options, struct subject *ret)
 {
-    _cleanup_(options_clear) struct options options = {0};
     struct ticket ticket;
-    int r = options_parse(m, ROLE_OUTGOING, config, &options, error);
     size_t n = 0;
 
-    if (r < 0)
-        return r;
-    if (options.n_endpoints > 0) {
-        snprintf(ret->peer, sizeof(ret->peer), "%s", options.endpoints[0]);
-        ret->unclear = is_unclear(options.endpoints[0]);
-        return 0;
+    if (options->n_endpoints > 0) {
+        snprintf(ret->peer, sizeof(ret->peer), "%s", options->endpoints[0]);
+        ret->unclear = is_unclear(options->endpoints[0]);
+        return;
     }
     if (ticket_decode(text, &ticket) != TICKET_OK)
-        return 0; /* nothing will come of it */
+        return; /* nothing will come of it */
     for (uint32_t i = 0; i < ticket.n_endpoints; i++) {
         n += (size_t)snprintf(ret->peer + n, sizeof(ret->peer) - n, "%s%s", n > 0 ? " " : "",
                               ticket.endpoints[i]);
         ret->unclear = ret->unclear || is_unclear(ticket.endpoints[i]);
     }
     ticket_clear(&ticket);
-    return 0;
 }
 
 static int read_new(sd_bus_message *m, const struct config *config, struct subject *ret, sd_bus_error *error)
 {
+    _cleanup_(options_clear) struct options options = {0};
     const char *vm, *ticket;
     int r;
 
@@ -80,7 +75,13 @@ static int read_new(sd_bus_message *m, const struct config *config, struct subje
     if (r < 0)
         return r;
     snprintf(ret->vm, sizeof(ret->vm), "%s", vm);
-    return ret->action == ACTION_PREPARE ? 0 : read_peer(m, ticket, config, ret, error);
+    r = options_parse(m, ret->role, config, &options, error);
+    if (r < 0)
+        return r;
+    ret->libvirt = options.layout[0] != '\0';
+    if (ret->role == ROLE_OUTGOING)
+        read_peer(ticket, &options, ret);
+    return 0;
 }
 
 /* ---- A call for a migration that is there ---- */
@@ -174,6 +175,6 @@ void subject_describe(const struct subject *subject, char ret[static SUBJECT_TEX
         snprintf(ret, SUBJECT_TEXT_MAX, "manage migration %s of VM '%s', which belongs to uid %u",
                  subject->id_text, subject->vm, subject->owner);
     else
-        snprintf(ret, SUBJECT_TEXT_MAX, "make an %s migration of VM '%s' here", role_text(subject->role),
-                 subject->vm);
+        snprintf(ret, SUBJECT_TEXT_MAX, "make an %s migration of %sVM '%s' here", role_text(subject->role),
+                 subject->libvirt ? "libvirt's " : "", subject->vm);
 }

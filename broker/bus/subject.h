@@ -18,6 +18,8 @@
 enum action {
     ACTION_PREPARE, /* PrepareIncoming */
     ACTION_START,   /* StartOutgoing */
+    ACTION_LIBVIRT, /* what polkit is asked about either, with a layout of libvirt's; no call is of this kind
+                     */
     ACTION_MANAGE,  /* whatever is done to a migration that is there */
     ACTION_READ,    /* which every user may; but the answer depends on who asks */
 };
@@ -28,6 +30,7 @@ struct subject {
     char vm[VM_MAX + 1];
     char peer[TICKET_ENDPOINTS_MAX * ADDRESS_TEXT_MAX]; /* the other side's endpoints, as far as known */
     bool unclear;  /* ACTION_START: not all of these endpoints are endpoints, or one has a blank in it */
+    bool libvirt;  /* ACTION_PREPARE, ACTION_START: for a VM of libvirt's, by the option 'layout' */
     bool supplies; /* ACTION_MANAGE: brings a connection to a source that was permitted for its endpoints */
     /* ACTION_MANAGE: which migration it is. A path and an id can come again, together with these they cannot.
      */

@@ -16,6 +16,7 @@
 
 #define DEFAULT_LISTEN            "tcp:*:16520"
 #define DEFAULT_ALLOWED           "/run/user/%U"
+#define DEFAULT_LIBVIRT_USER      "libvirt-qemu qemu"
 #define DEFAULT_MAX_MIGRATIONS    256
 #define DEFAULT_MAX_PER_USER      64
 #define DEFAULT_MAX_CHANNELS      256
@@ -57,12 +58,15 @@ struct config {
     const char *helper_socket; /* absolute path of systemd's socket for helpers; NULL: forks */
     const char *giver_socket;  /* absolute path of systemd's socket for the giver; NULL: gives away itself */
     const char *runtime_dir;   /* absolute path under which the sockets are */
+    const char *libvirt_dir;   /* the same for those of the layout 'libvirt' */
     struct config_list listen_list;
     const char *listen[CONFIG_LISTEN_MAX];        /* those of the list, or the default; by config_finish() */
     struct endpoint endpoints[CONFIG_LISTEN_MAX]; /* of listen */
     size_t n_listen;
     struct config_list
         allowed; /* directories for the sockets of callers that are not root; %U is their uid */
+    struct config_list
+        libvirt_user; /* the first one that this host has is whose the sockets of libvirt's QEMUs are */
     bool allow_plain;
     uint32_t max_migrations;
     uint32_t max_per_user;

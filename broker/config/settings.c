@@ -35,6 +35,13 @@ static const struct setting settings[] = {
      .initial = DEFAULT_ALLOWED,
      .kind = SETTING_PATHS,
      .offset = offsetof(struct config, allowed)},
+    {.key = "LibvirtUser",
+     .option = "libvirt-user",
+     .argument = "USER",
+     .help = "as whom libvirt runs QEMU: the first of these that there is;\nmay be given up to 16 times",
+     .initial = DEFAULT_LIBVIRT_USER,
+     .kind = SETTING_USERS,
+     .offset = offsetof(struct config, libvirt_user)},
     {.key = "AllowPlain",
      .option = "allow-plain",
      .argument = "BOOLEAN",
@@ -179,6 +186,8 @@ static const char *check_entry(enum setting_kind kind, const char *text)
 
     if (kind == SETTING_ENDPOINTS)
         return endpoint_parse(text, &endpoint);
+    if (kind == SETTING_USERS)
+        return strchr(text, ':') ? "a user is named without a group" : NULL;
     if (text[0] != '/')
         return "the path is not absolute";
     if (n > 1 && text[n - 1] == '/')
@@ -282,4 +291,5 @@ void config_clear(struct config *config)
 {
     list_clear(&config->listen_list);
     list_clear(&config->allowed);
+    list_clear(&config->libvirt_user);
 }

@@ -20,6 +20,7 @@ enum setting_kind {
     SETTING_BOOLEAN,   /* bool */
     SETTING_ENDPOINTS, /* struct config_list */
     SETTING_PATHS,     /* struct config_list */
+    SETTING_USERS,     /* struct config_list */
 };
 
 struct setting {

@@ -34,3 +34,16 @@ int options_check_path(const char *path, const char *stream, sd_bus_error *error
         "shorter one in 'sockets'.",
         path, stream, strlen(path), QEMU_SOCKET_PATH_MAX - 1);
 }
+
+int options_check_layout(const char *path, const struct options *options, sd_bus_error *error)
+{
+    size_t n = strlen(path), name = strlen(options->layout);
+
+    if (n < QEMU_SOCKET_PATH_MAX)
+        return 0;
+    return error_set(
+        error, VF_ERROR_PATH_TOO_LONG,
+        "The socket path '%s' has %zu bytes; UNIX sockets allow %d, so that a domain's name can have "
+        "%zu here. Migrate the domain under a shorter name (virsh migrate --dname).",
+        path, n, QEMU_SOCKET_PATH_MAX - 1, name - (n - (QEMU_SOCKET_PATH_MAX - 1)));
+}

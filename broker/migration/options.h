@@ -12,6 +12,12 @@
 
 #define OWNER_MAX 64 /* bytes of a user's name, its NUL included */
 
+/* The layout 'libvirt:NAME': NAME's bytes, the NUL included; no longer one fits a socket's path. */
+#define LAYOUT_NAME_MAX 64
+#define LAYOUT_INFIX    ".tunnelmigrate.dest." /* STREAM, this, NAME: what AppArmor lets a libvirt domain use \
+                                                */
+#define STREAM_LIBVIRT "libvirt"               /* carries libvirt's own calls; has never a path */
+
 struct options {
     uint32_t n_streams;
     char streams[MESSAGE_STREAMS_MAX][MESSAGE_STREAM_MAX];
@@ -20,7 +26,8 @@ struct options {
     uid_t owner_uid;                    /* looked up: where has_owner */
     gid_t owner_gid;
     bool has_owner;
-    bool has_group; /* the group may use them too */
+    bool has_group;               /* the group may use them too */
+    char layout[LAYOUT_NAME_MAX]; /* the domain whose libvirt is to reach the sockets; "": none, ours */
     bool has_security;
     enum message_security security;
     uint32_t n_endpoints; /* incoming: what the ticket says; outgoing: what is dialled instead of that */
@@ -42,3 +49,6 @@ int options_stream(const struct options *options, const char *name);
 
 /* Whether a socket has room for this path; negative with error set where it has not. */
 int options_check_path(const char *path, const char *stream, sd_bus_error *error);
+
+/* The same for a path of the layout, whose domain's name is what makes it too long. */
+int options_check_layout(const char *path, const struct options *options, sd_bus_error *error);

@@ -26,7 +26,8 @@ int permitted_options(const struct config *config, uid_t uid, const struct optio
 
     if (!deputy_is_restricted(uid))
         return 0;
-    if (options->has_owner && (options->owner_uid != uid || options->has_group))
+    /* With a layout the owner is the administrator's choice: 'socket-owner' was refused. */
+    if (options->has_owner && options->layout[0] == '\0' && (options->owner_uid != uid || options->has_group))
         return error_denied(
             error,
             "Option 'socket-owner': uid %u can have sockets for itself only. Leave the option "

@@ -41,6 +41,7 @@ static void write_options(const struct options *options, struct record *record)
     record->expected_bytes = options->expected_bytes;
     TEXT_SET(record->client_id, options->client_id);
     TEXT_SET(record->tied_to, options->tied_to);
+    TEXT_SET(record->layout, options->layout);
     record->n_streams = options->n_streams;
     memcpy(record->streams, options->streams, sizeof(record->streams));
     for (uint32_t i = 0; i < options->n_streams; i++)
@@ -69,6 +70,7 @@ int persist_read_options(const struct record *record, struct options *ret)
         .owner_gid = record->owner_gid,
         .has_group = record->owner_group,
     };
+    memcpy(ret->layout, record->layout, sizeof(ret->layout));
     memcpy(ret->streams, record->streams, sizeof(ret->streams));
     memcpy(ret->endpoints, record->endpoints, sizeof(ret->endpoints));
     /* A path that the caller named is used as that caller may use it, and so is one of which nothing is

@@ -79,6 +79,7 @@ static const struct field fields[] = {
     MANY(37, CHANNEL, channels),
     ONE(38, NUMBER, own_paths),
     ONE(39, TEXT, ticket_digest),
+    ONE(40, TEXT, layout),
 };
 
 enum { N_FIELDS = sizeof(fields) / sizeof(fields[0]) };

@@ -54,6 +54,7 @@ struct record {
     char tied_to[256];            /* a name on the bus */
     char unit[256];               /* of its helper */
     char ticket[TICKET_TEXT_MAX]; /* only while the same client-id may ask for it again */
+    char layout[64];              /* NAME of 'libvirt:NAME'; "": none */
     char ticket_digest[65];       /* outgoing: ticket_digest() of the ticket that it is from; "": not known */
     uint32_t n_streams;           /* 1…MESSAGE_STREAMS_MAX */
     char streams[MESSAGE_STREAMS_MAX][MESSAGE_STREAM_MAX];

@@ -61,7 +61,7 @@ static struct socket_owner owner_of(const struct options *options, uid_t uid)
     if (options->has_owner)
         owner = (struct socket_owner){
             .uid = options->owner_uid, .gid = options->owner_gid, .group = options->has_group};
-    owner.only = deputy_is_restricted(uid);
+    owner.only = deputy_is_restricted(uid) && options->layout[0] == '\0'; /* libvirtd is root */
     return owner;
 }
 

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "broker/migration/stream.h"
 
-#include <limits.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "broker/sockets/deputy.h"
@@ -14,16 +12,14 @@ const char *stream_name(const struct stream *stream)
 
 int stream_scope(const struct stream *stream, struct socket_scope *ret)
 {
-    const struct config *config = stream->all->services->config;
-    const struct identity *identity = &stream->all->entry->identity;
-    char directory[PATH_MAX];
-    int n = snprintf(directory, sizeof(directory), "%s/%s/%s/", config->runtime_dir,
-                     role_text(identity->role), identity->key);
+    const struct streams *all = stream->all;
+    const struct identity *identity = &all->entry->identity;
+    size_t n = all->directory ? strlen(all->directory) : 0;
 
-    if (strncmp(stream->path, directory, (size_t)n) != 0)
-        return deputy_scope(config, identity->uid, stream->path, ret);
+    if (n == 0 || strncmp(stream->path, all->directory, n) != 0 || stream->path[n] != '/')
+        return deputy_scope(all->services->config, identity->uid, stream->path, ret);
     *ret = (struct socket_scope){0};
     if (deputy_is_restricted(identity->uid))
-        *ret = (struct socket_scope){.restricted = true, .uid = identity->uid, .beneath = (size_t)n - 1};
+        *ret = (struct socket_scope){.restricted = true, .uid = all->owner.uid, .beneath = n};
     return 0;
 }

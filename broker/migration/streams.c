@@ -29,10 +29,29 @@ void streams_init(struct streams *streams, const struct migration_services *serv
     }
 }
 
+/* Where the sockets are that the caller named no path for. libvirt has one path for both hosts: there the
+ * name is the ticket's id, whichever the role. */
+static void directory_of(const struct streams *streams, char ret[static PATH_MAX])
+{
+    const struct identity *identity = &streams->entry->identity;
+    const struct config *config = streams->services->config;
+
+    if (streams->options->layout[0] != '\0')
+        snprintf(ret, PATH_MAX, "%s/%s", config->libvirt_dir, identity->id_text);
+    else
+        snprintf(ret, PATH_MAX, "%s/%s/%s", config->runtime_dir, role_text(identity->role), identity->key);
+}
+
 static int make_directory(struct streams *streams, const char *path, sd_bus_error *error)
 {
     int r = qemu_socket_make_directory(path, &streams->owner, streams->services->give);
 
+    if (r == -EEXIST)
+        return error_set(
+            error, VF_ERROR_SOCKET_UNAVAILABLE,
+            "The directory %s is there already: a migration of this id to or from this host is not "
+            "over, or has left something in it.",
+            path);
     if (r < 0)
         return error_set(error, VF_ERROR_SOCKET_UNAVAILABLE, "Cannot make the directory %s for uid %u: %s.",
                          path, streams->owner.uid, give_why(r));
@@ -40,26 +59,28 @@ static int make_directory(struct streams *streams, const char *path, sd_bus_erro
     return streams->directory ? 0 : -ENOMEM;
 }
 
-/* Those that the caller gave, or in a directory of the migration's own. */
+/* Those that the caller gave, or in a directory of the migration's own; libvirt's own calls have none. */
 static int make_paths(struct streams *streams, sd_bus_error *error)
 {
-    const struct identity *identity = &streams->entry->identity;
     const struct options *options = streams->options;
     bool needs_directory = false;
     char directory[PATH_MAX];
     int r;
 
-    snprintf(directory, sizeof(directory), "%s/%s/%s", streams->services->config->runtime_dir,
-             role_text(identity->role), identity->key);
+    directory_of(streams, directory);
     for (uint32_t i = 0; i < options->n_streams; i++) {
-        const char *given = options->sockets[i];
-        char path[PATH_MAX + MESSAGE_STREAM_MAX + sizeof("/.sock")];
+        const char *given = strcmp(options->streams[i], STREAM_LIBVIRT) == 0 ? "" : options->sockets[i];
+        char path[PATH_MAX + MESSAGE_STREAM_MAX + sizeof(LAYOUT_INFIX) + LAYOUT_NAME_MAX];
 
         if (given)
             snprintf(path, sizeof(path), "%s", given);
+        else if (options->layout[0] != '\0')
+            snprintf(path, sizeof(path), "%s/%s" LAYOUT_INFIX "%s", directory, options->streams[i],
+                     options->layout);
         else
             snprintf(path, sizeof(path), "%s/%s.sock", directory, options->streams[i]);
-        r = options_check_path(path, options->streams[i], error);
+        r = options->layout[0] != '\0' ? options_check_layout(path, options, error)
+                                       : options_check_path(path, options->streams[i], error);
         if (r < 0)
             return r;
         strcpy(streams->each[i].path, path);
@@ -162,7 +183,7 @@ static void stream_close(struct stream *stream)
 static void remove_directory(const struct streams *streams)
 {
     for (uint32_t i = 0; i < streams->options->n_streams; i++)
-        qemu_socket_remove_named(streams->directory, streams->options->streams[i]);
+        qemu_socket_remove_in(streams->directory, streams->each[i].path);
     if (!qemu_socket_remove_directory(streams->directory))
         migration_log(&streams->entry->identity, LOG_NOTICE, NULL,
                       "%s stays: there is something in it that vmferryd has not made.", streams->directory);

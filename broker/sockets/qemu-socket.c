@@ -144,14 +144,16 @@ static void unlink_socket(int dir, const char *name)
         unlinkat(dir, name, 0);
 }
 
-void qemu_socket_remove_named(const char *directory, const char *name)
+void qemu_socket_remove_in(const char *directory, const char *path)
 {
-    _cleanup_fd_ int dir = open_no_links(AT_FDCWD, directory, O_RDONLY | O_DIRECTORY);
-    char file[NAME_MAX + 1];
+    size_t n = strlen(directory);
+    _cleanup_fd_ int dir = -1;
 
-    snprintf(file, sizeof(file), "%s.sock", name);
+    if (strncmp(path, directory, n) != 0 || path[n] != '/')
+        return;
+    dir = open_no_links(AT_FDCWD, directory, O_RDONLY | O_DIRECTORY);
     if (dir >= 0)
-        unlink_socket(dir, file);
+        unlink_socket(dir, path + n + 1);
 }
 
 bool qemu_socket_remove_directory(const char *path)
@@ -159,7 +161,7 @@ bool qemu_socket_remove_directory(const char *path)
     return rmdir(path) >= 0 || errno != ENOTEMPTY;
 }
 
-bool qemu_socket_remove_leftover(const char *path)
+bool qemu_socket_remove_leftover(const char *path, const char *part)
 {
     int fd = open_no_links(AT_FDCWD, path, O_RDONLY | O_DIRECTORY);
     _cleanup_(closedirp) DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
@@ -168,12 +170,9 @@ bool qemu_socket_remove_leftover(const char *path)
     if (!dir)
         fd_closep(&fd);
     /* Ours are 16 at most; of a directory that its owner has filled no more is read. */
-    for (int i = 0; dir && i < LOOKED_AT && (entry = readdir(dir)); i++) {
-        size_t n = strlen(entry->d_name);
-
-        if (n > 5 && strcmp(entry->d_name + n - 5, ".sock") == 0)
+    for (int i = 0; dir && i < LOOKED_AT && (entry = readdir(dir)); i++)
+        if (strstr(entry->d_name, part))
             unlink_socket(fd, entry->d_name);
-    }
     return qemu_socket_remove_directory(path);
 }
 

@@ -48,16 +48,16 @@ struct socket_scope {
 int qemu_socket_make_directory(const char *path, const struct socket_owner *owner, struct give *give);
 
 /*
- * Removes the socket of this name, "NAME.sock" in the directory, whoever made it: what is in there is its
+ * Removes the socket at path where that is in the directory, whoever made it: what is in there is its
  * owner's, so nothing else is looked for. Then qemu_socket_remove_directory().
  */
-void qemu_socket_remove_named(const char *directory, const char *name);
+void qemu_socket_remove_in(const char *directory, const char *path);
 
 /* Removes the directory where it is empty. false: something else is in it, and it stays. */
 bool qemu_socket_remove_directory(const char *path);
 
-/* The same where the names are not known: removes a few sockets named *.sock first. */
-bool qemu_socket_remove_leftover(const char *path);
+/* The same where the names are not known: first removes a few sockets with this in their names. */
+bool qemu_socket_remove_leftover(const char *path, const char *part);
 
 /*
  * A listening socket at path, 0600 (or 0660 with a group) and of its owner before any process can connect.

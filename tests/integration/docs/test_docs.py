@@ -72,7 +72,7 @@ def options_of_help(program: str) -> dict[str, tuple[str, str]]:
     text = subprocess.run([path, "--help"], capture_output=True, text=True, check=True, timeout=20).stdout
     found = {}
     for match in re.finditer(r"^ +(?:-\w, )?(--[\w-]+)(?:=(\w+))? +(.*(?:\n {20,}.*)*)", text, re.M):
-        default = re.search(r"\(default ([^\s,)]+)", match[3])
+        default = re.search(r"\(default ([^,)]+)", match[3])
         found[match[1]] = (match[2] or "", default[1] if default else "")
     assert found
     return found

@@ -155,20 +155,52 @@ TEST(plain_is_allowed_by_the_host)
     assert_true(parse(ROLE_OUTGOING, "a{sv}", 1, "security", "s", "plain")); /* the ticket decides */
 }
 
+TEST(a_layout_makes_all_paths)
+{
+    char name[LAYOUT_NAME_MAX + sizeof("libvirt:")];
+
+    assert_true(parse(ROLE_INCOMING, "a{sv}", 1, "layout", "s", "libvirt:web1"));
+    assert_string_equal(options.layout, "web1");
+    assert_true(parse(ROLE_OUTGOING, "a{sv}", 1, "layout", "s", "libvirt:web1 at noon"));
+    assert_false(parse(ROLE_INCOMING, "a{sv}", 1, "layout", "s", "libvirt:"));
+    assert_false(parse(ROLE_INCOMING, "a{sv}", 1, "layout", "s", "xen:web1"));
+    assert_false(parse(ROLE_INCOMING, "a{sv}", 1, "layout", "s", "libvirt:../web1"));
+    assert_true(says("libvirt:NAME"));
+    assert_false(parse(ROLE_INCOMING, "a{sv}", 1, "layout", "s", "libvirt:a\nb"));
+    memset(name, 'x', sizeof(name) - 1);
+    name[sizeof(name) - 1] = '\0';
+    memcpy(name, "libvirt:", strlen("libvirt:"));
+    assert_false(parse(ROLE_INCOMING, "a{sv}", 1, "layout", "s", name));
+    assert_string_equal(error_name, "org.vmferry.Error.PathTooLong");
+    assert_false(parse(ROLE_INCOMING, "a{sv}", 2, "sockets", "a{ss}", 1, "migrate", "/a", "layout", "s",
+                       "libvirt:web1"));
+    assert_true(says("leave 'sockets' out"));
+}
+
+TEST(libvirts_own_calls_have_no_path)
+{
+    assert_false(parse(ROLE_INCOMING, "a{sv}", 2, "streams", "as", 2, "migrate", "libvirt", "sockets",
+                       "a{ss}", 1, "libvirt", "/run/libvirt/libvirt-sock"));
+    assert_true(says("QEMU too, would have the rights"));
+    assert_string_equal(error_name, SD_BUS_ERROR_INVALID_ARGS);
+    assert_true(parse(ROLE_INCOMING, "a{sv}", 2, "streams", "as", 2, "migrate", "libvirt", "sockets", "a{ss}",
+                      1, "libvirt", ""));
+}
+
 TEST(an_owner_is_looked_up_later)
 {
     _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
 
-    assert_true(parse(ROLE_INCOMING, "a{sv}", 0) && options_find_owner(&options, 0, &error) >= 0);
+    assert_true(parse(ROLE_INCOMING, "a{sv}", 0) && options_find_owner(&config, &options, 0, &error) >= 0);
     assert_false(options.has_owner);
     assert_true(parse(ROLE_INCOMING, "a{sv}", 1, "socket-owner", "s", "4711:4712"));
     assert_false(options.has_owner);
-    assert_true(options_find_owner(&options, 0, &error) >= 0);
+    assert_true(options_find_owner(&config, &options, 0, &error) >= 0);
     assert_true(options.has_owner && options.has_group);
     assert_int_equal(options.owner_uid, 4711);
     assert_int_equal(options.owner_gid, 4712);
     assert_true(parse(ROLE_INCOMING, "a{sv}", 1, "socket-owner", "s", "no-such-user-here"));
-    assert_true(options_find_owner(&options, 0, &error) < 0);
+    assert_true(options_find_owner(&config, &options, 0, &error) < 0);
     assert_false(parse(ROLE_INCOMING, "a{sv}", 1, "socket-owner", "s", ":group"));
 }
 
@@ -185,6 +217,8 @@ int main(void)
         WITH_BUS(endpoints_name_a_host),
         WITH_BUS(numbers_have_a_range),
         WITH_BUS(plain_is_allowed_by_the_host),
+        WITH_BUS(a_layout_makes_all_paths),
+        WITH_BUS(libvirts_own_calls_have_no_path),
         WITH_BUS(an_owner_is_looked_up_later),
     };
 

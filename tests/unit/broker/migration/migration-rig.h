@@ -109,6 +109,7 @@ static inline struct rig *rig_new(bool with_store)
     stand_ins_open(&rig->stand_ins, with_store);
     config_init(&rig->config);
     rig->config.runtime_dir = rig->stand_ins.directory;
+    rig->config.libvirt_dir = rig->stand_ins.directory;
     rig->config.bus = BUS_ADDRESS;
     snprintf(listen, sizeof(listen), "unix:%s/port", rig->stand_ins.directory);
     rig->config.listen_list.items[0] = strdup(listen);

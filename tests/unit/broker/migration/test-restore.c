@@ -160,6 +160,25 @@ TEST(what_was_supplied_is_not_stored)
     close(pair[1]);
 }
 
+TEST(a_layout_goes_on)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    struct options options = rig_options(rig);
+    char path[QEMU_SOCKET_PATH_MAX];
+    int helper;
+
+    strcpy(options.layout, "web1");
+    strcpy(path, migration_socket_path(rig_start_with(rig, options, &helper), 0));
+    rig_restart(rig);
+    helper_syncs(rig, helper);
+    assert_string_equal(migration_socket_path(only_one(rig), 0), path);
+    assert_string_equal(migration_options(only_one(rig))->layout, "web1");
+    assert_int_equal(access(path, F_OK), 0);
+    rig_result(rig, helper, VF_ERROR_CANCELLED, "");
+    *strrchr(path, '/') = '\0';
+    assert_int_equal(access(path, F_OK), -1); /* the socket is ours to remove as before */
+}
+
 TEST(it_says_that_what_was_supplied_is_gone)
 {
     _cleanup_rig_ struct rig *rig = rig_new(true);
@@ -261,6 +280,7 @@ int main(void)
         CASE(an_ending_outlives_the_broker),
         CASE(a_finished_one_keeps_its_end),
         CASE(what_was_supplied_is_not_stored),
+        CASE(a_layout_goes_on),
         CASE(it_says_that_what_was_supplied_is_gone),
         CASE(what_an_older_broker_stored_is_kept_in_its_order),
         CASE(one_without_its_helper_ends),

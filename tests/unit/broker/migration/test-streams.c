@@ -76,6 +76,45 @@ TEST(a_socket_at_a_path_of_the_callers_goes_with_it)
     assert_int_equal(access(path, F_OK), -1);
 }
 
+TEST(with_a_layout_both_ends_have_one_path)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    struct options options = rig_options(rig);
+    char path[128], directory[64];
+    struct migration *migration;
+    int helper;
+
+    options.n_streams = 3;
+    strcpy(options.streams[1], "disks");
+    strcpy(options.streams[2], "libvirt");
+    strcpy(options.layout, "web1");
+    migration = rig_start_with(rig, options, &helper);
+    snprintf(directory, sizeof(directory), "%s/%016x", rig->stand_ins.directory, 4711);
+    snprintf(path, sizeof(path), "%s/migrate.tunnelmigrate.dest.web1", directory);
+    assert_string_equal(migration_socket_path(migration, 0), path);
+    assert_int_equal(access(path, F_OK), 0);
+    snprintf(path, sizeof(path), "%s/disks.tunnelmigrate.dest.web1", directory);
+    assert_string_equal(migration_socket_path(migration, 1), path);
+    assert_string_equal(migration_socket_path(migration, 2), "");
+    rig_result(rig, helper, VF_ERROR_CANCELLED, "");
+    assert_int_equal(access(directory, F_OK), -1);
+}
+
+TEST(what_libvirts_qemu_leaves_goes_too)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    struct options options = rig_options(rig);
+    const char *path;
+    int helper, qemu;
+
+    strcpy(options.layout, "web1");
+    path = migration_socket_path(rig_prepare_with(rig, options, &helper), 0);
+    qemu = listen_at(path);
+    rig_result(rig, helper, VF_ERROR_CANCELLED, "");
+    assert_int_equal(access(path, F_OK), -1);
+    close(qemu);
+}
+
 TEST(a_connection_beyond_the_quota_is_closed)
 {
     _cleanup_rig_ struct rig *rig = rig_new(false);
@@ -281,6 +320,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(a_source_listens_and_hands_on),
         CASE(a_socket_at_a_path_of_the_callers_goes_with_it),
+        CASE(with_a_layout_both_ends_have_one_path),
+        CASE(what_libvirts_qemu_leaves_goes_too),
         CASE(a_connection_beyond_the_quota_is_closed),
         CASE(a_path_that_is_taken_is_left_alone),
         CASE(a_destination_connects_to_a_qemu_that_listens_late),

@@ -48,19 +48,29 @@ static size_t clear_directory(void)
     return n - 2;
 }
 
+static void remove_in(const char *where, const char *name)
+{
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/%s", where, name);
+    qemu_socket_remove_in(directory, path);
+}
+
 TEST(what_was_made_goes_and_the_directory)
 {
     make_directory();
     make("migrate.sock", S_IFSOCK);
     make("nbd.sock", S_IFSOCK);
-    qemu_socket_remove_named(directory, "migrate");
+    remove_in(directory, "migrate.sock");
     assert_false(qemu_socket_remove_directory(directory));
-    qemu_socket_remove_named(directory, "nbd");
-    qemu_socket_remove_named(directory, "no-such");
+    remove_in("/elsewhere", "nbd.sock"); /* a path of the caller's is not looked for in ours */
+    assert_true(there("nbd.sock"));
+    remove_in(directory, "nbd.sock");
+    remove_in(directory, "no-such.sock");
     assert_true(qemu_socket_remove_directory(directory));
     assert_int_not_equal(access(directory, F_OK), 0);
     assert_true(qemu_socket_remove_directory(directory)); /* it has gone */
-    qemu_socket_remove_named(directory, "migrate");
+    remove_in(directory, "migrate.sock");
 }
 
 TEST(what_its_owner_put_there_stays)
@@ -73,7 +83,7 @@ TEST(what_its_owner_put_there_stays)
         snprintf(name, sizeof(name), "%d", i);
         make(name, S_IFSOCK);
     }
-    qemu_socket_remove_named(directory, "migrate");
+    remove_in(directory, "migrate.sock");
     assert_false(qemu_socket_remove_directory(directory));
     assert_true(there("migrate.sock"));
     assert_int_equal(clear_directory(), MANY + 1);
@@ -84,13 +94,13 @@ TEST(of_a_leftover_few_are_looked_at)
     make_directory();
     make("migrate.sock", S_IFSOCK);
     make("nbd.sock", S_IFSOCK);
-    assert_true(qemu_socket_remove_leftover(directory));
+    assert_true(qemu_socket_remove_leftover(directory, ".sock"));
     assert_int_not_equal(access(directory, F_OK), 0);
 
     make_directory();
     make("not-ours", S_IFSOCK);
     make("migrate.sock", S_IFSOCK);
-    assert_false(qemu_socket_remove_leftover(directory));
+    assert_false(qemu_socket_remove_leftover(directory, ".sock"));
     assert_false(there("migrate.sock"));
     assert_int_equal(clear_directory(), 1);
 
@@ -101,7 +111,7 @@ TEST(of_a_leftover_few_are_looked_at)
         snprintf(name, sizeof(name), "%d.sock", i);
         make(name, S_IFSOCK);
     }
-    assert_false(qemu_socket_remove_leftover(directory));
+    assert_false(qemu_socket_remove_leftover(directory, ".sock"));
     assert_between(clear_directory(), MANY - 64, MANY - 1);
 }
 
