@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #define SD_JOURNAL_SUPPRESS_LOCATION
+#include <systemd/sd-daemon.h>
 #include <systemd/sd-journal.h>
 
 static bool to_journal;
@@ -103,4 +104,16 @@ void log_event(int priority, const char *id, const char *vm, const char *format,
     va_start(args, format);
     log_about_v(priority, &about, format, args);
     va_end(args);
+}
+
+void log_start_failed(const char *format, ...)
+{
+    char text[TEXT_MAX];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    log_event(LOG_ERR, NULL, NULL, "%s", text);
+    sd_notifyf(0, "STATUS=%s", text);
 }

@@ -42,5 +42,8 @@ void log_about_v(int priority, const struct log_about *about, const char *format
 void log_event(int priority, const char *id, const char *vm, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* An error that keeps the broker from starting: logged, and told to systemd as the unit's status. */
+void log_start_failed(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /* To be called first; lines above this priority (syslog(3)) are dropped. */
 void log_open(int max_priority);

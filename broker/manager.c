@@ -84,7 +84,7 @@ static int set_up(struct manager *manager)
         .events = &bus_events,
     };
     if (r < 0)
-        log_event(LOG_ERR, NULL, NULL, "Cannot set up the event loop: %s.", strerror(-r));
+        log_start_failed("Cannot set up the event loop: %s.", strerror(-r));
     return r;
 }
 

@@ -63,8 +63,9 @@ int runtime_dir_take(const char *path)
         r = lock < 0 ? -errno : lock_soon(lock);
     }
     if (r < 0) {
-        log_event(LOG_ERR, NULL, NULL, "Cannot take the runtime directory %s: %s. %s", path, strerror(-r),
-                  r == -EWOULDBLOCK ? "Another vmferryd has it; see --runtime-dir=." : "See --runtime-dir=.");
+        log_start_failed("Cannot take the runtime directory %s: %s. %s", path, strerror(-r),
+                         r == -EWOULDBLOCK ? "Another vmferryd has it; see --runtime-dir=."
+                                           : "See --runtime-dir=.");
         return r;
     }
     return fd_steal(&lock);

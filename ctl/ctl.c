@@ -60,7 +60,8 @@ int ctl_run(int argc, char **argv)
         arguments_help(stdout, &ctl.arguments);
         status = STATUS_DONE;
     } else if (ctl.arguments.version) {
-        printf("vmferryctl %s\nBuilt with %s\n", VMFERRY_VERSION, VMFERRY_LIBRARIES);
+        printf("vmferryctl %s\nFeatures: %s\nBuilt with %s\n", VMFERRY_VERSION, OPTIONS_FEATURES,
+               VMFERRY_LIBRARIES);
         status = STATUS_DONE;
     } else {
         status = run_verb(&ctl, &trouble);

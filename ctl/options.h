@@ -9,6 +9,9 @@
 
 #include <stdbool.h>
 
+/* For scripts, in --version: options of migrate that an older program may lack. */
+#define OPTIONS_FEATURES "postcopy multifd resume ssh"
+
 enum verb_id {
     VERB_LIST,
     VERB_STATUS,

@@ -82,11 +82,11 @@ int bus_new(const struct migration_services *services, struct bus **ret)
     *bus = (struct bus){.config = config, .registry = services->registry, .services = services};
     r = set_up(bus);
     if (r < 0) {
-        log_event(LOG_ERR, NULL, NULL, "Cannot connect to the %s: %s.",
-                  config->bus == BUS_SYSTEM ? "system bus"
-                  : config->bus == BUS_USER ? "user's bus"
-                                            : "bus",
-                  strerror(-r));
+        log_start_failed("Cannot connect to the %s: %s.",
+                         config->bus == BUS_SYSTEM ? "system bus"
+                         : config->bus == BUS_USER ? "user's bus"
+                                                   : "bus",
+                         strerror(-r));
         bus_free(bus);
         return r;
     }
@@ -99,8 +99,11 @@ int bus_take_name(struct bus *bus)
     int r = sd_bus_request_name(bus->bus, BUS_NAME, 0);
 
     if (r < 0)
-        log_event(LOG_ERR, NULL, NULL, "Cannot have the name %s: %s%s.", BUS_NAME, strerror(-r),
-                  r == -EEXIST ? " (another vmferryd has it)" : "");
+        log_start_failed("Cannot have the name %s: %s%s.", BUS_NAME, strerror(-r),
+                         r == -EEXIST ? " (another vmferryd has it)"
+                         : r == -EACCES || r == -EPERM
+                             ? " (the bus has not read vmferry's policy: systemctl reload dbus)"
+                             : "");
     else
         waiters_check_ties(&bus->waiters);
     return r;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "ctl/verbs/check-install.h"
 #include "ctl/verbs/check-tunnel.h"
 #include "ctl/verbs/findings.h"
 
@@ -60,6 +61,8 @@ static bool check_broker(struct check *check, struct side *side, json_object **r
 {
     _cleanup_(trouble_clear) struct trouble trouble = {0};
 
+    if (!check_install(check, side))
+        return false;
     if (record_read(side, BROKER_PATH, BROKER_NAME, ret, &trouble) < 0) {
         check_found(check, VERDICT_FAIL, "broker",
                     "Start vmferryd there; see its log (journalctl -u vmferryd).", "%s",

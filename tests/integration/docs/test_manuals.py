@@ -246,11 +246,25 @@ def meson_option(name: str) -> str:
     return str(next(option["value"] for option in json.loads(said.stdout) if option["name"] == name))
 
 
+def test_index() -> None:
+    """docs/index.md names each document, and nothing that is not there."""
+    text = (ROOT / "docs" / "index.md").read_text()
+    for path in (ROOT / "docs").iterdir():
+        if path.name not in ("index.md", "meson.build"):
+            assert f"`{path.name}`" in text or f"`{path.name}/`" in text, f"docs/index.md does not name {path.name}"
+    for name in re.findall(r"`([\w./-]+\.(?:md|rst|conf)|[\w/]+/)`", text):
+        assert (ROOT / "docs" / name).exists() or (ROOT / name).exists(), f"docs/index.md names {name}, which is not there"
+
+
 def test_version() -> None:
     """It names the libraries, for reports of faults."""
     said = subprocess.run([PROGRAM, "--version"], check=True, capture_output=True, text=True).stdout
     number = re.escape(meson_version())
-    assert re.fullmatch(rf"vmferryctl {number}\nBuilt with gnutls [\d.]+, .*libsystemd \d+, .*\n", said)
+    found = re.fullmatch(rf"vmferryctl {number}\nFeatures: (.+)\nBuilt with gnutls [\d.]+, .*libsystemd \d+, .*\n", said)
+    assert found
+    options = subprocess.run([PROGRAM, "migrate", "--help"], check=True, capture_output=True, text=True).stdout
+    for feature in found[1].split():
+        assert re.search(rf"^ +--{feature}\b", options, re.M), feature
 
 
 def meson_version() -> str:
