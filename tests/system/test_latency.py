@@ -61,6 +61,7 @@ def first_bytes(hosts: TwoHosts, at_once: int, ready: bool) -> list[float]:
 
 @pytest.mark.parametrize("ready", [True, False], ids=["ready", "immediately"])
 @pytest.mark.parametrize("at_once", ROUNDS)
+@pytest.mark.load_sensitive(reason="a first byte arrives within a second")
 def test_first_byte(hosts: TwoHosts, at_once: int, ready: bool, capsys: pytest.CaptureFixture[str]) -> None:
     for host in hosts:
         host.broker.get("Version")

@@ -80,6 +80,7 @@ def test_signals(hosts: Hosts) -> None:
         assert signals.wait(lambda _: signals.changes(PATH, "ActiveMigrations")[-2:] == [1, 0], "the count") is True
 
 
+@pytest.mark.story
 def test_properties_of_a_whole_life(hosts: Hosts) -> None:
     incoming = hosts.prepare(expected_bytes=("t", 200))
     outgoing = hosts.start(incoming, expected_bytes=("t", 200))

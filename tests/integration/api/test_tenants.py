@@ -111,9 +111,13 @@ def test_the_object_stays_that_of_the_id_where_nothing_collides(tenants: Tenants
     gone(*(Migration(tenants.broker, one.path) for one in (outgoing, incoming)))
 
 
-def test_a_connection_to_elsewhere_is_asked_about(tenants: Tenants, workdir: Path) -> None:
+def test_a_connection_to_elsewhere_is_asked_about(tenants: Tenants) -> None:
     """Polkit's yes was for the endpoints; where there were none the answer was for a connection that is brought."""
-    there = "tcp:127.0.0.1:1"
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # one that refused would end the migration
+        assert_asked_about_elsewhere(tenants, f"tcp:127.0.0.1:{silent.getsockname()[1]}")
+
+
+def assert_asked_about_elsewhere(tenants: Tenants, there: str) -> None:
     for vm, endpoints, asked in (("peer-a", (there,), True), ("peer-b", (), False), ("own-c", (there,), True)):
         mine = tenants.victim.outgoing(a_ticket(endpoints=endpoints).encode(), vm, LONG)
         one, other = socket.socketpair()

@@ -166,6 +166,7 @@ def test_channels_one_after_the_other(hosts: Hosts) -> None:
 
 
 @SECURITIES
+@pytest.mark.story
 def test_two_streams(hosts: Hosts, security: str) -> None:
     """The destination may name them in another order, and more of them."""
     incoming = hosts.prepare(security=security, streams=("as", ["disks", "control", "migrate"]))
@@ -343,6 +344,7 @@ def rates_of(counters: list[Counter], seconds: float) -> list[float]:
 
 
 @SECURITIES
+@pytest.mark.load_sensitive(reason="measures rates and answer times")
 def test_bandwidth_limit_is_shared(hosts: Hosts, security: str) -> None:
     """Four channels that would send for ever share it evenly; the return path does not know of it."""
     limit = 12_000_000
@@ -395,6 +397,7 @@ def test_bandwidth_limit_is_shared(hosts: Hosts, security: str) -> None:
 
 
 @SECURITIES
+@pytest.mark.load_sensitive(reason="measures a rate")
 def test_bandwidth_limit_on_a_channel_that_was_idle(hosts: Hosts, security: str) -> None:
     tunnel = hosts.connect(security=security)
     source, destination = tunnel.open_channel()

@@ -37,6 +37,7 @@ def fail(scene: Standins, **status: Any) -> None:
                                  "query-status": {"status": "running"}, **status})
 
 
+@pytest.mark.story
 def test_starts_after_the_source_is_done(scene: Standins) -> None:
     with scene.run() as run:
         arrive(scene)

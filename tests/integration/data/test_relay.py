@@ -35,6 +35,7 @@ def carry(source: FakeQemu, destination: FakeQemu, there: int = SIZE, back: int 
 
 
 @both
+@pytest.mark.story
 def test_both_directions(hosts: Hosts, security: str) -> None:
     tunnel = hosts.connect(security=security)
     source, destination = tunnel.open_channel()
@@ -310,6 +311,7 @@ def test_second_endpoint_is_tried(hosts: Hosts) -> None:
 # The bandwidth limit.
 
 
+@pytest.mark.load_sensitive(reason="measures rates")
 def test_bandwidth_limit_is_held(hosts: Hosts) -> None:
     """Within 5 % over a second or so; set at the start, changed while bytes flow, and taken away."""
     incoming = hosts.prepare()

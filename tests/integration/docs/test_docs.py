@@ -86,6 +86,7 @@ def options_of_page(name: str, title: str) -> dict[str, tuple[str, str]]:
     return found
 
 
+@pytest.mark.story
 def test_vmferryd_options() -> None:
     there, said = options_of_help("broker/vmferryd"), options_of_page("vmferryd.8.rst", "OPTIONS")
     assert {key: value[0] for key, value in there.items()} == {key: value[0] for key, value in said.items()}

@@ -17,6 +17,7 @@ from vmlib.wire import Ticket, connect, preamble
 LONG = bool(os.environ.get("VMFERRY_LONG"))
 
 
+@pytest.mark.load_sensitive(reason="a peer gets through within 2 s")
 def test_flood(workdir: Path) -> None:
     """5,000 connections, some with garbage, some with a preamble; and the right one gets through."""
     with Scene(workdir) as scene:
@@ -38,6 +39,7 @@ def test_flood(workdir: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["silent", "preamble"])
+@pytest.mark.load_sensitive(reason="a peer gets through within 2 s")
 def test_beside_a_thousand_silent_ones(workdir: Path, what: str) -> None:
     """An authorized peer gets through within 2 s, whether they stop before their preamble or after it."""
     with Scene(workdir) as scene:

@@ -196,6 +196,7 @@ def test_lying_helper(workdir: Path, deed: str) -> None:
         assert scene.broker.client.call(victim.migration.path, "org.vmferry.Migration1", "Forget") == ()
 
 
+@pytest.mark.load_sensitive(reason="the broker answers within a second")
 def test_helper_that_dials_without_end(workdir: Path) -> None:
     """Each of its dials fails at once, so they never add up: the broker has time for everybody else all the same."""
     with hostile(workdir) as (scene, chooser):

@@ -15,6 +15,7 @@ from vmlib.wire import (CONTROL, Rejected, Ticket, Unproved, connect, derive, pr
                         prove_connecting, recv_exact, rejection, wait_eof)
 
 
+@pytest.mark.story
 def test_wrong_secret(workdir: Path) -> None:
     """Neither side believes the other; the destination waits on for the right one."""
     with Scene(workdir) as scene:
@@ -89,6 +90,7 @@ def test_garbage_instead_of_a_preamble(workdir: Path, garbage: bytes) -> None:
         scene.migrate(victim)
 
 
+@pytest.mark.load_sensitive(reason="a deadline of 5 s, to 3 s")
 def test_half_a_preamble_then_silence(workdir: Path) -> None:
     """The gate's deadline is 5 s, also for who sends a byte now and then."""
     with Scene(workdir) as scene:
@@ -106,6 +108,7 @@ def test_half_a_preamble_then_silence(workdir: Path) -> None:
         scene.migrate(victim)
 
 
+@pytest.mark.load_sensitive(reason="a deadline of 10 s, to 4 s")
 def test_silence_after_the_preamble(workdir: Path) -> None:
     """The relay's own deadline is 10 s."""
     with Scene(workdir) as scene:

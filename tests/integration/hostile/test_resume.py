@@ -345,6 +345,7 @@ def test_frame_after_a_resume(workdir: Path, frames: str) -> None:
         cast.peer.close()
 
 
+@pytest.mark.load_sensitive(reason="a peer gets through within 2 s")
 def test_flood_of_resumes(workdir: Path) -> None:
     """Hundreds at once, each silent after its preamble: the right one gets through all the same.
 

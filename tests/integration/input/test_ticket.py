@@ -124,6 +124,7 @@ def test_expires_at_the_destination(workdir: Path) -> None:
         late.expect("TicketExpired", "PrepareIncoming")
 
 
+@pytest.mark.story
 def test_used_twice_on_one_host(workdir: Path) -> None:
     """While the first one waits, and after it failed; the VM's name does not matter."""
     with Scene(workdir) as scene:

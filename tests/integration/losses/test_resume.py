@@ -58,6 +58,7 @@ def test_cut_and_mended(workdir: Path, security: str, limit: int) -> None:
 
 
 @pytest.mark.parametrize("security", ["tls", "plain"])
+@pytest.mark.story
 def test_source_with_another_address(workdir: Path, security: str) -> None:
     """As after DHCP, or with a VPN that is up again: the secret is who the peer is, not its address."""
     other = "10.77.0.77"

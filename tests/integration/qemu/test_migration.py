@@ -45,6 +45,7 @@ def judge(pair: Pair, tunnel: Tunnel) -> tuple[int, int]:
 
 @both
 @modes
+@pytest.mark.story
 def test_migration(hosts: Hosts, workdir: Path, mode: str, security: str) -> None:
     with Pair(workdir, MIB, RETURN_PATH) as pair:
         pair.source.wait_sweeps(2)
@@ -177,6 +178,7 @@ def test_two_guests_at_once(hosts: Hosts, workdir: Path) -> None:
         judge(two, tunnels[1])
 
 
+@pytest.mark.load_sensitive(reason="measures a rate")
 def test_bandwidth_limit(hosts: Hosts, workdir: Path) -> None:
     """It holds QEMU back, and post-copy still completes when it is taken away."""
     with Pair(workdir, MIB, RETURN_PATH, parameters=NEVER_CONVERGE) as pair:

@@ -30,6 +30,7 @@ how = pytest.mark.parametrize("how", ["restart", "crash"])
 
 @pytest.mark.parametrize("security", ["tls", "plain"])
 @how
+@pytest.mark.story
 def test_active(managed: Hosts, security: str, how: str) -> None:
     """Bytes on their way, brokers away and back on both sides, again and again."""
     tunnel = managed.connect(security=security)
@@ -222,6 +223,7 @@ def test_no_secret_is_kept(managed: Hosts) -> None:
 
 
 @how
+@pytest.mark.load_sensitive(reason="a time-out of 7 s, to 2 s")
 def test_expiry(managed: Hosts, how: str) -> None:
     """The time does not begin anew."""
     incoming = managed.prepare(expire_usec=("t", 7 * SEC))

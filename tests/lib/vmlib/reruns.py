@@ -1,14 +1,74 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A pytest plugin: why a test failed that was tried once more (pytest-rerunfailures) stands in the terminal summary."""
+"""A pytest plugin: which failed tests are tried once more (by pytest-rerunfailures), and what is said of them.
+
+Only a test of the mark load_sensitive is, and only if the machine was overloaded while it ran. The terminal summary
+has a line RERUN for each, with the load, and why it failed the first time. The JUnit report has the load as the
+property "rerun".
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-HEADING = "why tests were tried once more"
+HEADING = "tests that were tried once more"
+
+# The share of the time for which something on this machine waited for a processor: of the test's own, or of the last ten
+# seconds where it was shorter. Two workers with sanitizers come to 50 to 70 % on two quiet cores.
+PRESSURE_LIMIT = 0.85
+# Where the kernel does not say that: the processes per processor that ran or wished to, in the last minute.
+LOAD_LIMIT = 3.0
+
+# No load explains these: harm to a guest or a byte, a sanitizer's report, a program that crashed.
+HARM = re.compile(r"GuestHarmed|PatternMismatch|Sanitizer|runtime error|SIGSYS|SIGSEGV|SIGABRT")
+
+PRESSURE = Path("/proc/pressure/cpu")
+
+
+class Load:
+    """The load of the machine from now on."""
+
+    def __init__(self) -> None:
+        self._began, self._waited = time.monotonic(), self._read("total")
+
+    @staticmethod
+    def _read(name: str) -> float | None:
+        """Of what waited for a processor: "total" in µs since the machine started, "avg10" in per cent."""
+        try:
+            found = re.search(rf"^some .*\b{name}=([\d.]+)", PRESSURE.read_text(), re.M)
+        except OSError:
+            return None
+        return float(found[1]) if found else None
+
+    def until_now(self) -> tuple[bool, str]:
+        """Is the machine overloaded? And the figure that says so."""
+        took, waited, recent = time.monotonic() - self._began, self._read("total"), self._read("avg10")
+        if waited is None or recent is None or self._waited is None:
+            load = os.getloadavg()[0] / (os.cpu_count() or 1)
+            return load > LOAD_LIMIT, f"load average {load:.1f} per processor, limit {LOAD_LIMIT}"
+        share = (waited - self._waited) / 1e6 / took if took > 10 else recent / 100
+        return share > PRESSURE_LIMIT, f"CPU pressure {share:.0%}, limit {PRESSURE_LIMIT:.0%}"
+
+
+class Condition:
+    """What pytest-rerunfailures asks after each phase of a test: is it to be tried again?"""
+
+    def __init__(self, item: pytest.Item) -> None:
+        self._item = item
+
+    def __bool__(self) -> bool:
+        return self._item.stash.get(EXCUSE, "") != ""
+
+
+LOAD = pytest.StashKey[Load]()
+# The figure for which a failure is excused; empty once one was not. Absent while nothing failed.
+EXCUSE = pytest.StashKey[str]()
 
 
 class FirstTries:
@@ -18,14 +78,33 @@ class FirstTries:
     def __init__(self) -> None:
         self._afterwards: list[tuple[str, str]] = []
 
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            if mark := item.get_closest_marker("load_sensitive"):
+                if not mark.kwargs.get("reason"):
+                    raise pytest.UsageError(f"{item.nodeid}: the mark load_sensitive needs a reason")
+                item.add_marker(pytest.mark.flaky(reruns=1, condition=Condition(item)))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if figure := item.stash.get(EXCUSE, ""):
+            item.user_properties.append(("rerun", figure))
+            del item.stash[EXCUSE]
+        item.stash[LOAD] = Load()
+
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(self) -> Iterator[None]:
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
         report: pytest.TestReport = (yield).get_result()  # type: ignore[misc, attr-defined]
         self._afterwards = []
         if report.when == "teardown":
             self._afterwards = [section for section in report.sections if "teardown" in section[0]]
             if report.failed:
                 self._afterwards.append(("error at teardown", report.longreprtext))
+        if report.failed and item.get_closest_marker("load_sensitive"):
+            overloaded, figure = item.stash[LOAD].until_now()
+            excused = overloaded and not HARM.search(report.longreprtext) and item.stash.get(EXCUSE, figure) != ""
+            item.stash[EXCUSE] = figure if excused else ""
+            report.sections.append(("load", figure))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -44,8 +123,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if reports:
         terminalreporter.section(HEADING)
     for report in reports:
-        terminalreporter.write_sep("_", f"{report.nodeid} ({report.when})")
+        figure = next((text for title, text in report.sections if title == "load"), "")
+        terminalreporter.write_line(f"RERUN {report.nodeid} ({report.when}): {figure}")
         terminalreporter.write_line(report.longreprtext)
         for title, text in report.sections:
-            terminalreporter.write_sep("-", title)
-            terminalreporter.write_line(text.rstrip("\n"))
+            if title != "load":
+                terminalreporter.write_sep("-", title)
+                terminalreporter.write_line(text.rstrip("\n"))
