@@ -101,7 +101,7 @@ static bool read_flag(struct arguments *a, enum option_id id)
         {OPTION_HELP, &a->help},           {OPTION_NO_ASK_PASSWORD, &a->no_ask_password},
         {OPTION_VERSION, &a->version},     {OPTION_VALUE, &a->value},
         {OPTION_FORCE, &a->force},         {OPTION_SSH, &a->ssh},
-        {OPTION_RESUME, &a->resume},
+        {OPTION_RESUME, &a->resume},       {OPTION_PAUSED, &a->paused},
     };
 
     for (unsigned i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
@@ -282,11 +282,11 @@ static int check_together(const struct arguments *a, struct trouble *trouble)
             trouble, STATUS_USAGE,
             "'migrate' drives both QEMUs: give it --qmp=SOCKET and --dst-qmp=SOCKET, the paths of their "
             "monitors (QEMU's option -qmp unix:SOCKET,server=on,wait=off).");
-    if ((a->postcopy || a->multifd || a->resume || a->bandwidth || a->downtime_limit) && !a->qmp)
-        return trouble_set(
-            trouble, STATUS_USAGE,
-            "--postcopy, --multifd, --resume, --bandwidth and --downtime-limit are things to tell QEMU: "
-            "give --qmp=SOCKET as well.");
+    if ((a->postcopy || a->multifd || a->resume || a->paused || a->bandwidth || a->downtime_limit) && !a->qmp)
+        return trouble_set(trouble, STATUS_USAGE,
+                           "--postcopy, --multifd, --resume, --paused, --bandwidth and --downtime-limit are "
+                           "things to tell QEMU: "
+                           "give --qmp=SOCKET as well.");
     if (a->ssh && a->endpoints.n > 0)
         return trouble_set(trouble, STATUS_USAGE, "With --ssh nothing is dialled: leave --endpoint= out.");
     if (a->verb == VERB_SEND && a->endpoints.n > 1)

@@ -42,7 +42,7 @@ struct arguments {
     enum json_mode json;
     /* some verbs */
     struct text_list properties, endpoints;
-    bool value, force, resume, ssh;
+    bool value, force, resume, paused, ssh;
     const char *qmp, *dst_qmp, *socket, *socket_owner, *security, *ticket_file, *output;
     enum postcopy_mode postcopy;
     uint64_t postcopy_after;  /* µs */

@@ -53,6 +53,7 @@ const struct option_rule option_rules[OPTION_MAX_] = {
     [OPTION_POSTCOPY] = {"postcopy", 0, "[WHEN]", DRIVE, "now; or WHEN: 'after TIME', 'auto'", "auto"},
     [OPTION_MULTIFD] = {"multifd", 0, "N", DRIVE, "pre-copy over N connections at once"},
     [OPTION_RESUME] = {"resume", 0, NULL, DRIVE, "recover a post-copy that is paused"},
+    [OPTION_PAUSED] = {"paused", 0, NULL, V(RECEIVE) | V(SEND), "the VM is paused, and is to stay so"},
     [OPTION_BANDWIDTH] = {"bandwidth", 0, "RATE", V(SEND) | V(MIGRATE),
                           "bytes/s QEMU may send (default: no limit)"},
     [OPTION_DOWNTIME_LIMIT] = {"downtime-limit", 0, "TIME", V(SEND) | V(MIGRATE),

@@ -13,6 +13,7 @@
 #include "ctl/qemu/settings.h"
 #include "ctl/shell.h"
 #include "ctl/units.h"
+#include "ctl/verbs/keeper.h"
 
 #define TICKET_LIFE (900 * SECOND) /* where no option says it: people carry the ticket to the other host */
 
@@ -37,8 +38,8 @@ static void hint(const struct ctl *ctl, const struct tunnel *tunnel, bool driven
         ctl_say(ctl, "Tell the waiting QEMU:  migrate_incoming unix:%s", tunnel->socket);
     if (a->multifd > 0)
         snprintf(how, sizeof(how), " --multifd=%" PRIu64, a->multifd);
-    snprintf(rest, sizeof(rest), "--qmp=SOCKET%s%s%s", a->resume ? " --resume" : "",
-             a->postcopy != POSTCOPY_NO ? " --postcopy" : "", how);
+    snprintf(rest, sizeof(rest), "--qmp=SOCKET%s%s%s%s", a->resume ? " --resume" : "",
+             a->postcopy != POSTCOPY_NO ? " --postcopy" : "", a->paused ? " --paused" : "", how);
     ctl_say(ctl, "At the source%s:  %s", with_ticket ? ", with the ticket on stdin" : "",
             shell_vmferryctl("send", tunnel->vm, rest, command));
     if (with_ticket) {
@@ -63,11 +64,18 @@ static int print_ticket(const struct ctl *ctl, const struct tunnel *tunnel, cons
 static int listen_at(struct qmp *qmp, const struct tunnel *tunnel, struct settings *before, bool resume,
                      struct trouble *trouble)
 {
+    char state[32];
+
     if (tunnel->socket[0] == '\0')
         return trouble_set(trouble, STATUS_FAILED, "Migration %s has no socket for QEMU.", tunnel_id(tunnel));
     if (tunnel_check_socket(tunnel, qmp_uid(qmp), trouble) >= 0 &&
-        qemu_listen(qmp, tunnel->socket, resume, trouble) >= 0)
+        (resume || qmp_execute(qmp, "stop", NULL, NULL, trouble) >= 0) && /* it is not to start the VM */
+        qemu_listen(qmp, tunnel->socket, resume, trouble) >= 0) {
+        /* Post-copy has begun, and what was to start the VM has ended before it did. */
+        if (resume && qemu_run_state(qmp, state, NULL) >= 0 && strcmp(state, "paused") == 0)
+            qmp_execute(qmp, "cont", NULL, NULL, NULL);
         return 0;
+    }
     settings_restore(qmp, before);
     return -1;
 }
@@ -91,17 +99,18 @@ static int take_back(struct tunnel *tunnel)
     return -1;
 }
 
-static int receive(struct ctl *ctl, struct side *side, struct qmp *qmp, struct settings *before,
+/* keeper: the FD for keeper_detach(), where this process stays; or -1. */
+static int receive(struct ctl *ctl, struct side *side, struct qmp *qmp, struct settings *before, int keeper,
                    struct trouble *trouble)
 {
-    const char *vm = ctl->arguments.operands[0];
+    const struct arguments *a = &ctl->arguments;
+    const char *vm = a->operands[0];
     _cleanup_(tunnel_forget_ticket) char *ticket = NULL;
     _cleanup_(tunnel_clear) struct tunnel tunnel = {0};
     char owner[16];
 
-    if (tunnel_prepare(side, vm,
-                       qmp ? tunnel_owner(&ctl->arguments, qmp_uid(qmp), owner) : ctl->arguments.socket_owner,
-                       &tunnel, &ticket, trouble) < 0)
+    if (tunnel_prepare(side, vm, qmp ? tunnel_owner(a, qmp_uid(qmp), owner) : a->socket_owner, &tunnel,
+                       &ticket, trouble) < 0)
         return -1;
     if (ctl->interrupts > 0) {
         if (qmp)
@@ -115,36 +124,56 @@ static int receive(struct ctl *ctl, struct side *side, struct qmp *qmp, struct s
             settings_restore(qmp, before);
         return take_back(&tunnel);
     }
-    if (qmp && listen_at(qmp, &tunnel, before, ctl->arguments.resume, trouble) < 0)
+    if (qmp && listen_at(qmp, &tunnel, before, a->resume, trouble) < 0)
         return take_back(&tunnel);
     hint(ctl, &tunnel, qmp != NULL, true);
+    if (keeper >= 0) {
+        keeper_detach(keeper);
+        keeper_stay(&tunnel, qmp, before, !a->paused);
+    }
     return STATUS_DONE;
 }
 
-int verb_receive(struct ctl *ctl, struct trouble *trouble)
+/* Takes keeper. */
+static int receive_driven(struct ctl *ctl, int keeper, struct trouble *trouble)
 {
-    struct arguments *a = &ctl->arguments;
+    const struct arguments *a = &ctl->arguments;
+    _cleanup_fd_ int fd = keeper;
     _cleanup_(side_close) struct side side = {0};
     _cleanup_(qmp_freep) struct qmp *qmp = NULL;
     _cleanup_(settings_clear) struct settings before = {0};
     _cleanup_(tunnel_clear) struct tunnel found = {0};
     int r;
 
-    if (a->expire == 0)
-        a->expire = TICKET_LIFE;
-    if (side_open(ctl, &side, trouble) < 0 || ctl_catch_signals(ctl, trouble) < 0)
-        return -1;
-    if (!a->qmp)
-        return receive(ctl, &side, NULL, NULL, trouble);
-    if (qmp_open(&side, a->qmp, &qmp, trouble) < 0 ||
+    if (side_open(ctl, &side, trouble) < 0 || ctl_catch_signals(ctl, trouble) < 0 ||
+        qmp_open(&side, a->qmp, &qmp, trouble) < 0 ||
         qemu_check_destination(qmp, a->operands[0], a->resume, trouble) < 0)
         return -1;
     if (a->resume) {
         r = tunnel_find(&side, a->operands[0], "incoming", qmp_uid(qmp), &found, trouble);
         if (r != 0)
             return r < 0 ? -1 : resume_same(ctl, qmp, &found, trouble);
-    } else if (settings_prepare(qmp, a, SETTINGS_DESTINATION, &before, trouble) < 0) {
+    } else if (settings_prepare(qmp, a, a->paused ? SETTINGS_DESTINATION : SETTINGS_HELD_DESTINATION, &before,
+                                trouble) < 0) {
         return -1;
     }
-    return receive(ctl, &side, qmp, &before, trouble);
+    return receive(ctl, &side, qmp, &before, fd_steal(&fd), trouble);
+}
+
+int verb_receive(struct ctl *ctl, struct trouble *trouble)
+{
+    struct arguments *a = &ctl->arguments;
+    _cleanup_(side_close) struct side side = {0};
+    int keeper = -1, status = STATUS_DONE;
+
+    if (a->expire == 0)
+        a->expire = TICKET_LIFE;
+    if (a->qmp) {
+        int r = a->resume ? 1 : keeper_fork(ctl, &keeper, &status, trouble);
+
+        return r > 0 ? receive_driven(ctl, keeper, trouble) : r < 0 ? -1 : status;
+    }
+    if (side_open(ctl, &side, trouble) < 0 || ctl_catch_signals(ctl, trouble) < 0)
+        return -1;
+    return receive(ctl, &side, NULL, NULL, -1, trouble);
 }

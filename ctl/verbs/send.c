@@ -96,6 +96,31 @@ static int open_tunnel(struct ends *ends, const char *ticket, struct trouble *tr
     return tunnel_wait_connected(&ends->tunnel, trouble);
 }
 
+/* 'receive' starts the VM, unless it was told that it is paused: it has no monitor that says so. */
+static int check_paused(struct ends *ends, struct trouble *trouble)
+{
+    bool paused = ends->ctl->arguments.paused;
+    char state[32];
+
+    if (ends->resume)
+        return 0;
+    if (qemu_run_state(ends->qmp, state, trouble) < 0)
+        return -1;
+    if (strcmp(state, "paused") == 0 && !paused)
+        return trouble_set(
+            trouble, STATUS_FAILED,
+            "VM '%s' is paused, and 'receive' lets a VM run when it has arrived. Give --paused to "
+            "'receive' and to 'send', so that it stays as it is.",
+            ends->vm);
+    if (strcmp(state, "running") == 0 && paused)
+        return trouble_set(
+            trouble, STATUS_FAILED,
+            "VM '%s' is running, and with --paused 'receive' does not start it. Leave --paused out "
+            "there and here.",
+            ends->vm);
+    return 0;
+}
+
 static int send_driven(struct ctl *ctl, struct side *side, struct trouble *trouble)
 {
     const struct arguments *a = &ctl->arguments;
@@ -110,7 +135,7 @@ static int send_driven(struct ctl *ctl, struct side *side, struct trouble *troub
     if (!ends.tunnel.path && read_ticket(ctl, &ticket, trouble) < 0)
         return -1;
     if ((!ends.qmp && qmp_open(side, a->qmp, &ends.qmp, trouble) < 0) ||
-        qemu_check_source(ends.qmp, ends.vm, a->resume, trouble) < 0 ||
+        qemu_check_source(ends.qmp, ends.vm, a->resume, trouble) < 0 || check_paused(&ends, trouble) < 0 ||
         (!a->resume && settings_prepare(ends.qmp, a, SETTINGS_SOURCE, &ends.before, trouble) < 0))
         return -1;
     if (open_tunnel(&ends, ticket, trouble) < 0) {

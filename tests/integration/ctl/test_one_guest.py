@@ -196,7 +196,7 @@ def test_ctrl_c_before_the_hand_over_of_postcopy(scene: Standins) -> None:
 @pytest.mark.parametrize(("stopped", "status"), [(False, FAILED), (True, BOTH_RUN)])
 def test_send_cannot_ask_the_destination(scene: Standins, stopped: bool, status: int) -> None:
     ticket = ctl(scene.hosts.destination, "receive", "web1", f"--qmp={scene.destination.path}").succeeds().out
-    assert "stop" not in scene.destination.asked
+    assert scene.destination.asked.index("stop") < scene.destination.asked.index("migrate-incoming")
     with Running(scene.hosts.source, "send", "web1", f"--qmp={scene.source.path}", stdin=ticket) as run:
         scene.source.wait_asked("migrate")
         scene.source.answers["query-migrate"] = ACTIVE
@@ -205,6 +205,40 @@ def test_send_cannot_ask_the_destination(scene: Standins, stopped: bool, status:
             scene.source.event("STOP")
         fail(scene)
         run.end().fails(status, "at the source", *(["may run at the destination", "query-status"] if stopped else []))
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_receive_starts_it_when_the_tunnel_is_done(scene: Standins, done: bool) -> None:
+    """Not when it ends otherwise: then the source may not have let go."""
+    ticket = ctl(scene.hosts.destination, "receive", "web1", f"--qmp={scene.destination.path}").succeeds().out
+    socket = ctl(scene.hosts.source, "send", "web1", stdin=ticket).succeeds().out.strip()
+    scene.source.begin("migrate", socket)
+    scene.destination.wait_connected()
+    arrive(scene, migration={"status": "completed", "total-time": 5})
+    served = scene.destination.asked.count("query-status")
+    scene.destination.wait_asked("query-status", served + 5)
+    assert "cont" not in scene.destination.asked
+    if done:
+        scene.source.end_stream()
+        scene.destination.wait_asked("cont")
+    else:
+        ctl(scene.hosts.source, "cancel", "web1", "--force").succeeds()
+    scene.destination.wait_served(1)
+    assert scene.destination.asked.count("cont") == done
+
+
+def test_receive_starts_a_postcopy(scene: Standins) -> None:
+    """And sets QEMU back once all has arrived."""
+    scene.destination.answers["query-migrate-capabilities"] = [{"capability": "postcopy-ram", "state": False}]
+    ctl(scene.hosts.destination, "receive", "web1", f"--qmp={scene.destination.path}", "--postcopy").succeeds()
+    arrive(scene, migration=POSTCOPY)
+    scene.destination.wait_asked("cont")
+    scene.destination.answers["query-migrate"] = COMPLETED
+    scene.destination.answers["query-status"] = {"status": "running"}
+    scene.destination.wait_served(1)
+    assert scene.destination.told[-1] == (
+        "migrate-set-capabilities", {"capabilities": [{"capability": "postcopy-ram", "state": False}]})
+    ctl(scene.hosts.destination, "cancel", "web1").succeeds()
 
 
 # ---- A vmferryctl that has ended ----

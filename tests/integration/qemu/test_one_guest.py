@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from vmlib.broker import wait_until
-from vmlib.ctl import CANCELLED, DONE, FAILED, Result, Running, ctl
+from vmlib.ctl import BOTH_RUN, CANCELLED, DONE, FAILED, Result, Running, ctl
 from vmlib.faulty import FaultyProxy
 from vmlib.guest import assert_unharmed
 from vmlib.hosts import Hosts
@@ -208,6 +208,69 @@ def test_automatic(scene: Scene, what) -> None:  # type: ignore[no-untyped-def]
         what(scene, run)
         run.end(90).fails(FAILED, words[what])
     scene.assert_stays(NEITHER if what is kill_destination else DESTINATION)
+
+
+# ---- 'receive' and 'send', which have one monitor each ----
+
+
+def receive(scene: Scene, *args: str) -> str:
+    return ctl(scene.hosts.destination, "receive", "web1", f"--qmp={scene.destination.qmp_path}",
+               f"--endpoint={scene.proxy.endpoint}", "--resume-timeout=2", *args).succeeds().out
+
+
+def send(scene: Scene, ticket: str, *args: str) -> Running:
+    return Running(scene.hosts.source, "send", "web1", f"--qmp={scene.source.qmp_path}", "--resume-timeout=2", *args,
+                   stdin=ticket)
+
+
+@pytest.mark.parametrize("how", [[], ["--postcopy"]])
+def test_two_halves(scene: Scene, how: list[str]) -> None:
+    """The VM runs at the destination once the source has let go, and QEMU there is as it was."""
+    before = states(scene.destination)
+    ticket = receive(scene, *how)
+    with send(scene, ticket, *how, "--downtime-limit=9s") as run:
+        run.end(90).succeeds()
+    scene.destination.wait_until(lambda: scene.destination.status() == "running", "it to run there", 10)
+    scene.destination.wait_until(lambda: states(scene.destination) == before, "the settings of before", 10)
+    scene.pair.assert_unharmed()
+
+
+def switchover_of_halves(scene: Scene) -> Running:
+    run = send(scene, receive(scene), "--downtime-limit=60s")
+    scene.hold_last_word()
+    scene.destination.wait_until(lambda: scene.destination.query_migrate().get("status") == "completed",
+                                 "all to arrive", 60)
+    assert scene.where() == NEITHER
+    return run
+
+
+def monitor_cancels(scene: Scene, run: Running) -> None:
+    scene.source.execute("migrate_cancel")
+
+
+@pytest.mark.parametrize("what", [cut, ctrl_c, cancel, monitor_cancels])
+def test_two_halves_at_the_switchover(scene: Scene, what) -> None:  # type: ignore[no-untyped-def]
+    """'send' cannot ask the destination, and says so; the VM stands still there all the same."""
+    with switchover_of_halves(scene) as run:
+        what(scene, run)
+        run.end(90).fails(BOTH_RUN, "runs on at the source", "query-status")
+    scene.assert_stays(SOURCE)
+    scene.proxy.mend()
+    ctl(scene.hosts.destination, "wait", "web1", "-q")
+    scene.assert_stays(SOURCE)
+
+
+def test_two_halves_of_a_paused_vm(scene: Scene) -> None:
+    """It stays paused; what is not told so refuses it, before the ticket is used."""
+    scene.source.execute("stop")
+    ticket = receive(scene, "--paused")
+    with send(scene, ticket) as run:
+        run.end().fails(FAILED, "is paused", "--paused")
+    with send(scene, ticket, "--paused") as run:
+        run.end(90).succeeds()
+    ctl(scene.hosts.destination, "wait", "web1", "-q")
+    scene.assert_stays(NEITHER)
+    assert scene.destination.status() == "paused"
 
 
 # ---- vmferryctl is killed ----

@@ -114,17 +114,17 @@ class Monitor:
             self._changed.notify_all()
             assert self._changed.wait_for(lambda: name not in self._held, 60)
             if self.moves and name in ("migrate", "migrate-incoming"):
-                self._begin(name, command["arguments"]["uri"].removeprefix("unix:"))
+                self.begin(name, command["arguments"]["uri"].removeprefix("unix:"))
             if name == "cont":
                 self.answers["query-status"] = {"status": "running"}
             if name == "migrate_cancel":
                 self.answers["query-migrate"] = {"status": "cancelled"}
             answer = self.answers.get(name, {})
             if name == "query-migrate" and answer.get("status") in ("completed", "cancelled"):
-                self._end()
+                self.end_stream()
             return answer
 
-    def _begin(self, name: str, path: str) -> None:
+    def begin(self, name: str, path: str) -> None:
         sock = socket.socket(socket.AF_UNIX)
         self._sockets.append(sock)
         if name == "migrate":
@@ -149,7 +149,7 @@ class Monitor:
         except OSError:
             pass
 
-    def _end(self) -> None:
+    def end_stream(self) -> None:
         stream, self._stream = getattr(self, "_stream", None), None
         if stream:
             stream.close()
