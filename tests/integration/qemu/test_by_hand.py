@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The README's walk-through does what it says, line for line."""
+"""The walk-through of docs/by-hand.md does what it says, line for line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ pytestmark = pytest.mark.qemu
 
 @pytest.mark.parametrize("security", ["tls", "plain"])
 def test_walk_through(workdir: Path, needs_qemu: None, needs_postcopy: None, security: str) -> None:
-    block = re.search(r"<!-- walk-through.*?-->\n```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    block = re.search(r"<!-- walk-through.*?-->\n```sh\n(.*?)```", (ROOT / "docs" / "by-hand.md").read_text(), re.S)
     assert block
     script = block.group(1)
-    if security == "plain":  # as the README says below it
+    if security == "plain":  # as the page says below it
         script = script.replace("PrepareIncoming 'sa{sv}' web1 0", "PrepareIncoming 'sa{sv}' web1 1 security s plain")
         assert "security s plain" in script
     (workdir / "build").symlink_to(build_dir())
