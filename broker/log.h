@@ -16,9 +16,13 @@
  */
 #define LOG_PREPARED  "a19c0ebb03bd419391ce31ffb1aafcfc" /* a migration was made, on either side */
 #define LOG_CONNECTED "34ab4a1890ad40eeb3ae56c5a04d6980" /* the helpers have proved each other */
-#define LOG_FINISHED  "503adfddefb945309eed6693a6dbf29b" /* done */
+#define LOG_FINISHED  "503adfddefb945309eed6693a6dbf29b" /* done: all was carried */
 #define LOG_FAILED    "d0bfef21e9fa4376b4fcbd12b72c89aa" /* failed, or timed out */
 #define LOG_CANCELLED "3e97180b998949f395148cd6b0d00348"
+#define LOG_MOVED     "a78a8f662f824d7cb382ec9478d2c88a" /* an outcome was told, as the next three */
+#define LOG_NOT_MOVED "d3fe3bf59167438998ea2450822a34da"
+#define LOG_LOST      "dfaa8121ec314d18a8f0c17f1ebad1c0"
+#define LOG_UNKNOWN   "304f3faa0bc5474da7a9015bcaf94261"
 #define LOG_DENIED    "48fc35c0b00e4f92afde641dadfce05f" /* a call was not permitted */
 
 /* What a line is about; NULL: nothing of that kind. In the journal each is a field of its own. */

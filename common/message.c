@@ -32,6 +32,8 @@ static const struct message_rule rules[] = {
     RULE(END, end, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
     RULE(PIPE, pipe, TO_HELPER, 1, PHASE_RELAY | PHASE_ENDED),
     RULE(SYNC, sync, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
+    RULE(HOLD, hold, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
+    RULE(OUTCOME, outcome, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
     /* The broker's messages may cross a RESULT on its way; a helper has no such excuse. */
     RULE(READY, ready, TO_BROKER, 0, PHASE_NEW),
     RULE(ARRIVED, arrived, TO_BROKER, 1, PHASE_GATE),
@@ -41,6 +43,7 @@ static const struct message_rule rules[] = {
     RULE(RESULT, result, TO_BROKER, 0, PHASE_RELAY),
     RULE(LOG, log, TO_BROKER, 0, PHASE_RELAY | PHASE_GATE | PHASE_ENDED),
     RULE(SYNCED, synced, TO_BROKER, 0, PHASE_RELAY),
+    RULE(PEER_OUTCOME, peer_outcome, TO_BROKER, 0, PHASE_RELAY),
 };
 
 static const struct message_rule *rule_find(uint32_t type)
@@ -245,6 +248,14 @@ void message_text_set(char *field, size_t size, const char *text)
         s += skip;
         left -= skip;
     }
+}
+
+bool message_outcome_ok(const struct outcome *outcome)
+{
+    return outcome->outcome > VF_OUTCOME_NONE && outcome->outcome < VF_OUTCOME_MAX_ &&
+           message_text_ok(outcome->host, sizeof(outcome->host)) &&
+           message_text_ok(outcome->run_state, sizeof(outcome->run_state)) &&
+           message_text_ok(outcome->reason, sizeof(outcome->reason));
 }
 
 bool stream_name_ok(const char *name)

@@ -17,6 +17,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "common/outcome.h"
+
 #define MESSAGE_VERSION     1
 #define MESSAGE_TEXT_MAX    320 /* bytes of a message for people, its NUL included */
 #define MESSAGE_ADDRESS_MAX 128 /* bytes of a peer's address, its NUL included */
@@ -41,6 +43,10 @@ enum message_type {
     MESSAGE_END = 10,        /* relay: end now with this error (cancel, expiry) */
     MESSAGE_PIPE = 11, /* relay: to splice a channel's bytes to QEMU through; FD: a pipe, read and write */
     MESSAGE_SYNC = 12, /* relay: this broker is a new one, and knows of nothing that was asked for */
+    /* Only to a helper that has said HELPER_OUTCOMES, and the first of them before it may say PEER_OUTCOME.
+     */
+    MESSAGE_HOLD = 13,    /* relay: this broker takes PEER_OUTCOME; the owner is about to say more */
+    MESSAGE_OUTCOME = 14, /* relay, source: what became of the VM: for the peer */
     /* helper → broker */
     MESSAGE_READY = 32,     /* in the sandbox; nothing from outside was read before */
     MESSAGE_ARRIVED = 33,   /* gate: a peer connection with a good preamble; FD: that connection */
@@ -50,6 +56,12 @@ enum message_type {
     MESSAGE_RESULT = 37,    /* relay: over; nothing follows but LOG */
     MESSAGE_LOG = 38,       /* one line for the broker's log */
     MESSAGE_SYNCED = 39, /* relay: the answer to SYNC; what follows is its state and all that it waits for */
+    MESSAGE_PEER_OUTCOME = 40, /* relay, destination: what the source's owner says that became of the VM */
+};
+
+/* What a helper can do that those of before could not; bits, in STATE. */
+enum helper_features {
+    HELPER_OUTCOMES = 1 << 0, /* takes HOLD and OUTCOME */
 };
 
 /* Phases of a helper, as both sides count them; bits, for the table says in which ones a message may come. */
@@ -181,6 +193,17 @@ struct message_sync {
     uint64_t cookie; /* not 0; tells the answer to this broker from one that the broker before did not read */
 };
 
+struct message_hold {
+    struct message_header header;
+    uint64_t usec; /* source: for so long from now a migration that has carried all is not said to be done */
+};
+
+/* OUTCOME and PEER_OUTCOME */
+struct message_outcome {
+    struct message_header header;
+    struct outcome outcome;
+};
+
 struct message_ready {
     struct message_header header;
 };
@@ -206,8 +229,8 @@ struct message_need_qemu {
 
 struct message_state_changed {
     struct message_header header;
-    uint32_t state; /* enum message_state: connected, active or interrupted */
-    uint32_t reserved;
+    uint32_t state;                 /* enum message_state: connected, active or interrupted */
+    uint32_t features;              /* enum helper_features */
     char peer[MESSAGE_ADDRESS_MAX]; /* the control connection's other end */
     char text[MESSAGE_TEXT_MAX];    /* interrupted: why */
 };
@@ -245,6 +268,9 @@ union message {
     struct message_end end;
     struct message_pipe pipe;
     struct message_sync sync;
+    struct message_hold hold;
+    struct message_outcome outcome;
+    struct message_outcome peer_outcome;
     struct message_ready ready;
     struct message_arrived arrived;
     struct message_need_peer need_peer;
@@ -299,6 +325,9 @@ bool message_text_ok(const char *text, size_t size);
  * from outside; the result is never longer than the text.
  */
 void message_text_set(char *field, size_t size, const char *text);
+
+/* Whether an outcome that another process sent can be: one that is not none, with good texts. */
+bool message_outcome_ok(const struct outcome *outcome);
 
 /* A stream's name: 1…31 of a-z, 0-9, '-', and a letter first. */
 bool stream_name_ok(const char *name);

@@ -10,7 +10,8 @@
 /* Of org.vmferry.Migration1; a test holds them against its XML. */
 #define PROPERTIES                                                                                          \
     "Id Vm Role Security OwnerUid Sockets StartedUsec State Result ErrorName ErrorMessage Peer HelperUnit " \
-    "FinishedUsec BandwidthLimit BytesSent BytesReceived Rate Channels RoundTripUsec Reconnects Progress"
+    "FinishedUsec BandwidthLimit BytesSent BytesReceived Rate Channels RoundTripUsec Reconnects Outcome " \
+    "Phase Progress RemainingUsec Details"
 
 const struct verb_rule verb_rules[VERB_MAX_] = {
     [VERB_LIST] = {"list", "", 0, 0, "the migrations of this host"},

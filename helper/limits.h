@@ -31,6 +31,7 @@
 #define TICK_GRACE     250000         /* that the destination waits longer for one */
 #define LINGER         2000000        /* for the last frame to reach the peer */
 #define RECOVERY       86400000000ULL /* in which to recover a paused post-copy: a day */
+#define OUTCOMES_MAX   8              /* that a source may tell, one after the other */
 #define REJECTIONS_MAX 3       /* in a row, until it is believed that the peer has given the migration up */
 #define REDIAL_FIRST   200000  /* until the peer is dialled again after a loss, doubled up to */
 #define REDIAL_MAX     5000000 /* this, give or take a quarter */

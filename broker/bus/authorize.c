@@ -26,12 +26,16 @@ static const char *const action_ids[] = {
 int authorize_decide(const struct polkit *polkit, const struct subject *subject, uid_t uid, bool may_ask_user,
                      struct authorization *ret, sd_bus_error *error)
 {
-    const bool owns = subject->action == ACTION_MANAGE && subject->owner == uid;
+    const bool reports = subject->action == ACTION_REPORT,
+               owns = (reports || subject->action == ACTION_MANAGE) && subject->owner == uid;
     char wanted[SUBJECT_TEXT_MAX];
 
     *ret = (struct authorization){.subject = *subject, .uid = uid, .supplies = owns && subject->supplies};
     if (!deputy_is_restricted(uid) || subject->action == ACTION_READ || (owns && !subject->supplies))
         return 1;
+    subject_describe(subject, wanted);
+    if (reports)
+        return error_denied(error, "uid %u may not %s; only that user and root may.", uid, wanted);
     if (polkit->there && subject->unclear)
         return error_set(
             error, VF_ERROR_INVALID_TICKET,
@@ -42,7 +46,6 @@ int authorize_decide(const struct polkit *polkit, const struct subject *subject,
         ret->interactive = may_ask_user;
         return 0;
     }
-    subject_describe(subject, wanted);
     return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED,
                              "uid %u may not %s; only root and uid %u may, whose broker this is.", uid,
                              wanted, geteuid());

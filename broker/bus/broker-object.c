@@ -23,7 +23,9 @@ static const char *const features[] = {"tls",
                                        "add-stream",
                                        "add-peer-connection",
                                        "resume",
-                                       "layout-libvirt"};
+                                       "layout-libvirt",
+                                       "outcome",
+                                       "progress"};
 
 static int reply_migration(sd_bus_message *m, const struct migration *migration)
 {

@@ -28,9 +28,20 @@ static void on_changed(void *userdata, const struct migration *migration, unsign
         unsigned what;
         const char *property;
     } properties[] = {
-        {CHANGE_STATE, "State"},          {CHANGE_RESULT, "Result"},       {CHANGE_STATE, "ErrorName"},
-        {CHANGE_STATE, "ErrorMessage"},   {CHANGE_PEER, "Peer"},           {CHANGE_UNIT, "HelperUnit"},
-        {CHANGE_LIMIT, "BandwidthLimit"}, {CHANGE_RESULT, "FinishedUsec"},
+        {CHANGE_STATE, "State"},
+        {CHANGE_RESULT, "Result"},
+        {CHANGE_STATE, "ErrorName"},
+        {CHANGE_STATE, "ErrorMessage"},
+        {CHANGE_PEER, "Peer"},
+        {CHANGE_UNIT, "HelperUnit"},
+        {CHANGE_LIMIT, "BandwidthLimit"},
+        {CHANGE_RESULT, "FinishedUsec"},
+        {CHANGE_STATE, "Reconnects"},
+        {CHANGE_OUTCOME, "Outcome"},
+        {CHANGE_PROGRESS, "Phase"},
+        {CHANGE_PROGRESS | CHANGE_OUTCOME | CHANGE_RESULT, "Progress"},
+        {CHANGE_PROGRESS | CHANGE_OUTCOME | CHANGE_RESULT, "RemainingUsec"},
+        {CHANGE_PROGRESS | CHANGE_OUTCOME, "Details"},
     };
     enum { N_PROPERTIES = sizeof(properties) / sizeof(properties[0]) };
     const char *names[N_PROPERTIES + 1];

@@ -8,8 +8,10 @@
 #include "broker/bus/internal.h"
 #include "broker/bus/names.h"
 #include "broker/bus/properties.h"
+#include "broker/bus/reports.h"
 #include "broker/errors.h"
 #include "broker/migration/supply.h"
+#include "broker/migration/telling.h"
 #include "common/cleanup.h"
 
 /* ---- Methods, once it is known that the caller may ---- */
@@ -124,6 +126,34 @@ static int call_add_peer_connection(struct bus *bus, sd_bus_message *m, uid_t ui
     return r < 0 ? r : sd_bus_reply_method_return(m, NULL);
 }
 
+static int call_report(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bus_error *error)
+{
+    struct migration *migration = subject_find(bus->registry, m, error);
+    struct outcome outcome;
+    int r;
+
+    if (!migration)
+        return -ENOENT;
+    r = reports_read_outcome(m, &outcome, error);
+    if (r >= 0)
+        r = telling_outcome(migration, &outcome, error);
+    return r < 0 ? r : sd_bus_reply_method_return(m, NULL);
+}
+
+static int call_report_progress(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bus_error *error)
+{
+    struct migration *migration = subject_find_running(bus->registry, m, error);
+    struct progress progress;
+    int r;
+
+    if (!migration)
+        return -ENOENT;
+    r = reports_read_progress(m, &progress, error);
+    if (r >= 0)
+        r = telling_progress(migration, &progress, error);
+    return r < 0 ? r : sd_bus_reply_method_return(m, NULL);
+}
+
 /* ---- Methods, as they come ---- */
 
 static int hold(struct bus *bus, sd_bus_message *m, call_t call, sd_bus_error *error)
@@ -174,6 +204,28 @@ static int on_add_peer_connection(sd_bus_message *m, void *userdata, sd_bus_erro
     return hold(userdata, m, call_add_peer_connection, error);
 }
 
+/* What is read before it is held is known to be small. */
+static int hold_report(struct bus *bus, sd_bus_message *m, call_t call, int r, sd_bus_error *error)
+{
+    if (r >= 0)
+        r = sd_bus_message_rewind(m, true);
+    return r < 0 ? r : caller_resolve(&bus->calls, m, ACTION_REPORT, call, error);
+}
+
+static int on_report(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    struct outcome outcome;
+
+    return hold_report(userdata, m, call_report, reports_read_outcome(m, &outcome, error), error);
+}
+
+static int on_report_progress(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    struct progress progress;
+
+    return hold_report(userdata, m, call_report_progress, reports_read_progress(m, &progress, error), error);
+}
+
 /* The bus is answered by limit.c, which asks for the caller first; it never comes here. */
 static int set_denied(sd_bus *bus, const char *path, const char *interface, const char *property,
                       sd_bus_message *value, void *userdata, sd_bus_error *error)
@@ -193,6 +245,10 @@ static const sd_bus_vtable vtable[] = {
                             on_add_stream, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_METHOD_WITH_ARGS("AddPeerConnection", SD_BUS_ARGS("h", socket), SD_BUS_NO_RESULT,
                             on_add_peer_connection, SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_ARGS("Report", SD_BUS_ARGS("s", outcome, "a{sv}", details), SD_BUS_NO_RESULT,
+                            on_report, SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_ARGS("ReportProgress", SD_BUS_ARGS("a{sv}", progress), SD_BUS_NO_RESULT,
+                            on_report_progress, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_PROPERTY("Id", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
     SD_BUS_PROPERTY("Vm", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
     SD_BUS_PROPERTY("Role", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
@@ -214,8 +270,12 @@ static const sd_bus_vtable vtable[] = {
     SD_BUS_PROPERTY("Rate", "t", get_number, 0, 0),
     SD_BUS_PROPERTY("Channels", "a(sutts)", get_channels, 0, 0),
     SD_BUS_PROPERTY("RoundTripUsec", "t", get_number, 0, 0),
-    SD_BUS_PROPERTY("Reconnects", "u", get_uint32, 0, 0),
-    SD_BUS_PROPERTY("Progress", "d", get_progress, 0, 0),
+    SD_BUS_PROPERTY("Reconnects", "u", get_uint32, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+    SD_BUS_PROPERTY("Outcome", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+    SD_BUS_PROPERTY("Phase", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+    SD_BUS_PROPERTY("Progress", "d", get_progress, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+    SD_BUS_PROPERTY("RemainingUsec", "t", get_number, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+    SD_BUS_PROPERTY("Details", "a{sv}", get_details, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
     SD_BUS_VTABLE_END,
 };
 

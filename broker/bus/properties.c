@@ -6,6 +6,7 @@
 
 #include "broker/bus/internal.h"
 #include "broker/bus/names.h"
+#include "broker/bus/reports.h"
 
 /* Of an object that is found: the vtable's callback has looked. */
 static const struct migration *migration_of(const struct bus *bus, const char *path)
@@ -40,6 +41,10 @@ int get_text(sd_bus *bus, const char *path, const char *interface, const char *p
         value = status->peer;
     else if (strcmp(property, "HelperUnit") == 0)
         value = identity->unit;
+    else if (strcmp(property, "Outcome") == 0)
+        value = vf_outcome_to_string(status->report.outcome.outcome);
+    else if (strcmp(property, "Phase") == 0)
+        value = report_phase_text(status->report.progress.phase);
     else {
         if (identity->error != VF_ERROR_NONE)
             snprintf(name, sizeof(name), ERROR_PREFIX "%s", vf_error_to_string(identity->error));
@@ -73,6 +78,10 @@ int get_number(sd_bus *bus, const char *path, const char *interface, const char 
         value = migration_status(migration)->finished;
     else if (strcmp(property, "BandwidthLimit") == 0)
         value = migration_options(migration)->bandwidth_limit;
+    else if (strcmp(property, "RemainingUsec") == 0)
+        value = migration_identity(migration)->state == STATE_FINISHED
+                    ? 0
+                    : migration_status(migration)->report.remaining;
     else if (!stats)
         value = 0; /* no memory for the copy */
     else if (strcmp(property, "BytesSent") == 0)
@@ -123,16 +132,25 @@ int get_channels(sd_bus *bus, const char *path, const char *interface, const cha
     return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
+int get_details(sd_bus *bus, const char *path, const char *interface, const char *property,
+                sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+    return reports_append_details(reply, &migration_status(migration_of(userdata, path))->report);
+}
+
 int get_progress(sd_bus *bus, const char *path, const char *interface, const char *property,
                  sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
     const struct migration *migration = migration_of(userdata, path);
     const struct stats *stats = migration_page(migration)->stats;
     uint64_t moved, expected = migration_options(migration)->expected_bytes;
-    double value = -1;
+    const struct report *report = &migration_status(migration)->report;
+    double value = report_fraction(report);
 
+    if (value >= 0 || report->by != REPORT_BY_NOBODY)
+        return sd_bus_message_append(reply, "d", value);
     if (migration_status(migration)->result == VF_RESULT_DONE) {
-        value = 1;
+        value = 1; /* nobody asks QEMU: all that there is to be known is that all was carried */
     } else if (expected > 0 && stats) {
         moved = migration_identity(migration)->role == ROLE_OUTGOING ? STATS_READ(stats->sent)
                                                                      : STATS_READ(stats->received);

@@ -16,5 +16,7 @@ int get_uint32(sd_bus *bus, const char *path, const char *interface, const char 
                sd_bus_message *reply, void *userdata, sd_bus_error *error);
 int get_channels(sd_bus *bus, const char *path, const char *interface, const char *property,
                  sd_bus_message *reply, void *userdata, sd_bus_error *error);
+int get_details(sd_bus *bus, const char *path, const char *interface, const char *property,
+                sd_bus_message *reply, void *userdata, sd_bus_error *error);
 int get_progress(sd_bus *bus, const char *path, const char *interface, const char *property,
                  sd_bus_message *reply, void *userdata, sd_bus_error *error);

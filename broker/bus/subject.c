@@ -131,6 +131,11 @@ static int read_existing(sd_bus_message *m, const struct registry *registry, str
     return 0;
 }
 
+static bool is_existing(enum action action)
+{
+    return action == ACTION_MANAGE || action == ACTION_REPORT;
+}
+
 /* ---- Both ---- */
 
 int subject_read(sd_bus_message *m, enum action action, const struct registry *registry,
@@ -141,7 +146,7 @@ int subject_read(sd_bus_message *m, enum action action, const struct registry *r
     *ret = (struct subject){.action = action};
     if (action == ACTION_READ)
         return 0;
-    r = action == ACTION_MANAGE ? read_existing(m, registry, ret, error) : read_new(m, config, ret, error);
+    r = is_existing(action) ? read_existing(m, registry, ret, error) : read_new(m, config, ret, error);
     return r < 0 ? r : sd_bus_message_rewind(m, true);
 }
 
@@ -151,7 +156,7 @@ int subject_check(const struct subject *subject, sd_bus_message *m, const struct
     const struct migration *migration;
     const struct identity *identity;
 
-    if (subject->action != ACTION_MANAGE)
+    if (!is_existing(subject->action))
         return 0;
     migration = subject_find(registry, m, error);
     if (!migration)
@@ -171,9 +176,10 @@ void subject_describe(const struct subject *subject, char ret[static SUBJECT_TEX
             "bring a connection to migration %s of VM '%s', which belongs to uid %u and was permitted for "
             "its endpoints",
             subject->id_text, subject->vm, subject->owner);
-    else if (subject->action == ACTION_MANAGE)
-        snprintf(ret, SUBJECT_TEXT_MAX, "manage migration %s of VM '%s', which belongs to uid %u",
-                 subject->id_text, subject->vm, subject->owner);
+    else if (is_existing(subject->action))
+        snprintf(ret, SUBJECT_TEXT_MAX, "%s migration %s of VM '%s', which belongs to uid %u",
+                 subject->action == ACTION_REPORT ? "report on" : "manage", subject->id_text, subject->vm,
+                 subject->owner);
     else
         snprintf(ret, SUBJECT_TEXT_MAX, "make an %s migration of %sVM '%s' here", role_text(subject->role),
                  subject->libvirt ? "libvirt's " : "", subject->vm);

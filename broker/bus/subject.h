@@ -21,6 +21,7 @@ enum action {
     ACTION_LIBVIRT, /* what polkit is asked about either, with a layout of libvirt's; no call is of this kind
                      */
     ACTION_MANAGE,  /* whatever is done to a migration that is there */
+    ACTION_REPORT,  /* the same, but only the owner and root can know what is reported */
     ACTION_READ,    /* which every user may; but the answer depends on who asks */
 };
 

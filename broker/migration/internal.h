@@ -33,9 +33,17 @@ struct ending {
 
 /* What was not told yet: see news.h. */
 struct news {
+    const struct news_pace *pace;
     struct rate rate;
     sd_event_source *timer; /* owned; for what waits */
     unsigned changed;       /* enum migration_change: what waits */
+};
+
+/* See telling.h. */
+struct telling {
+    uint32_t features; /* enum helper_features */
+    uint32_t n_peer;   /* outcomes that its peer told */
+    struct rate reports, outcomes;
 };
 
 struct migration {
@@ -51,6 +59,8 @@ struct migration {
     char ticket_digest[TICKET_DIGEST_MAX]; /* outgoing: which ticket it is from; "": not known */
     bool expects_peers;                    /* holds the peer port */
     struct news news;
+    struct news progress_news;
+    struct telling telling;
     struct rate said; /* how often its helper said a state */
     struct log_sample interruptions;
     sd_event_source *timer; /* what bounds the state it is in */

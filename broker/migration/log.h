@@ -6,6 +6,7 @@
 #include "broker/log-sample.h"
 #include "broker/log.h"
 #include "broker/migration/identity.h"
+#include "broker/migration/report.h"
 #include "common/stats.h"
 
 /* message_id: LOG_* of broker/log.h, or NULL. */
@@ -15,6 +16,9 @@ void migration_log(const struct identity *identity, int priority, const char *me
 /* It is finished; stats: its counters, or NULL. */
 void migration_log_result(const struct identity *identity, enum vf_result result, const char *text,
                           const struct stats *stats);
+
+/* The outcome was told. */
+void migration_log_outcome(const struct identity *identity, const struct report *report);
 
 /* A line of its helper's; *count: how many there were. */
 void migration_log_helper(const struct identity *identity, const struct message_log *m,

@@ -13,6 +13,7 @@
 #include "broker/migration/persist.h"
 #include "broker/migration/stream-dial.h"
 #include "broker/migration/streams.h"
+#include "broker/migration/telling.h"
 #include "broker/net/port.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
@@ -352,7 +353,7 @@ static void enter_state(struct migration *migration, const struct message_state_
         else
             clear_timer(migration);
     }
-    news_tell(migration, CHANGE_STATE | (another_peer ? CHANGE_PEER : 0));
+    news_tell(migration, &migration->news, CHANGE_STATE | (another_peer ? CHANGE_PEER : 0));
 }
 
 static void on_state(struct migration *migration, const struct message_state_changed *m)
@@ -371,6 +372,8 @@ static void on_state(struct migration *migration, const struct message_state_cha
         return;
     }
     helper_side_settled(&migration->helper);
+    if (m->features != migration->telling.features)
+        telling_features(migration, m->features);
     if (state_of(migration) == m->state)
         return;
     if (another_peer)
@@ -435,6 +438,9 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
     case MESSAGE_STATE:
         on_state(migration, &m->state_changed);
         break;
+    case MESSAGE_PEER_OUTCOME:
+        telling_peer_outcome(migration, &m->peer_outcome.outcome);
+        break;
     case MESSAGE_RESULT:
         on_result(migration, &m->result);
         break;
@@ -476,7 +482,8 @@ static void on_unit(struct helper_link *link, void *userdata)
         return;
     migration_save(migration);
     migration_log(identity, LOG_DEBUG, NULL, "Its helper is %s.", identity->unit);
-    tell_changed(migration, CHANGE_UNIT);
+    if (migration->stored) /* else it is told with all the rest of a new one */
+        tell_changed(migration, CHANGE_UNIT);
 }
 
 const struct helper_handlers migration_helper_handlers = {

@@ -7,9 +7,13 @@
  */
 
 struct migration;
+struct news;
+struct news_pace;
 
-/* Stores the migration and tells that this has changed, now or soon. */
-void news_tell(struct migration *migration, unsigned changed);
+extern const struct news_pace news_of_states, news_of_progress;
 
-/* What waits is told otherwise, or not at all: returns that. */
+/* Stores the migration and tells that this has changed, now or soon. news: one of the migration's two. */
+void news_tell(struct migration *migration, struct news *news, unsigned changed);
+
+/* What waits in both is told otherwise, or not at all: returns that. */
 unsigned news_take(struct migration *migration);

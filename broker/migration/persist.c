@@ -151,6 +151,49 @@ static void read_counters(struct stats_page *page, const struct record *record)
     page->detached = true;
 }
 
+static void write_report(const struct report *report, struct record *record)
+{
+    const struct progress *progress = &report->progress;
+    const struct outcome *outcome = &report->outcome;
+
+    record->phase = progress->phase;
+    record->pass = progress->pass;
+    record->memory_total = progress->memory_total;
+    record->memory_remaining = progress->memory_remaining;
+    record->dirty_rate = progress->dirty_rate;
+    record->expected_downtime = progress->expected_downtime;
+    record->fraction = report->fraction;
+    record->rate = report->rate;
+    record->remaining = report->remaining;
+    record->outcome = outcome->outcome;
+    record->told_by = report->by;
+    record->downtime = outcome->downtime;
+    record->total = outcome->total;
+    TEXT_SET(record->host, outcome->host);
+    TEXT_SET(record->run_state, outcome->run_state);
+    TEXT_SET(record->reason, outcome->reason);
+}
+
+static void read_report(struct report *report, const struct record *record)
+{
+    *report = (struct report){
+        .progress = {.phase = record->phase,
+                     .pass = record->pass,
+                     .memory_total = record->memory_total,
+                     .memory_remaining = record->memory_remaining,
+                     .dirty_rate = record->dirty_rate,
+                     .expected_downtime = record->expected_downtime},
+        .fraction = record->fraction,
+        .rate = record->rate,
+        .remaining = record->remaining,
+        .by = record->told_by,
+        .outcome = {.outcome = record->outcome, .downtime = record->downtime, .total = record->total},
+    };
+    memcpy(report->outcome.host, record->host, sizeof(record->host));
+    memcpy(report->outcome.run_state, record->run_state, sizeof(record->run_state));
+    memcpy(report->outcome.reason, record->reason, sizeof(record->reason));
+}
+
 static void write_record(const struct migration *migration, struct record *record)
 {
     const struct identity *identity = &migration->entry.identity;
@@ -180,6 +223,7 @@ static void write_record(const struct migration *migration, struct record *recor
     write_options(&migration->options, record);
     write_sockets(&migration->streams, record);
     write_ending(&migration->ending, record);
+    write_report(&status->report, record);
     if (identity->state == STATE_FINISHED && migration->helper.page.stats)
         write_counters(migration->helper.page.stats, record);
 }
@@ -204,6 +248,7 @@ void persist_read(struct migration *migration, const struct record *record, uint
     status->ticket = text_of(record->ticket);
     read_sockets(&migration->streams, record);
     read_ending(&migration->ending, record);
+    read_report(&status->report, record);
     if (record->state == STATE_FINISHED)
         read_counters(&migration->helper.page, record);
     registry_set_state(migration->services->registry, &migration->entry, record->state);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/migration/report.h"
 #include "common/error.h"
 
 enum { HEADER_SIZE = 16, FIELD_HEAD = 4, CHANNEL_SIZE = 28 };
@@ -80,6 +81,22 @@ static const struct field fields[] = {
     ONE(38, NUMBER, own_paths),
     ONE(39, TEXT, ticket_digest),
     ONE(40, TEXT, layout),
+    ONE(41, NUMBER, phase),
+    ONE(42, NUMBER, pass),
+    ONE(43, NUMBER, memory_total),
+    ONE(44, NUMBER, memory_remaining),
+    ONE(45, NUMBER, dirty_rate),
+    ONE(46, NUMBER, expected_downtime),
+    ONE(47, NUMBER, fraction),
+    ONE(48, NUMBER, rate),
+    ONE(49, NUMBER, remaining),
+    ONE(50, NUMBER, outcome),
+    ONE(51, NUMBER, told_by),
+    ONE(52, NUMBER, downtime),
+    ONE(53, NUMBER, total),
+    ONE(54, TEXT, host),
+    ONE(55, TEXT, run_state),
+    ONE(56, TEXT, reason),
 };
 
 enum { N_FIELDS = sizeof(fields) / sizeof(fields[0]) };
@@ -271,6 +288,10 @@ static const char *check(const struct record *record)
         return "a boolean is out of range";
     if (record->vm[0] == '\0')
         return "it has no VM";
+    if (!report_phase_text(record->phase) || !vf_outcome_to_string(record->outcome) ||
+        !report_by_text(record->told_by) ||
+        (record->outcome == VF_OUTCOME_NONE) != (record->told_by == REPORT_BY_NOBODY))
+        return "its outcome is invalid";
     if (record->n_streams == 0 || record->n_paths != record->n_streams)
         return "its streams have no paths";
     for (uint32_t i = 0; i < record->n_streams; i++) {

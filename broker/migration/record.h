@@ -16,6 +16,7 @@
 #include "broker/sockets/qemu-socket.h"
 #include "common/address.h"
 #include "common/message.h"
+#include "common/outcome.h"
 #include "common/stats.h"
 
 #define RECORD_VERSION  1
@@ -67,6 +68,18 @@ struct record {
     uint32_t reconnects;
     uint32_t n_channels;
     struct stats_channel channels[STATS_CHANNELS_MAX];
+    /* What its owner reports: see report.h. */
+    uint32_t phase; /* enum report_phase */
+    uint32_t pass;
+    uint64_t memory_total, memory_remaining, dirty_rate, expected_downtime;
+    uint32_t fraction;
+    uint64_t rate, remaining;
+    uint32_t outcome; /* enum vf_outcome */
+    uint32_t told_by; /* enum report_by */
+    uint64_t downtime, total;
+    char host[OUTCOME_HOST_MAX];
+    char run_state[OUTCOME_RUN_STATE_MAX];
+    char reason[OUTCOME_REASON_MAX];
 };
 
 enum record_verdict {

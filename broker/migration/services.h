@@ -23,6 +23,8 @@ enum migration_change {
     CHANGE_PEER = 1 << 2,
     CHANGE_UNIT = 1 << 3,
     CHANGE_LIMIT = 1 << 4,
+    CHANGE_PROGRESS = 1 << 5,
+    CHANGE_OUTCOME = 1 << 6,
 };
 
 struct migration_events {

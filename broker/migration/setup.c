@@ -12,6 +12,7 @@
 #include "broker/migration/admit.h"
 #include "broker/migration/internal.h"
 #include "broker/migration/log.h"
+#include "broker/migration/news.h"
 #include "broker/migration/migration.h"
 #include "broker/migration/permitted.h"
 #include "broker/migration/persist.h"
@@ -80,6 +81,8 @@ int migration_new(const struct migration_services *services, enum message_role r
         return -ENOMEM;
     }
     migration->services = services;
+    migration->news.pace = &news_of_states;
+    migration->progress_news.pace = &news_of_progress;
     migration->options = *options;
     *options = (struct options){0};
     owner = owner_of(&migration->options, uid);

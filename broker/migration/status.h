@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "broker/migration/report.h"
 #include "common/error.h"
 #include "common/message.h"
 
@@ -14,4 +15,5 @@ struct migration_status {
     char *ticket;  /* owned; incoming, until a peer has come: the text, for the same client-id again */
     char peer[MESSAGE_ADDRESS_MAX];
     uint64_t finished; /* µs, CLOCK_REALTIME */
+    struct report report;
 };

@@ -32,6 +32,28 @@ static size_t put_refusal(const struct frame *frame, uint8_t *p)
     return 4 + n;
 }
 
+/* A byte that says how long it is, then the text. */
+static size_t put_text(uint8_t *p, const char *text, size_t size)
+{
+    size_t n = strnlen(text, size - 1);
+
+    p[0] = (uint8_t)n;
+    memcpy(p + 1, text, n);
+    return 1 + n;
+}
+
+static size_t put_outcome(const struct outcome *outcome, uint8_t *p)
+{
+    size_t at = 20;
+
+    put32(p, outcome->outcome);
+    put64(p + 4, outcome->downtime);
+    put64(p + 12, outcome->total);
+    at += put_text(p + at, outcome->host, sizeof(outcome->host));
+    at += put_text(p + at, outcome->run_state, sizeof(outcome->run_state));
+    return at + put_text(p + at, outcome->reason, sizeof(outcome->reason));
+}
+
 size_t frame_encode(const struct frame *frame, uint8_t buf[static FRAME_MAX])
 {
     uint8_t *p = buf + FRAME_HEADER_SIZE;
@@ -58,6 +80,9 @@ size_t frame_encode(const struct frame *frame, uint8_t buf[static FRAME_MAX])
     case FRAME_REFUSED:
     case FRAME_ABORT:
         n = put_refusal(frame, p);
+        break;
+    case FRAME_OUTCOME:
+        n = put_outcome(&frame->outcome, p);
         break;
     case FRAME_OPENED:
     case FRAME_CLOSE:
@@ -116,6 +141,34 @@ static const char *get_refusal(const uint8_t *p, size_t n, struct frame *ret)
     return NULL;
 }
 
+/* The text that is next, if it has room; *at moves behind it. */
+static bool get_text(const uint8_t *p, size_t n, size_t *at, char *ret, size_t size)
+{
+    size_t len = *at < n ? p[(*at)++] : SIZE_MAX;
+
+    if (len >= size || len > n - *at || memchr(p + *at, 0, len))
+        return false;
+    memcpy(ret, p + *at, len);
+    *at += len;
+    return true;
+}
+
+static const char *get_outcome(const uint8_t *p, size_t n, struct outcome *ret)
+{
+    size_t at = 20;
+
+    if (n < at)
+        return "OUTCOME is too short";
+    ret->outcome = get32(p);
+    ret->downtime = get64(p + 4);
+    ret->total = get64(p + 12);
+    if (!get_text(p, n, &at, ret->host, sizeof(ret->host)) ||
+        !get_text(p, n, &at, ret->run_state, sizeof(ret->run_state)) ||
+        !get_text(p, n, &at, ret->reason, sizeof(ret->reason)) || at != n)
+        return "OUTCOME with texts of impossible length";
+    return message_outcome_ok(ret) ? NULL : "an impossible OUTCOME";
+}
+
 static const char *get_payload(const uint8_t *p, size_t n, struct frame *ret)
 {
     switch (ret->type) {
@@ -141,6 +194,8 @@ static const char *get_payload(const uint8_t *p, size_t n, struct frame *ret)
             return "PING or PONG of impossible length";
         ret->cookie = get64(p);
         return NULL;
+    case FRAME_OUTCOME:
+        return get_outcome(p, n, &ret->outcome);
     case FRAME_OPENED:
     case FRAME_CLOSE:
         return n == 0 ? NULL : "OPENED or CLOSE of impossible length";
@@ -210,6 +265,7 @@ const char *frame_not_permitted(enum frame_type type, enum message_role from, bo
         [FRAME_ACK] = AFTER | BOTH,           [FRAME_FIN] = AFTER | BOTH,
         [FRAME_CLOSE] = AFTER | BOTH,         [FRAME_ABORT] = BEFORE | AFTER | BOTH,
         [FRAME_PING] = AFTER | BOTH,          [FRAME_PONG] = AFTER | BOTH,
+        [FRAME_OUTCOME] = AFTER | SOURCE,
     };
 
     if (!(permitted[type] & (greeted ? AFTER : BEFORE)))

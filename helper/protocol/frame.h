@@ -20,6 +20,11 @@
 
 #define FRAME_CHANNEL_ALL UINT32_MAX /* in CLOSE: the migration as a whole */
 
+/* What a helper can do that those of before could not; bits, in HELLO. */
+enum frame_features {
+    FEATURE_OUTCOME = 1 << 0, /* takes OUTCOME */
+};
+
 enum frame_type {
     FRAME_HELLO = 1,
     FRAME_OPEN = 2,    /* source: this channel is a connection on that stream */
@@ -31,6 +36,7 @@ enum frame_type {
     FRAME_ABORT = 8,   /* the migration ends now, and why */
     FRAME_PING = 9,
     FRAME_PONG = 10,
+    FRAME_OUTCOME = 11, /* source: what its owner says that became of the VM */
     FRAME_MAX_TYPE_,
 };
 
@@ -40,7 +46,7 @@ struct frame {
     union {
         struct {
             uint32_t version;
-            uint32_t features; /* none are defined yet; unknown bits are ignored */
+            uint32_t features; /* enum frame_features; unknown bits are ignored */
             uint32_t max_channels;
             uint32_t n_streams;
             char streams[MESSAGE_STREAMS_MAX][MESSAGE_STREAM_MAX];
@@ -52,6 +58,7 @@ struct frame {
             uint32_t error; /* enum vf_error, not none */
             char text[FRAME_TEXT_MAX + 1];
         } refusal; /* REFUSED, ABORT */
+        struct outcome outcome;
     };
 };
 

@@ -7,6 +7,8 @@
 #include <syslog.h>
 
 #include "common/address.h"
+#include "common/clock.h"
+#include "common/timer.h"
 #include "helper/control/outbox.h"
 
 /* Transitions are not logged: the broker logs those of the state, and of a helper's lines it takes few. */
@@ -72,7 +74,7 @@ void session_set_recovery(struct session *session, enum recovery recovery)
 
 void session_tell_state(struct session *session)
 {
-    union message m = {.state_changed.state = session->state};
+    union message m = {.state_changed = {.state = session->state, .features = HELPER_OUTCOMES}};
     int fd = control_fd(session->control);
 
     if (fd >= 0)
@@ -122,6 +124,7 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
     session->state = STATE_FINISHED;
     update_halted(session);
     session->tick = sd_event_source_disable_unref(session->tick);
+    session->hold = sd_event_source_disable_unref(session->hold);
     channels_quit(session->channels);
     peers_quit(session->peers);
     /* The peer first: what the broker closes then must not tell it less. */
@@ -144,6 +147,23 @@ void session_end_violated(void *userdata, uint32_t channel, const char *what)
                 what, channel);
 }
 
+static int on_hold_end(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    session_end_if_complete(userdata);
+    return 0;
+}
+
+/* All is carried, but the owner is about to say more: see outcome.h. The end is looked at again after that. */
+static bool is_held(struct session *session)
+{
+    uint64_t now = turn_now(session->event);
+
+    if (session->outcome.outcome == VF_OUTCOME_MOVED || now >= session->held_until)
+        return false;
+    return timer_arm_once(session->event, &session->hold, session->held_until - now, on_hold_end, session) >=
+           0;
+}
+
 void session_end_if_complete(void *userdata)
 {
     struct session *session = userdata;
@@ -153,7 +173,7 @@ void session_end_if_complete(void *userdata)
         session->said_close == session->connections || !channels_are_complete(session->channels))
         return;
     /* This side's ledger is proved, but the peer has yet to hear of it: its CLOSE of each comes back here. */
-    if (channels_is_any_living(session->channels))
+    if (channels_is_any_living(session->channels) || is_held(session))
         return;
     session->said_close = session->connections;
     control_send(session->control, &close);

@@ -7,6 +7,7 @@
 #include "helper/control/heartbeat.h"
 #include "helper/control/outbox.h"
 #include "helper/session/end.h"
+#include "helper/session/outcome.h"
 #include "helper/session/resume.h"
 #include "helper/session/tick.h"
 
@@ -15,6 +16,7 @@ static void send_hello(struct session *session)
     struct frame frame = {.type = FRAME_HELLO};
 
     frame.hello.version = PROTOCOL_VERSION;
+    frame.hello.features = FEATURE_OUTCOME;
     frame.hello.max_channels = session->max_channels;
     frame.hello.n_streams = session->streams.n;
     memcpy(frame.hello.streams, session->streams.names, sizeof(frame.hello.streams));
@@ -77,7 +79,9 @@ static void on_hello(struct session *session, const struct frame *frame)
 
     if (!take_hello(session, frame))
         return;
+    session->peer_features = frame->hello.features;
     session_set_connection(session, CONNECTION_UP);
+    session_tell_outcome(session);
     if (session->ending == ENDING_FAREWELL) {
         session_end(session, session->farewell_error, true, "%s", session->why);
         return;
@@ -157,6 +161,9 @@ void session_on_frame(void *userdata, const struct frame *frame)
         break;
     case FRAME_PONG:
         on_pong(session, frame);
+        break;
+    case FRAME_OUTCOME:
+        session_hear_outcome(session, &frame->outcome);
         break;
     case FRAME_ABORT:
         session_end(session, frame->refusal.error, false, "%s", frame->refusal.text);

@@ -9,6 +9,7 @@
  *     frames.c     what the peer says of the migration as a whole; the control connection begins
  *     tick.c       once a second
  *     failure.c    a connection that the source made has failed
+ *     outcome.c    what became of the VM
  *     resume.c     a lost connection: cleaning up, dialling again, giving up
  *     end.c        the state, and the one end
  */
@@ -75,10 +76,16 @@ struct session {
     enum vf_error farewell_error;
     bool halted; /* it is over or broken: nothing is read, sent or waited for. Lent to all objects */
     char why[MESSAGE_TEXT_MAX]; /* the connection was lost */
-    uint32_t n_rejections;      /* of the connections that were to follow, in a row */
-    uint64_t redial;            /* µs until the next try; 0: at once */
-    uint64_t resume_timeout;    /* µs; 0: a loss is for good */
-    sd_event_source *tick, *linger, *cleanup, *redial_timer, *recovery_timer;
+    uint32_t peer_features;     /* enum frame_features */
+    struct outcome outcome;     /* what became of the VM, as the source's owner says */
+    unsigned said_outcome;      /* source: the number of the connection on which; 0: it was not */
+    uint32_t n_outcomes;        /* destination: that the peer has told */
+    bool broker_takes_outcome, outcome_told; /* destination: the broker was told */
+    uint64_t held_until;                     /* source: µs; all is carried, and the end waits */
+    uint32_t n_rejections;                   /* of the connections that were to follow, in a row */
+    uint64_t redial;                         /* µs until the next try; 0: at once */
+    uint64_t resume_timeout;                 /* µs; 0: a loss is for good */
+    sd_event_source *tick, *linger, *cleanup, *redial_timer, *recovery_timer, *hold;
 };
 
 static inline bool session_is_over(const struct session *session)

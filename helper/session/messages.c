@@ -3,6 +3,7 @@
 
 #include "common/cleanup.h"
 #include "helper/session/end.h"
+#include "helper/session/outcome.h"
 #include "helper/session/resume.h"
 
 /* A connection to the local QEMU: a new one at the source, the one that was asked for at the destination. */
@@ -62,6 +63,7 @@ static void on_sync(struct session *session, const struct message_sync *m)
 {
     union message synced = {.synced.cookie = m->cookie};
 
+    session_forget_broker(session);
     link_send(session->link, MESSAGE_SYNCED, &synced, -1);
     if (session->state != STATE_WAITING)
         session_tell_state(session);
@@ -101,6 +103,12 @@ void session_on_message(struct link *link, const union message *m, int fd, void 
         break;
     case MESSAGE_SYNC:
         on_sync(session, &m->sync);
+        break;
+    case MESSAGE_HOLD:
+        session_hold(session, &m->hold);
+        break;
+    case MESSAGE_OUTCOME:
+        session_take_outcome(session, &m->outcome.outcome);
         break;
     default:
         break;

@@ -207,6 +207,7 @@ struct session *session_free(struct session *session)
     sd_event_source_disable_unref(session->cleanup);
     sd_event_source_disable_unref(session->redial_timer);
     sd_event_source_disable_unref(session->recovery_timer);
+    sd_event_source_disable_unref(session->hold);
     counters_unmap(&session->counters);
     free(session);
     return NULL;

@@ -30,6 +30,8 @@ struct side {
     enum vf_error error; /* its result */
     char why[MESSAGE_TEXT_MAX];
     enum message_state state; /* that it told last */
+    struct outcome outcome;   /* that it said that its peer told */
+    unsigned n_outcomes;
 };
 
 struct world {
@@ -152,6 +154,10 @@ static inline bool world_serves(struct world *world, struct side *side)
         return true;
     case MESSAGE_STATE:
         side->state = m.state_changed.state;
+        return true;
+    case MESSAGE_PEER_OUTCOME:
+        side->outcome = m.peer_outcome.outcome;
+        side->n_outcomes++;
         return true;
     case MESSAGE_RESULT:
         side->has_ended = true;

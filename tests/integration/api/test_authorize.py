@@ -116,6 +116,20 @@ def test_owner_is_not_asked(broker: SystemBroker, polkit: Polkit, nobody: User) 
     gone(named, found)
 
 
+def test_only_the_owner_and_root_report(broker: SystemBroker, polkit: Polkit, nobody: User) -> None:
+    """polkit is not asked: nobody else can know."""
+    theirs = broker.prepare("all", PLAIN)
+    mine = nobody.prepare("own", PLAIN)
+    count = len(polkit.asked())
+    for member, signature, args in (("Report", "sa{sv}", ("moved", {})), ("ReportProgress", "a{sv}", ({},))):
+        text = refused(nobody.client.call, theirs.path, MIGRATION, member, signature, *args)
+        assert f"uid {NOBODY} may not report on migration {theirs.id}" in text
+        nobody.client.call(mine.path, MIGRATION, member, signature, *args)
+        broker.client.call(mine.path, MIGRATION, member, signature, *args)
+    assert theirs.get("Outcome") == "" and len(polkit.asked()) == count
+    gone(theirs, mine)
+
+
 def test_root_is_not_asked(broker: SystemBroker, polkit: Polkit, nobody: User) -> None:
     theirs = Migration(broker, nobody.prepare("own", PLAIN).path)
     theirs.cancel()

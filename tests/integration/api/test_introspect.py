@@ -64,4 +64,5 @@ def test_waiting_migration_properties(workdir: Path) -> None:
             "StartedUsec": started, "State": "waiting", "Result": "", "ErrorName": "", "ErrorMessage": "",
             "Peer": "", "HelperUnit": "", "FinishedUsec": 0, "BandwidthLimit": 12345, "BytesSent": 0,
             "BytesReceived": 0, "Rate": 0, "Channels": [], "RoundTripUsec": 0, "Reconnects": 0, "Progress": -1.0,
+            "Outcome": "", "Phase": "", "RemainingUsec": 0, "Details": {},
         }

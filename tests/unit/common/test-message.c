@@ -27,6 +27,8 @@ static const struct {
     {10, "END", TO_HELPER, sizeof(struct message_end), 0, PHASE_RELAY | PHASE_ENDED},
     {11, "PIPE", TO_HELPER, sizeof(struct message_pipe), 1, PHASE_RELAY | PHASE_ENDED},
     {12, "SYNC", TO_HELPER, sizeof(struct message_sync), 0, PHASE_RELAY | PHASE_ENDED},
+    {13, "HOLD", TO_HELPER, sizeof(struct message_hold), 0, PHASE_RELAY | PHASE_ENDED},
+    {14, "OUTCOME", TO_HELPER, sizeof(struct message_outcome), 0, PHASE_RELAY | PHASE_ENDED},
     {32, "READY", TO_BROKER, sizeof(struct message_ready), 0, PHASE_NEW},
     {33, "ARRIVED", TO_BROKER, sizeof(struct message_arrived), 1, PHASE_GATE},
     {34, "NEED_PEER", TO_BROKER, sizeof(struct message_need_peer), 0, PHASE_RELAY},
@@ -35,6 +37,7 @@ static const struct {
     {37, "RESULT", TO_BROKER, sizeof(struct message_result), 0, PHASE_RELAY},
     {38, "LOG", TO_BROKER, sizeof(struct message_log), 0, PHASE_RELAY | PHASE_GATE | PHASE_ENDED},
     {39, "SYNCED", TO_BROKER, sizeof(struct message_synced), 0, PHASE_RELAY},
+    {40, "PEER_OUTCOME", TO_BROKER, sizeof(struct message_outcome), 0, PHASE_RELAY},
 };
 
 /* A datagram as somebody who keeps to no table would send it, with n copies of stdin's descriptor. */
@@ -185,7 +188,7 @@ TEST(test_other_sizes)
 
 TEST(test_unknown_types)
 {
-    static const uint32_t types[] = {0, 13, 31, 40, 255, 1U << 31, UINT32_MAX};
+    static const uint32_t types[] = {0, 15, 31, 41, 255, 1U << 31, UINT32_MAX};
     int pair[2];
 
     test_pair(SOCK_SEQPACKET, 0, pair);

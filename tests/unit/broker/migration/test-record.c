@@ -48,7 +48,23 @@ static void fill_sample(void)
         .round_trip = 10,
         .reconnects = 11,
         .n_channels = STATS_CHANNELS_MAX,
+        .phase = 7,
+        .pass = 12,
+        .memory_total = 13,
+        .memory_remaining = 14,
+        .dirty_rate = 15,
+        .expected_downtime = 16,
+        .fraction = 17,
+        .rate = 18,
+        .remaining = 19,
+        .outcome = VF_OUTCOME_UNKNOWN,
+        .told_by = 2,
+        .downtime = 20,
+        .total = UINT64_MAX,
     };
+    fill_text(sample.host, sizeof(sample.host), 'h');
+    fill_text(sample.run_state, sizeof(sample.run_state), 's');
+    fill_text(sample.reason, sizeof(sample.reason), 'r');
     fill_text(sample.vm, sizeof(sample.vm), 'v');
     fill_text(sample.message, sizeof(sample.message), 'm');
     fill_text(sample.peer, sizeof(sample.peer), 'p');

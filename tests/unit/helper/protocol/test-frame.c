@@ -7,6 +7,7 @@ static size_t samples(struct frame ret[static 32])
     size_t n = 0;
     struct frame hello = {.type = FRAME_HELLO, .hello = {.version = 1, .max_channels = 256, .n_streams = 2}};
     struct frame text = {.type = FRAME_ABORT, .refusal = {.error = VF_ERROR_MAX_ - 1}};
+    struct frame outcome = {.type = FRAME_OUTCOME, .outcome = {.outcome = VF_OUTCOME_MAX_ - 1}};
 
     strcpy(hello.hello.streams[0], "migrate");
     strcpy(hello.hello.streams[1], "disks");
@@ -40,6 +41,13 @@ static size_t samples(struct frame ret[static 32])
     text.refusal.error = 1;
     strcpy(text.refusal.text, "Grüße, 日本, 😀");
     ret[n++] = text;
+    ret[n++] = (struct frame){.type = FRAME_OUTCOME, .outcome = {.outcome = VF_OUTCOME_MOVED}};
+    outcome.outcome.downtime = UINT64_MAX;
+    outcome.outcome.total = 1;
+    memset(outcome.outcome.host, 'h', OUTCOME_HOST_MAX - 1);
+    memset(outcome.outcome.run_state, 's', OUTCOME_RUN_STATE_MAX - 1);
+    memset(outcome.outcome.reason, 'r', OUTCOME_REASON_MAX - 1);
+    ret[n++] = outcome;
     return n;
 }
 
@@ -78,6 +86,9 @@ TEST(test_round_trip)
         case FRAME_ABORT:
             assert_int_equal(got.refusal.error, frames[i].refusal.error);
             assert_string_equal(got.refusal.text, frames[i].refusal.text);
+            break;
+        case FRAME_OUTCOME:
+            assert_memory_equal(&got.outcome, &frames[i].outcome, sizeof(got.outcome));
             break;
         default:
             break;
@@ -232,17 +243,49 @@ TEST(test_open_of_impossible_stream)
     }
 }
 
+/* What its parts can be wrong in. */
+TEST(test_impossible_outcomes)
+{
+    const struct frame frame = {.type = FRAME_OUTCOME, .outcome = {.outcome = VF_OUTCOME_LOST, .host = "ab"}};
+    static const struct {
+        size_t at;
+        uint8_t value;
+        const char *why;
+    } wrong[] = {
+        {0, VF_OUTCOME_NONE, "an impossible OUTCOME"},
+        {0, VF_OUTCOME_MAX_, "an impossible OUTCOME"},
+        {20, 1, "OUTCOME with texts of impossible length"},
+        {20, OUTCOME_HOST_MAX, "OUTCOME with texts of impossible length"},
+        {21, 0, "OUTCOME with texts of impossible length"},
+        {22, '\n', "an impossible OUTCOME"},
+        {24, 1, "OUTCOME with texts of impossible length"},
+    };
+    uint8_t buf[FRAME_MAX];
+    size_t size = frame_encode(&frame, buf);
+
+    for (size_t i = 0; i < ELEMENTS(wrong); i++) {
+        uint8_t bad[FRAME_MAX];
+
+        memcpy(bad, buf, size);
+        bad[FRAME_HEADER_SIZE + wrong[i].at] = wrong[i].value;
+        expect_bad(bad, size, wrong[i].why);
+    }
+    header(buf, FRAME_OUTCOME, 19, 0);
+    expect_bad(buf, size, "OUTCOME is too short");
+}
+
 TEST(test_permitted)
 {
     static const struct {
         enum frame_type type;
         bool before, source, destination;
     } table[] = {
-        {FRAME_HELLO, true, true, true},    {FRAME_OPEN, false, true, false},
-        {FRAME_OPENED, false, false, true}, {FRAME_REFUSED, false, true, true},
-        {FRAME_ACK, false, true, true},     {FRAME_FIN, false, true, true},
-        {FRAME_CLOSE, false, true, true},   {FRAME_ABORT, true, true, true},
-        {FRAME_PING, false, true, true},    {FRAME_PONG, false, true, true},
+        {FRAME_HELLO, true, true, true},     {FRAME_OPEN, false, true, false},
+        {FRAME_OPENED, false, false, true},  {FRAME_REFUSED, false, true, true},
+        {FRAME_ACK, false, true, true},      {FRAME_FIN, false, true, true},
+        {FRAME_CLOSE, false, true, true},    {FRAME_ABORT, true, true, true},
+        {FRAME_PING, false, true, true},     {FRAME_PONG, false, true, true},
+        {FRAME_OUTCOME, false, true, false},
     };
 
     assert_int_equal(ELEMENTS(table), FRAME_MAX_TYPE_ - 1);
@@ -301,6 +344,7 @@ int main(void)
         CASE(test_channel_where_none_belongs),
         CASE(test_all_channels_only_in_close),
         CASE(test_open_of_impossible_stream),
+        CASE(test_impossible_outcomes),
         CASE(test_permitted),
         CASE(test_one_spelling),
     };
