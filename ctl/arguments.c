@@ -76,7 +76,9 @@ static int read_texts(struct arguments *a, enum option_id id, const char *text, 
         {OPTION_QMP, &a->qmp},           {OPTION_DST_QMP, &a->dst_qmp},
         {OPTION_SOCKET, &a->socket},     {OPTION_SOCKET_OWNER, &a->socket_owner},
         {OPTION_SECURITY, &a->security}, {OPTION_TICKET_FILE, &a->ticket_file},
-        {OPTION_OUTPUT, &a->output},
+        {OPTION_OUTPUT, &a->output},     {OPTION_CONNECT, &a->connect},
+        {OPTION_RPC, &a->rpc},           {OPTION_NAME, &a->name},
+        {OPTION_DOMAIN, &a->domain},
     };
 
     for (unsigned i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
@@ -101,7 +103,9 @@ static bool read_flag(struct arguments *a, enum option_id id)
         {OPTION_HELP, &a->help},           {OPTION_NO_ASK_PASSWORD, &a->no_ask_password},
         {OPTION_VERSION, &a->version},     {OPTION_VALUE, &a->value},
         {OPTION_FORCE, &a->force},         {OPTION_SSH, &a->ssh},
-        {OPTION_RESUME, &a->resume},       {OPTION_PAUSED, &a->paused},
+        {OPTION_RESUME, &a->resume},       {OPTION_LIBVIRT, &a->libvirt},
+        {OPTION_TEMPORARY, &a->temporary}, {OPTION_UNSAFE, &a->unsafe},
+        {OPTION_PAUSED, &a->paused},       {OPTION_AUTO_CONVERGE, &a->auto_converge},
     };
 
     for (unsigned i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
@@ -126,6 +130,9 @@ static int read_option(struct arguments *a, enum option_id id, const char *text,
         return read_text_list(&a->properties, id, text, trouble);
     case OPTION_ENDPOINT:
         return read_text_list(&a->endpoints, id, text, trouble);
+    case OPTION_DISKS:
+        a->disks = text ? text : "";
+        return 0;
     case OPTION_POSTCOPY:
         return read_postcopy(a, text, trouble);
     case OPTION_MULTIFD:
@@ -159,9 +166,9 @@ static void make_getopt(struct option ret[static OPTION_MAX_ + 1], char letters[
     letters[at++] = ':';
     for (unsigned i = 0; i < OPTION_MAX_; i++) {
         const struct option_rule *rule = &option_rules[i];
-        int has = !rule->argument                         ? no_argument
-                  : strcmp(rule->argument, "[WHEN]") == 0 ? optional_argument
-                                                          : required_argument;
+        int has = !rule->argument            ? no_argument
+                  : rule->argument[0] == '[' ? optional_argument
+                                             : required_argument;
 
         if (rule->name)
             ret[n++] = (struct option){rule->name, has, NULL, 256 + (int)i};
@@ -273,20 +280,59 @@ static int read_verb(struct arguments *a, unsigned long long given, struct troub
     return 0;
 }
 
+bool arguments_want_libvirt(const struct arguments *a)
+{
+    return a->verb == VERB_MIGRATE ? !a->qmp : a->libvirt;
+}
+
+/* What is for a domain of libvirt alone, and what is not for one. */
+static int check_libvirt(const struct arguments *a, struct trouble *trouble)
+{
+    bool wanted = arguments_want_libvirt(a);
+
+    if (wanted && a->qmp)
+        return trouble_set(trouble, STATUS_USAGE,
+                           "With --libvirt it is libvirt that has the monitor: leave --qmp= out.");
+    if (!wanted && a->verb != VERB_CHECK && a->verb != VERB_CANCEL && a->verb != VERB_TUNNEL &&
+        (a->disks || a->connect || a->rpc || a->name || a->temporary || a->unsafe || a->auto_converge ||
+         (a->paused && a->verb == VERB_MIGRATE)))
+        return trouble_set(
+            trouble, STATUS_USAGE,
+            "--disks, --connect=, --rpc=, --name=, --temporary, --unsafe, --auto-converge and --paused "
+            "are for a domain of libvirt: leave --qmp= and --dst-qmp= out.");
+    if (wanted && a->socket)
+        return trouble_set(trouble, STATUS_USAGE, "For a domain of libvirt leave --socket= out.");
+    if (wanted && a->verb == VERB_RECEIVE && (a->multifd || a->postcopy || a->resume))
+        return trouble_set(
+            trouble, STATUS_USAGE,
+            "With --libvirt the source says how: give --postcopy, --multifd= and --resume to 'send'.");
+    if (a->rpc && strcmp(a->rpc, "tunnel") != 0 && strcmp(a->rpc, "ssh") != 0)
+        return bad(trouble, OPTION_RPC, a->rpc, "it can be tunnel or ssh.");
+    if (wanted && a->host && a->verb != VERB_MIGRATE)
+        return trouble_set(trouble, STATUS_USAGE,
+                           "'%s --libvirt' hands sockets to the broker of this host: leave --host= out.",
+                           verb_rules[a->verb].name);
+    return 0;
+}
+
 static int check_together(const struct arguments *a, struct trouble *trouble)
 {
     if ((a->host != NULL) + (a->address != NULL) + a->user > 1 && !(a->host && a->user))
         return trouble_set(trouble, STATUS_USAGE, "--address= goes with neither --host= nor --user.");
-    if (a->verb == VERB_MIGRATE && (!a->qmp || !a->dst_qmp))
+    if (a->verb == VERB_MIGRATE && !a->qmp != !a->dst_qmp)
         return trouble_set(
             trouble, STATUS_USAGE,
             "'migrate' drives both QEMUs: give it --qmp=SOCKET and --dst-qmp=SOCKET, the paths of their "
-            "monitors (QEMU's option -qmp unix:SOCKET,server=on,wait=off).");
-    if ((a->postcopy || a->multifd || a->resume || a->paused || a->bandwidth || a->downtime_limit) && !a->qmp)
-        return trouble_set(trouble, STATUS_USAGE,
-                           "--postcopy, --multifd, --resume, --paused, --bandwidth and --downtime-limit are "
-                           "things to tell QEMU: "
-                           "give --qmp=SOCKET as well.");
+            "monitors (QEMU's option -qmp unix:SOCKET,server=on,wait=off); or neither for a domain of "
+            "libvirt.");
+    if ((a->postcopy || a->multifd || a->resume || a->paused || a->bandwidth || a->downtime_limit) && !a->qmp &&
+        !arguments_want_libvirt(a))
+        return trouble_set(
+            trouble, STATUS_USAGE,
+            "--postcopy, --multifd, --resume, --paused, --bandwidth and --downtime-limit are things to tell QEMU: "
+            "give --qmp=SOCKET as well, or for a domain of libvirt --libvirt.");
+    if (check_libvirt(a, trouble) < 0)
+        return -1;
     if (a->ssh && a->endpoints.n > 0)
         return trouble_set(trouble, STATUS_USAGE, "With --ssh nothing is dialled: leave --endpoint= out.");
     if (a->verb == VERB_SEND && a->endpoints.n > 1)
@@ -340,7 +386,7 @@ static const char common_help[] =
 
 static void help_option(FILE *file, const struct option_rule *rule)
 {
-    bool optional = rule->argument && strcmp(rule->argument, "[WHEN]") == 0;
+    bool optional = rule->argument && rule->argument[0] == '[';
     char text[48], letter[8] = "    ";
 
     if (rule->letter)
@@ -349,9 +395,7 @@ static void help_option(FILE *file, const struct option_rule *rule)
              optional         ? "[="
              : rule->argument ? "="
                               : "",
-             optional         ? "WHEN]"
-             : rule->argument ? rule->argument
-                              : "");
+             rule->argument ? rule->argument + optional : "");
     fprintf(file, "  %-26s %s\n", text, rule->help);
 }
 

@@ -42,7 +42,10 @@ struct arguments {
     enum json_mode json;
     /* some verbs */
     struct text_list properties, endpoints;
-    bool value, force, resume, paused, ssh;
+    bool value, force, resume, ssh;
+    bool libvirt, temporary, unsafe, auto_converge, paused;
+    const char *disks; /* NULL: none; "": all; else their names, with commas */
+    const char *connect, *rpc, *name, *domain;
     const char *qmp, *dst_qmp, *socket, *socket_owner, *security, *ticket_file, *output;
     enum postcopy_mode postcopy;
     uint64_t postcopy_after;  /* µs */
@@ -56,6 +59,9 @@ struct arguments {
 
 /* 0, or -1 with a trouble of STATUS_USAGE. May reorder argv; what it returns points into it. */
 int arguments_parse(int argc, char **argv, struct arguments *ret, struct trouble *trouble);
+
+/* Whether it is a domain of libvirt that is to move. */
+bool arguments_want_libvirt(const struct arguments *arguments);
 
 /* The text of --help: of the verb where one was given, else of the program. Both fit 80 × 24. */
 void arguments_help(FILE *file, const struct arguments *arguments);

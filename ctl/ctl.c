@@ -17,6 +17,7 @@
 #include "ctl/verbs/send.h"
 #include "ctl/verbs/show.h"
 #include "ctl/verbs/stdio.h"
+#include "ctl/verbs/tunnel.h"
 #include "ctl/verbs/watch.h"
 #include "version.h"
 
@@ -31,11 +32,11 @@ static void occupy_streams(void)
 static int run_verb(struct ctl *ctl, struct trouble *trouble)
 {
     static int (*const verbs[VERB_MAX_])(struct ctl *, struct trouble *) = {
-        [VERB_LIST] = verb_list,       [VERB_STATUS] = verb_status,   [VERB_SHOW] = verb_show,
-        [VERB_WATCH] = verb_watch,     [VERB_WAIT] = verb_wait,       [VERB_CANCEL] = verb_cancel,
-        [VERB_LIMIT] = verb_limit,     [VERB_FORGET] = verb_forget,   [VERB_RECEIVE] = verb_receive,
-        [VERB_SEND] = verb_send,       [VERB_MIGRATE] = verb_migrate, [VERB_CHECK] = verb_check,
-        [VERB_METRICS] = verb_metrics, [VERB_STDIO] = verb_stdio,
+        [VERB_LIST] = verb_list,   [VERB_STATUS] = verb_status,   [VERB_SHOW] = verb_show,
+        [VERB_WATCH] = verb_watch, [VERB_WAIT] = verb_wait,       [VERB_CANCEL] = verb_cancel,
+        [VERB_LIMIT] = verb_limit, [VERB_FORGET] = verb_forget,   [VERB_RECEIVE] = verb_receive,
+        [VERB_SEND] = verb_send,   [VERB_MIGRATE] = verb_migrate, [VERB_TUNNEL] = verb_tunnel,
+        [VERB_CHECK] = verb_check, [VERB_METRICS] = verb_metrics, [VERB_STDIO] = verb_stdio,
     };
     int r = sd_event_new(&ctl->event);
 

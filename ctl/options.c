@@ -6,6 +6,7 @@
 #define V(name) (1U << VERB_##name)
 #define ALL     OPTION_ALL_VERBS
 #define DRIVE   (V(RECEIVE) | V(SEND) | V(MIGRATE))
+#define LIBVIRT (V(SEND) | V(MIGRATE)) /* a domain of libvirt */
 
 /* Of org.vmferry.Migration1; a test holds them against its XML. */
 #define PROPERTIES                                                                                          \
@@ -26,6 +27,7 @@ const struct verb_rule verb_rules[VERB_MAX_] = {
     [VERB_RECEIVE] = {"receive", "VM", 1, 1, "at the destination: expect VM, print the ticket"},
     [VERB_SEND] = {"send", "VM", 1, 1, "at the source: take the ticket, and move VM"},
     [VERB_MIGRATE] = {"migrate", "VM HOST", 2, 2, "both of it: move VM to HOST, over ssh"},
+    [VERB_TUNNEL] = {"tunnel", "VM HOST [COMMAND…]", 2, 250, "only the tunnel for it, for virsh and others"},
     [VERB_CHECK] = {"check", "[HOST]", 0, 1, "what would stop a migration (to HOST)"},
     [VERB_METRICS] = {"metrics", "", 0, 0, "figures as OpenMetrics text"},
     [VERB_STDIO] = {"stdio", "WHAT [ARGUMENT…]", 1, 3, NULL},
@@ -54,20 +56,34 @@ const struct option_rule option_rules[OPTION_MAX_] = {
     [OPTION_POSTCOPY] = {"postcopy", 0, "[WHEN]", DRIVE, "now; or WHEN: 'after TIME', 'auto'", "auto"},
     [OPTION_MULTIFD] = {"multifd", 0, "N", DRIVE, "pre-copy over N connections at once"},
     [OPTION_RESUME] = {"resume", 0, NULL, DRIVE, "recover a post-copy that is paused"},
-    [OPTION_PAUSED] = {"paused", 0, NULL, V(RECEIVE) | V(SEND), "the VM is paused, and is to stay so"},
+    [OPTION_PAUSED] = {"paused", 0, NULL, DRIVE, "the VM is to be paused at the destination"},
     [OPTION_BANDWIDTH] = {"bandwidth", 0, "RATE", V(SEND) | V(MIGRATE),
                           "bytes/s QEMU may send (default: no limit)"},
     [OPTION_DOWNTIME_LIMIT] = {"downtime-limit", 0, "TIME", V(SEND) | V(MIGRATE),
                                "how long the VM may stand still"},
     [OPTION_TICKET_FILE] = {"ticket-file", 0, "FILE", V(SEND), "where the ticket is (default -: stdin)",
                             VALUES_FILES},
-    [OPTION_SECURITY] = {"security", 0, "WHICH", DRIVE, "tls or plain (default tls)", "tls plain"},
+    [OPTION_SECURITY] = {"security", 0, "WHICH", DRIVE | V(TUNNEL), "tls or plain (default tls)",
+                         "tls plain"},
     [OPTION_SOCKET] = {"socket", 0, "PATH", V(RECEIVE) | V(SEND), "where QEMU's socket is to be",
                        VALUES_FILES},
-    [OPTION_SOCKET_OWNER] = {"socket-owner", 0, "USER", DRIVE, "whose QEMU's socket is", VALUES_USERS},
-    [OPTION_ENDPOINT] = {"endpoint", 0, "ENDPOINT", DRIVE, "where to reach the destination", NULL, true},
-    [OPTION_EXPIRE] = {"expire", 0, "TIME", DRIVE, "how long to wait for the other host (60)"},
-    [OPTION_RESUME_TIMEOUT] = {"resume-timeout", 0, "TIME", DRIVE, "how long to outlive a lost network (60)",
-                               NULL},
+    [OPTION_SOCKET_OWNER] = {"socket-owner", 0, "USER", DRIVE | V(TUNNEL), "whose QEMU's socket is",
+                             VALUES_USERS},
+    [OPTION_ENDPOINT] = {"endpoint", 0, "ENDPOINT", DRIVE | V(TUNNEL), "where to reach the destination", NULL,
+                         true},
+    [OPTION_EXPIRE] = {"expire", 0, "TIME", DRIVE | V(TUNNEL), "how long to wait for the other host (60)"},
+    [OPTION_RESUME_TIMEOUT] = {"resume-timeout", 0, "TIME", DRIVE | V(TUNNEL),
+                               "how long to outlive a lost network (60)", NULL},
     [OPTION_OUTPUT] = {"output", 'o', "FILE", V(METRICS), "write there, all at once", VALUES_FILES},
+    [OPTION_DISKS] = {"disks", 0, "[DISKS]", LIBVIRT | V(TUNNEL),
+                      "copy the VM's disks, too; or these: vda,vdb"},
+    [OPTION_CONNECT] = {"connect", 0, "URI", LIBVIRT | V(CHECK) | V(CANCEL),
+                        "libvirt's (default qemu:///system)"},
+    [OPTION_RPC] = {"rpc", 0, "WAY", V(MIGRATE), "of libvirt's calls: tunnel or ssh", "tunnel ssh"},
+    [OPTION_LIBVIRT] = {"libvirt", 0, NULL, V(RECEIVE) | V(SEND) | V(TUNNEL), "for a domain of libvirt"},
+    [OPTION_NAME] = {"name", 0, "NAME", LIBVIRT | V(TUNNEL), "the domain's name at the destination"},
+    [OPTION_TEMPORARY] = {"temporary", 0, NULL, LIBVIRT, "the definition does not move with the VM"},
+    [OPTION_UNSAFE] = {"unsafe", 0, NULL, LIBVIRT, "even if libvirt takes it for unsafe"},
+    [OPTION_AUTO_CONVERGE] = {"auto-converge", 0, NULL, LIBVIRT, "slow the VM down if it changes too fast"},
+    [OPTION_DOMAIN] = {"domain", 0, "DOMAIN", V(CHECK), "what would stop this domain of libvirt"},
 };

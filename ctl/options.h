@@ -24,6 +24,7 @@ enum verb_id {
     VERB_RECEIVE,
     VERB_SEND,
     VERB_MIGRATE,
+    VERB_TUNNEL,
     VERB_CHECK,
     VERB_METRICS,
     VERB_STDIO, /* internal: the far end of an ssh connection, see verbs/stdio.h */
@@ -77,6 +78,15 @@ enum option_id {
     OPTION_EXPIRE,
     OPTION_RESUME_TIMEOUT,
     OPTION_OUTPUT,
+    OPTION_DISKS,
+    OPTION_CONNECT,
+    OPTION_RPC,
+    OPTION_LIBVIRT,
+    OPTION_NAME,
+    OPTION_TEMPORARY,
+    OPTION_UNSAFE,
+    OPTION_AUTO_CONVERGE,
+    OPTION_DOMAIN,
     OPTION_MAX_,
 };
 
@@ -90,7 +100,7 @@ enum option_id {
 struct option_rule {
     const char *name;     /* NULL: it has a letter alone */
     char letter;          /* 0: none */
-    const char *argument; /* NULL: takes none; "[WHEN]": may be left out */
+    const char *argument; /* NULL: takes none; "[WHEN]": may be left out, with its "=" */
     unsigned verbs;       /* a bit per verb */
     const char *help; /* of options that all verbs have for the completions alone; common_help has it, too */
     const char *values; /* words, or one of VALUES_*; NULL: nothing can be offered */

@@ -34,12 +34,32 @@ static int add_list(sd_bus_message *m, const char *key, const struct text_list *
     return r;
 }
 
-static int add_options(sd_bus_message *m, const struct arguments *a, bool incoming, const char *owner)
+static int add_shape(sd_bus_message *m, const struct tunnel_shape *shape)
 {
+    struct text_list streams = {.texts = {"migrate"}, .n = 1};
+    char layout[300];
+    int r = 0;
+
+    if (shape->owner)
+        r = sd_bus_message_append(m, "{sv}", "socket-owner", "s", shape->owner);
+    snprintf(layout, sizeof(layout), "libvirt:%s", shape->layout ? shape->layout : "");
+    if (r >= 0 && shape->layout)
+        r = sd_bus_message_append(m, "{sv}", "layout", "s", layout);
+    if (shape->disks)
+        streams.texts[streams.n++] = "disks";
+    if (shape->libvirt)
+        streams.texts[streams.n++] = "libvirt";
+    return r >= 0 && streams.n > 1 ? add_list(m, "streams", &streams) : r;
+}
+
+static int add_options(sd_bus_message *m, const struct arguments *a, bool incoming,
+                       const struct tunnel_shape *shape)
+{
+    uint64_t resume_timeout = a->has_resume_timeout ? a->resume_timeout : shape->resume_timeout;
     int r = sd_bus_message_open_container(m, 'a', "{sv}");
 
-    if (r >= 0 && owner)
-        r = sd_bus_message_append(m, "{sv}", "socket-owner", "s", owner);
+    if (r >= 0)
+        r = add_shape(m, shape);
     if (r >= 0 && a->socket)
         r = sd_bus_message_append(m, "{sv}", "sockets", "a{ss}", 1, "migrate", a->socket);
     if (r >= 0 && a->security && incoming)
@@ -52,8 +72,8 @@ static int add_options(sd_bus_message *m, const struct arguments *a, bool incomi
         r = sd_bus_message_append(m, "{sv}", "endpoint", "s", a->endpoints.texts[0]);
     if (r >= 0 && a->expire > 0)
         r = sd_bus_message_append(m, "{sv}", "expire-usec", "t", a->expire);
-    if (r >= 0 && a->has_resume_timeout)
-        r = sd_bus_message_append(m, "{sv}", "resume-timeout-usec", "t", a->resume_timeout);
+    if (r >= 0 && (a->has_resume_timeout || resume_timeout > 0))
+        r = sd_bus_message_append(m, "{sv}", "resume-timeout-usec", "t", resume_timeout);
     return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
@@ -104,8 +124,8 @@ static bool is_ticket(const char *text)
            text[strspn(text, letters)] == '\0';
 }
 
-int tunnel_prepare(struct side *side, const char *vm, const char *owner, struct tunnel *ret,
-                   char **ret_ticket, struct trouble *trouble)
+int tunnel_prepare_as(struct side *side, const char *vm, const struct tunnel_shape *shape, struct tunnel *ret,
+                      char **ret_ticket, struct trouble *trouble)
 {
     _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
     const char *path, *ticket;
@@ -117,7 +137,7 @@ int tunnel_prepare(struct side *side, const char *vm, const char *owner, struct 
         return -1;
     r = sd_bus_message_append(m, "s", vm);
     if (r >= 0)
-        r = add_options(m, &side->ctl->arguments, true, owner);
+        r = add_options(m, &side->ctl->arguments, true, shape);
     if (call(side, m, r, &reply, doing, trouble) < 0)
         return -1;
     sd_bus_message_sensitive(reply);
@@ -136,8 +156,16 @@ int tunnel_prepare(struct side *side, const char *vm, const char *owner, struct 
     return r;
 }
 
-int tunnel_start(struct side *side, const char *vm, const char *ticket, const char *owner, struct tunnel *ret,
-                 struct trouble *trouble)
+int tunnel_prepare(struct side *side, const char *vm, const char *owner, struct tunnel *ret,
+                   char **ret_ticket, struct trouble *trouble)
+{
+    const struct tunnel_shape shape = {.owner = owner};
+
+    return tunnel_prepare_as(side, vm, &shape, ret, ret_ticket, trouble);
+}
+
+int tunnel_start_as(struct side *side, const char *vm, const char *ticket, const struct tunnel_shape *shape,
+                    struct tunnel *ret, struct trouble *trouble)
 {
     _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
     const char *path;
@@ -151,7 +179,7 @@ int tunnel_start(struct side *side, const char *vm, const char *ticket, const ch
     if (r >= 0)
         r = sd_bus_message_append(m, "ss", vm, ticket);
     if (r >= 0)
-        r = add_options(m, &side->ctl->arguments, false, owner);
+        r = add_options(m, &side->ctl->arguments, false, shape);
     if (call(side, m, r, &reply, doing, trouble) < 0)
         return -1;
     r = sd_bus_message_read(reply, "o", &path);
@@ -162,6 +190,14 @@ int tunnel_start(struct side *side, const char *vm, const char *ticket, const ch
     if (r >= 0)
         find_say_namesakes(side, vm, path);
     return r;
+}
+
+int tunnel_start(struct side *side, const char *vm, const char *ticket, const char *owner, struct tunnel *ret,
+                 struct trouble *trouble)
+{
+    const struct tunnel_shape shape = {.owner = owner};
+
+    return tunnel_start_as(side, vm, ticket, &shape, ret, trouble);
 }
 
 int tunnel_find(struct side *side, const char *vm, const char *role, uid_t qemu, struct tunnel *ret,

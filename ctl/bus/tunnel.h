@@ -17,6 +17,19 @@ struct tunnel {
     char *socket; /* of the stream "migrate": QEMU's */
 };
 
+/* What it is to be besides what the options say; all zero: nothing. */
+struct tunnel_shape {
+    const char *owner;       /* of the sockets; NULL: as the broker has it */
+    const char *layout;      /* the name of a domain of libvirt, for whose QEMU the sockets are; NULL: none */
+    bool disks, libvirt;     /* it carries these streams, too */
+    uint64_t resume_timeout; /* µs, where the options do not say; 0: as the broker has it */
+};
+
+int tunnel_prepare_as(struct side *side, const char *vm, const struct tunnel_shape *shape, struct tunnel *ret,
+                      char **ret_ticket, struct trouble *trouble);
+int tunnel_start_as(struct side *side, const char *vm, const char *ticket, const struct tunnel_shape *shape,
+                    struct tunnel *ret, struct trouble *trouble);
+
 /* PrepareIncoming with what the options say. The ticket is a secret: tunnel_forget_ticket(). */
 int tunnel_prepare(struct side *side, const char *vm, const char *owner, struct tunnel *ret,
                    char **ret_ticket, struct trouble *trouble);

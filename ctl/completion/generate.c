@@ -20,7 +20,7 @@ static bool has_verb(const struct option_rule *rule, enum verb_id verb)
 
 static bool is_optional(const struct option_rule *rule)
 {
-    return rule->argument && strcmp(rule->argument, "[WHEN]") == 0;
+    return rule->argument && rule->argument[0] == '[';
 }
 
 /* Between single quotes of a shell. special: what zsh's _arguments wants a backslash before. */

@@ -45,23 +45,12 @@ static int hand_over(const struct tunnel *end, int fd, struct trouble *trouble)
                      "Cannot hand a connection to the broker", "h", fd);
 }
 
-/* A process of its own that carries bytes between two ssh connections, until they end. Borrows both. */
+/* Between two ssh connections. Borrows both. */
 static int carry(int a, int b, struct trouble *trouble)
 {
-    pid_t pid = fork();
+    int r = relay_start(a, b);
 
-    if (pid < 0)
-        return trouble_set(trouble, STATUS_FAILED, "Cannot start another process: %s.", strerror(errno));
-    if (pid == 0) {
-        /* Twice, so that init reaps it, and not this program. */
-        if (fork() != 0)
-            _exit(0);
-        relay_detach(a, b);
-        relay_run(a, a, b);
-        _exit(0);
-    }
-    relay_reap(pid);
-    return 0;
+    return r < 0 ? trouble_set(trouble, STATUS_FAILED, "Cannot start another process: %s.", strerror(-r)) : 0;
 }
 
 /* One connection from the source's broker to the destination's. */

@@ -140,6 +140,24 @@ void relay_detach(int a, int b)
     close_range(high + 1, ~0U, 0);
 }
 
+int relay_start(int a, int b)
+{
+    pid_t pid = fork();
+
+    if (pid < 0)
+        return -errno;
+    if (pid == 0) {
+        /* Twice, so that init reaps it, and not this program. */
+        if (fork() != 0)
+            _exit(0);
+        relay_detach(a, b);
+        relay_run(a, a, b);
+        _exit(0);
+    }
+    relay_reap(pid);
+    return 0;
+}
+
 void relay_reap(pid_t pid)
 {
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)

@@ -17,5 +17,11 @@ void relay_run(int in, int out, int sock);
 /* For a process that only relays: closes all but the two, and lets no Ctrl-C end it. */
 void relay_detach(int a, int b);
 
+/*
+ * Starts a process of its own that carries the bytes between the two, and only that, until they end, also
+ * beyond the end of this program. Borrows both. 0 or a negative errno.
+ */
+int relay_start(int a, int b);
+
 /* Waits for a child that ends at once. */
 void relay_reap(pid_t pid);

@@ -7,6 +7,8 @@
 
 #include "common/cleanup.h"
 #include "ctl/bus/find.h"
+#include "ctl/bus/record.h"
+#include "ctl/libvirt/entry.h"
 #include "ctl/qemu/qemu.h"
 #include "ctl/shell.h"
 #include "ctl/units.h"
@@ -85,6 +87,17 @@ static int cancel_at_source(struct qmp *qmp, struct side *side, const struct fou
     return handed && strcmp(after, "running") == 0;
 }
 
+/* A domain of libvirt, at the source: its sockets have such names. At the destination libvirt ends nothing.
+ */
+static bool is_libvirts(struct side *side, const struct found *found)
+{
+    _cleanup_json_ json_object *record = NULL;
+
+    return strcmp(found->role, "outgoing") == 0 &&
+           record_read(side, found->path, MIGRATION_INTERFACE, &record, NULL) >= 0 &&
+           strstr(record_socket(record, "migrate"), ".tunnelmigrate.dest.");
+}
+
 /*
  * Only QEMU knows whether post-copy has begun: where it is in the middle of it, it is asked, or the user is.
  * 1: it was cancelled, and may run on both hosts; 0, or -1.
@@ -99,6 +112,8 @@ static int may_cancel(struct side *side, const struct found *found, struct troub
 
     if (a->force || (strcmp(found->state, "active") != 0 && strcmp(found->state, "interrupted") != 0))
         return 0;
+    if (!a->qmp && is_libvirts(side, found))
+        return libvirt_cancel(side, found, trouble) < 0 ? -1 : 0;
     if (!a->qmp)
         return trouble_set(
             trouble, STATUS_USAGE,

@@ -7,6 +7,7 @@
 #include "common/cleanup.h"
 #include "ctl/drive/drive.h"
 #include "ctl/drive/handover.h"
+#include "ctl/libvirt/entry.h"
 
 /* What the options say, in both QEMUs; all that must be alike is, or nothing was changed. */
 static int prepare(struct ends *ends, struct trouble *trouble)
@@ -84,7 +85,7 @@ static int listen_there(struct ends *ends, struct trouble *trouble)
                : qemu_listen(ends->destination_qmp, ends->destination_tunnel.socket, false, trouble);
 }
 
-int verb_migrate(struct ctl *ctl, struct trouble *trouble)
+static int migrate_qemu(struct ctl *ctl, struct trouble *trouble)
 {
     const struct arguments *a = &ctl->arguments;
     _cleanup_(side_close) struct side source = {0}, destination = {0};
@@ -103,4 +104,10 @@ int verb_migrate(struct ctl *ctl, struct trouble *trouble)
         return -1;
     }
     return drive_run(&ends, trouble);
+}
+
+int verb_migrate(struct ctl *ctl, struct trouble *trouble)
+{
+    return arguments_want_libvirt(&ctl->arguments) ? libvirt_migrate(ctl, trouble)
+                                                   : migrate_qemu(ctl, trouble);
 }

@@ -14,6 +14,7 @@
 #include "ctl/shell.h"
 #include "ctl/units.h"
 #include "ctl/verbs/keeper.h"
+#include "ctl/verbs/receive-libvirt.h"
 
 #define TICKET_LIFE (900 * SECOND) /* where no option says it: people carry the ticket to the other host */
 
@@ -166,6 +167,8 @@ int verb_receive(struct ctl *ctl, struct trouble *trouble)
     _cleanup_(side_close) struct side side = {0};
     int keeper = -1, status = STATUS_DONE;
 
+    if (a->libvirt)
+        return receive_libvirt(ctl, trouble);
     if (a->expire == 0)
         a->expire = TICKET_LIFE;
     if (a->qmp) {

@@ -10,6 +10,7 @@
 
 #include "common/cleanup.h"
 #include "ctl/drive/drive.h"
+#include "ctl/libvirt/entry.h"
 
 /* The ticket's line. */
 static int read_ticket(const struct ctl *ctl, char **ret, struct trouble *trouble)
@@ -153,6 +154,8 @@ int verb_send(struct ctl *ctl, struct trouble *trouble)
 
     if (!ctl->arguments.qmp && read_ticket(ctl, &ticket, trouble) < 0)
         return -1;
+    if (ctl->arguments.libvirt)
+        return libvirt_send(ctl, ticket, trouble);
     if (side_open(ctl, &side, trouble) < 0 || ctl_catch_signals(ctl, trouble) < 0)
         return -1;
     return ctl->arguments.qmp ? send_driven(ctl, &side, trouble) : send_alone(ctl, &side, ticket, trouble);

@@ -5,12 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
 #include "ctl/bus/bus-socket.h"
 #include "ctl/bus/stream.h"
+#include "ctl/libvirt/socket.h"
 #include "ctl/qemu/qmp-connect.h"
 #include "ctl/ssh/relay.h"
 #include "ctl/ssh/remote.h"
@@ -22,7 +24,10 @@
  *   stdio bus          the D-Bus that the options name
  *   stdio qmp PATH     a monitor
  *   stdio peer OBJECT  a connection that this migration's helper has with its peer
- *   stdio sink OBJECT  a connection of this migration's stream; drops its bytes here
+ *   stdio libvirt      libvirtd
+ *   stdio libvirt-in OBJECT   hands connections to libvirtd to the broker for this migration, and stays
+ *   stdio libvirt-out OBJECT  makes a socket for libvirtd, tells its path, hands its connections to the
+ * broker stdio sink OBJECT  a connection of this migration's stream; drops its bytes here
  *
  * systemd-stdio-bridge(1) relays a bus, too. But it does not say that it is connected, nor, with one line and
  * an exit status, why it is not, and looks for the bus by rules of its own.
@@ -76,6 +81,69 @@ static int run_sink(struct ctl *ctl, char *path, struct trouble *trouble)
     return STATUS_DONE;
 }
 
+static bool give(int fd, void *userdata)
+{
+    return libvirt_supply(userdata, fd, NULL) >= 0;
+}
+
+static int on_stdin(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+    bool *over = userdata;
+
+    *over = true; /* nothing is ever said there: it is closed */
+    return sd_event_source_set_enabled(source, SD_EVENT_OFF);
+}
+
+/* Stays until the other end of ssh closes; in: and brings connections to libvirtd meanwhile. */
+static int stay(const struct tunnel *tunnel, bool in, unsigned supplied, struct trouble *trouble)
+{
+    struct ctl *ctl = tunnel->side->ctl;
+    bool over = false;
+    int r = sd_event_add_io(ctl->event, NULL, STDIN_FILENO, EPOLLIN, on_stdin, &over);
+
+    if (r < 0)
+        return trouble_set(trouble, STATUS_FAILED, "Cannot watch stdin: %s.", strerror(-r));
+    while (!over) {
+        _cleanup_json_ json_object *record = NULL;
+
+        if (in && (tunnel_read(tunnel, &record, trouble) < 0 ||
+                   libvirt_supply_ahead(tunnel, record, &supplied, trouble) < 0))
+            return -1;
+        if (ctl_turn(ctl, in ? SECOND / 4 : UINT64_MAX, trouble) < 0)
+            return -1;
+    }
+    return STATUS_DONE;
+}
+
+static int run_libvirt(struct ctl *ctl, char *path, bool in, struct trouble *trouble)
+{
+    _cleanup_(side_close) struct side side = {0};
+    _cleanup_(door_closep) struct door *door = NULL;
+    _cleanup_fd_ int fd = -1;
+    struct tunnel tunnel = {.side = &side, .path = path};
+    unsigned supplied = 0;
+
+    if (check_path(path, trouble) < 0 || side_open(ctl, &side, trouble) < 0)
+        return -1;
+    if (in) {
+        /* The first one tells whether the broker takes them. */
+        fd = libvirt_connect(ctl, trouble);
+        if (fd < 0 ||
+            side_call(&side, path, MIGRATION_INTERFACE, "AddStream", NULL, trouble,
+                      "Cannot hand a connection of libvirt's to the broker", "sh", STREAM_LIBVIRT, fd) < 0)
+            return -1;
+        fd_closep(&fd);
+        supplied = 1;
+    } else if (door_open(ctl, give, &tunnel, &door, trouble) < 0) {
+        return -1;
+    }
+    greet(getuid());
+    if (door)
+        puts(door_path(door));
+    fflush(stdout);
+    return stay(&tunnel, in, supplied, trouble);
+}
+
 int verb_stdio(struct ctl *ctl, struct trouble *trouble)
 {
     const char *what = ctl->arguments.operands[0];
@@ -88,14 +156,19 @@ int verb_stdio(struct ctl *ctl, struct trouble *trouble)
         return trouble_set(trouble, STATUS_USAGE, "'stdio' is for this host.");
     if (strcmp(what, "sink") == 0)
         return run_sink(ctl, which, trouble);
+    if (strcmp(what, "libvirt-in") == 0 || strcmp(what, "libvirt-out") == 0)
+        return run_libvirt(ctl, which, strcmp(what, "libvirt-in") == 0, trouble);
     if (strcmp(what, "bus") == 0)
         fd = bus_socket_connect(&ctl->arguments, trouble);
     else if (strcmp(what, "qmp") == 0)
         fd = qmp_connect(ctl, which, &uid, trouble);
+    else if (strcmp(what, "libvirt") == 0)
+        fd = libvirt_connect(ctl, trouble);
     else if (strcmp(what, "peer") == 0)
         fd = open_peer(ctl, which, trouble);
     else
-        return trouble_set(trouble, STATUS_USAGE, "'stdio' knows bus, qmp, peer and sink, not '%s'.", what);
+        return trouble_set(trouble, STATUS_USAGE, "'stdio' knows bus, qmp, libvirt, peer and sink, not '%s'.",
+                           what);
     if (fd < 0)
         return -1;
     greet(uid);

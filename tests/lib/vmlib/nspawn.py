@@ -86,7 +86,7 @@ class Host:
             "systemd-nspawn", "--quiet", f"--directory={_ROOT}", "--boot", "--register=no", "--keep-unit",
             "--private-network", f"--machine=host-{name}", "--console=pipe", f"--bind={shared}",
             # What services in the hosts may use that nspawn does not let through by itself.
-            "--system-call-filter=userfaultfd",
+            "--system-call-filter=userfaultfd @memlock",
         ]
         # fmt: on
         self._process = subprocess.Popen(

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "ctl/libvirt/internal.h"
+#include "ctl/shell.h"
+#include "ctl/units.h"
+
+#define LOOK       (SECOND / 4)
+#define END_WAIT   (10 * SECOND) /* for the tunnel's last words */
+#define OPEN_AGAIN (5 * SECOND)  /* between two tries to reach the destination's libvirt */
+#define GRACE      (30 * SECOND) /* for QEMU to go on by itself once the tunnel does */
+
+/* ---- Where it is ---- */
+
+struct places {
+    enum domain_state near, far;
+    bool near_persistent, far_persistent;
+};
+
+static void look_at_both(const struct move *move, struct places *ret)
+{
+    ret->near = host_look(&move->near, move->vm, &ret->near_persistent);
+    ret->far = host_look(&move->far, move->far_name, &ret->far_persistent);
+}
+
+static bool is_gone(enum domain_state state)
+{
+    return state == DOMAIN_NONE || state == DOMAIN_OFF;
+}
+
+static bool has_moved(const struct places *places)
+{
+    return is_gone(places->near) && (places->far == DOMAIN_RUNS || places->far == DOMAIN_PAUSED);
+}
+
+static bool both_run(const struct places *places)
+{
+    return places->near == DOMAIN_RUNS && (places->far == DOMAIN_RUNS || places->far == DOMAIN_RUNS_POSTCOPY);
+}
+
+static bool is_in_postcopy(enum domain_state near)
+{
+    return near == DOMAIN_PAUSED_POSTCOPY || near == DOMAIN_PAUSED_POSTCOPY_FAILED;
+}
+
+/* The destination's libvirt, anew where the connection to it was lost with the network. */
+static void reach_again(struct move *move, uint64_t *tried)
+{
+    if (ctl_now() < *tried + OPEN_AGAIN)
+        return;
+    host_close(&move->far);
+    if (move->destination.host)
+        host_open_by_ssh(move->ctl, move->destination.host, move->destination.where, &move->far, NULL);
+    else if (move->door)
+        host_open_through(move->ctl, move->door, " at the destination", &move->far, NULL);
+    *tried = ctl_now();
+}
+
+/* ---- The words ---- */
+
+static void close_far(struct move *move)
+{
+    host_close(&move->far); /* its connection may be one of the tunnel's */
+    move->far.where = "";
+}
+
+static void print_json(struct move *move, json_object *record, const struct places *places)
+{
+    json_object *libvirt = json_object_new_object();
+
+    json_object_object_add(libvirt, "Source", json_object_new_string(domain_state_text(places->near)));
+    json_object_object_add(libvirt, "Destination", json_object_new_string(domain_state_text(places->far)));
+    json_object_object_add(libvirt, "Persistent", json_object_new_boolean(places->far_persistent));
+    json_object_object_add(libvirt, "TotalMsec", json_object_new_uint64(move->stats.elapsed_msec));
+    json_object_object_add(libvirt, "DowntimeMsec", json_object_new_uint64(move->stats.downtime_msec));
+    json_object_object_add(record, "Libvirt", libvirt);
+    record_print_json(move->ctl, record);
+}
+
+static void say_done(struct move *move, json_object *record, const struct places *places)
+{
+    char took[UNITS_TEXT_MAX], stood[UNITS_TEXT_MAX], sent[UNITS_TEXT_MAX];
+    bool confirmed = record && strcmp(record_text(record, "Result"), "done") == 0;
+
+    format_time(ctl_now() - move->since, took);
+    format_time(move->stats.downtime_msec * 1000, stood);
+    format_size(record ? record_number(record, "BytesSent") : 0, sent);
+    ctl_say(move->ctl, "%s: done after %s; it stood still for %s; %s sent. At the destination it %s%s.",
+            move->vm, took, stood, sent, domain_state_text(places->far),
+            places->far_persistent ? ", and stays defined"
+            : move->persistent     ? "; it is not defined there"
+                                   : "");
+    if (!confirmed)
+        ctl_say(move->ctl, "The tunnel could not confirm it (%s); libvirt has.",
+                record && record_text(record, "ErrorMessage")[0] ? record_text(record, "ErrorMessage")
+                                                                 : "no answer");
+}
+
+/* What --undefinesource would have done, which libvirt forgets after a loss. */
+static void undefine_source(struct move *move, struct places *places)
+{
+    const struct libvirt *libvirt = move->near.libvirt;
+
+    if (!move->persistent || move->ctl->arguments.temporary || places->near != DOMAIN_OFF ||
+        !places->near_persistent)
+        return;
+    if (!places->far_persistent)
+        ctl_say(move->ctl,
+                "libvirt has not defined %s at the destination, so its definition stays at the source: virsh "
+                "dumpxml "
+                "and virsh define carry it over.",
+                move->vm);
+    else if (libvirt->virDomainUndefineFlags(move->domain, VIR_DOMAIN_UNDEFINE_KEEP_NVRAM |
+                                                               VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
+                                                               VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA) < 0)
+        ctl_say(move->ctl, "%s is still defined at the source (%s): virsh undefine.", move->vm,
+                libvirt_words(libvirt));
+}
+
+static void read_times(struct move *move)
+{
+    virDomainPtr there = move->far.connection
+                             ? move->far.libvirt->virDomainLookupByName(move->far.connection, move->far_name)
+                             : NULL;
+
+    if (!there)
+        return;
+    job_read(move->far.libvirt, there, true, &move->stats);
+    move->far.libvirt->virDomainFree(there);
+}
+
+static int end_done(struct move *move, struct places *places)
+{
+    _cleanup_json_ json_object *record = NULL;
+
+    read_times(move);
+    undefine_source(move, places);
+    close_far(move);
+    tunnel_wait_finished(&move->tunnel, END_WAIT, &record, NULL);
+    meter_clear(&move->meter);
+    say_done(move, record, places);
+    if (move->ctl->arguments.json != JSON_OFF && record)
+        print_json(move, record, places);
+    return STATUS_DONE;
+}
+
+static int end_failed(struct move *move, const struct places *places, struct trouble *trouble)
+{
+    _cleanup_json_ json_object *record = NULL;
+    const char *words = job_code(move->job) == VIR_ERR_OK ? "it has moved" : job_words(move->job);
+    const char *remedy = plan_remedy(job_code(move->job), words), *why = "";
+    int status = move->stage == MOVE_CANCELLED || plan_is_cancelled(job_code(move->job)) ? STATUS_CANCELLED
+                                                                                         : STATUS_FAILED;
+    char where[200];
+
+    close_far(move);
+    if (tunnel_wait_finished(&move->tunnel, SECOND, &record, NULL) > 0)
+        why = record_text(record, "ErrorMessage");
+    way_undo(move);
+    meter_clear(&move->meter);
+    if (both_run(places)) {
+        snprintf(where, sizeof(where), "It runs on both hosts: stop one of them at once (virsh destroy)");
+        status = STATUS_BOTH_RUN;
+    } else if (places->near == DOMAIN_RUNS || (places->near == DOMAIN_PAUSED && is_gone(places->far))) {
+        snprintf(where, sizeof(where), "It %s on at the source",
+                 places->near == DOMAIN_RUNS ? "runs" : "stays paused");
+    } else {
+        snprintf(where, sizeof(where), "At the source it %s, at the destination it %s",
+                 domain_state_text(places->near), domain_state_text(places->far));
+    }
+    return trouble_set(trouble, status, "%sVM '%s' has not moved. %s. libvirt says: %s.%s%s%s%s",
+                       status == STATUS_CANCELLED ? "Cancelled: " : "", move->vm, where, words,
+                       remedy[0] ? " " : "", remedy, why[0] ? " The tunnel says: " : "", why);
+}
+
+static int end_paused(struct move *move, struct trouble *trouble)
+{
+    char command[SHELL_COMMAND_MAX], rest[SHELL_COMMAND_MAX] = "--resume";
+
+    meter_clear(&move->meter);
+    if (move->host)
+        shell_append(rest, sizeof(rest), move->host);
+    return trouble_set(
+        trouble, STATUS_FAILED,
+        "VM '%s' is in post-copy, and its QEMUs have lost each other: nothing is lost, and neither QEMU "
+        "must be ended. Recover it: %s. libvirt says: %s.",
+        move->vm, shell_vmferryctl("migrate", move->vm, rest, command), job_words(move->job));
+}
+
+int ending_detached(struct move *move, struct trouble *trouble)
+{
+    meter_clear(&move->meter);
+    if (move->peers)
+        peers_leave(move->peers);
+    move->peers = NULL;
+    return trouble_set(
+        trouble, STATUS_FAILED,
+        "VM '%s' is in post-copy, where nothing can be cancelled: it goes on by itself%s. See how it "
+        "goes: vmferryctl watch %s",
+        move->vm, move->p2p ? "" : ", though libvirt will call it failed, because its client is gone",
+        tunnel_id(&move->tunnel));
+}
+
+/*
+ * libvirt has given up a post-copy, by its keepalive, or has called one failed that goes on: the QEMUs
+ * decide. Waits for what becomes of it. 1: it has moved, 0: it is paused until it is recovered, or -1.
+ */
+static int follow(struct move *move, struct places *places, struct trouble *trouble)
+{
+    uint64_t tried = ctl_now(), silent = ctl_now();
+    bool said = false;
+
+    for (;;) {
+        _cleanup_json_ json_object *record = NULL;
+
+        look_at_both(move, places);
+        if (has_moved(places))
+            return 1;
+        if (!is_in_postcopy(places->near) && places->near != DOMAIN_UNKNOWN)
+            return 0;
+        if (tunnel_read(&move->tunnel, &record, NULL) < 0)
+            record = json_object_new_object();
+        move->near_state = places->near;
+        job_read(move->near.libvirt, move->domain, false, &move->stats);
+        view_move(move, record);
+        if (strcmp(record_text(record, "State"), "interrupted") == 0) {
+            silent = ctl_now();
+            if (!said) {
+                meter_clear(&move->meter);
+                ctl_say(move->ctl,
+                        "%s: the network is lost. There is nothing to do: it goes on when it is back. "
+                        "Ctrl-C leaves it to itself.",
+                        move->vm);
+            }
+            said = true;
+        }
+        if (ctl_now() > silent + GRACE)
+            return 0;
+        if (places->far == DOMAIN_UNKNOWN)
+            reach_again(move, &tried);
+        if (move->ctl->interrupts > 0)
+            return ending_detached(move, trouble);
+        if (ctl_turn(move->ctl, LOOK, trouble) < 0)
+            return -1;
+    }
+}
+
+int ending_of(struct move *move, struct trouble *trouble)
+{
+    struct places places;
+    uint64_t tried = 0;
+    int r;
+
+    look_at_both(move, &places);
+    if (places.far == DOMAIN_UNKNOWN) {
+        reach_again(move, &tried);
+        look_at_both(move, &places);
+    }
+    if (job_code(move->job) == VIR_ERR_OK || has_moved(&places)) {
+        if (has_moved(&places) || places.far == DOMAIN_UNKNOWN)
+            return end_done(move, &places);
+        return end_failed(move, &places, trouble);
+    }
+    if (!is_in_postcopy(places.near))
+        return end_failed(move, &places, trouble);
+    r = follow(move, &places, trouble);
+    if (r > 0)
+        return end_done(move, &places);
+    if (r < 0)
+        return -1;
+    return is_in_postcopy(places.near) ? end_paused(move, trouble) : end_failed(move, &places, trouble);
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Domains of libvirt: what the verbs call. Where vmferryctl was built without libvirt (none.c) each says so.
+ */
+
+#include "ctl/bus/find.h"
+#include "ctl/bus/tunnel.h"
+
+/* 'migrate' without --qmp=: the exit status, or -1 with a trouble. */
+int libvirt_migrate(struct ctl *ctl, struct trouble *trouble);
+
+/* 'send --libvirt', with a ticket that was read: through the tunnel alone, without ssh. */
+int libvirt_send(struct ctl *ctl, const char *ticket, struct trouble *trouble);
+
+/*
+ * Has libvirt end the migration of a domain at the source that this tunnel carries. 1: it did, 0: nothing is
+ * to end there any more, or -1.
+ */
+int libvirt_cancel(struct side *side, const struct found *found, struct trouble *trouble);

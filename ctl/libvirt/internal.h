@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* How far the migration of a domain is; for the files of this folder. */
+
+#include "ctl/bus/tunnel.h"
+#include "ctl/drive/peers.h"
+#include "ctl/libvirt/host.h"
+#include "ctl/libvirt/job.h"
+#include "ctl/libvirt/plan.h"
+#include "ctl/libvirt/thread.h"
+#include "ctl/terminal/meter.h"
+
+enum move_stage {
+    MOVE_RUNS,      /* as it was begun */
+    MOVE_POSTCOPY,  /* post-copy was asked for: nothing is cancelled any more */
+    MOVE_CANCELLED, /* libvirt was told to end it */
+};
+
+struct move {
+    struct ctl *ctl;
+    const char *name;     /* as the user wrote it */
+    const char *vm;       /* the domain's name at the source; libvirt's */
+    const char *far_name; /* and at the destination */
+    const char *host;     /* NULL for 'send' */
+    bool p2p;             /* the source's libvirtd drives it, and goes on without us */
+    bool persistent;
+    struct side source, destination; /* destination: empty for 'send' */
+    struct host near, far;           /* far may be empty once it is lost */
+    virDomainPtr domain;
+    struct tunnel tunnel, far_tunnel;
+    bool found; /* the tunnel was there */
+    struct peers *peers;
+    struct door *door;         /* to the stream 'libvirt', where the source is on this host */
+    struct remote *door_there; /* the same where it is on another one */
+    struct remote *supplier;   /* what brings the destination's libvirtd */
+    char far_uri[URI_MAX];     /* of the destination, for the source's libvirtd */
+    struct job *job;
+    struct job_stats stats;
+    bool began; /* libvirt has told of it once */
+    enum move_stage stage;
+    enum domain_state near_state;
+    uint64_t since;
+    struct meter meter;
+};
+
+/* The tunnel and what libvirt's calls go by (way.c). */
+int way_open(struct move *move, const char *ticket, struct trouble *trouble);
+
+/* Ends both tunnels, unless they were there before. */
+void way_undo(struct move *move);
+
+/* The end of it (ending.c): the exit status, or -1 with a trouble. */
+int ending_of(struct move *move, struct trouble *trouble);
+int ending_detached(struct move *move, struct trouble *trouble);
+
+/* Shows how far it is (view.c). record: of the source's tunnel, or an empty object. */
+void view_move(struct move *move, json_object *record);

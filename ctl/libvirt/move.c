@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "ctl/libvirt/entry.h"
+#include "ctl/libvirt/internal.h"
+
+#define LOOK       (SECOND / 4)
+#define AUTO_AFTER 4 /* the pass over the memory with which it is clear that pre-copy does not end */
+
+/* ---- While it runs ---- */
+
+static bool postcopy_is_due(const struct move *move)
+{
+    const struct arguments *a = &move->ctl->arguments;
+
+    if (move->stage != MOVE_RUNS || !move->stats.active || move->stats.processed == 0)
+        return false;
+    switch (a->postcopy) {
+    case POSTCOPY_NOW:
+        return true;
+    case POSTCOPY_AFTER:
+        return ctl_now() >= move->since + a->postcopy_after;
+    case POSTCOPY_AUTO:
+        return move->stats.passes >= AUTO_AFTER;
+    default:
+        return false;
+    }
+}
+
+/* A VM that is paused goes without: post-copy would let it run. */
+static void start_postcopy(struct move *move)
+{
+    const struct libvirt *libvirt = move->near.libvirt;
+
+    if (move->near_state != DOMAIN_RUNS)
+        return;
+    /* From the moment it is asked QEMU may begin: what would cancel must not come after. */
+    move->stage = MOVE_POSTCOPY;
+    if (libvirt->virDomainMigrateStartPostCopy(move->domain, 0) >= 0)
+        return;
+    move->stage = MOVE_RUNS; /* too early or too late: it is tried again, or has come to its end */
+}
+
+static void cancel(struct move *move)
+{
+    const struct libvirt *libvirt = move->near.libvirt;
+
+    meter_clear(&move->meter);
+    if (libvirt->virDomainAbortJob(move->domain) >= 0) {
+        ctl_say(move->ctl, "Cancelling …");
+        move->stage = MOVE_CANCELLED;
+    } else if (strstr(libvirt_words(libvirt), "post-copy")) {
+        move->stage = MOVE_POSTCOPY;
+    }
+}
+
+static void look(struct move *move)
+{
+    _cleanup_json_ json_object *record = NULL;
+
+    job_read(move->near.libvirt, move->domain, false, &move->stats);
+    move->began = move->began || move->stats.active;
+    move->near_state = domain_look(move->near.libvirt, move->domain);
+    if (move->near_state == DOMAIN_PAUSED_POSTCOPY)
+        move->stage = MOVE_POSTCOPY;
+    if (tunnel_read(&move->tunnel, &record, NULL) < 0)
+        record = json_object_new_object();
+    view_move(move, record);
+    if (move->peers && strcmp(record_text(record, "State"), "interrupted") == 0)
+        peers_mend(move->peers);
+}
+
+static int pause_for(struct move *move, struct trouble *trouble)
+{
+    unsigned interrupts = move->ctl->interrupts;
+
+    for (uint64_t now = ctl_now(), end = now + LOOK; now < end; now = ctl_now()) {
+        if (move->ctl->interrupts > interrupts || move->ctl->resized || job_is_over(move->job))
+            break;
+        if (ctl_turn(move->ctl, end - now, trouble) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int run(struct move *move, struct trouble *trouble)
+{
+    unsigned heard = 0;
+
+    while (!job_is_over(move->job)) {
+        look(move);
+        if (postcopy_is_due(move))
+            start_postcopy(move);
+        if (move->ctl->interrupts > heard) {
+            heard = move->ctl->interrupts;
+            if (move->stage == MOVE_RUNS)
+                cancel(move);
+            if (move->stage == MOVE_POSTCOPY || heard > 2)
+                return ending_detached(move, trouble);
+        }
+        if (pause_for(move, trouble) < 0)
+            return -1;
+    }
+    return ending_of(move, trouble);
+}
+
+/* ---- Its beginning ---- */
+
+static int begin(struct move *move, struct trouble *trouble)
+{
+    const struct arguments *a = &move->ctl->arguments;
+    _cleanup_free_ char *uri = NULL, *disks_uri = NULL, *disks = NULL;
+    _cleanup_json_ json_object *record = NULL;
+    const struct plan_ends ends = {.persistent = move->persistent, .p2p = move->p2p};
+    struct job_order order = {.libvirt = move->near.libvirt,
+                              .domain = move->domain,
+                              .far_uri = move->p2p ? move->far_uri : NULL,
+                              .far = move->far.connection,
+                              .name = a->name,
+                              .flags = plan_flags(a, &ends),
+                              .parallel = (unsigned)a->multifd,
+                              .bandwidth = plan_bandwidth(a->bandwidth)};
+
+    if (tunnel_read(&move->tunnel, &record, trouble) < 0)
+        return -1;
+    if (asprintf(&uri, "unix://%s", move->tunnel.socket) < 0 ||
+        asprintf(&disks_uri, "unix://%s", record_socket(record, "disks")) < 0)
+        return trouble_no_memory(trouble);
+    order.uri = uri;
+    if (a->disks) {
+        order.disks_uri = disks_uri;
+        disks = strdup(a->disks);
+        order.n_disks = disks ? plan_disks(disks, order.disks, JOB_DISKS_MAX) : 0;
+    }
+    if (a->downtime_limit > 0)
+        move->near.libvirt->virDomainMigrateSetMaxDowntime(move->domain, (a->downtime_limit + 999) / 1000, 0);
+    meter_open(&move->meter, move->ctl);
+    move->since = ctl_now();
+    move->stage = a->resume ? MOVE_POSTCOPY : MOVE_RUNS;
+    return job_begin(move->ctl, &order, &move->job, trouble);
+}
+
+/* Looks at the domain, which must be one that can go. */
+static int find_domain(struct move *move, struct trouble *trouble)
+{
+    const struct arguments *a = &move->ctl->arguments;
+    const struct libvirt *libvirt = move->near.libvirt;
+
+    move->domain = host_find(&move->near, move->name, trouble);
+    if (!move->domain)
+        return -1;
+    move->vm = libvirt->virDomainGetName(move->domain);
+    move->far_name = a->name ? a->name : move->vm;
+    move->persistent = libvirt->virDomainIsPersistent(move->domain) > 0;
+    move->near_state = domain_look(libvirt, move->domain);
+    if (a->resume && move->near_state != DOMAIN_PAUSED_POSTCOPY &&
+        move->near_state != DOMAIN_PAUSED_POSTCOPY_FAILED)
+        return trouble_set(trouble, STATUS_FAILED,
+                           "VM '%s' %s at the source: there is no post-copy to resume.", move->vm,
+                           domain_state_text(move->near_state));
+    if (!a->resume && move->near_state != DOMAIN_RUNS && move->near_state != DOMAIN_PAUSED)
+        return trouble_set(
+            trouble, STATUS_FAILED, "VM '%s' %s: only one that runs, or is paused, can migrate live.%s",
+            move->vm, domain_state_text(move->near_state),
+            move->near_state == DOMAIN_PAUSED_POSTCOPY_FAILED ? " Recover it with --resume." : "");
+    return 0;
+}
+
+static int open_near(struct move *move, struct trouble *trouble)
+{
+    const struct arguments *a = &move->ctl->arguments;
+
+    if (a->host && !a->connect)
+        return host_open_by_ssh(move->ctl, a->host, move->source.where, &move->near, trouble);
+    return host_open(move->ctl,
+                     a->connect ? a->connect
+                     : a->user  ? "qemu:///session"
+                                : "qemu:///system",
+                     move->source.where, &move->near, trouble);
+}
+
+static int check_plan(const struct move *move, struct trouble *trouble)
+{
+    const struct plan_ends ends = {.near_qemu = move->near.qemu_version,
+                                   .far_qemu = move->far.qemu_version,
+                                   .far_libvirt = move->far.libvirt_version};
+
+    return plan_check(&move->ctl->arguments, move->vm, &ends, trouble);
+}
+
+static void move_clear(struct move *move)
+{
+    bool left = move->job && !job_is_over(move->job); /* it uses the domain still */
+
+    meter_clear(&move->meter);
+    job_free(move->job);
+    if (move->domain && !left)
+        move->near.libvirt->virDomainFree(move->domain);
+    host_close(&move->far);
+    if (!left)
+        host_close(&move->near);
+    door_close(move->door);
+    remote_free(move->door_there);
+    remote_free(move->supplier);
+    peers_free(move->peers);
+    tunnel_clear(&move->tunnel);
+    tunnel_clear(&move->far_tunnel);
+    side_close(&move->destination);
+    side_close(&move->source);
+}
+
+/* The destination's libvirt, through the tunnel where its source is here: that costs no other ssh. */
+static int open_far(struct move *move, struct trouble *trouble)
+{
+    const char *where = move->host ? move->destination.where : " at the destination";
+
+    if (move->door)
+        return host_open_through(move->ctl, move->door, where, &move->far, trouble);
+    if (move->destination.host)
+        return host_open_by_ssh(move->ctl, move->destination.host, where, &move->far, trouble);
+    return host_open(move->ctl, "qemu:///system", where, &move->far, trouble);
+}
+
+static int go(struct move *move, const char *ticket, struct trouble *trouble)
+{
+    if (way_open(move, ticket, trouble) >= 0 && open_far(move, trouble) >= 0 &&
+        check_plan(move, trouble) >= 0 && begin(move, trouble) >= 0)
+        return run(move, trouble);
+    host_close(&move->far); /* it may be a channel of the tunnel's */
+    move->far.where = "";
+    way_undo(move);
+    return -1;
+}
+
+/* ---- The verbs ---- */
+
+int libvirt_migrate(struct ctl *ctl, struct trouble *trouble)
+{
+    const struct arguments *a = &ctl->arguments;
+    _cleanup_(move_clear) struct move move = {
+        .ctl = ctl,
+        .name = a->operands[0],
+        .host = a->operands[1],
+        /* libvirt resumes a post-copy well only where its client talks to both. */
+        .p2p = !a->resume && !(a->rpc && strcmp(a->rpc, "ssh") == 0),
+        .near.where = "",
+        .far.where = ""};
+
+    if (ctl_catch_signals(ctl, trouble) < 0 || side_open(ctl, &move.source, trouble) < 0 ||
+        open_near(&move, trouble) < 0 || find_domain(&move, trouble) < 0 ||
+        side_open_host(ctl, move.host, &move.destination, trouble) < 0)
+        return -1;
+    return go(&move, NULL, trouble);
+}
+
+int libvirt_send(struct ctl *ctl, const char *ticket, struct trouble *trouble)
+{
+    _cleanup_(move_clear) struct move move = {.ctl = ctl,
+                                              .name = ctl->arguments.operands[0],
+                                              .p2p = !ctl->arguments.resume,
+                                              .near.where = "",
+                                              .far.where = ""};
+
+    if (ctl_catch_signals(ctl, trouble) < 0 || side_open(ctl, &move.source, trouble) < 0 ||
+        open_near(&move, trouble) < 0 || find_domain(&move, trouble) < 0)
+        return -1;
+    return go(&move, ticket, trouble);
+}
+
+int libvirt_cancel(struct side *side, const struct found *found, struct trouble *trouble)
+{
+    struct ctl *ctl = side->ctl;
+    _cleanup_(move_clear) struct move move = {
+        .ctl = ctl, .name = found->vm, .near.where = "", .far.where = "", .source.where = side->where};
+    const struct libvirt *libvirt;
+
+    if (open_near(&move, trouble) < 0)
+        return -1;
+    libvirt = move.near.libvirt;
+    move.domain = host_find(&move.near, found->vm, trouble);
+    if (!move.domain)
+        return -1;
+    move.near_state = domain_look(libvirt, move.domain);
+    if (move.near_state == DOMAIN_PAUSED_POSTCOPY || move.near_state == DOMAIN_PAUSED_POSTCOPY_FAILED)
+        return trouble_set(
+            trouble, STATUS_FAILED,
+            "VM '%s' is in post-copy: cancelling migration %s can lose the guest. Let it end, or recover "
+            "it (vmferryctl migrate … --resume). --force cancels all the same.",
+            found->vm, found->id);
+    job_read(libvirt, move.domain, false, &move.stats);
+    if (!move.stats.active)
+        return 0;
+    if (libvirt->virDomainAbortJob(move.domain) < 0)
+        return trouble_set(trouble, STATUS_FAILED, "Cannot cancel migration %s of VM '%s'. libvirt says: %s.",
+                           found->id, found->vm, libvirt_words(libvirt));
+    return 1;
+}

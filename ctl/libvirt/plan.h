@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What vmferryctl's options are for libvirt, and what must not be asked of it. Pure. */
+
+#include "ctl/arguments.h"
+#include "ctl/libvirt/library.h"
+
+/* What is known of both ends: versions are 1000000 × major + 1000 × minor + release. */
+struct plan_ends {
+    bool persistent; /* the domain, at the source */
+    bool p2p;        /* the source's libvirtd talks to the other one by itself */
+    unsigned long near_qemu, far_qemu, far_libvirt;
+};
+
+/* Of VIR_MIGRATE_*. */
+unsigned plan_flags(const struct arguments *a, const struct plan_ends *ends);
+
+/* -1 with a trouble for what would lose the guest, or end the other host's libvirtd. */
+int plan_check(const struct arguments *a, const char *vm, const struct plan_ends *ends,
+               struct trouble *trouble);
+
+/* MiB/s, which is what libvirt counts in; never 0 where a limit is wanted. */
+unsigned long long plan_bandwidth(uint64_t bytes);
+
+/* Splits "vda,vdb" into ret, at most max; returns how many there are. Writes to text. */
+unsigned plan_disks(char *text, const char **ret, unsigned max);
+
+/* What can be done about an error of libvirt's: a sentence, or "". */
+const char *plan_remedy(int code, const char *words);
+
+/* Whether libvirt says that it was told to end it. */
+bool plan_is_cancelled(int code);

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The sockets that libvirt's own calls go by. Nothing here needs libvirt's library. */
+
+#include "ctl/bus/tunnel.h"
+#include "ctl/loop.h"
+
+#define STREAM_LIBVIRT "libvirt" /* of a tunnel; see org.vmferry.Broker1(5), sockets */
+#define URI_MAX        512
+
+/*
+ * Connects to the libvirtd (or virtqemud) of this host, the user's with --user; the FD, which blocks, or -1
+ * with a trouble. libvirtd asks who this process is when its client logs in, so it has to live until then.
+ */
+int libvirt_connect(const struct ctl *ctl, struct trouble *trouble);
+
+/* Hands a connected socket to the tunnel's broker, on this host, without waiting for its answer. Borrows fd.
+ */
+int libvirt_supply(const struct tunnel *tunnel, int fd, struct trouble *trouble);
+
+/*
+ * Keeps connections to libvirtd ready at the destination's broker, ahead of the source's use of them: few,
+ * for libvirtd lets few wait that have not logged in. record: of the tunnel. *supplied counts them; 0 at
+ * first.
+ */
+int libvirt_supply_ahead(const struct tunnel *tunnel, json_object *record, unsigned *supplied,
+                         struct trouble *trouble);
+
+/*
+ * A socket in a directory that only this user and root can enter: libvirt connects to it by an address of the
+ * kind qemu+unix:///system?socket=PATH, and each connection of libvirtd (root) or of this user is given on.
+ */
+struct door;
+
+/* Gives a connection on, in the event loop: it may not wait. Borrows fd. false: it is closed. */
+typedef bool (*door_give_t)(int fd, void *userdata);
+
+int door_open(struct ctl *ctl, door_give_t give, void *userdata, struct door **ret, struct trouble *trouble);
+const char *door_path(const struct door *door);
+
+/* The address for libvirt, in ret. */
+const char *door_uri(const struct door *door, char ret[static URI_MAX]);
+
+/* Closes and removes it; connections that were given on stay. NULL: nothing. */
+void door_close(struct door *door);
+
+static inline void door_closep(struct door **door)
+{
+    door_close(*door);
+}

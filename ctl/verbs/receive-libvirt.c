@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/verbs/receive-libvirt.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "ctl/bus/tunnel.h"
+#include "ctl/libvirt/socket.h"
+#include "ctl/shell.h"
+#include "ctl/units.h"
+
+#define TICKET_LIFE (900 * SECOND) /* where no option says it: people carry the ticket to the other host */
+#define KEEP        (86400 * SECOND) /* the source can choose post-copy, where connections must not be given up */
+#define LOOK        (SECOND / 4)
+
+static int print_ticket(const struct ctl *ctl, const struct tunnel *tunnel, const char *ticket,
+                        struct trouble *trouble)
+{
+    char command[SHELL_COMMAND_MAX], life[UNITS_TEXT_MAX];
+
+    if (ctl->arguments.json != JSON_OFF) {
+        _cleanup_json_ json_object *object = json_object_new_object();
+
+        json_object_object_add(object, "Id", record_string(tunnel_id(tunnel)));
+        json_object_object_add(object, "Vm", record_string(tunnel->vm));
+        json_object_object_add(object, "Path", record_string(tunnel->path));
+        json_object_object_add(object, "Ticket", record_string(ticket));
+        record_print_json(ctl, object);
+    } else {
+        puts(ticket);
+    }
+    if (ctl_flush(trouble) < 0)
+        return -1;
+    format_time(ctl->arguments.expire, life);
+    ctl_say(ctl, "At the source, with the ticket on stdin:  %s",
+            shell_vmferryctl("send", tunnel->vm, "--libvirt", command));
+    ctl_say(ctl,
+            "The ticket is good for %s (--expire=). Whoever uses it can use libvirt here as this user can, "
+            "until the "
+            "migration is over. This command stays until then; Ctrl-C takes the ticket back.",
+            life);
+    return 0;
+}
+
+static int serve(const struct tunnel *tunnel, struct trouble *trouble)
+{
+    struct ctl *ctl = tunnel->side->ctl;
+    unsigned supplied = 0;
+
+    for (;;) {
+        _cleanup_json_ json_object *record = NULL;
+        bool waits;
+
+        if (tunnel_read(tunnel, &record, trouble) < 0)
+            return -1;
+        if (strcmp(record_text(record, "State"), "finished") == 0) {
+            int status = trouble_status_of(record_text(record, "Result"), record_text(record, "ErrorName"));
+
+            if (status != STATUS_DONE)
+                return trouble_set(trouble, status, "%s", record_text(record, "ErrorMessage"));
+            ctl_say(ctl, "%s has come: see 'virsh domstate' for how it is.", tunnel->vm);
+            return STATUS_DONE;
+        }
+        waits = strcmp(record_text(record, "State"), "waiting") == 0;
+        if (ctl->interrupts > 0 && waits) {
+            tunnel_cancel(tunnel);
+            return trouble_set(trouble, STATUS_CANCELLED, "Cancelled: VM '%s' is not expected any more.",
+                               tunnel->vm);
+        }
+        if (ctl->interrupts > 0)
+            return trouble_set(
+                trouble, STATUS_FAILED,
+                "VM '%s' is on its way, and goes on without this command. Cancel it at the source.",
+                tunnel->vm);
+        if (libvirt_supply_ahead(tunnel, record, &supplied, trouble) < 0) {
+            tunnel_cancel(tunnel);
+            return -1;
+        }
+        if (ctl_turn(ctl, LOOK, trouble) < 0)
+            return -1;
+    }
+}
+
+int receive_libvirt(struct ctl *ctl, struct trouble *trouble)
+{
+    struct arguments *a = &ctl->arguments;
+    _cleanup_(side_close) struct side side = {0};
+    _cleanup_(tunnel_clear) struct tunnel tunnel = {0};
+    _cleanup_(tunnel_forget_ticket) char *ticket = NULL;
+    _cleanup_fd_ int probe = -1;
+    const struct tunnel_shape shape = {.owner = a->socket_owner,
+                                       .layout = a->operands[0],
+                                       .disks = true,
+                                       .libvirt = true,
+                                       .resume_timeout = KEEP};
+    int r;
+
+    if (a->expire == 0)
+        a->expire = TICKET_LIFE;
+    if (ctl_catch_signals(ctl, trouble) < 0 || side_open(ctl, &side, trouble) < 0)
+        return -1;
+    probe = libvirt_connect(ctl, trouble); /* better now than when the source comes */
+    if (probe < 0 || tunnel_prepare_as(&side, a->operands[0], &shape, &tunnel, &ticket, trouble) < 0)
+        return -1;
+    fd_closep(&probe);
+    r = print_ticket(ctl, &tunnel, ticket, trouble);
+    if (r < 0)
+        tunnel_cancel(&tunnel);
+    return r < 0 ? -1 : serve(&tunnel, trouble);
+}

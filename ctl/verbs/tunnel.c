@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/verbs/tunnel.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "ctl/bus/tunnel.h"
+#include "ctl/libvirt/socket.h"
+#include "ctl/shell.h"
+
+#define KEEP     (86400 * SECOND) /* what drives it can choose post-copy */
+#define END_WAIT (10 * SECOND)    /* for the tunnel to end after what used it */
+
+enum { ARGUMENT_MAX = 4096, COMMAND_MAX = 256 };
+
+/* What stands for what, in the command and in its environment. */
+struct word {
+    const char *placeholder, *variable;
+    char value[URI_MAX];
+};
+
+struct run {
+    struct ctl *ctl;
+    const char *vm, *host;
+    struct side source, destination;
+    struct tunnel tunnel, far_tunnel;
+    struct door *door;
+    struct word words[3];
+    pid_t pid;
+    bool over;
+    int status;
+};
+
+static bool give(int fd, void *userdata)
+{
+    return libvirt_supply(userdata, fd, NULL) >= 0;
+}
+
+/* What brings the destination's libvirtd, as in ctl/libvirt/way.c. */
+static int open_libvirt(struct run *run, struct remote **ret, struct trouble *trouble)
+{
+    const char *const what[] = {"libvirt-in", run->far_tunnel.path, NULL};
+
+    if (run->source.host || !run->destination.host)
+        return trouble_set(trouble, STATUS_USAGE,
+                           "--libvirt is for a source on this host and a destination that ssh reaches.");
+    if (door_open(run->ctl, give, &run->tunnel, &run->door, trouble) < 0)
+        return -1;
+    return remote_open(run->ctl, run->destination.host, false, what, ret, trouble);
+}
+
+static int make_tunnel(struct run *run, struct trouble *trouble)
+{
+    const struct arguments *a = &run->ctl->arguments;
+    _cleanup_(tunnel_forget_ticket) char *ticket = NULL;
+    const struct tunnel_shape shape = {.owner = a->socket_owner,
+                                       .layout = a->name ? a->name : run->vm,
+                                       .disks = a->disks != NULL,
+                                       .libvirt = a->libvirt,
+                                       .resume_timeout = KEEP};
+
+    if (tunnel_prepare_as(&run->destination, run->vm, &shape, &run->far_tunnel, &ticket, trouble) < 0 ||
+        tunnel_start_as(&run->source, run->vm, ticket, &shape, &run->tunnel, trouble) < 0)
+        return -1;
+    return tunnel_wait_connected(&run->tunnel, trouble);
+}
+
+static int find_words(struct run *run, struct trouble *trouble)
+{
+    static const char *const names[][2] = {{"{migrate-uri}", "VMFERRY_MIGRATE_URI"},
+                                           {"{disks-uri}", "VMFERRY_DISKS_URI"},
+                                           {"{dest-uri}", "VMFERRY_DEST_URI"}};
+    _cleanup_json_ json_object *record = NULL;
+
+    if (tunnel_read(&run->tunnel, &record, trouble) < 0)
+        return -1;
+    for (size_t i = 0; i < 3; i++) {
+        run->words[i].placeholder = names[i][0];
+        run->words[i].variable = names[i][1];
+    }
+    snprintf(run->words[0].value, URI_MAX, "unix://%s", record_socket(record, "migrate"));
+    if (run->ctl->arguments.disks)
+        snprintf(run->words[1].value, URI_MAX, "unix://%s", record_socket(record, "disks"));
+    if (run->door)
+        door_uri(run->door, run->words[2].value);
+    else
+        snprintf(run->words[2].value, URI_MAX, "qemu+ssh://%.400s/system", run->host);
+    return 0;
+}
+
+/* ---- The command ---- */
+
+/* One argument with what its placeholders stand for; NULL where that is too long. */
+static char *expand(const struct run *run, const char *text)
+{
+    char out[ARGUMENT_MAX];
+    size_t n = 0;
+
+    while (*text) {
+        const struct word *found = NULL;
+
+        for (size_t i = 0; i < 3; i++)
+            if (strncmp(text, run->words[i].placeholder, strlen(run->words[i].placeholder)) == 0)
+                found = &run->words[i];
+        if (n + (found ? strlen(found->value) : 1) >= sizeof(out))
+            return NULL;
+        if (found) {
+            strcpy(out + n, found->value);
+            n += strlen(found->value);
+            text += strlen(found->placeholder);
+        } else {
+            out[n++] = *text++;
+        }
+    }
+    out[n] = '\0';
+    return strdup(out);
+}
+
+static int on_child(sd_event_source *source, const siginfo_t *si, void *userdata)
+{
+    struct run *run = userdata;
+
+    run->over = true;
+    run->status = si->si_code == CLD_EXITED ? si->si_status : 128 + si->si_status;
+    return 0;
+}
+
+static void child(const struct run *run, char **argv, pid_t parent)
+{
+    sigset_t none;
+
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != parent)
+        _exit(127);
+    for (size_t i = 0; i < 3; i++)
+        if (run->words[i].value[0])
+            setenv(run->words[i].variable, run->words[i].value, true);
+    signal(SIGPIPE, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execvp(argv[0], argv);
+    fprintf(stderr, "vmferryctl: %s: %s\n", argv[0], strerror(errno));
+    _exit(127);
+}
+
+/* Runs it to its end. Ctrl-C reaches it by itself; it decides. Its status, or -1. */
+static int run_command(struct run *run, struct trouble *trouble)
+{
+    const struct arguments *a = &run->ctl->arguments;
+    char *argv[COMMAND_MAX] = {0};
+    pid_t parent = getpid();
+    sigset_t chld;
+    int r = 0;
+
+    for (int i = 2; r == 0 && i < a->n_operands && i < COMMAND_MAX; i++) {
+        argv[i - 2] = expand(run, a->operands[i]);
+        if (!argv[i - 2])
+            r = trouble_set(trouble, STATUS_USAGE, "'%.40s…' is too long with what is to stand in it.",
+                            a->operands[i]);
+    }
+    sigemptyset(&chld);
+    sigaddset(&chld, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &chld, NULL);
+    if (r == 0) {
+        run->pid = fork();
+        if (run->pid == 0)
+            child(run, argv, parent);
+        if (run->pid < 0 || sd_event_add_child(run->ctl->event, NULL, run->pid, WEXITED, on_child, run) < 0)
+            r = trouble_set(trouble, STATUS_FAILED, "Cannot start %s: %s.", argv[0], strerror(errno));
+    }
+    for (int i = 0; i < COMMAND_MAX; i++)
+        free(argv[i]);
+    while (r == 0 && !run->over)
+        if (ctl_turn(run->ctl, UINT64_MAX, trouble) < 0)
+            r = -1;
+    return r < 0 ? -1 : run->status;
+}
+
+/* ---- Without one ---- */
+
+static void say_how(const struct run *run)
+{
+    char command[SHELL_COMMAND_MAX] = "virsh migrate";
+
+    shell_append(command, sizeof(command), run->vm);
+    shell_append(command, sizeof(command), run->words[2].value);
+    for (const char *const *word =
+             (const char *const[]){"--live", "--p2p", "--migrateuri", run->words[0].value, NULL};
+         *word; word++)
+        shell_append(command, sizeof(command), *word);
+    if (run->words[1].value[0])
+        for (const char *const *word =
+                 (const char *const[]){"--copy-storage-all", "--disks-uri", run->words[1].value, NULL};
+             *word; word++)
+            shell_append(command, sizeof(command), *word);
+    puts(command);
+    ctl_say(run->ctl,
+            "The tunnel stays until the migration through it is over; Ctrl-C takes it away before.");
+}
+
+static int stay(struct run *run, struct trouble *trouble)
+{
+    say_how(run);
+    if (ctl_flush(trouble) < 0)
+        return -1;
+    while (run->ctl->interrupts == 0) {
+        _cleanup_json_ json_object *record = NULL;
+
+        if (tunnel_wait_finished(&run->tunnel, SECOND, &record, trouble) < 0)
+            return -1;
+        if (strcmp(record_text(record, "State"), "finished") != 0)
+            continue;
+        if (strcmp(record_text(record, "Result"), "done") == 0)
+            return STATUS_DONE;
+        return trouble_set(trouble,
+                           trouble_status_of(record_text(record, "Result"), record_text(record, "ErrorName")),
+                           "%s", record_text(record, "ErrorMessage"));
+    }
+    return trouble_set(trouble, STATUS_CANCELLED, "Cancelled: the tunnel for VM '%s' is gone.", run->vm);
+}
+
+/* What is left of it. In post-copy it must live beyond a virsh that has given up: see vmferryctl(1). */
+static void end(struct run *run, int status)
+{
+    _cleanup_json_ json_object *record = NULL;
+    const char *state;
+
+    if (status == 0 && tunnel_wait_finished(&run->tunnel, END_WAIT, &record, NULL) > 0)
+        return;
+    if (!record && tunnel_read(&run->tunnel, &record, NULL) < 0)
+        return;
+    state = record_text(record, "State");
+    if (status != 0 && strcmp(state, "interrupted") == 0) {
+        ctl_say(run->ctl,
+                "The network is lost: tunnel %s is left, for a post-copy goes on by itself when it is back. "
+                "Once the VM "
+                "is where it should be:  vmferryctl cancel --force %s",
+                tunnel_id(&run->tunnel), tunnel_id(&run->tunnel));
+        return;
+    }
+    tunnel_cancel(&run->tunnel);
+    tunnel_cancel(&run->far_tunnel);
+}
+
+static void run_clear(struct run *run)
+{
+    door_close(run->door);
+    tunnel_clear(&run->tunnel);
+    tunnel_clear(&run->far_tunnel);
+    side_close(&run->destination);
+    side_close(&run->source);
+}
+
+int verb_tunnel(struct ctl *ctl, struct trouble *trouble)
+{
+    _cleanup_(run_clear) struct run run = {
+        .ctl = ctl, .vm = ctl->arguments.operands[0], .host = ctl->arguments.operands[1]};
+    _cleanup_(remote_freep) struct remote *supplier = NULL;
+    int r = -1;
+
+    if (ctl_catch_signals(ctl, trouble) < 0 || side_open(ctl, &run.source, trouble) < 0 ||
+        side_open_host(ctl, run.host, &run.destination, trouble) < 0)
+        return -1;
+    if (make_tunnel(&run, trouble) >= 0 &&
+        (!ctl->arguments.libvirt || open_libvirt(&run, &supplier, trouble) >= 0) &&
+        find_words(&run, trouble) >= 0)
+        r = ctl->arguments.n_operands > 2 ? run_command(&run, trouble) : stay(&run, trouble);
+    end(&run, r);
+    return r;
+}
