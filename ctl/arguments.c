@@ -166,9 +166,9 @@ static void make_getopt(struct option ret[static OPTION_MAX_ + 1], char letters[
     letters[at++] = ':';
     for (unsigned i = 0; i < OPTION_MAX_; i++) {
         const struct option_rule *rule = &option_rules[i];
-        int has = !rule->argument            ? no_argument
-                  : rule->argument[0] == '[' ? optional_argument
-                                             : required_argument;
+        int has = !rule->argument                  ? no_argument
+                  : option_takes_none_or_one(rule) ? optional_argument
+                                                   : required_argument;
 
         if (rule->name)
             ret[n++] = (struct option){rule->name, has, NULL, 256 + (int)i};
@@ -325,12 +325,12 @@ static int check_together(const struct arguments *a, struct trouble *trouble)
             "'migrate' drives both QEMUs: give it --qmp=SOCKET and --dst-qmp=SOCKET, the paths of their "
             "monitors (QEMU's option -qmp unix:SOCKET,server=on,wait=off); or neither for a domain of "
             "libvirt.");
-    if ((a->postcopy || a->multifd || a->resume || a->paused || a->bandwidth || a->downtime_limit) && !a->qmp &&
-        !arguments_want_libvirt(a))
-        return trouble_set(
-            trouble, STATUS_USAGE,
-            "--postcopy, --multifd, --resume, --paused, --bandwidth and --downtime-limit are things to tell QEMU: "
-            "give --qmp=SOCKET as well, or for a domain of libvirt --libvirt.");
+    if ((a->postcopy || a->multifd || a->resume || a->paused || a->bandwidth || a->downtime_limit) &&
+        !a->qmp && !arguments_want_libvirt(a))
+        return trouble_set(trouble, STATUS_USAGE,
+                           "--postcopy, --multifd, --resume, --paused, --bandwidth and --downtime-limit are "
+                           "things to tell QEMU: "
+                           "give --qmp=SOCKET as well, or for a domain of libvirt --libvirt.");
     if (check_libvirt(a, trouble) < 0)
         return -1;
     if (a->ssh && a->endpoints.n > 0)
@@ -386,7 +386,7 @@ static const char common_help[] =
 
 static void help_option(FILE *file, const struct option_rule *rule)
 {
-    bool optional = rule->argument && rule->argument[0] == '[';
+    bool optional = option_takes_none_or_one(rule);
     char text[48], letter[8] = "    ";
 
     if (rule->letter)
@@ -399,6 +399,32 @@ static void help_option(FILE *file, const struct option_rule *rule)
     fprintf(file, "  %-26s %s\n", text, rule->help);
 }
 
+static bool is_of(const struct option_rule *rule, enum verb_id id)
+{
+    return rule->verbs != OPTION_ALL_VERBS && (rule->verbs & (1U << id));
+}
+
+/* Those that are named alone, in lines of at most 79 columns. */
+static void help_brief(FILE *file, enum verb_id id)
+{
+    size_t column = 0;
+
+    for (unsigned i = 0; i < OPTION_MAX_; i++) {
+        const struct option_rule *rule = &option_rules[i];
+        char text[48];
+        int n = snprintf(text, sizeof(text), " --%s%s%s", rule->name ? rule->name : "",
+                         rule->argument ? "=" : "", rule->argument ? rule->argument : "");
+
+        if (!is_of(rule, id) || !rule->brief)
+            continue;
+        if (column == 0 || column + (size_t)n > 79)
+            column = (size_t)fprintf(file, "%s", column == 0 ? "  libvirt:" : "\n          ");
+        column += (size_t)fprintf(file, "%s", text);
+    }
+    if (column > 0)
+        fputc('\n', file);
+}
+
 static void help_verb(FILE *file, enum verb_id id)
 {
     const struct verb_rule *verb = &verb_rules[id];
@@ -406,8 +432,9 @@ static void help_verb(FILE *file, enum verb_id id)
     fprintf(file, "Usage: vmferryctl [OPTION…] %s%s%s\n\n%s\n\n", verb->name, verb->operands[0] ? " " : "",
             verb->operands, verb->help ? verb->help : "internal: the far end of an ssh connection");
     for (unsigned i = 0; i < OPTION_MAX_; i++)
-        if (option_rules[i].verbs != OPTION_ALL_VERBS && (option_rules[i].verbs & (1U << id)))
+        if (is_of(&option_rules[i], id) && !option_rules[i].brief)
             help_option(file, &option_rules[i]);
+    help_brief(file, id);
     fprintf(file, "\n'vmferryctl --help' has what all verbs have; vmferryctl(1) says more of each.\n");
 }
 

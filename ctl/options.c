@@ -2,11 +2,11 @@
 #include "ctl/options.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #define V(name) (1U << VERB_##name)
 #define ALL     OPTION_ALL_VERBS
 #define DRIVE   (V(RECEIVE) | V(SEND) | V(MIGRATE))
-#define LIBVIRT (V(SEND) | V(MIGRATE)) /* a domain of libvirt */
 
 /* Of org.vmferry.Migration1; a test holds them against its XML. */
 #define PROPERTIES                                                                                          \
@@ -75,15 +75,25 @@ const struct option_rule option_rules[OPTION_MAX_] = {
     [OPTION_RESUME_TIMEOUT] = {"resume-timeout", 0, "TIME", DRIVE | V(TUNNEL),
                                "how long to outlive a lost network (60)", NULL},
     [OPTION_OUTPUT] = {"output", 'o', "FILE", V(METRICS), "write there, all at once", VALUES_FILES},
-    [OPTION_DISKS] = {"disks", 0, "[DISKS]", LIBVIRT | V(TUNNEL),
+    [OPTION_DISKS] = {"disks", 0, "[DISKS]", V(SEND) | V(MIGRATE) | V(TUNNEL),
                       "copy the VM's disks, too; or these: vda,vdb"},
-    [OPTION_CONNECT] = {"connect", 0, "URI", LIBVIRT | V(CHECK) | V(CANCEL),
-                        "libvirt's (default qemu:///system)"},
-    [OPTION_RPC] = {"rpc", 0, "WAY", V(MIGRATE), "of libvirt's calls: tunnel or ssh", "tunnel ssh"},
+    [OPTION_CONNECT] = {"connect", 0, "URI", V(SEND) | V(MIGRATE) | V(CHECK) | V(CANCEL),
+                        "libvirt's (default qemu:///system)", .brief = true},
+    [OPTION_RPC] = {"rpc", 0, "WAY", V(MIGRATE), "of libvirt's calls: tunnel or ssh", "tunnel ssh",
+                    .brief = true},
     [OPTION_LIBVIRT] = {"libvirt", 0, NULL, V(RECEIVE) | V(SEND) | V(TUNNEL), "for a domain of libvirt"},
-    [OPTION_NAME] = {"name", 0, "NAME", LIBVIRT | V(TUNNEL), "the domain's name at the destination"},
-    [OPTION_TEMPORARY] = {"temporary", 0, NULL, LIBVIRT, "the definition does not move with the VM"},
-    [OPTION_UNSAFE] = {"unsafe", 0, NULL, LIBVIRT, "even if libvirt takes it for unsafe"},
-    [OPTION_AUTO_CONVERGE] = {"auto-converge", 0, NULL, LIBVIRT, "slow the VM down if it changes too fast"},
+    [OPTION_NAME] = {"name", 0, "NAME", V(SEND) | V(MIGRATE) | V(TUNNEL),
+                     "the domain's name at the destination", .brief = true},
+    [OPTION_TEMPORARY] = {"temporary", 0, NULL, V(SEND) | V(MIGRATE),
+                          "the definition does not move with the VM", .brief = true},
+    [OPTION_UNSAFE] = {"unsafe", 0, NULL, V(SEND) | V(MIGRATE), "even if libvirt takes it for unsafe",
+                       .brief = true},
+    [OPTION_AUTO_CONVERGE] = {"auto-converge", 0, NULL, V(SEND) | V(MIGRATE),
+                              "slow the VM down if it changes too fast", .brief = true},
     [OPTION_DOMAIN] = {"domain", 0, "DOMAIN", V(CHECK), "what would stop this domain of libvirt"},
 };
+
+bool option_takes_none_or_one(const struct option_rule *rule)
+{
+    return rule->argument && rule->argument[0] == '[' && rule->argument[strlen(rule->argument) - 1] == ']';
+}

@@ -105,7 +105,11 @@ struct option_rule {
     const char *help; /* of options that all verbs have for the completions alone; common_help has it, too */
     const char *values; /* words, or one of VALUES_*; NULL: nothing can be offered */
     bool many;          /* may be given again */
+    bool brief;         /* --help of a verb only names it, with all others of libvirt's domains */
 };
+
+/* "[WHEN]", but not "[USER@]HOST". */
+bool option_takes_none_or_one(const struct option_rule *rule);
 
 extern const struct verb_rule verb_rules[VERB_MAX_];
 extern const struct option_rule option_rules[OPTION_MAX_];

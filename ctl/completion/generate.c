@@ -20,7 +20,7 @@ static bool has_verb(const struct option_rule *rule, enum verb_id verb)
 
 static bool is_optional(const struct option_rule *rule)
 {
-    return rule->argument && rule->argument[0] == '[';
+    return option_takes_none_or_one(rule);
 }
 
 /* Between single quotes of a shell. special: what zsh's _arguments wants a backslash before. */

@@ -73,7 +73,9 @@ def test_help_of_a_verb(verb: str) -> None:
     lines = text.splitlines()
     assert len(lines) <= 24 and all(len(line) <= 80 for line in lines), text
     found = {match[2]: (match[1] or "", match[3] or "")
-             for match in re.finditer(r"^ +(?:-(\w), )?--([\w-]+)(?:\[?=(\w+)\]?)? +\S", text, re.M)}
+             for match in re.finditer(r"^ +(?:-(\w), )?--([\w-]+)(?:\[?=(\w+)\]?)? {2,}\S", text, re.M)}
+    brief = re.search(r"^  libvirt:((?: +--\S+|\n {10})+)", text, re.M)  # those that are only named
+    found |= {name: ("", argument) for name, argument in re.findall(r"--([\w-]+)(?:=(\w+))?", brief[1] if brief else "")}
     assert found == {name: (letter, argument.strip("[]")) for name, (letter, argument, verbs) in OPTIONS.items()
                      if verb in verbs}
     assert lines[0].endswith(f" {verb} {VERBS[verb]}".rstrip())
@@ -99,8 +101,8 @@ def test_options_of_the_page() -> None:
             text = flat(match[4])
             assert (match[1] or "") == letter.replace("j", "") or name == "json", name
             assert bool(match[3]) == bool(argument), name
-            if argument == "[WHEN]":
-                assert match[3] == "[=WHEN]"
+            if argument.startswith("[") and argument.endswith("]"):
+                assert match[3] == f"[={argument[1:]}"
             elif argument and "[" not in argument:
                 assert match[3] == f"={argument}", name
             if 0 < len(verbs) < 3 or name == "qmp":
@@ -167,8 +169,8 @@ def test_bash_verbs_and_options() -> None:
         found = complete_bash(f"vmferryctl {verb} --")
         wanted = {f"--{name}{'=' if argument else ''}" for name, (_, argument, verbs) in OPTIONS.items()
                   if not verbs or verb in verbs}
-        if verb in OPTIONS["postcopy"][2]:
-            wanted.add("--postcopy")
+        wanted |= {f"--{name}" for name, (_, argument, verbs) in OPTIONS.items()
+                   if re.fullmatch(r"\[.*\]", argument) and verb in verbs}
         assert set(found) == wanted, verb
     assert complete_bash("vmferryctl --json=") == ["off", "pretty", "short"]
     assert complete_bash("vmferryctl receive web1 --security=t") == ["tls"]
