@@ -10,6 +10,7 @@ import pytest
 
 from vmlib.broker import BROKER, MIGRATION, PATH, Broker, BusError, Client, Migration, wait_until
 from vmlib.hosts import Hosts, Tunnel, assert_failed, assert_learns
+from vmlib.quiet import all_heard
 from vmlib.signals import Signals
 
 OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
@@ -300,7 +301,7 @@ def test_tie_to_caller(hosts: Hosts, tied: bool) -> None:
         Tunnel(outgoing, incoming).assert_failed("cancelled", "Cancelled")
         assert "tie-to-caller" in incoming.get("ErrorMessage")
     else:
-        time.sleep(0.5)
+        all_heard(*hosts.brokers)
         assert incoming.get("State") == "connected"
         outgoing.cancel()
         Tunnel(outgoing, incoming).assert_failed("cancelled", "Cancelled")

@@ -15,6 +15,7 @@ from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call
 from vmlib.broker import MIGRATION, NAME, BusError, Client, settled, wait_until
 from vmlib.fake_qemu import FakeQemu
 from vmlib.hosts import Hosts, assert_learns, fds
+from vmlib.quiet import all_heard
 from vmlib.supplied import NO_PATH, NO_PORT, start
 
 
@@ -260,8 +261,8 @@ def test_finished(hosts: Hosts, member: str) -> None:
     it = Giver(hosts, "incoming")
     it.close()
     wait_until(lambda: not it.broker.helpers(), "its helper has ended")
-    time.sleep(0.1)  # what its broker had of it is closed as well
-    before = settled(lambda: fds(it.broker), 0.05)
+    all_heard(it.broker)  # what it had of it is closed as well
+    before = fds(it.broker)
     a, b = socket.socketpair()
     with a, b:
         it.assert_refused(member, a, "is finished", "org.vmferry.Error.NoSuchMigration")

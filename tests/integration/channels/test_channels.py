@@ -17,6 +17,7 @@ from vmlib.broker import Broker, Migration, wait_until
 from vmlib.delay import DelayingRelay
 from vmlib.fake_qemu import FakeListener, FakeQemu
 from vmlib.hosts import Hosts, Tunnel, assert_failed, assert_learns
+from vmlib.quiet import all_heard
 from vmlib.rates import assert_held
 
 SECURITIES = pytest.mark.parametrize("security", ["tls", "plain"])
@@ -294,7 +295,7 @@ def test_destination_binds_late(hosts: Hosts, security: str) -> None:
     tunnel = hosts.connect(security=security)
     sources = [FakeQemu.connect(tunnel.outgoing.socket()) for _ in range(3)]
     there = [source.send_pattern(index, 1 << 20) for index, source in enumerate(sources)]
-    time.sleep(0.7)
+    all_heard(*hosts.brokers)
     with FakeQemu.listen(tunnel.incoming.socket()) as listener:
         destinations = [listener.accept() for _ in range(3)]
     for index, destination in enumerate(destinations):

@@ -13,6 +13,7 @@ import pytest
 from vmlib.broker import Broker, BusError, Migration, wait_until
 from vmlib.fake_qemu import FakeQemu
 from vmlib.hosts import Hosts, Tunnel, kill
+from vmlib.quiet import all_heard
 from vmlib.rates import assert_held
 from vmlib.signals import Signals
 
@@ -53,7 +54,7 @@ def test_each_direction_ends_by_itself(hosts: Hosts, security: str) -> None:
     with source, destination:
         source.shut_wr()
         assert destination.recv_until_eof() == b""
-        time.sleep(0.2)
+        all_heard(*hosts.brokers)
         destination.send(b"after the source's end")
         assert source.recv_exact(22) == b"after the source's end"
         assert tunnel.incoming.get("State") == "active"
@@ -185,7 +186,7 @@ def test_open_stream_is_taken_late(hosts: Hosts) -> None:
     tunnel = hosts.connect()
     source = open_stream(tunnel.outgoing)
     source.send(b"early")
-    time.sleep(0.3)
+    all_heard(*hosts.brokers)
     destination = open_stream(tunnel.incoming)
     assert destination.recv_exact(5) == b"early"
     carry(source, destination)
@@ -217,7 +218,7 @@ def test_destination_binds_late(hosts: Hosts) -> None:
     tunnel = hosts.connect()
     source = FakeQemu.connect(tunnel.outgoing.socket())
     sent = source.send_pattern(1, SIZE, shut=True)
-    time.sleep(1)
+    all_heard(*hosts.brokers)
     with FakeQemu.listen(tunnel.incoming.socket()) as listener, listener.accept() as destination:
         assert destination.recv_pattern_until_eof(1) == SIZE
     sent.result(10)
@@ -234,7 +235,7 @@ def test_source_connects_before_the_peer_is_there(hosts: Hosts) -> None:
     outgoing = hosts.start(incoming)
     source = FakeQemu.connect(outgoing.socket())
     sent = source.send_pattern(1, SIZE, shut=True)
-    time.sleep(0.5)
+    all_heard(hosts.source)
     assert outgoing.get("State") == "waiting"
     for pid in (gate, relay):
         os.kill(pid, 18)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vmlib.broker import Broker, wait_until
+from vmlib.broker import Broker, hasty_helper, wait_until
 from vmlib.peer import PlainListener, PlainPeer
 from vmlib.scene import Scene, Victim
 from vmlib.wire import (CONTROL, Rejected, Ticket, Unproved, connect, derive, preamble, prove_accepting,
@@ -166,11 +166,11 @@ def test_destination_that_answers_wrongly(workdir: Path, answer: bytes, error: s
 
 
 def test_destination_that_is_silent(workdir: Path) -> None:
-    with Scene(workdir) as scene, PlainListener() as listener:
+    with Scene(workdir, helper=hasty_helper()) as scene, PlainListener() as listener:
         outgoing = scene.outgoing(listener.ticket.encode())
         qemu = scene.qemu(outgoing)
         with listener.accept_raw():
-            outgoing.expect("PeerUnreachable", "did not answer within 10 s", "vmferryd")
+            outgoing.expect("PeerUnreachable", "did not answer within 2 s", "vmferryd")
         assert wait_eof(qemu.sock) == b""
 
 

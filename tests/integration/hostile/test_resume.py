@@ -11,6 +11,7 @@ import pytest
 from vmlib.broker import wait_until
 from vmlib.fake_qemu import FakeQemu, pattern
 from vmlib.peer import PlainPeer
+from vmlib.quiet import all_heard
 from vmlib.scene import Scene
 from vmlib.wire import (ALL, CHANNEL, CLOSE, FIN, HELLO, OPEN, RESUME, Rejected, Ticket, Unproved, connect, derive,
                         hello_payload, preamble, prove_connecting, recv_exact, rejection, wait_eof)
@@ -129,8 +130,8 @@ def test_resume_that_is_lost_itself(workdir: Path, greet: bool) -> None:
         with cast.peer.resume(greet=False) as lost:
             if greet:
                 lost.send(HELLO, hello_payload())
-                time.sleep(0.2)
-        time.sleep(0.2)  # what comes while the other side cleans up may go with it, and would be tried again
+                all_heard(scene.broker)
+        all_heard(scene.broker)  # what comes while the other side cleans up may go with it, and would be tried again
         cast.resume()
         cast.goes_on()
         cast.end()

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from vmlib.broker import wait_until
+from vmlib.broker import hasty_helper, wait_until
 from vmlib.fake_qemu import FakeQemu
 from vmlib.peer import PlainPeer
+from vmlib.quiet import all_heard
 from vmlib.scene import NO_RESUME, Cast, Lie, Scene, offset, raw
 from vmlib.wire import (ABORT, ACK, ALL, CHANNEL, CLOSE, ERRORS, FIN, HELLO, OPEN, OPENED, PING, PONG, REFUSED, Ticket,
                         Unproved, connect, derive, frame, hello_payload, preamble, prove_connecting, recv_exact,
@@ -260,17 +261,17 @@ def test_channel_connection(workdir: Path, what: str) -> None:
 
 def test_channel_connection_of_an_unknown_channel(workdir: Path) -> None:
     """It may be early, so it is kept for a while, and answered when its OPEN comes; a hundred hinder nobody."""
-    with Scene(workdir) as scene:
+    with Scene(workdir, helper=hasty_helper()) as scene:
         cast = Source(scene)
         parked = [scene.own(cast.peer.connect_channel(1000 + i, answered=False)) for i in range(100)]
         early = scene.own(cast.peer.connect_channel(1, answered=False))
-        time.sleep(0.3)
+        all_heard(scene.broker)
         cast.peer.send(OPEN, bytes(4), 1)
         assert recv_exact(early, 16) == struct.pack("<IIQ", 1, 0, 0)
         early.sendall(b"works")
         with cast.listener.accept() as qemu:
             assert qemu.recv_exact(5) == b"works"
-            cast.peer.stay(11)
+            cast.peer.stay(3)
             for sock in parked:
                 assert wait_eof(sock, 1) == b""
             early.sendall(b"still")
@@ -314,15 +315,15 @@ def test_channel_connection_before_hello(workdir: Path) -> None:
 
 def test_pings_of_a_destination(workdir: Path) -> None:
     """One that is pinged knows that the source is there: its own PING only measures. Without any it asks."""
-    with Scene(workdir) as scene:
+    with Scene(workdir, helper=hasty_helper()) as scene:
         cast = Source(scene)
         pings = 0
         for number in range(1, 8):
             cast.peer.send(PING, offset(number))
             assert cast.peer.expect(PONG).payload == offset(number)
-            pings += cast.peer.stay(0.5)
+            pings += cast.peer.stay(0.12)
         assert pings <= 1
-        assert cast.peer.stay(4) >= 1
+        assert cast.peer.stay(1.2) >= 1
         cast.victim.migration.cancel()
         cast.victim.expect("Cancelled", result="cancelled")
 
@@ -342,11 +343,11 @@ def test_peer_that_does_not_read(workdir: Path) -> None:
 
 @pytest.mark.parametrize("cancel", [True, False], ids=["cancel", "silence"])
 def test_peer_that_stalls(workdir: Path, cancel: bool) -> None:
-    """It holds all its connections and says nothing: cancel works, and without one 10 s are the limit."""
-    with Scene(workdir) as scene:
+    """It holds all its connections and says nothing: cancel works, and without one ten ticks are the limit."""
+    with Scene(workdir, helper=hasty_helper()) as scene:
         cast = Source(scene)
         there = cast.qemu.send_pattern(3, 64 << 20)  # far more than fits anywhere
-        time.sleep(0.5)
+        all_heard(scene.broker)
         begin = time.monotonic()
         if cancel:
             cast.victim.migration.cancel()
@@ -355,8 +356,8 @@ def test_peer_that_stalls(workdir: Path, cancel: bool) -> None:
             wait_eof(cast.qemu.sock)  # a reset, for what it had sent was not all read
             cast.peer.close()
         else:
-            cast.interrupted("not been heard of for 10 s")
-            assert time.monotonic() - begin > 8
+            cast.interrupted("not been heard of for 2 s")
+            assert time.monotonic() - begin > 2
         with pytest.raises(OSError):
             there.result(10)
         wait_until(lambda: scene.what_is()[1] == scene.before[1], "its helper is gone", 10)

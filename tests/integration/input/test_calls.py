@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jeepney import DBusAddress, MessageType, new_method_call
 
-from vmlib.broker import BROKER, MIGRATION, NAME, PATH, PROPERTIES, BusError, Client, wait_until
+from vmlib.broker import BROKER, MIGRATION, NAME, PATH, PROPERTIES, BusError, Client, settled, wait_until
 from vmlib.peer import PlainListener
 from vmlib.scene import Scene
 from vmlib.wire import Ticket
@@ -165,11 +165,12 @@ def test_limit_of_migrations(workdir: Path) -> None:
     limit, option = 2, "--max-migrations"
     with Scene(workdir, bystander=False, args=(f"{option}={limit}",)) as scene:
         first = [scene.incoming(f"vm{i}") for i in range(limit)]
-        before = scene.what_is()
+        before = settled(scene.what_is, 0.05)
         for make in (lambda: scene.incoming("more"), lambda: scene.outgoing(ticket(), "more")):
             with fails("LimitExceeded", str(limit), option):
                 make()
-        assert scene.what_is() == before and scene.broker.get("ActiveMigrations") == limit
+        wait_until(lambda: scene.what_is() == before, "what the refused calls opened is closed")
+        assert scene.broker.get("ActiveMigrations") == limit
         first[0].migration.cancel()
         first[0].expect("Cancelled", result="cancelled")
         scene.incoming("more").migration.cancel()

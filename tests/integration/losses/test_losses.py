@@ -15,6 +15,7 @@ import pytest
 from vmlib.broker import Broker, BusError, wait_until
 from vmlib.fake_qemu import FakeQemu
 from vmlib.hosts import (Hosts, Tunnel, assert_failed, assert_learns, assert_peer_lost, cancel_and_wait, files,
+from vmlib.quiet import all_heard
                          has_ended, kill, relay_of)
 
 SIZE = 4 << 20
@@ -214,7 +215,7 @@ def test_destination_qemu_never_comes(workdir: Path, hosts: Hosts) -> None:
     tunnel, _, _ = begin(hosts)
     with FakeQemu.connect(tunnel.outgoing.socket()) as source:
         source.send(b"anybody there?")
-        time.sleep(0.5)
+        all_heard(*hosts.brokers)
         tunnel.incoming.cancel()
         assert_learns(source)
     tunnel.assert_failed("cancelled", "Cancelled")

@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-from vmlib.broker import Broker, wait_until
+from vmlib.broker import Broker, hasty_helper, wait_until
 from vmlib.fake_qemu import FakeQemu
 from vmlib.faulty import FaultyProxy
 from vmlib.hosts import Hosts, Tunnel
 from vmlib.network import Network, ip
+from vmlib.quiet import all_heard
 from vmlib.supplied import NO_PORT, add_peers
 
 SIZE = 64 << 20
@@ -27,8 +28,9 @@ def test_cut_and_mended(workdir: Path, security: str, limit: int) -> None:
     rounds = int(os.environ.get("VMFERRY_ROUNDS", "2"))
     rng = random.Random(7)
     with (Network() as network,
-          Broker(workdir, "a", netns=network.a) as a,
-          Broker(workdir, "b", netns=network.b, listen=f"tcp:{network.address_b}:0") as b):
+          Broker(workdir, "a", netns=network.a, helper=hasty_helper()) as a,
+          Broker(workdir, "b", netns=network.b, listen=f"tcp:{network.address_b}:0",
+                 helper=hasty_helper()) as b):
         incoming = b.prepare(options={"security": ("s", security)})
         assert incoming.ticket
         outgoing = a.outgoing(incoming.ticket, options={"bandwidth-limit": ("t", limit)})
@@ -45,7 +47,7 @@ def test_cut_and_mended(workdir: Path, security: str, limit: int) -> None:
                 for i in range(rounds):
                     time.sleep(rng.uniform(0.05, 0.3))
                     network.cut()
-                    time.sleep(6 if i == 0 else rng.uniform(0.1, 6))  # TCP gets over the short ones by itself
+                    time.sleep(2 if i == 0 else rng.uniform(0.1, 2))  # TCP gets over the short ones by itself
                     network.mend()
                 for reader in readers:
                     reader.join(120)
@@ -63,8 +65,9 @@ def test_source_with_another_address(workdir: Path, security: str) -> None:
     """As after DHCP, or with a VPN that is up again: the secret is who the peer is, not its address."""
     other = "10.77.0.77"
     with (Network() as network,
-          Broker(workdir, "a", netns=network.a) as a,
-          Broker(workdir, "b", netns=network.b, listen=f"tcp:{network.address_b}:0") as b):
+          Broker(workdir, "a", netns=network.a, helper=hasty_helper()) as a,
+          Broker(workdir, "b", netns=network.b, listen=f"tcp:{network.address_b}:0",
+                 helper=hasty_helper()) as b):
         incoming = b.prepare(options={"security": ("s", security)})
         assert incoming.ticket
         outgoing = a.outgoing(incoming.ticket)
@@ -132,13 +135,13 @@ def test_last_end_while_cut(hosts: Hosts, security: str, side: str) -> None:
                 first, last = (destination, source) if side == "source" else (source, destination)
                 first.shut_wr()
                 assert last.recv_until_eof() == b""
-                time.sleep(0.2)  # the acknowledgement is there as well, or it is lost: both must do
+                all_heard(*hosts.brokers)
                 proxy.silence()
                 proxy.reset()
                 for migration in (outgoing, incoming):
                     migration.wait_state("interrupted")
                 last.shut_wr()
-                time.sleep(0.3)
+                all_heard(*hosts.brokers)
                 proxy.mend()
                 assert outgoing.wait(30) == "done" and incoming.wait(30) == "done"
                 assert first.recv_until_eof() == b""

@@ -18,6 +18,7 @@ from vmlib.fake_qemu import FakeQemu
 from vmlib.hosts import Hosts, Tunnel, assert_failed, cancel_and_wait, files, kill, starttime
 from vmlib.managed import ManagedBroker
 from vmlib.proxy import Proxy
+from vmlib.quiet import all_heard
 from vmlib.restarts import brokers, carry
 
 SEC = 1_000_000
@@ -257,7 +258,7 @@ def test_qemu_that_listens_late(managed: Hosts) -> None:
     tunnel = managed.connect()
     with FakeQemu.connect(tunnel.outgoing.socket()) as source:
         sent = source.send_pattern(1, 1 << 20, shut=True)
-        time.sleep(0.3)
+        all_heard(*managed.brokers)
         for _ in range(3):
             managed.destination.crash()  # type: ignore[attr-defined]
         with FakeQemu.listen(tunnel.incoming.socket()) as listener, listener.accept() as destination:

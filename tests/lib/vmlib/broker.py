@@ -31,6 +31,11 @@ def build_dir() -> Path:
     return Path(os.environ.get("VMFERRY_BUILD", ROOT / "build")).resolve()
 
 
+def hasty_helper() -> Path:
+    """A helper whose deadlines, ticks and pauses take a quarter of their time: tests/hasty."""
+    return build_dir() / "tests" / "hasty" / "vmferry-helper-hasty"
+
+
 class BusError(Exception):
     """A D-Bus error: its name and its text."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from .broker import Broker, Migration, settled, wait_until
 from .fake_qemu import FakeQemu
+from .quiet import all_heard
 
 Options = dict[str, tuple[str, Any]]
 
@@ -208,7 +209,7 @@ def assert_peer_lost(migration: Migration, timeout: float = 20) -> None:
         assert_failed(migration, "failed", "Interrupted", timeout=timeout)
         return
     migration.wait_state("interrupted", timeout)
-    time.sleep(0.3)  # it does not become done, or failed, by itself
+    all_heard(migration.broker)  # it does not become done, or failed, by itself
     properties = migration.get_all()
     assert (properties["State"], properties["Result"]) == ("interrupted", ""), properties
     assert properties["ErrorName"] == "org.vmferry.Error.Interrupted", properties

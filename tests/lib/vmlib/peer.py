@@ -171,18 +171,22 @@ class PlainListener:
         sock.settimeout(20)
         return sock
 
+    def prove(self, sock: socket.socket, before: PlainPeer | None = None) -> PlainPeer:
+        """A connection that was accepted, from its preamble on, is such a one."""
+        kind = RESUME if before else CONTROL
+        assert recv_exact(sock, 32) == preamble(self.ticket.id, kind)
+        key = before.resume_key if before else derive(self.ticket.secret, self.ticket.id,
+                                                      "vmferry control plain v1")
+        peer = PlainPeer(sock, self.ticket, prove_accepting(sock, key, self.ticket.id, kind))
+        if before:
+            peer.resume_key = before.resume_key
+        return peer
+
     def accept(self, greet: bool = True, before: PlainPeer | None = None, **hello: Any) -> PlainPeer:
         """The source's control connection; the one that follows `before`, where that was lost."""
-        kind = RESUME if before else CONTROL
         sock = self.accept_raw()
         try:
-            assert recv_exact(sock, 32) == preamble(self.ticket.id, kind)
-            key = derive(self.ticket.secret, self.ticket.id, "vmferry control plain v1")
-            if before:
-                key = before.resume_key
-            peer = PlainPeer(sock, self.ticket, prove_accepting(sock, key, self.ticket.id, kind))
-            if before:
-                peer.resume_key = before.resume_key
+            peer = self.prove(sock, before)
             if greet:
                 peer.greet(**hello)
         except BaseException:

@@ -21,6 +21,7 @@ import pytest
 from .broker import ERROR, Broker, Migration, settled, wait_until
 from .fake_qemu import FakeListener, FakeQemu
 from .peer import PlainPeer, persistent
+from .quiet import all_heard
 from .wire import CLOSE, Ticket, wait_eof
 
 HALF = 256 << 10
@@ -94,7 +95,7 @@ class Victim:
     def given_up(self, *words: str, timeout: float = 20) -> None:
         """interrupted(), for as long as nobody cancels it."""
         self.interrupted(*words, timeout=timeout)
-        time.sleep(0.3)  # it does not become done, or failed, by itself
+        all_heard(self.scene.broker)  # it does not become done, or failed, by itself
         self.interrupted(*words)
         self.migration.cancel()
         self.expect("Cancelled", result="cancelled")
