@@ -32,6 +32,11 @@ void log_open(int max_priority)
     priority_max = max_priority;
 }
 
+bool log_wants(int priority)
+{
+    return priority <= priority_max;
+}
+
 enum { FIELDS_MAX = 10, TEXT_MAX = 1024, FIELD_MAX = 512 };
 
 /* The fields of one entry. */
@@ -76,7 +81,7 @@ void log_about_v(int priority, const struct log_about *about, const char *format
     char text[TEXT_MAX];
     int n = 0;
 
-    if (priority > priority_max)
+    if (!log_wants(priority))
         return;
     if (about->id)
         n = snprintf(text, sizeof(text), "%s (%s): ", about->id, about->vm ? about->vm : "");

@@ -51,3 +51,5 @@ void log_start_failed(const char *format, ...) __attribute__((format(printf, 1, 
 
 /* To be called first; lines above this priority (syslog(3)) are dropped. */
 void log_open(int max_priority);
+
+bool log_wants(int priority);

@@ -214,6 +214,6 @@ void link_log(struct link *link, int priority, const char *format, ...)
     va_end(args);
     m.log.priority = (uint32_t)priority;
     message_text_set(m.log.text, sizeof(m.log.text), text);
-    if (!link_send(link, MESSAGE_LOG, &m, -1))
+    if (!link_send(link, MESSAGE_LOG, &m, -1) && priority < LOG_DEBUG)
         log_to_stderr(m.log.text);
 }

@@ -52,5 +52,6 @@ bool link_send(struct link *link, enum message_type type, union message *m, int 
 /* Ends the event loop, once all that was sent is on its way. */
 void link_exit(struct link *link);
 
-/* One line for the broker's log; dropped where the broker does not keep up, to stderr where it is gone. */
+/* One line for the broker's log; dropped where the broker does not keep up, to stderr where it is gone.
+ * LOG_DEBUG goes to no stderr. */
 void link_log(struct link *link, int priority, const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -5,8 +5,8 @@
 
 #include "broker/helpers/link.h"
 #include "broker/helpers/stats-page.h"
-#include "broker/log-sample.h"
 #include "broker/migration/identity.h"
+#include "broker/migration/log.h"
 
 /*
  * A helper that another broker started still says what that one has not read. So it is sent a SYNC with a
@@ -25,7 +25,7 @@ struct helper_side {
     struct stats_page page;
     enum helper_voice voice;
     uint64_t cookie; /* of our SYNC */
-    struct log_sample logs;
+    struct helper_logs logs;
 };
 
 void helper_side_init(struct helper_side *side, const struct identity *identity);

@@ -66,11 +66,12 @@ void migration_log_outcome(const struct identity *identity, const struct report 
 }
 
 void migration_log_helper(const struct identity *identity, const struct message_log *m,
-                          struct log_sample *sample)
+                          struct helper_logs *logs)
 {
     int priority =
         m->priority < LOG_ERR || m->priority > LOG_DEBUG ? LOG_ERR : (int)m->priority; /* as it claims */
 
-    if (message_text_ok(m->text, sizeof(m->text)) && log_sample(sample, "what a helper says"))
+    if (log_wants(priority) && message_text_ok(m->text, sizeof(m->text)) &&
+        log_sample(priority == LOG_DEBUG ? &logs->debugging : &logs->lines, "what a helper says"))
         migration_log(identity, priority, NULL, "helper: %s", m->text);
 }

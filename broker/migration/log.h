@@ -20,6 +20,11 @@ void migration_log_result(const struct identity *identity, enum vf_result result
 /* The outcome was told. */
 void migration_log_outcome(const struct identity *identity, const struct report *report);
 
-/* A line of its helper's; *count: how many there were. */
+/* Which of a helper's lines are logged: those for --verbose hide no others. */
+struct helper_logs {
+    struct log_sample lines, debugging;
+};
+
+/* A line of its helper's. */
 void migration_log_helper(const struct identity *identity, const struct message_log *m,
-                          struct log_sample *sample);
+                          struct helper_logs *logs);

@@ -41,6 +41,8 @@ void channel_set_stage(struct channel *channel, enum channel_stage stage)
                  channel->number, names[channel->stage], names[stage]);
         return;
     }
+    link_log(channel->channels->options.link, LOG_DEBUG, "channel %" PRIu32 ": %s → %s", channel->number,
+             names[channel->stage], names[stage]);
     channel->stage = stage;
 }
 

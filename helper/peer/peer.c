@@ -31,6 +31,10 @@ static void set_stage(struct peer *peer, enum peer_stage stage)
                  names[peer->stage], names[stage]);
         return;
     }
+    /* Strangers come this far at will. */
+    if (stage > PEER_PROOF)
+        link_log(peer->peers->options.link, LOG_DEBUG, "a peer connection: %s → %s", names[peer->stage],
+                 names[stage]);
     peer->stage = stage;
 }
 

@@ -11,7 +11,12 @@
 #include "common/timer.h"
 #include "helper/control/outbox.h"
 
-/* Transitions are not logged: the broker logs those of the state, and of a helper's lines it takes few. */
+/* The broker logs it with --verbose only. */
+static void log_change(const struct session *session, const char *what, const char *from, const char *to)
+{
+    link_log(session->link, LOG_DEBUG, "%s: %s → %s", what, from, to);
+}
+
 static void refuse(const struct session *session, const char *what, const char *from, const char *to)
 {
     link_log(session->link, LOG_ERR, "%s: %s → %s cannot be.", what, from, to);
@@ -31,6 +36,7 @@ void session_set_state(struct session *session, enum message_state state)
         refuse(session, "state", names[session->state], names[state]);
         return;
     }
+    log_change(session, "state", names[session->state], names[state]);
     session->state = state;
     session_tell_state(session);
 }
@@ -58,6 +64,7 @@ bool session_set_connection(struct session *session, enum connection connection)
         refuse(session, "connection", names[session->connection], names[connection]);
         return false;
     }
+    log_change(session, "connection", names[session->connection], names[connection]);
     session->connection = connection;
     update_halted(session);
     return true;
@@ -65,11 +72,33 @@ bool session_set_connection(struct session *session, enum connection connection)
 
 void session_set_recovery(struct session *session, enum recovery recovery)
 {
+    static const char *const names[] = {
+        [RECOVERY_NONE] = "none",
+        [RECOVERY_AWAITS_NETWORK] = "awaits the network",
+        [RECOVERY_AWAITS_QEMU] = "awaits QEMU",
+    };
+
     if (recovery == session->recovery)
         return;
+    log_change(session, "recovery", names[session->recovery], names[recovery]);
     /* Each has a timer of its own length. */
     session->recovery_timer = sd_event_source_disable_unref(session->recovery_timer);
     session->recovery = recovery;
+}
+
+void session_set_ending(struct session *session, enum ending ending)
+{
+    static const char *const names[] = {
+        [ENDING_NONE] = "none", [ENDING_FAREWELL] = "farewell", [ENDING_OVER] = "over"};
+
+    if (ending < session->ending) {
+        refuse(session, "ending", names[session->ending], names[ending]);
+        return;
+    }
+    if (ending > session->ending)
+        log_change(session, "ending", names[session->ending], names[ending]);
+    session->ending = ending;
+    update_halted(session);
 }
 
 void session_tell_state(struct session *session)
@@ -120,9 +149,8 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
         message_text_set(abort.refusal.text, sizeof(abort.refusal.text), text);
         control_leave_word(session->control, &abort); /* control_linger() sends it */
     }
-    session->ending = ENDING_OVER;
+    session_set_ending(session, ENDING_OVER);
     session->state = STATE_FINISHED;
-    update_halted(session);
     session->tick = sd_event_source_disable_unref(session->tick);
     session->hold = sd_event_source_disable_unref(session->hold);
     channels_quit(session->channels);

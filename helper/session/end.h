@@ -5,10 +5,12 @@
 
 #include "helper/session/internal.h"
 
-/* The only ways to another state; they refuse what cannot be. The broker is told of the first. */
+/* The only ways to another state; they refuse what cannot be, and log the rest for --verbose. The broker is
+ * told of the first. */
 void session_set_state(struct session *session, enum message_state state);
 bool session_set_connection(struct session *session, enum connection connection);
 void session_set_recovery(struct session *session, enum recovery recovery);
+void session_set_ending(struct session *session, enum ending ending);
 
 /* Tells the broker the state (again). */
 void session_tell_state(struct session *session);

@@ -48,7 +48,7 @@ static void on_end(struct session *session, const struct message_end *m)
         session_end(session, m->error, true, "%s", m->text);
         return;
     }
-    session->ending = ENDING_FAREWELL;
+    session_set_ending(session, ENDING_FAREWELL);
     session->farewell_error = m->error;
     message_text_set(session->why, sizeof(session->why), m->text);
     session_set_recovery(session, RECOVERY_NONE);

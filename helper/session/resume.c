@@ -56,7 +56,7 @@ static void give_channels_up(struct session *session)
         return;
     }
     channels_give_up(session->channels);
-    session_set_recovery(session, RECOVERY_NONE);
+    session_set_recovery(session, RECOVERY_NONE); /* with its timer, whatever it was */
     session_set_recovery(session, RECOVERY_AWAITS_QEMU);
     /* No new channel can come where there is nothing to recover, or no broker to bring one. */
     if (!channels_has_any_been(session->channels) || session->link->fd < 0 ||
@@ -80,11 +80,11 @@ static void await_network(struct session *session)
 {
     if (session->resume_timeout > 0 && session->recovery != RECOVERY_NONE)
         return;
-    if (session->resume_timeout > 0 &&
+    if (session->resume_timeout > 0)
+        session_set_recovery(session, RECOVERY_AWAITS_NETWORK);
+    if (session->resume_timeout == 0 ||
         sd_event_add_time_relative(session->event, &session->recovery_timer, CLOCK_MONOTONIC,
-                                   session->resume_timeout, 0, on_network_timeout, session) >= 0)
-        session->recovery = RECOVERY_AWAITS_NETWORK;
-    else
+                                   session->resume_timeout, 0, on_network_timeout, session) < 0)
         give_channels_up(session);
 }
 

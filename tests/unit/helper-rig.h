@@ -15,6 +15,7 @@ struct desk {
     sd_event *event;
     struct link link;
     int broker;
+    char logged[8192]; /* what was said for the broker's log, a line each; the first of it */
 };
 
 static inline void desk_ignores(struct link *link, const union message *m, int fd, void *userdata)
@@ -55,6 +56,13 @@ static inline void desk_run(struct desk *desk)
             return;
 }
 
+static inline void desk_notes(struct desk *desk, const struct message_log *m)
+{
+    size_t n = strlen(desk->logged);
+
+    snprintf(desk->logged + n, sizeof(desk->logged) - n, "%s\n", m->text);
+}
+
 /* The next message to the broker, log lines apart: its type, or 0. */
 static inline enum message_type desk_heard(struct desk *desk, union message *ret)
 {
@@ -62,6 +70,8 @@ static inline enum message_type desk_heard(struct desk *desk, union message *ret
 
     do {
         r = message_recv(desk->broker, TO_BROKER, PHASE_RELAY | PHASE_ENDED, ret, &fd);
+        if (r > 0 && ret->header.type == MESSAGE_LOG)
+            desk_notes(desk, &ret->log);
     } while (r > 0 && ret->header.type == MESSAGE_LOG);
     return r > 0 ? ret->header.type : (enum message_type)0;
 }

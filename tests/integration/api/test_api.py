@@ -102,6 +102,8 @@ def test_properties_of_a_whole_life(hosts: Hosts) -> None:
         assert properties["StartedUsec"] <= properties["FinishedUsec"] <= time.time_ns() // 1000
         assert (properties["Progress"], properties["Rate"], properties["Reconnects"]) == (1.0, 0, 0)
         assert [channel[4] for channel in properties["Channels"]] == ["closed"]
+        for words in ("helper: connection: greeting → up", "helper: channel 0: open → proved", "active → finished"):
+            assert f"({properties['Vm']}): {words}" in end.broker.log()
 
 
 # Wait() and Forget().

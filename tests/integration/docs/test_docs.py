@@ -46,7 +46,7 @@ def test_pages_that_are_named_are_there(name: str) -> None:
             assert (title, number) in ours, f"{title}({number}) is named"
 
 
-@pytest.mark.parametrize("name", ["threat-model.md", "design.md", "hand-over.md"])
+@pytest.mark.parametrize("name", ["threat-model.md", "architecture.md", "design.md", "hand-over.md"])
 def test_files_that_are_named_are_there(name: str) -> None:
     named = set(re.findall(r"`((?:broker|common|ctl|helper|giver|dbus|docs)/[\w./-]+)`", page(name)))
     assert named and not [path for path in named if not (ROOT / path).exists()]

@@ -351,6 +351,24 @@ TEST(test_states_that_cannot_be)
     assert_true(session->halted);
 }
 
+TEST(test_changes_are_logged)
+{
+    static const char *const lines[] = {"connection: awaited → greeting\n", "connection: greeting → up\n",
+                                        "state: waiting → connected\n",     "channel 0: opening → open\n",
+                                        "channel 0: open → proved\n",       "ending: none → over\n"};
+    _cleanup_world_ world = world_of(LONG);
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    world_receives(world, world->qemu, "memory");
+    finish(world, qemu);
+    world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+    close(qemu);
+    for (size_t side = 0; side < 2; side++)
+        for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
+            assert_non_null(strstr(world->sides[side].desk.logged, lines[i]));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -373,6 +391,7 @@ int main(void)
         CASE(test_broker_is_gone_too_early),
         CASE(test_impossible_start),
         CASE(test_states_that_cannot_be),
+        CASE(test_changes_are_logged),
     };
 
     return cmocka_run_group_tests_name("helper-session-session", tests, NULL, NULL);
