@@ -181,7 +181,8 @@ static int on_hold_end(sd_event_source *source, uint64_t usec, void *userdata)
     return 0;
 }
 
-/* All is carried, but the owner is about to say more: see outcome.h. The end is looked at again after that. */
+/* All is carried, but the owner is about to say more: see outcome.h. The end is looked at again after that.
+ */
 static bool is_held(struct session *session)
 {
     uint64_t now = turn_now(session->event);

@@ -15,8 +15,8 @@ import pytest
 from vmlib.broker import Broker, BusError, wait_until
 from vmlib.fake_qemu import FakeQemu
 from vmlib.hosts import (Hosts, Tunnel, assert_failed, assert_learns, assert_peer_lost, cancel_and_wait, files,
-from vmlib.quiet import all_heard
                          has_ended, kill, relay_of)
+from vmlib.quiet import all_heard
 
 SIZE = 4 << 20
 
