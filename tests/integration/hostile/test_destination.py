@@ -50,7 +50,7 @@ class Destination(Cast):
 
 
 FRAMES: dict[str, tuple[Lie, str]] = {
-    "type 11": (raw(frame(11)), "unknown frame type"),
+    "type 12": (raw(frame(12)), "unknown frame type"),
     "only the header of a frame too long": (raw(struct.pack("<HHI", PING, 1025, 0)), "longer than the limit"),
     "a second HELLO": (raw(frame(HELLO, hello_payload())), "a second HELLO"),
     "OPEN by the destination": (raw(frame(OPEN, bytes(4), 1)), "only the other side may send"),

@@ -50,7 +50,7 @@ class Source(Cast):
 # Each is sent when channel 0 is open and nothing is wrong yet.
 FRAMES: dict[str, tuple[Lie, str]] = {
     "type 0": (raw(frame(0)), "unknown frame type"),
-    "type 11": (raw(frame(11)), "unknown frame type"),
+    "type 12": (raw(frame(12)), "unknown frame type"),
     "type 65535": (raw(frame(65535, b"x" * 8)), "unknown frame type"),
     "a frame one byte too long": (raw(frame(PING, bytes(1025))), "longer than the limit"),
     "only the header of a frame too long": (raw(struct.pack("<HHI", PING, 65535, 0)), "longer than the limit"),
