@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 void migration_log(const struct identity *identity, int priority, const char *message_id, const char *format,
                    ...)
@@ -54,15 +55,16 @@ void migration_log_outcome(const struct identity *identity, const struct report 
         [VF_OUTCOME_UNKNOWN] = {LOG_WARNING, LOG_UNKNOWN, "What became of the VM is not known"},
     };
     const struct outcome *outcome = &report->outcome;
+    const size_t n = strlen(outcome->reason);
     char times[96] = "";
 
     if (outcome->total > 0)
         snprintf(times, sizeof(times), " It took %" PRIu64 " ms, and stood still for %" PRIu64 " ms of it.",
                  outcome->total / 1000, outcome->downtime / 1000);
     migration_log(identity, lines[outcome->outcome].priority, lines[outcome->outcome].message_id,
-                  "%s (told by %s)%s%s.%s", lines[outcome->outcome].text,
-                  report->by == REPORT_BY_PEER ? "the source's owner" : "its owner",
-                  outcome->reason[0] ? ": " : "", outcome->reason, times);
+                  "%s (told by %s)%s%s%s%s", lines[outcome->outcome].text,
+                  report->by == REPORT_BY_PEER ? "the source's owner" : "its owner", n > 0 ? ": " : "",
+                  outcome->reason, n > 0 && outcome->reason[n - 1] == '.' ? "" : ".", times);
 }
 
 void migration_log_helper(const struct identity *identity, const struct message_log *m,

@@ -11,7 +11,7 @@
 #include "common/clock.h"
 
 enum {
-    HOLD = 10000000,   /* µs after a report, for which the end waits for the outcome */
+    HOLD = 5000000,    /* µs after a report, for which the end waits for the outcome */
     PEER_TOLD_MAX = 16 /* outcomes that a helper may say that its peer has told */
 };
 

@@ -5,6 +5,7 @@
 
 #include "common/cleanup.h"
 #include "ctl/drive/handover.h"
+#include "ctl/drive/report.h"
 
 #define LOOK (SECOND / 100)
 
@@ -21,6 +22,7 @@ enum arrival arrival_wait(struct drive *drive)
         struct qemu_info info;
 
         handover_try(drive);
+        drive_report_progress(drive);
         if (qemu_query(drive->ends->destination_qmp, &info, NULL) < 0 ||
             qemu_run_state(drive->ends->destination_qmp, drive->arrived, NULL) < 0)
             break;

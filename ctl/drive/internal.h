@@ -20,6 +20,8 @@ struct drive {
     bool asked;             /* for post-copy: from here on a cancel can lose the guest */
     bool told;              /* it was said that the post-copy is paused */
     uint64_t since;         /* when QEMU was told to migrate or to resume */
+    uint64_t reported;      /* when the brokers were told last how far it is */
+    const char *phase;      /* which they were told */
     uint64_t tried;         /* when recover_try() last tried */
     unsigned seen;          /* qmp_events() of both before the last look */
     unsigned stops;         /* qmp_stops() at the source before QEMU was told to migrate */

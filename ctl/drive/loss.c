@@ -7,6 +7,7 @@
 #include "common/cleanup.h"
 #include "ctl/drive/handover.h"
 #include "ctl/drive/recover.h"
+#include "ctl/drive/report.h"
 #include "ctl/drive/whereabouts.h"
 #include "ctl/units.h"
 
@@ -57,19 +58,24 @@ static int end_ended(struct drive *drive, const char *why, struct trouble *troub
     const struct qmp *there = drive->ends->destination_qmp;
     const char *reason = there ? qmp_shutdown(there) : "";
 
-    tunnel_cancel(&drive->ends->tunnel);
-    tunnel_cancel(&drive->ends->destination_tunnel);
-    if (strncmp(reason, "guest-", 6) == 0)
-        return trouble_set(
+    if (strncmp(reason, "guest-", 6) == 0) {
+        trouble_set(
             trouble, STATUS_FAILED,
             "VM '%s' has ended by itself at %s (%s), before all of its memory had come there. QEMU at "
             "the source is of no use any more: end it.",
             drive->ends->vm, drive->ends->host, reason);
-    return trouble_set(
-        trouble, STATUS_FAILED,
-        "The post-copy of VM '%s' is paused for good: QEMU at %s, where it ran, is gone (%s). The VM is "
-        "lost: each of the two had a part of its memory. End QEMU at the source.",
-        drive->ends->vm, drive->ends->host, why[0] ? why : "its monitor is closed");
+        drive_report(drive, VF_OUTCOME_MOVED, "shutdown", trouble);
+    } else {
+        trouble_set(
+            trouble, STATUS_FAILED,
+            "The post-copy of VM '%s' is paused for good: QEMU at %s, where it ran, is gone (%s). The VM is "
+            "lost: each of the two had a part of its memory. End QEMU at the source.",
+            drive->ends->vm, drive->ends->host, why[0] ? why : "its monitor is closed");
+        drive_report(drive, VF_OUTCOME_LOST, "", trouble);
+    }
+    tunnel_cancel(&drive->ends->tunnel);
+    tunnel_cancel(&drive->ends->destination_tunnel);
+    return -1;
 }
 
 /* The destination's last word was lost on the way. */
@@ -79,11 +85,13 @@ static int end_unheard(struct drive *drive, struct trouble *trouble)
 
     if (qemu_run_state(drive->ends->destination_qmp, state, trouble) < 0)
         return -1;
-    return trouble_set(
+    trouble_set(
         trouble, STATUS_FAILED,
         "All of VM '%s' has come to %s, and QEMU there says that it is '%s'; but the one at the source "
         "did not hear of it, and is paused for good. End QEMU at the source.",
         drive->ends->vm, drive->ends->host, state);
+    drive_report(drive, VF_OUTCOME_MOVED, state, trouble);
+    return -1;
 }
 
 int outcome_paused(struct drive *drive, struct trouble *trouble)
@@ -174,28 +182,39 @@ static int lost_in_postcopy(struct drive *drive, const char *why, struct trouble
     leave_peers(drive);
     switch (wait_settled(drive, state)) {
     case QEMU_DONE:
-        return trouble_set(
-            trouble, STATUS_FAILED,
-            "%s VM '%s' has all of its memory at %s all the same; QEMU there says that it is '%s'.", why, vm,
-            host, state);
+        trouble_set(trouble, STATUS_FAILED,
+                    "%s VM '%s' has all of its memory at %s all the same; QEMU there says that it is '%s'.",
+                    why, vm, host, state);
+        drive_report(drive, VF_OUTCOME_MOVED, state, trouble);
+        return -1;
     case QEMU_PAUSED:
     case QEMU_FAILED:
-        if (qmp_has_ended(drive->ends->qmp))
-            return trouble_set(
-                trouble, STATUS_FAILED,
-                "%s That was in post-copy, before all of VM '%s' had come to %s: the VM is lost. End "
-                "QEMU there.",
-                why, vm, host);
+        if (qmp_has_ended(drive->ends->qmp)) {
+            trouble_set(trouble, STATUS_FAILED,
+                        "%s That was in post-copy, before all of VM '%s' had come to %s: the VM is lost. End "
+                        "QEMU there.",
+                        why, vm, host);
+            drive_report(drive, VF_OUTCOME_LOST, "", trouble);
+            return -1;
+        }
         break;
     case QEMU_NONE:
         if (drive->ends->destination_qmp)
             whereabouts_of_silent(drive->ends->destination_qmp, silent);
-        if (qmp_has_ended(drive->ends->qmp))
-            return trouble_set(
-                trouble, STATUS_FAILED,
-                "%s That was in post-copy: VM '%s' is lost, unless all of it had come to the "
-                "destination before. QEMU there %s.",
-                why, vm, drive->ends->destination_qmp ? silent : "says it (query-migrate, query-status)");
+        if (qmp_has_ended(drive->ends->qmp)) {
+            trouble_set(trouble, STATUS_FAILED,
+                        "%s That was in post-copy: VM '%s' is lost, unless all of it had come to the "
+                        "destination before. QEMU there %s.",
+                        why, vm,
+                        drive->ends->destination_qmp ? silent : "says it (query-migrate, query-status)");
+            /* Of both: whatever there was is gone. */
+            drive_report(drive,
+                         drive->ends->destination_qmp && qmp_has_ended(drive->ends->destination_qmp)
+                             ? VF_OUTCOME_LOST
+                             : VF_OUTCOME_UNKNOWN,
+                         "", trouble);
+            return -1;
+        }
         break;
     default:
         break;
@@ -207,41 +226,58 @@ static int lost_in_postcopy(struct drive *drive, const char *why, struct trouble
         why, tunnel_id(&drive->ends->tunnel));
 }
 
-static int lost_in_precopy(struct drive *drive, const char *why, int status, struct trouble *trouble)
+/* What is said of it, and what became of the VM. */
+static enum vf_outcome tell_precopy(const struct drive *drive, const struct whereabouts *w, const char *why,
+                                    int status, struct trouble *trouble)
 {
     const char *vm = drive->ends->vm, *host = drive->ends->host;
     bool ended = qmp_has_ended(drive->ends->qmp), sent = qmp_stops(drive->ends->qmp) > drive->stops;
-    struct whereabouts w;
 
-    qmp_execute(drive->ends->qmp, "migrate_cancel", NULL, NULL, NULL);
-    whereabouts_look(drive, &w);
-    tunnel_cancel(&drive->ends->tunnel);
-    ends_undo(drive->ends);
-    if (strcmp(w.destination, "running") == 0)
-        return trouble_set(trouble, status, "%s VM '%s' runs at %s.", why, vm, host);
-    if (w.arrived)
-        return trouble_set(
-            trouble, status,
-            "%s All of VM '%s' has come to %s, where it stands still ('%s'), for QEMU at the source "
-            "did not say that it has let go. %s tell QEMU at %s 'cont'.",
-            why, vm, host, w.destination, ended ? "Make sure that it has ended, then" : "End it, then", host);
-    if (!drive->ends->destination && sent)
-        return trouble_set(
-            trouble, status,
-            "%s The migration is cancelled. VM '%s' had stopped for the hand-over: only QEMU at the "
-            "destination says whether it is there (query-status).",
-            why, vm);
-    if (ended)
-        return trouble_set(
+    if (strcmp(w->destination, "running") == 0) {
+        trouble_set(trouble, status, "%s VM '%s' runs at %s.", why, vm, host);
+        return VF_OUTCOME_MOVED;
+    }
+    if (w->arrived) {
+        trouble_set(trouble, status,
+                    "%s All of VM '%s' has come to %s, where it stands still ('%s'), for QEMU at the source "
+                    "did not say that it has let go. %s tell QEMU at %s 'cont'.",
+                    why, vm, host, w->destination,
+                    ended ? "Make sure that it has ended, then" : "End it, then", host);
+        return VF_OUTCOME_UNKNOWN;
+    }
+    if (!drive->ends->destination && sent) {
+        trouble_set(trouble, status,
+                    "%s The migration is cancelled. VM '%s' had stopped for the hand-over: only QEMU at the "
+                    "destination says whether it is there (query-status).",
+                    why, vm);
+        return VF_OUTCOME_UNKNOWN;
+    }
+    if (ended) {
+        trouble_set(
             trouble, status,
             "%s The migration is cancelled, and VM '%s' does not run any more: it had not come to the "
             "destination.",
             why, vm);
-    return trouble_set(
-        trouble, status,
-        "%s The migration is cancelled. VM '%s' is not at the destination; whether it runs at the "
-        "source only QEMU there says (query-status).",
-        why, vm);
+        return VF_OUTCOME_LOST;
+    }
+    trouble_set(trouble, status,
+                "%s The migration is cancelled. VM '%s' is not at the destination; whether it runs at the "
+                "source only QEMU there says (query-status).",
+                why, vm);
+    return VF_OUTCOME_UNKNOWN;
+}
+
+static void lost_in_precopy(struct drive *drive, const char *why, int status, struct trouble *trouble)
+{
+    enum vf_outcome outcome;
+    struct whereabouts w;
+
+    qmp_execute(drive->ends->qmp, "migrate_cancel", NULL, NULL, NULL);
+    whereabouts_look(drive, &w);
+    outcome = tell_precopy(drive, &w, why, status, trouble);
+    drive_report(drive, outcome, w.destination, trouble);
+    tunnel_cancel(&drive->ends->tunnel);
+    ends_undo(drive->ends);
 }
 
 int outcome_lost(struct drive *drive, struct trouble *trouble)

@@ -9,6 +9,7 @@
 #include "ctl/drive/arrival.h"
 #include "ctl/drive/handover.h"
 #include "ctl/drive/loss.h"
+#include "ctl/drive/report.h"
 #include "ctl/drive/whereabouts.h"
 #include "ctl/units.h"
 
@@ -66,16 +67,22 @@ int outcome_done(struct drive *drive, struct trouble *trouble)
 {
     _cleanup_json_ json_object *record = NULL;
     enum arrival arrival = arrival_wait(drive);
-    int settled = arrival == ARRIVAL_DONE ? arrival_settle(drive, trouble) : 0;
-    int finished = tunnel_wait_finished(&drive->ends->tunnel, END_WAIT, &record, NULL);
+    int settled = arrival == ARRIVAL_DONE ? arrival_settle(drive, trouble) : 0, finished;
 
+    if (drive->ends->destination_qmp && arrival != ARRIVAL_DONE) {
+        settled = end_astray(drive, arrival, trouble);
+        drive_report(drive, VF_OUTCOME_UNKNOWN, drive->arrived, trouble);
+    } else {
+        drive_report_moved(drive);
+    }
+    finished = tunnel_wait_finished(&drive->ends->tunnel, END_WAIT, &record, NULL);
     settings_restore(drive->ends->qmp, &drive->ends->before);
     if (drive->ends->destination_qmp && arrival == ARRIVAL_DONE)
         settings_restore(drive->ends->destination_qmp, &drive->ends->destination_before);
     qemu_query_times(drive->ends->qmp, &drive->info);
     meter_clear(&drive->meter);
-    if (drive->ends->destination_qmp && arrival != ARRIVAL_DONE)
-        settled = end_astray(drive, arrival, trouble);
+    if (!drive->ends->destination_qmp || arrival == ARRIVAL_DONE)
+        drive_report_moved(drive); /* now with the times */
     if (settled >= 0)
         summarize(drive, record,
                   finished > 0 && record && strcmp(record_text(record, "Result"), "done") == 0);
@@ -84,6 +91,28 @@ int outcome_done(struct drive *drive, struct trouble *trouble)
     if (drive->ends->ctl->arguments.json != JSON_OFF && record)
         print_json(drive, record);
     return settled < 0 ? -1 : STATUS_DONE;
+}
+
+/* Where it is after a migration that did not move it; with what the user is told as the reason. */
+static void report_whereabouts(struct drive *drive, const struct whereabouts *w,
+                               const struct trouble *trouble)
+{
+    bool there = strcmp(w->destination, "running") == 0;
+
+    drive_report(drive,
+                 w->both || w->may_both || w->source[0] == '\0' ? VF_OUTCOME_UNKNOWN
+                 : there                                        ? VF_OUTCOME_MOVED
+                                                                : VF_OUTCOME_NOT_MOVED,
+                 there && !w->both ? w->destination : w->source, trouble);
+}
+
+/* Ends the tunnel, if it has not ended. Its other broker hears of the outcome only before that, unless it is
+ * in hand. */
+static void end_tunnel(struct drive *drive, struct whereabouts *w, bool finished)
+{
+    if (drive->ends->destination && !finished)
+        tunnel_cancel(&drive->ends->tunnel);
+    whereabouts_look(drive, w);
 }
 
 int outcome_failed(struct drive *drive, struct trouble *trouble)
@@ -99,17 +128,19 @@ int outcome_failed(struct drive *drive, struct trouble *trouble)
     finished = tunnel_wait_finished(&drive->ends->tunnel, SECOND, &record, NULL);
     if (record)
         why = record_text(record, "ErrorMessage"); /* also while it is interrupted */
+    if (finished > 0 && trouble_status_of(record_text(record, "Result"), record_text(record, "ErrorName")) ==
+                            STATUS_CANCELLED)
+        status = STATUS_CANCELLED; /* by another client, at either end */
+    end_tunnel(drive, &whereabouts, finished > 0);
+    whereabouts_tell(drive, &whereabouts, where);
+    trouble_set(trouble, whereabouts_status(&whereabouts, status), "%s. QEMU says: %s%s%s%s%s", where,
+                drive->info.error[0] ? drive->info.error : drive->info.status, hint, hint[0] ? "" : ".",
+                why[0] ? " The tunnel says: " : "", why);
+    report_whereabouts(drive, &whereabouts, trouble);
     if (finished <= 0)
         tunnel_cancel(&drive->ends->tunnel);
-    else if (trouble_status_of(record_text(record, "Result"), record_text(record, "ErrorName")) ==
-             STATUS_CANCELLED)
-        status = STATUS_CANCELLED; /* by another client, at either end */
-    whereabouts_look(drive, &whereabouts);
-    whereabouts_tell(drive, &whereabouts, where);
     ends_undo(drive->ends);
-    return trouble_set(trouble, whereabouts_status(&whereabouts, status), "%s. QEMU says: %s%s%s%s%s", where,
-                       drive->info.error[0] ? drive->info.error : drive->info.status, hint,
-                       hint[0] ? "" : ".", why[0] ? " The tunnel says: " : "", why);
+    return -1;
 }
 
 /* Before post-copy: QEMU gives up, and the VM stays where it is. */
@@ -120,19 +151,24 @@ int outcome_cancelled(struct drive *drive, struct trouble *trouble)
 
     meter_clear(&drive->meter);
     ctl_say(drive->ends->ctl, "Cancelling …");
+    drive->reported = 0;
+    drive_report_progress(drive); /* so that the tunnel waits for what QEMU says, and the cancel */
     qmp_execute(drive->ends->qmp, "migrate_cancel", NULL, NULL, NULL);
     for (uint64_t end = ctl_now() + END_WAIT; ctl_now() < end && drive->ends->ctl->interrupts < 3;) {
         if (qemu_query(drive->ends->qmp, &drive->info, NULL) < 0 || drive->info.phase >= QEMU_DONE)
             break;
+        drive_report_progress(drive);
         ctl_turn(drive->ends->ctl, SECOND / 20, NULL);
     }
     if (drive->info.phase == QEMU_DONE)
         return outcome_done(drive, trouble); /* it was too late */
     if (qmp_silence(drive->ends->qmp) > 0)
         return outcome_lost(drive, trouble);
-    tunnel_cancel(&drive->ends->tunnel);
-    whereabouts_look(drive, &whereabouts);
+    end_tunnel(drive, &whereabouts, false);
     whereabouts_tell(drive, &whereabouts, where);
+    trouble_set(trouble, whereabouts_status(&whereabouts, STATUS_CANCELLED), "Cancelled: %s.", where);
+    report_whereabouts(drive, &whereabouts, trouble);
+    tunnel_cancel(&drive->ends->tunnel);
     ends_undo(drive->ends);
-    return trouble_set(trouble, whereabouts_status(&whereabouts, STATUS_CANCELLED), "Cancelled: %s.", where);
+    return -1;
 }

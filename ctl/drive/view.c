@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "ctl/drive/report.h"
 
 #define SILENT (3 * SECOND) /* for so long QEMU may be silent without it being said */
 
@@ -42,6 +43,7 @@ void view_show(struct drive *drive, json_object *record)
     if (info->total > 0 && info->transferred == 0)
         progress.fraction = 0; /* nothing is remaining yet either */
     meter_update(&drive->meter, &progress);
+    drive_report_progress(drive);
 }
 
 /* QEMU does not answer. It is waited for, until Ctrl-C says otherwise: see qmp_be_patient(). */

@@ -9,6 +9,7 @@
 #include "common/cleanup.h"
 #include "ctl/bus/find.h"
 #include "ctl/bus/record.h"
+#include "ctl/bus/standing.h"
 #include "ctl/terminal/pager.h"
 #include "ctl/units.h"
 
@@ -161,16 +162,50 @@ static void status_channels(json_object *record)
     }
 }
 
+/* The line that the driver shows, too, without the VM; or what became of it. */
+static void status_standing(json_object *record)
+{
+    json_object *details = record_object(record, "Details");
+    const char *reason = record_text(details, "reason"), *by = record_text(details, "told-by");
+    bool finished = standing_is_finished(record);
+    char text[PROGRESS_LINE_MAX + 32], progress_line[PROGRESS_LINE_MAX];
+    struct progress progress;
+
+    snprintf(text, sizeof(text), "%s%s%s", record_text(record, "State"), finished ? ": " : "",
+             standing_outcome(record));
+    line("State", text);
+    if (record_text(record, "Outcome")[0] != '\0') {
+        snprintf(text, sizeof(text), "%s, told by the %s%s%s", record_text(record, "Outcome"),
+                 strcmp(by, "peer") == 0 ? "source's owner" : "owner", reason[0] ? ": " : "", reason);
+        line("Outcome", text);
+        snprintf(text, sizeof(text), "%s%s%s", record_text(details, "host"),
+                 record_text(details, "run-state")[0] ? " " : "", record_text(details, "run-state"));
+        line("Where", text + strspn(text, " "));
+    }
+    if (record_number(details, "downtime-usec") > 0) {
+        format_time(record_number(details, "downtime-usec"), text);
+        line("Stood still", text);
+    }
+    line("Error", record_text(record, "ErrorMessage"));
+    standing_progress(record, &progress);
+    progress.vm = "";
+    if (!finished) {
+        progress_format(&progress, 0, false, progress_line);
+        line("Progress", progress_line);
+    }
+    if (!finished && record_number(record, "RemainingUsec") > 0) {
+        format_time(record_number(record, "RemainingUsec"), text);
+        line("Left", text);
+    }
+}
+
 static void status_record(json_object *record)
 {
     json_object *sockets = record_object(record, "Sockets");
     char text[UNITS_TEXT_MAX + 8];
 
     printf("%s %s %s\n", record_text(record, "Vm"), record_text(record, "Role"), record_text(record, "Id"));
-    snprintf(text, sizeof(text), "%s%s%s", record_text(record, "State"),
-             record_text(record, "Result")[0] ? ": " : "", record_text(record, "Result"));
-    line("State", text);
-    line("Error", record_text(record, "ErrorMessage"));
+    status_standing(record);
     line_moment("Started", record_number(record, "StartedUsec"));
     line_moment("Finished", record_number(record, "FinishedUsec"));
     snprintf(text, sizeof(text), "%" PRIu64, record_number(record, "OwnerUid"));
@@ -200,8 +235,6 @@ static void status_record(json_object *record)
     }
     snprintf(text, sizeof(text), "%" PRIu64, record_number(record, "Reconnects"));
     line("Reconnects", text);
-    snprintf(text, sizeof(text), "%.0f %%", record_real(record, "Progress") * 100);
-    line("Progress", record_real(record, "Progress") < 0 ? "unknown" : text);
 }
 
 static void status_broker(json_object *record, const struct side *side)

@@ -8,40 +8,17 @@
 #include "common/cleanup.h"
 #include "ctl/bus/find.h"
 #include "ctl/bus/record.h"
+#include "ctl/bus/standing.h"
 #include "ctl/terminal/meter.h"
 #include "ctl/units.h"
-
-static bool is_finished(json_object *record)
-{
-    return strcmp(record_text(record, "State"), "finished") == 0;
-}
-
-/* The exit status of a finished one, and the trouble that says why it is not 0. */
-static int judge(json_object *record, struct trouble *trouble)
-{
-    int status = trouble_status_of(record_text(record, "Result"), record_text(record, "ErrorName"));
-
-    if (status != STATUS_DONE)
-        trouble_set(trouble, status, "%s",
-                    record_text(record, "ErrorMessage")[0] ? record_text(record, "ErrorMessage")
-                                                           : "It failed.");
-    return status;
-}
 
 /* ---- watch ---- */
 
 static void show(struct meter *meter, json_object *record)
 {
-    struct progress progress = {
-        .vm = record_text(record, "Vm"),
-        .phase = is_finished(record) ? record_text(record, "Result") : record_text(record, "State"),
-        .fraction = record_real(record, "Progress"),
-        .done = strcmp(record_text(record, "Result"), "done") == 0,
-        .bytes = record_number(record, "BytesSent") + record_number(record, "BytesReceived"),
-        .rate = record_number(record, "Rate"),
-        .reconnects = (uint32_t)record_number(record, "Reconnects"),
-    };
+    struct progress progress;
 
+    standing_progress(record, &progress);
     meter_update(meter, &progress);
 }
 
@@ -58,13 +35,18 @@ static int pause_for(struct ctl *ctl, uint64_t usec, struct trouble *trouble)
 static void summarize(struct ctl *ctl, json_object *record)
 {
     char sent[UNITS_TEXT_MAX], received[UNITS_TEXT_MAX], took[UNITS_TEXT_MAX];
-    uint64_t started = record_number(record, "StartedUsec"), finished = record_number(record, "FinishedUsec");
+    char stood[UNITS_TEXT_MAX] = "";
+    uint64_t started = record_number(record, "StartedUsec"), finished = record_number(record, "FinishedUsec"),
+             downtime = record_number(record_object(record, "Details"), "downtime-usec");
 
     format_size(record_number(record, "BytesSent"), sent);
     format_size(record_number(record, "BytesReceived"), received);
     format_span(started, finished, took);
-    ctl_say(ctl, "%s: %s%s%s; %s sent, %s received.", record_text(record, "Vm"),
-            record_text(record, "Result"), took[0] ? " after " : "", took, sent, received);
+    if (downtime > 0)
+        format_time(downtime, stood);
+    ctl_say(ctl, "%s: %s%s%s%s%s; %s sent, %s received.", record_text(record, "Vm"), standing_outcome(record),
+            took[0] ? " after " : "", took, downtime > 0 ? "; it stood still for " : "", stood, sent,
+            received);
 }
 
 /* Shows one look. 1: it was the last one, 0, or -1. */
@@ -77,7 +59,7 @@ static int look(struct ctl *ctl, struct meter *meter, json_object *record, struc
     } else {
         show(meter, record);
     }
-    if (!is_finished(record))
+    if (!standing_is_finished(record))
         return 0;
     meter_clear(meter);
     if (ctl->arguments.json == JSON_OFF)
@@ -107,7 +89,7 @@ int verb_watch(struct ctl *ctl, struct trouble *trouble)
         }
         r = look(ctl, &meter, record, trouble);
         if (r != 0)
-            return r < 0 ? -1 : judge(record, trouble);
+            return r < 0 ? -1 : standing_judge(record, trouble);
         if (pause_for(ctl, interval, trouble) < 0)
             return -1;
     }
@@ -143,8 +125,8 @@ static int wait_one(struct side *side, const char *operand, uint64_t end, json_o
     if (record_read(side, found.path, MIGRATION_INTERFACE, &record, trouble) < 0)
         return -1;
     json_object_array_add(list, record);
-    if (is_finished(record))
-        return judge(record, trouble);
+    if (standing_is_finished(record))
+        return standing_judge(record, trouble);
     if (ctl_now() >= end)
         return trouble_set(trouble, STATUS_TIMED_OUT, "Migration %s of VM '%s' is still %s; it goes on.",
                            found.id, found.vm, record_text(record, "State"));
@@ -169,10 +151,8 @@ int verb_wait(struct ctl *ctl, struct trouble *trouble)
     } else if (!ctl->arguments.quiet) {
         for (size_t i = 0; i < json_object_array_length(list); i++) {
             json_object *record = json_object_array_get_idx(list, i);
-            const char *result = record_text(record, "Result");
 
-            printf("%s %s %s\n", record_text(record, "Id"), record_text(record, "Vm"),
-                   result[0] ? result : record_text(record, "State"));
+            printf("%s %s %s\n", record_text(record, "Id"), record_text(record, "Vm"), standing_word(record));
         }
     }
     return r < 0 ? -1 : trouble->status;

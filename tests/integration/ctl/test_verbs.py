@@ -58,7 +58,7 @@ def test_status_and_show_have_every_property(hosts: Hosts) -> None:
     text = ctl(hosts.source, "status", "web1").succeeds().out
     assert text.startswith(f"web1 outgoing {tunnel.outgoing.id}\n")
     for what in ("State: active", "Security: tls", "Peer: tcp:127.0.0.1:", "Limit: none", "Reconnects: 0",
-                 f"Socket: migrate {properties['Sockets']['migrate']}", "Progress: unknown",
+                 f"Socket: migrate {properties['Sockets']['migrate']}", "Progress: active  1 B",
                  "Channels: migrate 0 open, sent 1 B, received 0 B"):
         assert what in text, text
     shown = dict(line.split("=", 1) for line in ctl(hosts.source, "show", "web1").out.splitlines())
@@ -138,7 +138,7 @@ def test_wait(hosts: Hosts) -> None:
         assert done.status == 0 and done.json()[0]["Result"] == "done"
         bad.incoming.cancel()
         result = waiting.end()
-        assert result.out == f"{good.outgoing.id} good done\n{bad.outgoing.id} bad cancelled\n"
+        assert result.out == f"{good.outgoing.id} good carried\n{bad.outgoing.id} bad cancelled\n"
         result.fails(CANCELLED, "bad", "Cancelled at the destination")
     for tunnel in (good, bad):
         for end in tunnel.ends:
@@ -364,7 +364,7 @@ def test_watch_on_a_terminal(hosts: Hosts, terminal: Terminal) -> None:
     terminal.wait_for(line)
     near.close()
     far.close()
-    text = terminal.wait_for(r"^web1: done after .*; 1 B sent, 0 B received\.")
+    text = terminal.wait_for(r"^web1: carried after .*; 1 B sent, 0 B received\.")
     assert not re.search(line, text, re.M)
     for end in tunnel.ends:
         end.wait_finished()
@@ -385,7 +385,7 @@ def test_narrow_terminal(hosts: Hosts, terminal: Terminal) -> None:
     terminal.wait_for(r"^a-virtual-machine-with-quite-a-long-name  active  ")
     near.close()
     far.close()
-    terminal.wait_for("done after")
+    terminal.wait_for("carried after")
     for end in tunnel.ends:
         end.wait_finished()
 
@@ -401,7 +401,7 @@ def test_colours(hosts: Hosts, terminal: Terminal, no_color: bool) -> None:
     assert ("\x1b[36mactive" in line) is not no_color, line
     near.close()
     far.close()
-    terminal.wait_for("done after")
+    terminal.wait_for("carried after")
     for end in tunnel.ends:
         end.wait_finished()
 
@@ -433,7 +433,7 @@ def test_watch_on_a_pipe_and_as_json(hosts: Hosts) -> None:
         far.close()
         text = plain.end()
         assert text.status == 0 and text.out == ""
-        assert re.fullmatch(r"web1  done  100 %  1 B  0 B/s\nweb1: done after .*\n", text.err), text
+        assert re.fullmatch(r"web1  carried  1 B  0 B/s\nweb1: carried after .*\n", text.err), text
         last = json.loads(lines.end().out.splitlines()[-1])
         assert last["Result"] == "done" and set(last) == set(tunnel.outgoing.get_all())
         assert quiet.end().err == ""

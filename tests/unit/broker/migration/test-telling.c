@@ -94,7 +94,7 @@ TEST(the_helper_hears_of_it)
     assert_string_equal(m.outcome.outcome.host, "host2");
     reports(migration);
     m = helper_hears(helper, MESSAGE_HOLD, NULL);
-    assert_int_equal(m.hold.usec, 10000000);
+    assert_int_equal(m.hold.usec, 5000000);
     assert_true(migration_status(migration)->report.outcome.outcome == VF_OUTCOME_MOVED);
 }
 

@@ -10,6 +10,7 @@
 
 #include "test-util.h"
 
+#include "ctl/bus/report.h"
 #include "ctl/drive/drive.h"
 #include "ctl/drive/handover.h"
 #include "ctl/terminal/meter.h"
@@ -43,6 +44,7 @@ static struct rig {
     struct ends ends;
     struct qmp source, destination;
     const char *tunnel_state, *tunnel_result; /* of its record */
+    const char *outcome;                      /* that the source's broker was told last; "": none */
     bool socket_refused, source_cut, destination_cut;
     bool held;   /* the destination was told 'stop' while it waited: it does not start the VM by itself */
     bool came;   /* the destination has said that it has the VM, which does not run yet */
@@ -279,6 +281,16 @@ int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object
     return rig.tunnel_result[0] != '\0';
 }
 
+void report_progress(const struct tunnel *tunnel, const struct report_progress *progress)
+{
+}
+
+void report_outcome(const struct tunnel *tunnel, const struct outcome *outcome)
+{
+    if (tunnel == &rig.ends.tunnel)
+        rig.outcome = vf_outcome_to_string(outcome->outcome);
+}
+
 void tunnel_cancel(const struct tunnel *tunnel)
 {
     bool *cut = tunnel == &rig.ends.tunnel ? &rig.source_cut : &rig.destination_cut;
@@ -401,6 +413,7 @@ void peers_free(struct peers *peers)
 static void begin(const struct step *source, const struct step *destination)
 {
     rig = (struct rig){
+        .outcome = "",
         .tunnel_state = "active",
         .tunnel_result = "done",
         .now = 1000 * SECOND,

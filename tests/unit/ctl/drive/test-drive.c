@@ -59,6 +59,7 @@ TEST(pre_copy_is_left_alone)
     begin(STEPS(SETUP, ACTIVE, ACTIVE, COMPLETED), STEPS(ARRIVED));
     ends_with(STATUS_DONE, "source migrates, destination cont, source restored, destination restored", NULL);
     assert_non_null(strstr(rig.said, "web1: done"));
+    assert_string_equal(rig.outcome, "moved");
 }
 
 TEST(a_socket_of_another_user_is_not_used)
@@ -74,6 +75,7 @@ TEST(a_failure_takes_everything_back)
     rig.tunnel_result = "";
     ends_with(STATUS_FAILED, "source migrates, near cut, far cut, source restored, destination restored",
               "was not moved; it runs on at the source. QEMU says: no more luck.");
+    assert_string_equal(rig.outcome, "not-moved");
 }
 
 /* One that was there before, for a paused post-copy, is not vmferryctl's to end. */
@@ -92,6 +94,7 @@ TEST(ctrl_c_cancels_pre_copy)
         STATUS_CANCELLED,
         "source migrates, source migrate_cancel, near cut, far cut, source restored, destination restored",
         "Cancelled: VM 'web1' was not moved; it runs on at the source.");
+    assert_string_equal(rig.outcome, "not-moved");
 }
 
 TEST(ctrl_c_may_come_too_late)
@@ -102,6 +105,7 @@ TEST(ctrl_c_may_come_too_late)
         STATUS_DONE,
         "source migrates, source migrate_cancel, destination cont, source restored, destination restored",
         NULL);
+    assert_string_equal(rig.outcome, "moved");
 }
 
 /* From there on a cancel would lose the VM. */
@@ -114,6 +118,7 @@ TEST(ctrl_c_leaves_post_copy_alone)
     ends_with(STATUS_FAILED, "source migrates, source migrate-start-postcopy, destination cont",
               "goes on by itself");
     assert_null(strstr(rig.said, "Ctrl-C once more"));
+    assert_string_equal(rig.outcome, "");
 }
 
 /* As soon as it was asked for: QEMU may have begun, and the VM is to run again before it is left. */
@@ -181,6 +186,7 @@ TEST(a_paused_post_copy_is_not_cancelled)
 {
     begin(STEPS(POSTCOPY, POSTCOPY, POSTCOPY, PAUSED), STEPS(PAUSED));
     ends_with(STATUS_FAILED, "source migrates, destination cont", "the same command with --resume");
+    assert_string_equal(rig.outcome, "");
 }
 
 TEST(a_paused_post_copy_is_recovered)
@@ -194,6 +200,7 @@ TEST(a_paused_post_copy_is_recovered)
               NULL);
     assert_non_null(strstr(rig.said, "paused, for the connection was lost"));
     assert_true(rig.now >= 1003 * SECOND); /* at first the destination had not noticed */
+    assert_string_equal(rig.outcome, "moved");
 }
 
 /* By another tunnel, where the brokers have given up theirs. */
@@ -264,6 +271,7 @@ TEST(a_lost_monitor_ends_pre_copy)
         STATUS_FAILED,
         "source migrates, source migrate_cancel, near cut, far cut, source restored, destination restored",
         "The migration is cancelled.");
+    assert_string_equal(rig.outcome, "unknown");
 }
 
 /* The VM is there, but whether the source has let go cannot be asked any more: that is for people to see. */
@@ -276,12 +284,14 @@ TEST(a_lost_monitor_does_not_start_the_vm)
         STATUS_FAILED,
         "source migrates, source migrate_cancel, near cut, far cut, source restored, destination restored",
         "where it stands still ('paused')");
+    assert_string_equal(rig.outcome, "unknown");
 }
 
 TEST(a_lost_monitor_leaves_post_copy_alone)
 {
     begin(STEPS(POSTCOPY, {.gone = true}), STEPS(POSTCOPY));
     ends_with(STATUS_FAILED, "source migrates", "goes on without vmferryctl");
+    assert_string_equal(rig.outcome, "");
 }
 
 TEST(a_source_that_ends_in_post_copy)
@@ -289,6 +299,7 @@ TEST(a_source_that_ends_in_post_copy)
     begin(STEPS(POSTCOPY, POSTCOPY, POSTCOPY, {.gone = true}), STEPS(POSTCOPY, PAUSED));
     rig.source.ended = true;
     ends_with(STATUS_FAILED, "source migrates, destination cont", "the VM is lost");
+    assert_string_equal(rig.outcome, "lost");
 }
 
 /* ---- The hand-over ---- */
@@ -303,6 +314,7 @@ TEST(post_copy_that_fails_as_it_begins)
               "source migrates, source migrate-start-postcopy, near cut, far cut, source restored, "
               "destination restored",
               "was not moved; it runs on at the source.");
+    assert_string_equal(rig.outcome, "not-moved");
 }
 
 /* It was asked for as pre-copy came to its end, which is another hand-over, and fails. */
@@ -329,6 +341,7 @@ TEST(a_source_that_did_not_hear_of_the_arrival)
     rig.tunnel_result = "";
     ends_with(STATUS_FAILED, "source migrates, near cut, far cut, source restored, destination restored",
               "has all of it as well (paused), and was not told to start it");
+    assert_string_equal(rig.outcome, "not-moved");
 }
 
 /* Another program told the destination 'cont'. */
@@ -341,6 +354,7 @@ TEST(a_vm_that_runs_twice_is_stopped_at_the_destination)
               "source migrates, near cut, destination stop, far cut, source restored, destination restored",
               "ran on both hosts");
     assert_string_equal(rig.destination.run, "paused");
+    assert_string_equal(rig.outcome, "unknown");
 }
 
 /* 'send' cannot ask the destination, but it knows that the VM had stopped. */
@@ -376,6 +390,7 @@ TEST(a_destination_that_does_not_start_the_vm)
     ends_with(STATUS_FAILED, "source migrates, destination cont, source restored, destination restored",
               "stands still: it ran at the source, and QEMU at host2 says that it is 'paused'. "
               "QEMU (destination) says: not now.");
+    assert_string_equal(rig.outcome, "moved");
 }
 
 /* A VM that was paused stays so, and nothing waits for it. */
@@ -408,6 +423,7 @@ TEST(a_vm_that_is_nowhere)
     begin(STEPS(ACTIVE, COMPLETED), STEPS(FAILED));
     is_there("shutdown");
     ends_with(STATUS_FAILED, "source migrates, source restored", "and that the migration has failed");
+    assert_string_equal(rig.outcome, "unknown");
 }
 
 int main(void)
