@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "model"))
+sys.path[:0] = [str(ROOT / "tests")]
 
-from run import run as search_model  # noqa: E402
+from model.run import run as search_model  # noqa: E402
+from sim.mutations import run as break_rules  # noqa: E402
+from sim.run import simulate  # noqa: E402
 
 USAGE = """Usage: tools/test [--quick] [--long] [PART…]
 
@@ -28,6 +30,7 @@ Checks everything, or the parts that are named:
 
   format        clang-format finds nothing to change; the includes run down the layers
   model         the model of the peer protocol (docs/model), searched whole, and with each of its rules broken
+  sim           two helpers in a world of one number (tests/sim): seeds that found something once, and new ones
   unit          unit tests, and the fuzzers over their corpora, under ASan and UBSan
   valgrind      the unit tests under valgrind
   integration   brokers, helpers and stand-ins for QEMU on private buses, under ASan and UBSan
@@ -157,6 +160,21 @@ def check_model() -> Count:
     return count
 
 
+def check_sim() -> Count:
+    """A test is a schedule; in the long run also a rule of the code that is broken, of which something must come."""
+    long = bool(os.environ.get("VMFERRY_LONG"))
+    sanitized, count = build(SANITIZED) / "tests/sim/vmferry-sim", Count()
+    count.passed, bad = simulate(str(sanitized), 10000, 60)
+    if long:
+        passed, more = simulate(str(build(RELEASE) / "tests/sim/vmferry-sim"), 1000000, 3600)
+        found, missed = break_rules([])
+        count.passed += passed + len(found)
+        bad += more + [f"not found: {name}" for name in missed]
+    for what in bad:
+        count.fail(f"sim: {what}")
+    return count
+
+
 def meson_tests(directory: Path, log: str, names: list[str], wrapper: tuple[str, ...] = ()) -> Count:
     """Runs tests of a build directory; counts the cases of those that say them (in TAP), else the programs."""
     arguments = ["--wrapper", " ".join(wrapper), "--timeout-multiplier", "20"] if wrapper else []
@@ -279,6 +297,7 @@ def check_vm() -> Count:
 PARTS: dict[str, Callable[[], Count]] = {
     "format": check_format,
     "model": check_model,
+    "sim": check_sim,
     "unit": check_unit,
     "valgrind": check_valgrind,
     "integration": check_integration,

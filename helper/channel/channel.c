@@ -52,10 +52,10 @@ void channel_set_qemu(struct channel *channel, int fd, bool shared)
         set_up_failed(channel, r);
         return;
     }
-    if (channels->options.role == ROLE_INCOMING)
-        control_send(channels->options.control, &opened);
-    else
+    if (channels->options.role == ROLE_OUTGOING)
         channel_announce(channel);
+    else if (channels->connection != 0) /* nothing is said before HELLO */
+        control_send(channels->options.control, &opened);
     channel_update(channel);
     if (!channels_halted(channels) && channels->options.role == ROLE_INCOMING)
         channels_dial_stream(channels, channel->stream);

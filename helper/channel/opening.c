@@ -73,7 +73,8 @@ static int on_grace(sd_event_source *source, uint64_t usec, void *userdata)
     struct channel *channel = userdata;
 
     channel->grace = GRACE_OVER;
-    channels_dial_stream(channel->channels, channel->stream);
+    if (!channels_halted(channel->channels))
+        channels_dial_stream(channel->channels, channel->stream);
     return 0;
 }
 

@@ -97,8 +97,8 @@ static inline void rig_ignores_text(void *userdata, const char *text)
 static const struct control_events rig_control_events = {
     .frame = rig_ignores_frame, .lost = rig_ignores_text, .violated = rig_ignores_text};
 
-/* The control connection that there is: the peer's end is the wire. */
-static inline void rig_connects(struct channels_rig *rig)
+/* The control connection that there is: the peer's end is the wire. Neither side has greeted. */
+static inline void rig_adopts(struct channels_rig *rig)
 {
     struct carrier *carrier;
     int pair[2];
@@ -108,6 +108,11 @@ static inline void rig_connects(struct channels_rig *rig)
     assert_int_equal(carrier_raw_new(pair[0], &carrier), 0);
     assert_int_equal(control_adopt(rig->control, carrier), 0);
     rig->halted = false;
+}
+
+static inline void rig_connects(struct channels_rig *rig)
+{
+    rig_adopts(rig);
     channels_connect(rig->channels, ++rig->connection);
 }
 

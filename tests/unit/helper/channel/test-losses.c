@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "channels-rig.h"
 
+#include "helper/limits.h"
+
 /* What a loss of the connection to the peer changes: what was said may be said once more, and nothing else.
  */
 
@@ -50,6 +52,25 @@ TEST(test_source_announces_again)
     rig_asks_nothing(rig);
     close(qemu);
     close(late);
+}
+
+/* QEMU's connection may come while the two sides greet each other again: nothing is said before HELLO. */
+TEST(test_destination_waits_for_hello)
+{
+    _cleanup_rig_ rig = rig_new(ROLE_INCOMING, true);
+    int peer, qemu;
+
+    assert_null(rig_hears_open(rig, 0, 0));
+    peer = rig_gets_peer(rig, 0);
+    rig_sends(rig, peer, "memory");
+    rig_asks_qemu(rig, 0);
+    rig_loses_connection(rig);
+    rig_adopts(rig);
+    qemu = rig_gets_qemu(rig, 0, 0);
+    rig_says_nothing(rig);
+    assert_int_equal(rig->n_failed + rig->n_lost, 0);
+    close(peer);
+    close(qemu);
 }
 
 /* A flow goes on from what the peer has; offsets that cannot be change nothing. */
@@ -243,12 +264,46 @@ TEST(test_halted)
     close(peer);
 }
 
+static int on_passed(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    *(bool *)userdata = true;
+    return 0;
+}
+
+/* Timers of before are over when one that was set later has fired. */
+static void passes(struct channels_rig *rig, uint64_t usec)
+{
+    sd_event_source *timer = NULL;
+    bool passed = false;
+
+    assert_true(sd_event_add_time_relative(rig->desk.event, &timer, CLOCK_MONOTONIC, usec, 1, on_passed,
+                                           &passed) >= 0);
+    while (!passed)
+        assert_true(sd_event_run(rig->desk.event, UINT64_MAX) >= 0);
+    sd_event_source_unref(timer);
+}
+
+/* The migration may have ended: no QEMU is asked for any more. */
+TEST(test_halted_destination)
+{
+    _cleanup_rig_ rig = rig_new(ROLE_INCOMING, true);
+    int peer;
+
+    assert_null(rig_hears_open(rig, 0, 0));
+    peer = rig_gets_peer(rig, 0);
+    rig->halted = true;
+    passes(rig, DIAL_GRACE + 1000);
+    rig_asks_nothing(rig);
+    close(peer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(test_open_is_heard_again_only_after_a_loss),
         CASE(test_open_of_another_stream_after_a_loss),
         CASE(test_source_announces_again),
+        CASE(test_destination_waits_for_hello),
         CASE(test_resuming),
         CASE(test_received_survives),
         CASE(test_end_is_said_again),
@@ -257,6 +312,7 @@ int main(void)
         CASE(test_open_of_what_was_given_up),
         CASE(test_peer_goes),
         CASE(test_halted),
+        CASE(test_halted_destination),
     };
 
     return cmocka_run_group_tests_name("helper-channel-losses", tests, NULL, NULL);

@@ -1,0 +1,5 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* A helper sends this message to its broker: at this moment what it says must be true. */
+void check_message(int side, const void *data);

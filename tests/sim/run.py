@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Runs the simulation (README.md): the corpus of seeds that once found something, and new seeds.
+
+    /usr/bin/python3 tests/sim/run.py PROGRAM [--count N] [--seconds N] [--first SEED]
+
+One seed's schedule is told by the program itself: vmferry-sim SEED.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CORPUS = Path(__file__).resolve().parent / "corpus"
+FAULTS_MAX = 5  # of one process, before it is left at that
+
+
+@dataclass
+class Tally:
+    schedules: int = 0
+    steps: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def corpus() -> list[int]:
+    """A seed a line, and what it found."""
+    return [int(line.split()[0]) for line in CORPUS.read_text().splitlines() if line and line[0] != "#"]
+
+
+def start(program: str, first: int, count: int, seconds: int) -> subprocess.Popen[str]:
+    return subprocess.Popen([program, str(first), str(count), str(max(1, seconds))], text=True, errors="replace",
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def take(said: str, status: int, tally: Tally) -> int | None:
+    """Counts what a process did; the seed at which it stopped, if it did not come to its end."""
+    done = re.search(r"^(\d+) schedules from seed \d+ on, (\d+) steps", said, re.M)
+    if status == 0 and done:
+        tally.schedules += int(done[1])
+        tally.steps += int(done[2])
+        return None
+    fault = re.findall(r"FAULT seed (\d+).*", said)
+    lines = [line for line in said.splitlines() if "FAULT" in line or "ERROR" in line or "runtime error" in line]
+    tally.faults.append("; ".join(lines) or said[-500:] or f"exit status {status}")
+    return int(fault[-1]) if fault else None
+
+
+def run(program: str, first: int, count: int, seconds: int, processes: int) -> Tally:
+    """So many seeds from the first on, or as many as fit into the time."""
+    tally, share = Tally(), -(-count // processes)
+    until = time.monotonic() + seconds
+    ranges = [(first + i * share, share) for i in range(processes)]
+    running = {i: (start(program, *one, seconds), *one) for i, one in enumerate(ranges)}
+    while running:
+        i, (process, begin, left) = next(iter(running.items()))
+        said, _ = process.communicate()
+        del running[i]
+        stopped = take(said, process.returncode, tally)
+        if stopped is None or len(tally.faults) >= FAULTS_MAX:
+            continue
+        tally.schedules += stopped - begin
+        left -= stopped - begin + 1
+        if left > 0 and time.monotonic() < until:
+            running[i] = (start(program, stopped + 1, left, int(until - time.monotonic())), stopped + 1, left)
+    return tally
+
+
+def run_corpus(program: str) -> Tally:
+    tally = Tally()
+    for seed in corpus():
+        process = start(program, seed, 1, 60)
+        said, _ = process.communicate()
+        take(said, process.returncode, tally)
+    return tally
+
+
+def simulate(program: str, count: int, seconds: int, first: int | None = None,
+             processes: int | None = None) -> tuple[int, list[str]]:
+    """Schedules that were as they must be, and what was not."""
+    first = first if first is not None else int(time.time()) * 1000000
+    old = run_corpus(program)
+    began = time.monotonic()
+    new = run(program, first, count, seconds, processes or os.cpu_count() or 1)
+    took = max(time.monotonic() - began, 0.001)
+    print(f"  {old.schedules} schedules of the corpus")
+    print(f"  {new.schedules:,} new schedules, seeds from {first} on, {new.steps:,} steps, in {took:.0f} s: "
+          f"{new.schedules / took:.0f} a second", flush=True)
+    return old.schedules + new.schedules, old.faults + new.faults
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program", help="vmferry-sim")
+    parser.add_argument("--count", type=int, default=10000, help="new seeds")
+    parser.add_argument("--seconds", type=int, default=60, help="for these")
+    parser.add_argument("--first", type=int, help="the first of these")
+    options = parser.parse_args()
+    passed, faults = simulate(options.program, options.count, options.seconds, options.first)
+    for fault in faults:
+        print(f"FAILED: {fault}")
+    print(f"{passed} passed, {len(faults)} failed")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
