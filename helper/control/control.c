@@ -134,7 +134,14 @@ int control_new(sd_event *event, struct ring_pool *pool, const bool *halted,
     if (!control)
         return -ENOMEM;
     *control = (struct control){
-        .event = event, .pool = pool, .halted = halted, .events = events, .userdata = userdata};
+        .event = event,
+        .pool = pool,
+        .halted = halted,
+        .events = events,
+        .userdata = userdata,
+        .in = {.pipe = -1}, /* for last words where there was no memory for the rings */
+        .out = {.pipe = -1},
+    };
     *ret = control;
     return 0;
 }

@@ -36,7 +36,7 @@ struct broker {
     struct task tasks[TASKS];
     size_t n_tasks;
     enum message_state state; /* that the helper told last */
-    bool has_ended; /* it has told its helper to end: once */
+    bool has_ended;           /* it has told its helper to end: once */
     bool has_result;
     enum vf_error error;
     char text[MESSAGE_TEXT_MAX];

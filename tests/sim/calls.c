@@ -41,6 +41,16 @@ static bool is_interrupted(void)
     return chance(kernel.eintr_permille);
 }
 
+WRAP(void *, malloc, size_t size)
+{
+    return fails(FAILS_ALLOCATION) ? NULL : __real_malloc(size);
+}
+
+WRAP(void *, calloc, size_t n, size_t size)
+{
+    return fails(FAILS_ALLOCATION) ? NULL : __real_calloc(n, size);
+}
+
 WRAP(int, close, int fd)
 {
     return fd < FD_FIRST ? __real_close(fd) : fd_close(fd);
@@ -146,6 +156,8 @@ WRAP(ssize_t, recvmsg, int fd, struct msghdr *mh, int flags)
     mh->msg_flags = 0;
     if (file->kind == FILE_LINK && !queue_head(queue_in(file)))
         mh->msg_controllen = 0;
+    if (fails(FAILS_CALL))
+        return answer(chance(500) ? -ENOMEM : -ECONNRESET);
     if (is_interrupted())
         return answer(-EINTR);
     return answer(file->kind == FILE_LINK ? link_receive(file, mh) : each_piece(file, mh, false));
@@ -155,6 +167,8 @@ WRAP(ssize_t, sendmsg, int fd, const struct msghdr *mh, int flags)
 {
     struct file *file = fd_file(fd);
 
+    if (fails(FAILS_CALL))
+        return answer(chance(500) ? -ENOBUFS : -EPIPE);
     if (is_interrupted())
         return answer(-EINTR);
     return answer(file->kind == FILE_LINK ? link_send_packet(file, mh) : each_piece(file, mh, true));
@@ -169,6 +183,8 @@ WRAP(ssize_t, recv, int fd, void *data, size_t size, int flags)
 
 WRAP(ssize_t, splice, int from, off64_t *unused, int to, off64_t *unused_too, size_t max, unsigned flags)
 {
+    if (fails(FAILS_CALL))
+        return answer(-ENOMEM);
     if (is_interrupted())
         return answer(-EINTR);
     return answer(file_splice(fd_file(from), fd_file(to), max));
@@ -211,6 +227,8 @@ WRAP(int, epoll_ctl, int fd, int op, int which, struct epoll_event *event)
     struct file *epoll = fd_file(fd);
     struct watched *watched = watched_find(epoll, which);
 
+    if (op == EPOLL_CTL_ADD && fails(FAILS_CALL))
+        return (int)answer(chance(500) ? -ENOMEM : -ENOSPC);
     if (op == EPOLL_CTL_ADD && !watched && epoll->n_watched < WATCHED)
         watched = &epoll->watched[epoll->n_watched++];
     else if (op == EPOLL_CTL_ADD || !watched)
@@ -234,6 +252,10 @@ WRAP(off64_t, lseek64, int fd, off64_t offset, int whence)
 
 WRAP(void *, mmap64, void *at, size_t size, int protection, int flags, int fd, off64_t offset)
 {
+    if (fails(FAILS_CALL)) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
     return side_page(sim.current);
 }
 
@@ -256,6 +278,8 @@ WRAP(int, clock_gettime, clockid_t clock, struct timespec *ret)
 
 WRAP(int, gnutls_rnd, gnutls_rnd_level_t level, void *data, size_t size)
 {
+    if (fails(FAILS_CALL))
+        return GNUTLS_E_RANDOM_FAILED;
     for (size_t i = 0; i < size; i++)
         ((uint8_t *)data)[i] = (uint8_t)pick(256);
     return 0;

@@ -12,14 +12,14 @@ enum { LITTLE = 512 /* bytes, which go in as a whole where there is room */ };
 
 struct conn *conn_new(bool local, uint64_t latency, size_t there, size_t back)
 {
-    struct conn *conn = calloc(1, sizeof(*conn));
+    struct conn *conn = world_alloc(sizeof(*conn));
 
     conn->local = local;
     conn->latency = latency;
     conn->error_at[0] = conn->error_at[1] = NEVER;
     for (int i = 0; i < 2; i++) {
         conn->lanes[i].capacity = i == 0 ? there : back;
-        conn->lanes[i].data = malloc(conn->lanes[i].capacity);
+        conn->lanes[i].data = world_alloc(conn->lanes[i].capacity);
         conn->lanes[i].shut_at = NEVER;
     }
     TAILQ_INSERT_TAIL(&kernel.conns, conn, entry);

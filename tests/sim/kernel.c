@@ -44,13 +44,13 @@ void kernel_end(void)
 
 struct file *file_new(enum file_kind kind)
 {
-    struct file *file = calloc(1, sizeof(*file));
+    struct file *file = world_alloc(sizeof(*file));
 
     file->kind = kind;
     file->refs = 1;
     if (kind == FILE_PIPE) {
         file->pipe.capacity = PIPE_BYTES;
-        file->pipe.data = malloc(PIPE_BYTES);
+        file->pipe.data = world_alloc(PIPE_BYTES);
     }
     return file;
 }
@@ -151,7 +151,7 @@ int queue_put(struct queue *queue, const void *data, size_t size, struct file *f
     if (queue->n == queue->capacity)
         return -EAGAIN;
     if (!queue->packets)
-        queue->packets = calloc(MESSAGES, sizeof(*queue->packets));
+        queue->packets = world_alloc(MESSAGES * sizeof(*queue->packets));
     packet = &queue->packets[(queue->first + queue->n++) % MESSAGES];
     memcpy(packet->data, data, size);
     packet->size = size;

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* vmferry-sim FIRST [COUNT [SECONDS]]: runs the schedules of seeds; one alone is told. */
+/*
+ * vmferry-sim FIRST [COUNT [SECONDS]]       runs the schedules of seeds; one alone is told
+ * vmferry-sim allocation|call FIRST [COUNT [SECONDS]]
+ *                                           each of them once with its first allocation (system call)
+ * failing, once with its second, … vmferry-sim allocation|call SEED/NUMBER   tells one of these
+ */
 
 #include <inttypes.h>
 #include <signal.h>
@@ -60,28 +65,67 @@ __attribute__((visibility("default"))) const char *__asan_default_options(void)
 }
 #endif
 
+/* Each that a schedule has fails once; returns how many there were. */
+static uint64_t fail_each(uint64_t seed, uint64_t until)
+{
+    sim.fails_at = 0;
+    do {
+        sim.fails_at++;
+        alarm(LONGEST);
+        world_run(seed);
+    } while (sim.has_failed && real_msec() < until);
+    return sim.fails_at - sim.has_failed;
+}
+
+static void run(uint64_t first, uint64_t count, uint64_t seconds)
+{
+    uint64_t began = real_msec(), n, hash = 0, steps = 0, failed = 0, took;
+
+    for (n = 0; n < count && real_msec() - began < seconds * 1000; n++) {
+        alarm(LONGEST);
+        if (sim.fails != FAILS_NOTHING)
+            failed += fail_each(first + n, began + seconds * 1000);
+        else
+            world_run(first + n);
+        hash = hash * 31 + sim.hash;
+        steps += sim.steps;
+    }
+    took = real_msec() - began;
+    if (sim.fails != FAILS_NOTHING)
+        printf("%" PRIu64 " failed once each; ", failed);
+    printf("%" PRIu64 " schedules from seed %" PRIu64 " on, %" PRIu64 " steps, %" PRIu64 " ms, %" PRIu64
+           " a minute; hash %016" PRIx64 "\n",
+           n, first, steps, took, took > 0 ? n * 60000 / took : 0, hash);
+}
+
+static uint64_t argument(int argc, char *argv[], int i, uint64_t otherwise)
+{
+    return argc > i ? strtoull(argv[i], NULL, 0) : otherwise;
+}
+
 int main(int argc, char *argv[])
 {
-    uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
-    uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
-    uint64_t limit = argc > 3 ? strtoull(argv[3], NULL, 0) * 1000 : UINT64_MAX;
-    uint64_t began = real_msec(), n, hash = 0, steps = 0;
+    int first = 1;
+    char *at;
 
     signal(SIGABRT, on_crash);
     signal(SIGALRM, on_hang);
 #ifdef __SANITIZE_ADDRESS__
     __sanitizer_set_death_callback(say_seed);
 #endif
-    sim.talks = argc == 2;
-    for (n = 0; n < count && real_msec() - began < limit; n++) {
-        alarm(LONGEST);
-        world_run(first + n);
-        hash = hash * 31 + sim.hash;
-        steps += sim.steps;
+    if (argc > 1 && strcmp(argv[1], "allocation") == 0)
+        sim.fails = FAILS_ALLOCATION;
+    else if (argc > 1 && strcmp(argv[1], "call") == 0)
+        sim.fails = FAILS_CALL;
+    first += sim.fails != FAILS_NOTHING;
+    at = argc > first ? strchr(argv[first], '/') : NULL;
+    sim.talks = argc == first + 1;
+    if (at) {
+        sim.fails_at = strtoull(at + 1, NULL, 0);
+        world_run(strtoull(argv[first], NULL, 0));
+        return 0;
     }
-    began = real_msec() - began;
-    printf("%" PRIu64 " schedules from seed %" PRIu64 " on, %" PRIu64 " steps, %" PRIu64 " ms, %" PRIu64
-           " a minute; hash %016" PRIx64 "\n",
-           n, first, steps, began, began > 0 ? n * 60000 / began : 0, hash);
+    run(argument(argc, argv, first, 1), argument(argc, argv, first + 1, 1),
+        argument(argc, argv, first + 2, 1000000));
     return 0;
 }

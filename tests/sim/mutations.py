@@ -69,7 +69,7 @@ MUTATIONS = {
         "relay_ended(&channel->relay) && channel->said_close == 0"),
     "closes-alone": Mutation(
         "the source ends the migration while channels live", "session/end.c",
-        "    if (channels_is_any_living(session->channels))\n        return;\n", ""),
+        "channels_is_any_living(session->channels) || is_held(session)", "is_held(session)"),
     "overtakes": Mutation(
         "a peer connection that overtakes its OPEN is dropped", "peer/peer.c",
         "        set_stage(peer, PEER_PARKED);\n", "        return -EBADMSG;\n"),

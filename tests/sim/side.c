@@ -34,7 +34,21 @@ static void workers_make(struct side *side, unsigned n)
     pthread_mutexattr_destroy(&recursive);
 }
 
-void side_start(int which, const struct message_start_relay *start, unsigned n_workers)
+static void leave(int which);
+
+/* What comes before the session is not to fail: without it no helper runs. */
+static void make_loop(struct side *side, struct file *file)
+{
+    enum failing fails = sim.fails;
+
+    sim.fails = FAILS_NOTHING;
+    sd_event_new(&side->event);
+    link_init(&side->link, side->event, fd_new(file));
+    side->link.phase = PHASE_RELAY;
+    sim.fails = fails;
+}
+
+bool side_start(int which, const struct message_start_relay *start, unsigned n_workers)
 {
     struct message_start_relay own = *start;
     struct side *side = &sides[which];
@@ -44,14 +58,16 @@ void side_start(int which, const struct message_start_relay *start, unsigned n_w
     sim.current = which;
     own.role = which == SOURCE ? ROLE_OUTGOING : ROLE_INCOMING;
     file->link = &side->ends;
-    sd_event_new(&side->event);
-    link_init(&side->link, side->event, fd_new(file));
-    side->link.phase = PHASE_RELAY;
+    make_loop(side, file);
     workers_make(side, n_workers);
     if (session_new(side->event, &side->link, &side->workers, &own, fd_new(file_new(FILE_PAGE)),
-                    &side->session) < 0)
-        fault("no session can be made");
+                    &side->session) < 0) {
+        if (!sim.has_failed)
+            fault("no session can be made");
+        leave(which);
+    }
     sim.current = WORLD;
+    return side->event;
 }
 
 /* ---- Workers ---- */
@@ -147,10 +163,17 @@ uint64_t side_next(int which)
 
 bool side_leaves(int which)
 {
+    if (!sides[which].event || !event_exits(sides[which].event))
+        return false;
+    leave(which);
+    return true;
+}
+
+/* As helper_run() does at its end. */
+static void leave(int which)
+{
     struct side *side = &sides[which];
 
-    if (!side->event || !event_exits(side->event))
-        return false;
     sim.current = which;
     tell("the helper ends");
     session_free(side->session);
@@ -162,5 +185,4 @@ bool side_leaves(int which)
     if (fd_count(which) > 0)
         fault("the helper of side %d leaves %u descriptors", which, fd_count(which));
     sim.current = WORLD;
-    return true;
 }

@@ -27,7 +27,8 @@ struct side {
 
 extern struct side sides[2];
 
-void side_start(int which, const struct message_start_relay *start, unsigned n_workers);
+/* False where it fails, which then is what was to fail. */
+bool side_start(int which, const struct message_start_relay *start, unsigned n_workers);
 
 /* Things that are due. */
 unsigned side_due(int which);

@@ -22,7 +22,31 @@ static uint64_t next(void)
 
 void sim_begin(uint64_t seed)
 {
-    sim = (struct sim){.seed = seed, .rng = seed, .now = 1000 * SECOND, .current = WORLD, .talks = sim.talks};
+    sim = (struct sim){
+        .seed = seed,
+        .rng = seed,
+        .now = 1000 * SECOND,
+        .current = WORLD,
+        .talks = sim.talks,
+        .fails = sim.fails,
+        .fails_at = sim.fails_at,
+    };
+}
+
+bool fails(enum failing what)
+{
+    if (sim.fails != what || sim.current == WORLD || ++sim.asked != sim.fails_at)
+        return false;
+    sim.has_failed = true;
+    tell("%s fails", what == FAILS_CALL ? "a system call" : "an allocation");
+    return true;
+}
+
+void *__real_calloc(size_t n, size_t size); /* calls.c has the other one */
+
+void *world_alloc(size_t size)
+{
+    return __real_calloc(1, size);
 }
 
 uint64_t pick(uint64_t n)
@@ -70,6 +94,8 @@ void fault(const char *format, ...)
     qemus_tell();
     fflush(stdout);
     fprintf(stderr, "FAULT seed %" PRIu64 " at %.6f s: ", sim.seed, (double)(sim.now - 1000 * SECOND) / 1e6);
+    if (sim.fails != FAILS_NOTHING)
+        fprintf(stderr, "(%s %" PRIu64 ") ", sim.fails == FAILS_CALL ? "call" : "allocation", sim.fails_at);
     va_start(args, format);
     vfprintf(stderr, format, args);
     va_end(args);

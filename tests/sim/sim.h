@@ -27,6 +27,13 @@ enum { SOURCE, DESTINATION, WORLD };
 #define SECOND UINT64_C(1000000)
 #define NEVER  UINT64_MAX
 
+/* What fails once, where a schedule is to have that. */
+enum failing {
+    FAILS_NOTHING,
+    FAILS_ALLOCATION,
+    FAILS_CALL,
+};
+
 struct sim {
     uint64_t seed, rng;
     uint64_t now;   /* µs */
@@ -34,11 +41,21 @@ struct sim {
     uint64_t steps; /* of this schedule */
     int current;    /* the side whose code runs; WORLD: none */
     bool talks;
+    enum failing fails; /* the one of this number, */
+    uint64_t fails_at;  /* from 1 on, that a helper asks for */
+    uint64_t asked;     /* for so many */
+    bool has_failed;
 };
 
 extern struct sim sim;
 
 void sim_begin(uint64_t seed);
+
+/* Whether what a helper asks for now is what fails. */
+bool fails(enum failing what);
+
+/* Zeroed memory of the world's own. */
+void *world_alloc(size_t size);
 
 /* 0 … n − 1. */
 uint64_t pick(uint64_t n);

@@ -301,6 +301,10 @@ void world_run(uint64_t seed)
     network_begin();
     qemus_begin();
     make_plan();
+    if (sim.fails != FAILS_NOTHING) { /* then a clear end is enough */
+        plan.gentle = plan.quiet = false;
+        plan.goes = true;
+    }
     tell("gentle %d, resume %ju µs, window %ju, %u faults, %u channels, size %ju", plan.gentle,
          (uintmax_t)plan.resume_timeout, (uintmax_t)plan.window, plan.faults, plan.channels,
          (uintmax_t)plan.size);
