@@ -77,6 +77,12 @@ bool broker_sends(struct broker *broker, enum message_type type, union message *
     return r >= 0;
 }
 
+void broker_hurries(struct broker *broker)
+{
+    for (size_t i = 0; i < broker->n_tasks; i++)
+        broker->tasks[i].at = earlier(broker->tasks[i].at, sim.now + spread(300));
+}
+
 void broker_goes(struct broker *broker)
 {
     if (broker->fd < 0)

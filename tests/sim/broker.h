@@ -55,6 +55,9 @@ static inline bool broker_is_up(const struct broker *broker)
     return broker->fd >= 0 && broker->dead_until <= sim.now;
 }
 
+/* What it was asked for comes at once now, or nearly so. */
+void broker_hurries(struct broker *broker);
+
 /* Dies now, and comes back so much later; or closes its socket for good. */
 void broker_dies(struct broker *broker, uint64_t usec);
 void broker_goes(struct broker *broker);

@@ -29,7 +29,10 @@ static uint64_t real_msec(void)
 static void say_seed(void)
 {
     char text[64];
-    int n = snprintf(text, sizeof(text), "FAULT seed %" PRIu64 ": it crashed\n", sim.seed);
+    int n;
+
+    sim.current = WORLD; /* who can say it */
+    n = snprintf(text, sizeof(text), "FAULT seed %" PRIu64 ": it crashed\n", sim.seed);
 
     if (write(STDERR_FILENO, text, (size_t)n) < 0)
         return;
@@ -47,6 +50,7 @@ static void on_hang(int signal)
 {
     static const char text[] = "A call into a helper does not return.\n";
 
+    sim.current = WORLD;
     if (write(STDERR_FILENO, text, sizeof(text) - 1) > 0)
         on_crash(signal);
     _exit(1);

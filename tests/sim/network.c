@@ -123,6 +123,8 @@ static void hand_over(struct arrival *arrival)
     tell("a connection of kind %u arrives: %s", preamble.kind, error ? "rejected" : "accepted");
     if (error == VF_ERROR_NONE) {
         broker_sends(&brokers[DESTINATION], MESSAGE_PEER, &m, file_of_conn(arrival->conn, 1));
+        if (preamble.kind == PEER_RESUME && chance(300)) /* QEMU, too, while both sides greet each other */
+            broker_hurries(&brokers[DESTINATION]);
         forget(arrival);
         return;
     }
