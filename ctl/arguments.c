@@ -294,12 +294,12 @@ static int check_libvirt(const struct arguments *a, struct trouble *trouble)
         return trouble_set(trouble, STATUS_USAGE,
                            "With --libvirt it is libvirt that has the monitor: leave --qmp= out.");
     if (!wanted && a->verb != VERB_CHECK && a->verb != VERB_CANCEL && a->verb != VERB_TUNNEL &&
-        (a->disks || a->connect || a->rpc || a->name || a->temporary || a->unsafe || a->auto_converge ||
-         (a->paused && a->verb == VERB_MIGRATE)))
+        ((a->disks && a->verb != VERB_MIGRATE) || a->connect || a->rpc || a->name || a->temporary ||
+         a->unsafe || a->auto_converge || (a->paused && a->verb == VERB_MIGRATE)))
         return trouble_set(
             trouble, STATUS_USAGE,
-            "--disks, --connect=, --rpc=, --name=, --temporary, --unsafe, --auto-converge and --paused "
-            "are for a domain of libvirt: leave --qmp= and --dst-qmp= out.");
+            "--connect=, --rpc=, --name=, --temporary, --unsafe, --auto-converge, --paused, and --disks of "
+            "'send' are for a domain of libvirt: leave --qmp= and --dst-qmp= out.");
     if (wanted && a->socket)
         return trouble_set(trouble, STATUS_USAGE, "For a domain of libvirt leave --socket= out.");
     if (wanted && a->verb == VERB_RECEIVE && (a->multifd || a->postcopy || a->resume))

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 
 /* For scripts, in --version: options of migrate that an older program may lack. */
-#define OPTIONS_FEATURES "postcopy multifd resume ssh"
+#define OPTIONS_FEATURES "postcopy multifd disks resume ssh"
 
 enum verb_id {
     VERB_LIST,

@@ -152,13 +152,46 @@ static bool may_detach(struct drive *drive)
     return drive->ends->ctl->interrupts > (begins ? 1 : 0);
 }
 
+/* With disks, QEMU waits before it hands the VM over: their copies end then. */
+static int turn_disks(struct drive *drive, struct trouble *trouble)
+{
+    struct disks *disks = drive->ends->disks;
+    json_object *arguments;
+
+    if (disks_are_over(disks) || drive->info.phase != QEMU_PRECOPY)
+        return 0;
+    if (strcmp(drive->info.status, "pre-switchover") != 0)
+        return disks_check(disks, trouble);
+    if (disks_finish(disks, trouble) < 0)
+        return -1;
+    drive->asked = drive->ends->ctl->arguments.postcopy != POSTCOPY_NO;
+    arguments = json_object_new_object();
+    json_object_object_add(arguments, "state", json_object_new_string("pre-switchover"));
+    return qmp_execute(drive->ends->qmp, "migrate-continue", arguments, NULL, trouble);
+}
+
+/* A disk cannot be copied, which is why: QEMU is told to give up, and the VM goes on at the source. */
+static int give_up(struct drive *drive, const struct trouble *why, struct trouble *trouble)
+{
+    _cleanup_(trouble_clear) struct trouble ended = {0};
+    int r = outcome_cancelled(drive, &ended);
+
+    if (r >= 0)
+        return r;
+    return trouble_set(trouble, ended.status == STATUS_CANCELLED ? STATUS_FAILED : ended.status, "%s %s",
+                       why->text ? why->text : "", ended.text ? ended.text : "");
+}
+
 static int drive_on(struct drive *drive, struct trouble *trouble)
 {
     for (;;) {
+        _cleanup_(trouble_clear) struct trouble disks = {0};
         _cleanup_json_ json_object *record = NULL;
 
         if (look(drive, &record, trouble) < 0)
             return outcome_lost(drive, trouble);
+        if (turn_disks(drive, &disks) < 0)
+            return give_up(drive, &disks, trouble);
         switch (drive->info.phase) {
         case QEMU_DONE:
             return outcome_done(drive, trouble);
@@ -183,11 +216,13 @@ static int drive_on(struct drive *drive, struct trouble *trouble)
         if (may_detach(drive))
             return outcome_detached(drive, trouble);
         if (postcopy_is_due(drive)) {
-            /* From the moment it is asked QEMU may begin: what would cancel must not come after. */
-            drive->asked = true;
+            /* From the moment it is asked QEMU may begin, unless it waits for the disks: what would cancel
+             * must not come after. */
+            drive->asked = disks_are_over(drive->ends->disks);
             if (qmp_execute(drive->ends->qmp, "migrate-start-postcopy", NULL, NULL, trouble) < 0)
                 return outcome_lost(drive, trouble);
-            continue;
+            if (drive->asked)
+                continue;
         }
         if (pause_for(drive, trouble) < 0)
             return outcome_lost(drive, trouble);

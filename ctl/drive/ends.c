@@ -5,16 +5,16 @@
 
 #include "common/cleanup.h"
 
-/* Control, the main channel, one for each of multifd's, and one for whatever QEMU has in addition. */
-static unsigned channels_of(const struct arguments *a)
+/* The main channel, one for each of multifd's, one for each disk, and one for whatever QEMU has in addition.
+ */
+static unsigned channels_of(const struct ends *ends)
 {
-    return (unsigned)a->multifd + 2;
+    return (unsigned)ends->ctl->arguments.multifd + disks_count(ends->disks) + 2;
 }
 
 static int make_peers(struct ends *ends, struct trouble *trouble)
 {
-    if (peers_new(&ends->tunnel, &ends->destination_tunnel, channels_of(&ends->ctl->arguments), &ends->peers,
-                  trouble) < 0)
+    if (peers_new(&ends->tunnel, &ends->destination_tunnel, channels_of(ends), &ends->peers, trouble) < 0)
         return -1;
     return ends->taken ? 0 : peers_supply(ends->peers, trouble); /* those that it goes by are there */
 }
@@ -25,11 +25,14 @@ static int make_tunnel(struct ends *ends, struct trouble *trouble)
     const struct arguments *a = &ends->ctl->arguments;
     _cleanup_(tunnel_forget_ticket) char *ticket = NULL;
     char near[16], far[16];
+    struct tunnel_shape shape = {.owner = tunnel_owner(a, qmp_uid(ends->destination_qmp), far),
+                                 .disks = disks_count(ends->disks) > 0 && !ends->resume};
 
-    if (tunnel_prepare(ends->destination, ends->vm, tunnel_owner(a, qmp_uid(ends->destination_qmp), far),
-                       &ends->destination_tunnel, &ticket, trouble) < 0 ||
-        tunnel_start(ends->source, ends->vm, ticket, tunnel_owner(a, qmp_uid(ends->qmp), near), &ends->tunnel,
-                     trouble) < 0)
+    if (tunnel_prepare_as(ends->destination, ends->vm, &shape, &ends->destination_tunnel, &ticket, trouble) <
+        0)
+        return -1;
+    shape.owner = tunnel_owner(a, qmp_uid(ends->qmp), near);
+    if (tunnel_start_as(ends->source, ends->vm, ticket, &shape, &ends->tunnel, trouble) < 0)
         return -1;
     return a->ssh ? make_peers(ends, trouble) : 0;
 }
@@ -106,6 +109,7 @@ int ends_listen_again(const struct ends *ends, struct trouble *trouble)
 
 void ends_undo(struct ends *ends)
 {
+    disks_undo(ends->disks);
     if (!ends->found) {
         tunnel_cancel(&ends->tunnel);
         tunnel_cancel(&ends->destination_tunnel);
@@ -123,6 +127,7 @@ void ends_clear(struct ends *ends)
     settings_clear(&ends->before);
     settings_clear(&ends->destination_before);
     peers_free(ends->peers);
+    disks_free(ends->disks);
     qmp_free(ends->qmp);
     qmp_free(ends->destination_qmp);
     *ends = (struct ends){0};

@@ -4,6 +4,7 @@
 /* The two ends of a migration that vmferryctl drives, and the tunnel between them: what the verbs open. */
 
 #include "ctl/bus/tunnel.h"
+#include "ctl/drive/disks.h"
 #include "ctl/drive/peers.h"
 #include "ctl/qemu/qemu.h"
 #include "ctl/qemu/settings.h"
@@ -26,6 +27,7 @@ struct ends {
     struct qmp *destination_qmp;
     struct tunnel destination_tunnel;
     struct settings destination_before;
+    struct disks *disks; /* those that go along; NULL: none */
     struct peers *peers; /* what carries the tunnel, with --ssh; NULL: the source's helper dials */
 };
 

@@ -19,6 +19,13 @@ struct qmp_parser {
     size_t word_size;    /* as it came; its rest is dropped where it is longer than WORD_MAX */
 };
 
+/* Not strict within texts: json-c 0.17 and 0.18 take bytes from 0x80 on for control characters then. */
+static void set_flags(struct qmp_parser *parser)
+{
+    json_tokener_set_flags(parser->tokener,
+                           JSON_TOKENER_ALLOW_TRAILING_CHARS | (parser->text ? 0 : JSON_TOKENER_STRICT));
+}
+
 struct qmp_parser *qmp_parser_new(void)
 {
     struct qmp_parser *parser = calloc(1, sizeof(*parser));
@@ -31,7 +38,7 @@ struct qmp_parser *qmp_parser_new(void)
         return NULL;
     }
     /* Not JSON_TOKENER_VALIDATE_UTF8: it takes a character that comes in two pieces for a bad one. */
-    json_tokener_set_flags(parser->tokener, JSON_TOKENER_STRICT | JSON_TOKENER_ALLOW_TRAILING_CHARS);
+    set_flags(parser);
     return parser;
 }
 
@@ -110,7 +117,8 @@ static enum qmp_verdict parse_word(struct qmp_parser *parser)
     return parse(parser, "null", &n, &none);
 }
 
-/* How many bytes there are before the next word outside of texts; it notes where texts begin and end. */
+/* How many bytes there are before the next word outside of texts, or up to where a text begins or ends, which
+ * it notes. */
 static size_t span(struct qmp_parser *parser, const char *data, size_t size)
 {
     size_t n = 0;
@@ -120,9 +128,10 @@ static size_t span(struct qmp_parser *parser, const char *data, size_t size)
             parser->escape = false;
         else if (parser->text && data[n] == '\\')
             parser->escape = true;
-        else if (data[n] == '"')
+        else if (data[n] == '"') {
             parser->text = !parser->text;
-        else if (data[n] == '}' && !parser->text)
+            return n + 1;
+        } else if (data[n] == '}' && !parser->text)
             return n + 1; /* the message may end here */
     }
     return n;
@@ -143,6 +152,7 @@ static enum qmp_verdict feed(struct qmp_parser *parser, const char *data, size_t
     verdict = parse_word(parser);
     if (verdict != QMP_MORE)
         return QMP_BAD;
+    set_flags(parser);
     *n = span(parser, data, *n);
     return parse(parser, data, n, ret);
 }

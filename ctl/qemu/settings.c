@@ -51,6 +51,7 @@ enum rule {
     PREEMPT,   /* the source's choice, with --postcopy; else off */
     MULTIFD,   /* as --multifd= says */
     ZERO_COPY, /* the source's choice, with --multifd=; else off */
+    PAUSE,     /* the source, with --disks: the copies come to their end then */
     HELD,      /* on at a destination that waits to be told to start the VM */
     ALIKE,     /* the source's choice; the destination follows it */
 };
@@ -66,7 +67,7 @@ static const struct {
     {"multifd", MULTIFD},
     {"zero-copy-send", ZERO_COPY},
     {"late-block-activate", HELD}, /* the images stay the source's until then */
-    {"pause-before-switchover", OFF},
+    {"pause-before-switchover", PAUSE},
     {"x-colo", OFF},
     {"background-snapshot", OFF},
     {"mapped-ram", OFF},
@@ -97,6 +98,8 @@ static int wanted(enum rule rule, const struct arguments *a, enum settings_end e
         return a->multifd > 0;
     case ZERO_COPY:
         return a->multifd > 0 ? LEAVE : 0;
+    case PAUSE:
+        return a->disks && end == SETTINGS_SOURCE;
     case HELD:
         return end == SETTINGS_HELD_DESTINATION ? 1 : LEAVE;
     case ALIKE:
@@ -108,7 +111,7 @@ static int wanted(enum rule rule, const struct arguments *a, enum settings_end e
 /* Without these the migration cannot be what the options say. */
 static bool is_must(enum rule rule)
 {
-    return rule == POSTCOPY || rule == MULTIFD || rule == ALIKE || rule == PREEMPT;
+    return rule == POSTCOPY || rule == MULTIFD || rule == ALIKE || rule == PREEMPT || rule == PAUSE;
 }
 
 static const char *parameter_text(const struct settings *settings, const char *name)

@@ -65,11 +65,22 @@ static int open_qemus(struct ends *ends, struct trouble *trouble)
         find_out(ends, trouble) < 0)
         return -1;
     if (ends->taken)
-        return 0;
+        return disks_take_over(ends->ctl, ends->qmp, ends->destination_qmp, &ends->disks, trouble);
     if (qemu_check_source(ends->qmp, ends->vm, a->resume, trouble) < 0 ||
         qemu_check_destination(ends->destination_qmp, ends->vm, a->resume, trouble) < 0)
         return -1;
+    if (a->disks &&
+        disks_find(ends->ctl, ends->source, ends->qmp, ends->destination_qmp, &ends->disks, trouble) < 0)
+        return -1;
     return a->resume ? 0 : prepare(ends, trouble);
+}
+
+/* Before the destination's QEMU is told to listen, which it can be once: until then it can be used again. */
+static int mirror_disks(struct ends *ends, struct trouble *trouble)
+{
+    return ends->disks && !ends->taken
+               ? disks_mirror(ends->disks, &ends->tunnel, &ends->destination_tunnel, trouble)
+               : 0;
 }
 
 static int listen_there(struct ends *ends, struct trouble *trouble)
@@ -99,7 +110,8 @@ static int migrate_qemu(struct ctl *ctl, struct trouble *trouble)
     if (ctl_catch_signals(ctl, trouble) < 0 || side_open(ctl, &source, trouble) < 0 ||
         side_open_host(ctl, ends.host, &destination, trouble) < 0 || open_qemus(&ends, trouble) < 0)
         return -1;
-    if (ends_open_tunnel(&ends, trouble) < 0 || listen_there(&ends, trouble) < 0) {
+    if (ends_open_tunnel(&ends, trouble) < 0 || mirror_disks(&ends, trouble) < 0 ||
+        listen_there(&ends, trouble) < 0) {
         ends_undo(&ends);
         return -1;
     }

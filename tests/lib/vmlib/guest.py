@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / "guest" / "guest.S"
+DISK_SOURCE = SOURCE.with_name("disk-guest.S")
 
 REGION_START = 2 << 20  # guest-physical
 MAX_MIB = 2045
@@ -20,11 +21,11 @@ class GuestHarmed(AssertionError):
     """The guest found memory other than it had left it, or sweeps were lost or done twice."""
 
 
-def assemble(workdir: Path) -> Path:
-    """Builds the unpatched boot sector in workdir, as tests/guest/meson.build does. Returns its path."""
-    obj, image = workdir / "guest.o", workdir / "guest.bin"
+def assemble(workdir: Path, source: Path = SOURCE) -> Path:
+    """Builds a boot sector in workdir, as tests/guest/meson.build does; guest.S is not patched. Returns its path."""
+    obj, image = workdir / f"{source.stem}.o", workdir / f"{source.stem}.bin"
     for command in (
-        ["as", "--32", str(SOURCE), "-o", str(obj)],
+        ["as", "--32", str(source), "-o", str(obj)],
         ["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "-e", "start", "--oformat", "binary", str(obj), "-o", str(image)],
     ):
         subprocess.run(command, check=True)

@@ -326,8 +326,8 @@ int tunnel_find(struct side *side, const char *vm, const char *role, uid_t qemu,
 }
 
 /* Another pair, in the place of one that has finished; they have the same paths again. */
-int tunnel_prepare(struct side *side, const char *vm, const char *owner, struct tunnel *ret,
-                   char **ret_ticket, struct trouble *trouble)
+int tunnel_prepare_as(struct side *side, const char *vm, const struct tunnel_shape *shape, struct tunnel *ret,
+                      char **ret_ticket, struct trouble *trouble)
 {
     assert_ptr_equal(side, &rig.there);
     *ret = (struct tunnel){.side = side, .path = far, .socket = to};
@@ -335,8 +335,8 @@ int tunnel_prepare(struct side *side, const char *vm, const char *owner, struct 
     return 0;
 }
 
-int tunnel_start(struct side *side, const char *vm, const char *ticket, const char *owner, struct tunnel *ret,
-                 struct trouble *trouble)
+int tunnel_start_as(struct side *side, const char *vm, const char *ticket, const struct tunnel_shape *shape,
+                    struct tunnel *ret, struct trouble *trouble)
 {
     assert_ptr_equal(side, &rig.here);
     *ret = (struct tunnel){.side = side, .path = near, .socket = from};
