@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "helper/session/end.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -91,6 +92,7 @@ void session_set_ending(struct session *session, enum ending ending)
     static const char *const names[] = {
         [ENDING_NONE] = "none", [ENDING_FAREWELL] = "farewell", [ENDING_OVER] = "over"};
 
+    assert(session->ending <= ENDING_OVER); /* else GCC sees a state beyond the last one below */
     if (ending < session->ending) {
         refuse(session, "ending", names[session->ending], names[ending]);
         return;
