@@ -34,6 +34,8 @@ static const struct message_rule rules[] = {
     RULE(SYNC, sync, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
     RULE(HOLD, hold, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
     RULE(OUTCOME, outcome, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
+    RULE(OFFER, offer, TO_HELPER, 0, PHASE_RELAY | PHASE_GATE | PHASE_ENDED),
+    RULE(PEER_MARKED, peer_marked, TO_HELPER, 1, PHASE_RELAY | PHASE_ENDED),
     /* The broker's messages may cross a RESULT on its way; a helper has no such excuse. */
     RULE(READY, ready, TO_BROKER, 0, PHASE_NEW),
     RULE(ARRIVED, arrived, TO_BROKER, 1, PHASE_GATE),
@@ -44,6 +46,8 @@ static const struct message_rule rules[] = {
     RULE(LOG, log, TO_BROKER, 0, PHASE_RELAY | PHASE_GATE | PHASE_ENDED),
     RULE(SYNCED, synced, TO_BROKER, 0, PHASE_RELAY),
     RULE(PEER_OUTCOME, peer_outcome, TO_BROKER, 0, PHASE_RELAY),
+    RULE(FEATURES, features, TO_BROKER, 0, PHASE_RELAY),
+    RULE(ARRIVED_MARKED, arrived_marked, TO_BROKER, 1, PHASE_GATE),
 };
 
 static const struct message_rule *rule_find(uint32_t type)

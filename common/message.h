@@ -45,8 +45,10 @@ enum message_type {
     MESSAGE_SYNC = 12, /* relay: this broker is a new one, and knows of nothing that was asked for */
     /* Only to a helper that has said HELPER_OUTCOMES, and the first of them before it may say PEER_OUTCOME.
      */
-    MESSAGE_HOLD = 13,    /* relay: this broker takes PEER_OUTCOME; the owner is about to say more */
-    MESSAGE_OUTCOME = 14, /* relay, source: what became of the VM: for the peer */
+    MESSAGE_HOLD = 13,        /* relay: this broker takes PEER_OUTCOME; the owner is about to say more */
+    MESSAGE_OUTCOME = 14,     /* relay, source: what became of the VM: for the peer */
+    MESSAGE_OFFER = 15,       /* what the broker that starts the helper can do besides; FEATURES answers */
+    MESSAGE_PEER_MARKED = 16, /* relay: as PEER, one whose preamble has a mark */
     /* helper → broker */
     MESSAGE_READY = 32,     /* in the sandbox; nothing from outside was read before */
     MESSAGE_ARRIVED = 33,   /* gate: a peer connection with a good preamble; FD: that connection */
@@ -56,7 +58,9 @@ enum message_type {
     MESSAGE_RESULT = 37,    /* relay: over; nothing follows but LOG */
     MESSAGE_LOG = 38,       /* one line for the broker's log */
     MESSAGE_SYNCED = 39, /* relay: the answer to SYNC; what follows is its state and all that it waits for */
-    MESSAGE_PEER_OUTCOME = 40, /* relay, destination: what the source's owner says that became of the VM */
+    MESSAGE_PEER_OUTCOME = 40,   /* relay, destination: what the source's owner says that became of the VM */
+    MESSAGE_FEATURES = 41,       /* relay: what it uses of the OFFER; again after SYNCED */
+    MESSAGE_ARRIVED_MARKED = 42, /* gate: as ARRIVED, one whose preamble has a mark */
 };
 
 /* What a helper can do that those of before could not; bits, in STATE. */
@@ -97,6 +101,25 @@ enum message_state {
     STATE_INTERRUPTED = 3,
     STATE_FINISHED = 4,
     STATE_MAX_,
+};
+
+/*
+ * What came after version 1 of these messages. A helper may be older than the broker, which has taken it
+ * over, or newer, where it was installed meanwhile: so it is offered what the broker knows, and answers what
+ * it knows of that. Only a broker that has started a helper offers it something.
+ */
+enum message_offers {
+    OFFER_MARKS = 1 << 0, /* PEER_MARKED, ARRIVED_MARKED */
+    OFFERS_KNOWN = OFFER_MARKS,
+};
+
+/* What a preamble says beside the id, so that it cannot be made up by who knows only that
+ * (helper/protocol/mark.h).
+ */
+struct message_mark {
+    uint64_t mac;    /* as it came: 8 bytes */
+    uint32_t number; /* 0: there is none */
+    uint32_t reserved;
 };
 
 struct message_header {
@@ -204,6 +227,17 @@ struct message_outcome {
     struct outcome outcome;
 };
 
+struct message_offer {
+    struct message_header header;
+    uint32_t features; /* enum message_offers, bits */
+    uint32_t reserved;
+};
+
+struct message_peer_marked {
+    struct message_peer peer; /* its header is this one's */
+    struct message_mark mark;
+};
+
 struct message_ready {
     struct message_header header;
 };
@@ -254,6 +288,17 @@ struct message_synced {
     uint64_t cookie; /* of the SYNC */
 };
 
+struct message_features {
+    struct message_header header;
+    uint32_t features; /* of those that were offered */
+    uint32_t reserved;
+};
+
+struct message_arrived_marked {
+    struct message_arrived arrived; /* its header is this one's */
+    struct message_mark mark;
+};
+
 union message {
     struct message_header header;
     struct message_start_relay start_relay;
@@ -271,6 +316,8 @@ union message {
     struct message_hold hold;
     struct message_outcome outcome;
     struct message_outcome peer_outcome;
+    struct message_offer offer;
+    struct message_peer_marked peer_marked;
     struct message_ready ready;
     struct message_arrived arrived;
     struct message_need_peer need_peer;
@@ -279,6 +326,8 @@ union message {
     struct message_result result;
     struct message_log log;
     struct message_synced synced;
+    struct message_features features;
+    struct message_arrived_marked arrived_marked;
 };
 
 enum message_direction {

@@ -49,6 +49,7 @@ struct gate {
     uint32_t max_pending;
     uint32_t n_displaced; /* closed for a newer one, when all places were taken */
     uint64_t deadline;    /* µs */
+    uint32_t features;    /* enum message_offers: what the broker offers */
     uint32_t n_visitors;
     TAILQ_HEAD(, visitor) visitors; /* the oldest first */
     sd_event_source *timer;
@@ -112,18 +113,26 @@ static void visitor_reject(struct visitor *visitor, uint32_t error)
     shutdown(visitor->fd, SHUT_WR);
 }
 
+static bool hand_up(struct gate *gate, const struct preamble *preamble, int fd)
+{
+    union message m = {.arrived_marked = {.mark = preamble->mark}};
+
+    m.arrived.id = preamble->id;
+    m.arrived.kind = preamble->kind;
+    return link_send(gate->link, preamble->mark.number != 0 ? MESSAGE_ARRIVED_MARKED : MESSAGE_ARRIVED, &m,
+                     fd);
+}
+
 /* The preamble is whole: hands the connection up, or ends it. */
 static void visitor_decide(struct visitor *visitor)
 {
     struct gate *gate = visitor->gate;
     struct preamble preamble;
-    union message m = {0};
 
     switch (preamble_decode(visitor->buf, &preamble)) {
     case VERDICT_OK:
-        m.arrived.id = preamble.id;
-        m.arrived.kind = preamble.kind;
-        if (link_send(gate->link, MESSAGE_ARRIVED, &m, visitor->fd)) {
+        if ((preamble.mark.number != 0 && !(gate->features & OFFER_MARKS)) ||
+            hand_up(gate, &preamble, visitor->fd)) {
             visitor_free(visitor);
             break;
         }
@@ -285,6 +294,8 @@ static void on_message(struct link *link, const union message *m, int fd, void *
         visitor = visitor_new(gate, fd);
         if (visitor)
             visitor_reject(visitor, m->reject.error);
+    } else if (m->header.type == MESSAGE_OFFER) {
+        gate->features = m->offer.features;
     } else {
         fd_closep(&fd);
     }

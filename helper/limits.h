@@ -13,6 +13,11 @@
 /* Peer connections */
 #define PEERS_MAX     (STATS_CHANNELS_MAX + 64) /* that are not there yet, at once */
 #define PEER_DEADLINE 10000000                  /* in which one must be there */
+#define LATE_EACH     15000   /* in which one without a mark may be told that its ticket is used, */
+#define LATE_BURST    256     /* but so many at once */
+#define DIALS_MAX     8       /* of a connection that fails before its proof, until that counts, */
+#define DIALS_FOR     4000000 /* and in no more time than this */
+#define DIAL_AGAIN    10000   /* until the next one, doubled each time */
 
 /* The control connection */
 #define CONTROL_RING   ((size_t)128 * 1024) /* bytes of frames that wait; far more than is ever on the way */

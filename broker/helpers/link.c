@@ -204,7 +204,7 @@ static bool read_one(struct helper_link *link)
         return false;
     if (r == -ECONNRESET)
         r = 0; /* its exit says why */
-    if (r == -EMFILE && m.header.type == MESSAGE_ARRIVED) {
+    if (r == -EMFILE && (m.header.type == MESSAGE_ARRIVED || m.header.type == MESSAGE_ARRIVED_MARKED)) {
         /* That connection is closed, and its peer dials again. */
         if (log_sample(&link->links->starved, "connections that were closed for want of descriptors"))
             log_event(LOG_ERR, NULL, NULL,

@@ -30,7 +30,8 @@ static bool is_logged(struct arrivals *arrivals, const char *peer)
     return log_sample_of(&arrivals->rejected, host, "connections that were rejected");
 }
 
-static enum vf_error on_arrived(void *userdata, enum peer_kind kind, uint64_t id, int fd)
+static enum vf_error on_arrived(void *userdata, enum peer_kind kind, uint64_t id,
+                                const struct message_mark *mark, int fd)
 {
     struct arrivals *arrivals = userdata;
     const struct entry *entry = registry_find(arrivals->registry, ROLE_INCOMING, id, 0);
@@ -40,7 +41,7 @@ static enum vf_error on_arrived(void *userdata, enum peer_kind kind, uint64_t id
         endpoint_tune(fd);
         if (kind != PEER_CHANNEL)
             endpoint_tune_control(fd);
-        migration_peer_arrived(entry->migration, kind, fd);
+        migration_peer_arrived(entry->migration, kind, mark, fd);
         return VF_ERROR_NONE;
     }
     address_of_peer(fd, peer);

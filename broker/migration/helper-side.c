@@ -59,8 +59,24 @@ void helper_side_sync(struct helper_side *side)
         helper_side_kill(side, "does not read what it is told");
 }
 
+int helper_side_offer(struct helper_side *side)
+{
+    union message m = {.offer.features = OFFERS_KNOWN};
+
+    return helper_side_send(side, MESSAGE_OFFER, &m, -1);
+}
+
+bool helper_side_has(const struct helper_side *side, enum message_offers feature)
+{
+    return (side->features & feature) != 0;
+}
+
 bool helper_side_hears(struct helper_side *side, const union message *m)
 {
+    if (m->header.type == MESSAGE_FEATURES) {
+        side->features = m->features.features & OFFERS_KNOWN;
+        return false;
+    }
     if (side->voice == VOICE_OURS)
         return true;
     if (m->header.type == MESSAGE_SYNCED) {

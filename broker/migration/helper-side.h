@@ -24,7 +24,8 @@ struct helper_side {
     struct helper_link *link;        /* owned; NULL: there is none (any more) */
     struct stats_page page;
     enum helper_voice voice;
-    uint64_t cookie; /* of our SYNC */
+    uint64_t cookie;   /* of our SYNC */
+    uint32_t features; /* enum message_offers: what it has said that it knows */
     struct helper_logs logs;
 };
 
@@ -45,6 +46,11 @@ void helper_side_sync(struct helper_side *side);
 
 /* Whether a message is for the migration: else it was void, or was the answer to SYNC. */
 bool helper_side_hears(struct helper_side *side, const union message *m);
+
+/* Offers it, new as it is, what this broker knows. */
+int helper_side_offer(struct helper_side *side);
+
+bool helper_side_has(const struct helper_side *side, enum message_offers feature);
 
 /* It has said in which state it is. */
 void helper_side_settled(struct helper_side *side);

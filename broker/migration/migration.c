@@ -294,14 +294,18 @@ void migration_await_peer(struct migration *migration)
 
 /* ---- Connecting: what the helper asks for ---- */
 
-void migration_peer_arrived(struct migration *migration, enum peer_kind kind, int fd)
+void migration_peer_arrived(struct migration *migration, enum peer_kind kind, const struct message_mark *mark,
+                            int fd)
 {
+    bool marked = mark && helper_side_has(&migration->helper, OFFER_MARKS);
     union message m = {.peer = {.serial = 0, .kind = kind}};
 
     /* A helper that does not keep up with a flood of connections loses the newest of them, and nothing else.
      */
+    if (marked)
+        m.peer_marked.mark = *mark;
     if (migration->entry.identity.role == ROLE_INCOMING)
-        helper_side_send(&migration->helper, MESSAGE_PEER, &m, fd);
+        helper_side_send(&migration->helper, marked ? MESSAGE_PEER_MARKED : MESSAGE_PEER, &m, fd);
 }
 
 static void on_need_qemu(struct migration *migration, const struct message_need_qemu *m)

@@ -24,8 +24,9 @@ const char *migration_socket_path(const struct migration *migration, uint32_t st
 
 /* ---- Its story ---- */
 
-/* The gate has a peer connection for it; borrows fd. */
-void migration_peer_arrived(struct migration *migration, enum peer_kind kind, int fd);
+/* The gate has a peer connection for it, with this mark (NULL: none); borrows fd. */
+void migration_peer_arrived(struct migration *migration, enum peer_kind kind, const struct message_mark *mark,
+                            int fd);
 
 /* Ends it by this error, through its helper; the state is finished when that has confirmed. */
 void migration_stop(struct migration *migration, enum vf_error error, const char *format, ...)

@@ -20,7 +20,7 @@
 #include "common/cleanup.h"
 #include "common/timer.h"
 
-#define GATE_NAME "gate-link"
+#define GATE_NAME "gate-link.1" /* "gate-link": one that reads no marks. It is ended and replaced */
 
 enum { RESTART_PAUSE = 200000 /* µs before a gate that died is replaced */ };
 
@@ -49,25 +49,28 @@ static void reject(struct port *port, int fd, enum vf_error error)
         helper_link_send(port->gate, MESSAGE_REJECT, &m, fd);
 }
 
-static void on_arrived(struct port *port, const struct message_arrived *m, int fd)
+static void on_arrived(struct port *port, const struct message_arrived *m, const struct message_mark *mark,
+                       int fd)
 {
     enum vf_error error;
 
     /* The whole network can talk to the gate: what it hands up is looked at as a caller's. */
     if (socket_check(fd, false) || fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) < 0)
         return;
-    error = port->events->arrived(port->userdata, m->kind, m->id, fd);
+    error = port->events->arrived(port->userdata, m->kind, m->id, mark, fd);
     if (error != VF_ERROR_NONE)
         reject(port, fd, error);
 }
 
 static void on_message(struct helper_link *link, const union message *m, int fd, void *userdata)
 {
+    bool marked = m->header.type == MESSAGE_ARRIVED_MARKED;
     struct port *port = userdata;
     _cleanup_fd_ int owned = fd;
 
-    if (m->header.type == MESSAGE_ARRIVED && m->arrived.kind != PEER_ANY && m->arrived.kind <= PEER_RESUME)
-        on_arrived(port, &m->arrived, owned);
+    if ((m->header.type == MESSAGE_ARRIVED || marked) && m->arrived.kind != PEER_ANY &&
+        m->arrived.kind <= PEER_RESUME)
+        on_arrived(port, &m->arrived, marked ? &m->arrived_marked.mark : NULL, owned);
     else if (m->header.type == MESSAGE_LOG && message_text_ok(m->log.text, sizeof(m->log.text))) {
         if (log_sample(&port->logged, "what the gate says"))
             log_event(LOG_WARNING, NULL, NULL, "gate: %s", m->log.text);
@@ -147,6 +150,7 @@ static int start_gate(struct port *port)
 {
     union message m = {
         .start_gate = {.max_pending = port->config->max_gate, .deadline_msec = DEFAULT_GATE_DEADLINE}};
+    union message offer = {.offer.features = OFFERS_KNOWN};
     union message listener = {0};
     int r = 0;
 
@@ -156,6 +160,8 @@ static int start_gate(struct port *port)
         r = helper_link_new(port->helpers, &handlers, port, &port->gate);
     if (r >= 0)
         r = helper_link_send(port->gate, MESSAGE_START_GATE, &m, -1);
+    if (r >= 0)
+        r = helper_link_send(port->gate, MESSAGE_OFFER, &offer, -1);
     for (size_t i = 0; r >= 0 && i < port->n_listeners; i++)
         r = helper_link_send(port->gate, MESSAGE_LISTENER, &listener, port->listeners[i]);
     if (r < 0)

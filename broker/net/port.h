@@ -18,9 +18,10 @@ struct port;
 struct store;
 
 struct port_events {
-    /* A peer connection of this kind came for this migration; borrows fd. Returns why the peer is rejected,
-     * or none where the connection was passed on. */
-    enum vf_error (*arrived)(void *userdata, enum peer_kind kind, uint64_t id, int fd);
+    /* A peer connection of this kind came for this migration, with this mark (NULL: none); borrows fd.
+     * Returns why the peer is rejected, or none where the connection was passed on. */
+    enum vf_error (*arrived)(void *userdata, enum peer_kind kind, uint64_t id,
+                             const struct message_mark *mark, int fd);
 };
 
 /* Closed. Borrows everything. 0 or a negative errno. */

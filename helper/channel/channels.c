@@ -102,6 +102,7 @@ void channels_disconnect(struct channels *channels)
             continue;
         _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
         relay_detach(&channel->relay);
+        channel->dial_timer = sd_event_source_disable_unref(channel->dial_timer);
     }
 }
 
@@ -275,6 +276,13 @@ int channels_resume(struct channels *channels, uint32_t number, uint64_t receive
         return -EEXIST;
     _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
     return relay_resume(&channel->relay, received) ? -EBADMSG : 1;
+}
+
+bool channels_dial_again(struct channels *channels, uint32_t number)
+{
+    struct channel *channel = channel_find(channels, number);
+
+    return channel && channel_dial_again(channel);
 }
 
 void channels_set_peer(struct channels *channels, uint32_t number, struct carrier *carrier)

@@ -70,6 +70,12 @@ void channels_on_pipe(struct channels *channels, const struct message_pipe *m, i
 
 /* ---- The peer ---- */
 
+/*
+ * Source: a connection that was to be a channel's has failed before its proof. It is dialled again, alone,
+ * for others may have taken its place there: false where that was done often enough.
+ */
+bool channels_dial_again(struct channels *channels, uint32_t number);
+
 bool channels_lives(struct channels *channels, uint32_t number);
 bool channels_is_connected(struct channels *channels, uint32_t number);
 

@@ -45,6 +45,9 @@ struct channel {
     enum channel_stage stage;
     enum channel_grace grace;
     sd_event_source *grace_timer;
+    sd_event_source *dial_timer; /* source: until the peer is dialled once more */
+    unsigned n_dials;            /* for the connection that is missing */
+    uint64_t dialled;            /* the first of them, µs */
     uint32_t number;
     uint32_t stream;
     /* Numbers of control connections; 0: never. */

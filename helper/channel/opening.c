@@ -4,17 +4,51 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "common/clock.h"
 #include "helper/channel/table.h"
 #include "helper/control/outbox.h"
 #include "helper/limits.h"
 
 /* ---- Source ---- */
 
+static void ask_peer(struct channel *channel)
+{
+    struct channels *channels = channel->channels;
+    bool asked;
+
+    channel->n_dials++;
+    requests_ask_peer(channels->options.requests, PEER_CHANNEL, channel->number, &asked);
+    if (!asked)
+        channels_fail(channels, VF_ERROR_HELPER_FAILED,
+                      "The broker is gone, so that no connection can be made for a new channel.");
+}
+
+static int on_dial_time(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct channel *channel = userdata;
+
+    if (channel_lives(channel) && !channels_halted(channel->channels) && !relay_peer(&channel->relay))
+        ask_peer(channel);
+    return 0;
+}
+
+bool channel_dial_again(struct channel *channel)
+{
+    struct channels *channels = channel->channels;
+    uint64_t wait;
+
+    if (channel->n_dials >= DIALS_MAX || turn_now(channels->options.event) - channel->dialled > DIALS_FOR)
+        return false;
+    wait = (uint64_t)DIAL_AGAIN << (channel->n_dials - 1);
+    channel->dial_timer = sd_event_source_disable_unref(channel->dial_timer);
+    return sd_event_add_time_relative(channels->options.event, &channel->dial_timer, CLOCK_MONOTONIC, wait,
+                                      1000, on_dial_time, channel) >= 0;
+}
+
 void channel_announce(struct channel *channel)
 {
     struct channels *channels = channel->channels;
     struct frame open = {.type = FRAME_OPEN, .channel = channel->number, .stream = channel->stream};
-    bool asked;
 
     if (channels->options.role != ROLE_OUTGOING || channels->connection == 0 ||
         channel_is_said(channel, channel->said_open))
@@ -23,10 +57,9 @@ void channel_announce(struct channel *channel)
     control_send(channels->options.control, &open);
     if (channels_halted(channels))
         return;
-    requests_ask_peer(channels->options.requests, PEER_CHANNEL, channel->number, &asked);
-    if (!asked)
-        channels_fail(channels, VF_ERROR_HELPER_FAILED,
-                      "The broker is gone, so that no connection can be made for a new channel.");
+    channel->n_dials = 0;
+    channel->dialled = turn_now(channels->options.event);
+    ask_peer(channel);
 }
 
 /* The channel of the lowest number from there on that is in a slot; NULL when there is none. */

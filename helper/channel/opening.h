@@ -8,6 +8,10 @@
 /* Source: tells the peer of the channel and asks for its peer connection, once per control connection. */
 void channel_announce(struct channel *channel);
 
+/* Source: that connection has failed before its proof, and is asked for again in a moment. False where that
+ * was done often enough. */
+bool channel_dial_again(struct channel *channel);
+
 /* Source: says of every channel that there has been what it is, for the peer may have missed it. */
 void channels_announce_all(struct channels *channels);
 

@@ -108,6 +108,7 @@ void channel_close(struct channel *channel)
     channel_set_stage(channel, ended ? CHANNEL_PROVED : CHANNEL_GIVEN_UP);
     channels->n_living--;
     channel->grace_timer = sd_event_source_disable_unref(channel->grace_timer);
+    channel->dial_timer = sd_event_source_disable_unref(channel->dial_timer);
     relay_close(&channel->relay, ended ? STATS_CHANNEL_CLOSED : STATS_CHANNEL_LOST);
     requests_give_up(channels->options.requests, channel->number);
     crew_take_back(channels->crew, channel_slot(channel));

@@ -22,6 +22,7 @@ struct peer_failure {
     uint32_t channel;  /* of a channel's */
     int error;         /* a negative errno; -ECONNREFUSED: the peer's gate has rejected it, see rejected */
     uint32_t rejected; /* enum vf_error */
+    bool brought;      /* a caller has brought it: there may be no other one */
 };
 
 struct peer_events {

@@ -58,16 +58,11 @@ void peer_fail(struct peer *peer, int error)
         .channel = peer->channel,
         .error = error,
         .rejected = peer->carrier ? peer->carrier->handshake.rejected : 0,
+        .brought = peer->shared,
     };
 
-    if (!peers_connect(peers) && peer->stage != PEER_LINGER) {
-        peers->n_refused++;
-        /* 1, 2, 4, 8 …: a flood is not for the log */
-        if ((peers->n_refused & (peers->n_refused - 1)) == 0)
-            link_log(peers->options.link, LOG_WARNING,
-                     "A connection from the network failed to prove itself (%s); %u so far.",
-                     error == -ETIMEDOUT ? "silence" : strerror(-error), peers->n_refused);
-    }
+    if (!peers_connect(peers) && peer->stage != PEER_LINGER)
+        peers_log_refused(peers, error == -ETIMEDOUT ? "silence" : strerror(-error));
     peer_clear(peer);
     if (peers_connect(peers))
         peers->events->failed(peers->userdata, &failure);
@@ -75,7 +70,7 @@ void peer_fail(struct peer *peer, int error)
 
 static int send_preamble(struct peer *peer)
 {
-    struct preamble preamble = {.kind = peer->kind, .id = peer->peers->options.id};
+    struct preamble preamble = {.kind = peer->kind, .id = peer->peers->options.id, .mark = peer->mark};
     uint8_t buf[PREAMBLE_SIZE];
 
     preamble_encode(&preamble, buf);
@@ -222,11 +217,12 @@ static int on_greeting(struct peer *peer)
     if (ring_copy(&peer->in, buf, sizeof(buf)) < sizeof(buf))
         return -EAGAIN;
     if (preamble_decode(buf, &preamble) != VERDICT_OK || preamble.id != peer->peers->options.id ||
-        peer->peers->keys[preamble.kind].state == KEY_NONE)
+        !peers_admit(peer->peers, &preamble))
         return -EPROTO;
     ring_clear(&peer->in);
     ring_clear(&peer->out);
     peer->kind = preamble.kind;
+    peer->mark = preamble.mark;
     peer->since = turn_now(peer->peers->options.event);
     set_stage(peer, PEER_PROOF);
     fd = carrier_release(peer->carrier);

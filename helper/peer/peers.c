@@ -2,8 +2,11 @@
 #include "helper/peer/peers.h"
 
 #include <errno.h>
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 
 #include "common/cleanup.h"
 #include "common/clock.h"
@@ -33,10 +36,13 @@ struct peers *peers_free(struct peers *peers)
     return NULL;
 }
 
-void peers_set_key(struct peers *peers, enum peer_kind kind, const uint8_t key[static KEY_SIZE])
+int peers_set_key(struct peers *peers, enum peer_kind kind, const uint8_t key[static KEY_SIZE])
 {
-    memcpy(peers->keys[kind].key, key, KEY_SIZE);
-    peers->keys[kind].state = KEY_SERVES;
+    struct peer_key *to = &peers->keys[kind];
+
+    *to = (struct peer_key){.state = KEY_SERVES};
+    memcpy(to->key, key, KEY_SIZE);
+    return mark_key(key, peers->options.id, to->mark_key);
 }
 
 void peers_use_key(struct peers *peers, enum peer_kind kind)
@@ -46,32 +52,120 @@ void peers_use_key(struct peers *peers, enum peer_kind kind)
 
 void peers_drop_key(struct peers *peers, enum peer_kind kind)
 {
-    peers->keys[kind].state = KEY_NONE;
-    explicit_bzero(peers->keys[kind].key, KEY_SIZE);
+    explicit_bzero(&peers->keys[kind], sizeof(peers->keys[kind]));
 }
 
-static bool has_proved_nothing(const struct peer *peer)
+void peers_set_marks(struct peers *peers, bool used)
 {
-    return !peers_connect(peer->peers) && (peer->stage == PEER_PROOF || peer->stage == PEER_LINGER);
+    peers->marks = used ? MARKS_USED : MARKS_NONE;
 }
 
-/* A free slot; where none is, that of the oldest connection that has proved nothing. NULL without one. */
-static struct peer *take_slot(struct peers *peers)
+void peers_log_refused(struct peers *peers, const char *why)
 {
-    struct peer *oldest = NULL;
+    peers->n_refused++;
+    /* 1, 2, 4, 8 …: a flood is not for the log */
+    if ((peers->n_refused & (peers->n_refused - 1)) == 0)
+        link_log(peers->options.link, LOG_WARNING,
+                 "A connection from the network failed to prove itself (%s); %u so far.", why,
+                 peers->n_refused);
+}
 
-    for (size_t i = 0; i < PEERS_MAX; i++) {
-        struct peer *peer = &peers->all[i];
+/* ---- Destination: who may begin ---- */
 
-        if (peer->stage == PEER_UNUSED)
-            return peer;
-        if (has_proved_nothing(peer) && (!oldest || peer->since < oldest->since))
-            oldest = peer;
+/* One more whose ticket is used, if it has one. To be told so costs a handshake, which is taken from the
+ * migration. */
+static bool may_be_late(struct peers *peers)
+{
+    uint64_t now = turn_now(peers->options.event);
+
+    if (peers->late < now)
+        peers->late = now;
+    if (peers->late - now > LATE_BURST * (uint64_t)LATE_EACH)
+        return false;
+    peers->late += LATE_EACH;
+    return true;
+}
+
+bool peers_admit(struct peers *peers, const struct preamble *preamble)
+{
+    struct peer_key *key = &peers->keys[preamble->kind];
+    const char *why = NULL;
+
+    if (key->state == KEY_NONE)
+        return false;
+    if (preamble->mark.number != 0) {
+        if (!mark_is_right(key->mark_key, preamble))
+            why = "a wrong mark";
+        else if (!mark_window_take(&key->window, preamble->mark.number))
+            why = "a mark that has been used";
+    } else if (peers->marks == MARKS_USED && preamble->kind != PEER_CONTROL) {
+        why = "no mark"; /* a peer that makes marks knows by now that they are read */
+    } else if (key->state == KEY_USED && !may_be_late(peers)) {
+        why = "too many with a used ticket";
     }
-    if (oldest)
-        peer_fail(oldest, -ETIMEDOUT);
-    return oldest;
+    if (why)
+        peers_log_refused(peers, why);
+    return why == NULL;
 }
+
+static bool may_be_displaced(const struct peer *peer, bool marked)
+{
+    return (peer->stage == PEER_PROOF || peer->stage == PEER_LINGER) && (peer->mark.number != 0) == marked;
+}
+
+/* Any of those, so that nobody can make sure that it is the peer's. */
+static struct peer *displace(struct peers *peers, bool marked)
+{
+    size_t n = 0, nth = 0;
+
+    for (size_t i = 0; i < PEERS_MAX; i++)
+        n += may_be_displaced(&peers->all[i], marked);
+    if (n == 0 || gnutls_rnd(GNUTLS_RND_NONCE, &nth, sizeof(nth)) < 0)
+        return NULL;
+    nth %= n;
+    for (size_t i = 0; i < PEERS_MAX; i++)
+        if (may_be_displaced(&peers->all[i], marked) && nth-- == 0) {
+            peer_fail(&peers->all[i], -ETIMEDOUT);
+            return &peers->all[i];
+        }
+    return NULL;
+}
+
+/* A free slot; where a destination has none, that of a connection that has proved nothing. NULL without one.
+ */
+static struct peer *take_slot(struct peers *peers, bool marked)
+{
+    struct peer *peer;
+
+    for (size_t i = 0; i < PEERS_MAX; i++)
+        if (peers->all[i].stage == PEER_UNUSED)
+            return &peers->all[i];
+    if (peers_connect(peers))
+        return NULL;
+    peer = displace(peers, false);
+    return peer || !marked ? peer : displace(peers, true);
+}
+
+/* ---- Source ---- */
+
+/* The mark of the next connection. A peer that has yet to greet may be older than marks: then each second one
+ * has one. */
+static int make_mark(struct peers *peers, enum peer_kind kind, struct message_mark *ret)
+{
+    struct peer_key *key = &peers->keys[kind];
+    struct preamble preamble = {.kind = kind, .id = peers->options.id};
+    bool marked = key->n_made++ % 2 == 1;
+    int r;
+
+    if (key->state == KEY_NONE || peers->marks == MARKS_NONE || (peers->marks == MARKS_UNKNOWN && !marked))
+        return 0;
+    preamble.mark.number = ++key->number;
+    r = mark_make(key->mark_key, &preamble);
+    *ret = preamble.mark;
+    return r;
+}
+
+/* ---- Both ---- */
 
 static enum peer_stage first_stage(const struct peers *peers, uint32_t kind)
 {
@@ -80,19 +174,24 @@ static enum peer_stage first_stage(const struct peers *peers, uint32_t kind)
     return kind == PEER_ANY ? PEER_GREETING : PEER_PROOF;
 }
 
-void peers_start(struct peers *peers, const struct message_peer *m, int fd)
+void peers_start(struct peers *peers, const struct message_peer *m, const struct message_mark *mark, int fd)
 {
     const struct peer_failure full = {.kind = m->kind, .error = -EMFILE};
+    struct preamble preamble = {.kind = m->kind, .id = peers->options.id};
     _cleanup_fd_ int owned = fd;
     uint32_t channel = 0;
     struct peer *peer;
-    int r;
+    int r = 0;
 
+    if (mark)
+        preamble.mark = *mark;
     if (peers_connect(peers) && !requests_on_peer(peers->options.requests, m->kind, m->serial, &channel))
         return;
-    if (!peers_connect(peers) && m->kind != PEER_ANY && peers->keys[m->kind].state == KEY_NONE)
+    if (!peers_connect(peers) && m->kind != PEER_ANY && !peers_admit(peers, &preamble))
         return;
-    peer = take_slot(peers);
+    if (peers_connect(peers))
+        r = make_mark(peers, m->kind, &preamble.mark);
+    peer = take_slot(peers, preamble.mark.number != 0);
     if (!peer && peers_connect(peers))
         peers->events->failed(peers->userdata, &full);
     if (!peer)
@@ -104,9 +203,11 @@ void peers_start(struct peers *peers, const struct message_peer *m, int fd)
         .shared = m->shared != 0,
         .serial = m->serial,
         .channel = channel,
+        .mark = preamble.mark,
         .since = turn_now(peers->options.event),
     };
-    r = peer_begin(peer, fd_steal(&owned));
+    if (r >= 0)
+        r = peer_begin(peer, fd_steal(&owned));
     if (r < 0)
         peer_fail(peer, r);
     else

@@ -3,8 +3,9 @@
 
 /*
  * Candidates: peer connections from their FD to the proof that the other end holds the key. Anyone on the
- * network can open one at a destination, so there are so many and no more, each with a deadline, and the
- * newest pays with the oldest's place: the peer that holds the key needs it for a round trip or two only.
+ * network can open one at a destination, so there are so many and no more, each with a deadline. A preamble
+ * with a mark tells the peer from others: it is not displaced by those without one, of which any may have to
+ * give way to a newer one. Once the peer is known to make marks, only few go on without.
  */
 
 #include <stdint.h>
@@ -18,8 +19,8 @@ struct peers *peers_new(const struct peers_options *options, const struct peer_e
                         void *userdata);
 struct peers *peers_free(struct peers *peers);
 
-/* Connections of this kind are proved with this key from now on. */
-void peers_set_key(struct peers *peers, enum peer_kind kind, const uint8_t key[static KEY_SIZE]);
+/* Connections of this kind are proved with this key from now on. 0 or a negative errno. */
+int peers_set_key(struct peers *peers, enum peer_kind kind, const uint8_t key[static KEY_SIZE]);
 
 /* The key has served: the peer is told so once it has proved that it holds it. */
 void peers_use_key(struct peers *peers, enum peer_kind kind);
@@ -27,8 +28,11 @@ void peers_use_key(struct peers *peers, enum peer_kind kind);
 /* Forgets the key: there are no connections of this kind any more. */
 void peers_drop_key(struct peers *peers, enum peer_kind kind);
 
-/* A peer connection from the broker; takes fd. */
-void peers_start(struct peers *peers, const struct message_peer *m, int fd);
+/* The peer has greeted: whether it reads and makes marks. */
+void peers_set_marks(struct peers *peers, bool used);
+
+/* A peer connection from the broker; takes fd. mark: what its preamble said, NULL for nothing. */
+void peers_start(struct peers *peers, const struct message_peer *m, const struct message_mark *mark, int fd);
 
 /* The channel is there: it gets the peer connection that came before it, if one did. */
 void peers_unpark(struct peers *peers, uint32_t channel);

@@ -23,6 +23,8 @@
 /* What a helper can do that those of before could not; bits, in HELLO. */
 enum frame_features {
     FEATURE_OUTCOME = 1 << 0, /* takes OUTCOME */
+    FEATURE_MARKS =
+        1 << 1, /* source: makes marks in its preambles if they are read; destination: reads them */
 };
 
 enum frame_type {

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "helper/protocol/greeting.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 #include "common/error.h"
@@ -9,36 +8,34 @@
 static const uint8_t preamble_magic[8] = {'V', 'M', 'F', 'E', 'R', 'R', 'Y', '\n'};
 static const uint8_t rejection_magic[8] = {0, 'V', 'M', 'F', 'R', 'E', 'J', '\n'};
 
-static bool all_zero(const uint8_t *p, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (p[i] != 0)
-            return false;
-    return true;
-}
-
-/* magic[8] version u16, kind u16, zero u32, id u64, zero[8] */
+/* magic[8], version u16, kind u16, number u32, id u64, mac[8] */
 void preamble_encode(const struct preamble *preamble, uint8_t buf[static PREAMBLE_SIZE])
 {
     memset(buf, 0, PREAMBLE_SIZE);
     memcpy(buf, preamble_magic, sizeof(preamble_magic));
     put16(buf + 8, PROTOCOL_VERSION);
     put16(buf + 10, (uint16_t)preamble->kind);
+    put32(buf + 12, preamble->mark.number);
     put64(buf + 16, preamble->id);
+    put64(buf + 24, preamble->mark.mac);
 }
 
 enum verdict preamble_decode(const uint8_t buf[static PREAMBLE_SIZE], struct preamble *ret)
 {
-    uint16_t kind = get16(buf + 10);
+    struct preamble preamble = {
+        .kind = get16(buf + 10),
+        .id = get64(buf + 16),
+        .mark = {.number = get32(buf + 12), .mac = get64(buf + 24)},
+    };
 
     if (memcmp(buf, preamble_magic, sizeof(preamble_magic)) != 0)
         return VERDICT_BAD;
     if (get16(buf + 8) != PROTOCOL_VERSION)
         return VERDICT_VERSION;
-    if ((kind != PEER_CONTROL && kind != PEER_CHANNEL && kind != PEER_RESUME) || !all_zero(buf + 12, 4) ||
-        !all_zero(buf + 24, 8))
+    if ((preamble.kind != PEER_CONTROL && preamble.kind != PEER_CHANNEL && preamble.kind != PEER_RESUME) ||
+        (preamble.mark.number == 0 && preamble.mark.mac != 0))
         return VERDICT_BAD;
-    *ret = (struct preamble){.kind = kind, .id = get64(buf + 16)};
+    *ret = preamble;
     return VERDICT_OK;
 }
 

@@ -19,6 +19,7 @@
 struct preamble {
     enum peer_kind kind;
     uint64_t id;
+    struct message_mark mark; /* number 0: none */
 };
 
 void preamble_encode(const struct preamble *preamble, uint8_t buf[static PREAMBLE_SIZE]);

@@ -17,6 +17,8 @@ static void send_hello(struct session *session)
 
     frame.hello.version = PROTOCOL_VERSION;
     frame.hello.features = FEATURE_OUTCOME;
+    if (session->role == ROLE_OUTGOING || (session->features & OFFER_MARKS)) /* else its gate refuses them */
+        frame.hello.features |= FEATURE_MARKS;
     frame.hello.max_channels = session->max_channels;
     frame.hello.n_streams = session->streams.n;
     memcpy(frame.hello.streams, session->streams.names, sizeof(frame.hello.streams));
@@ -33,11 +35,11 @@ static int make_keys(struct session *session)
     if (r >= 0)
         r = key_derive(exported, session->id, "vmferry channel v1", key);
     if (r >= 0)
-        peers_set_key(session->peers, PEER_CHANNEL, key);
+        r = peers_set_key(session->peers, PEER_CHANNEL, key);
     if (r >= 0 && session->connections == 1) {
         r = key_derive(exported, session->id, "vmferry resume v1", key);
         if (r >= 0)
-            peers_set_key(session->peers, PEER_RESUME, key);
+            r = peers_set_key(session->peers, PEER_RESUME, key);
     }
     explicit_bzero(exported, sizeof(exported));
     explicit_bzero(key, sizeof(key));
@@ -73,6 +75,13 @@ static bool take_hello(struct session *session, const struct frame *frame)
     return true;
 }
 
+/* The source makes marks where the destination reads them. */
+static bool marks_are_used(const struct session *session, const struct frame *frame)
+{
+    return (frame->hello.features & FEATURE_MARKS) &&
+           (session->role == ROLE_OUTGOING || (session->features & OFFER_MARKS));
+}
+
 static void on_hello(struct session *session, const struct frame *frame)
 {
     int r;
@@ -81,6 +90,7 @@ static void on_hello(struct session *session, const struct frame *frame)
         return;
     session->peer_features = frame->hello.features;
     session_set_connection(session, CONNECTION_UP);
+    peers_set_marks(session->peers, marks_are_used(session, frame));
     session_tell_outcome(session);
     if (session->ending == ENDING_FAREWELL) {
         session_end(session, session->farewell_error, true, "%s", session->why);

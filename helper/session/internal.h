@@ -58,7 +58,8 @@ struct session {
     enum message_role role;
     enum message_security security;
     uint32_t max_channels;
-    struct stream_names streams;      /* ours */
+    uint32_t features;           /* enum message_offers: what the broker offers, as far as it is known here */
+    struct stream_names streams; /* ours */
     struct stream_names peer_streams; /* the source's, in its order */
     struct ring_pool pool;
     struct counters counters;
@@ -76,6 +77,7 @@ struct session {
     enum vf_error farewell_error;
     bool halted; /* it is over or broken: nothing is read, sent or waited for. Lent to all objects */
     char why[MESSAGE_TEXT_MAX]; /* the connection was lost */
+    unsigned n_dials;           /* source: of the first control connection, after the first one */
     uint32_t peer_features;     /* enum frame_features */
     struct outcome outcome;     /* what became of the VM, as the source's owner says */
     unsigned said_outcome;      /* source: the number of the connection on which; 0: it was not */

@@ -21,13 +21,18 @@ static void on_qemu(struct session *session, const struct message_qemu *m, int f
 
 static void on_peer_failed(struct session *session, const struct message_peer_failed *m)
 {
+    uint32_t channel;
+
     /* Before the first control connection it is final; later the network may come back. */
-    if (session->connections == 0)
+    if (session->connections == 0) {
         session_end(session, m->error, true, "%s", m->text);
-    else if (requests_awaits_peer(session->requests, PEER_RESUME, m->serial))
+    } else if (requests_awaits_peer(session->requests, PEER_RESUME, m->serial)) {
         session_redial(session);
-    else if (requests_awaits_peer(session->requests, PEER_CHANNEL, m->serial))
-        session_interrupt(session, "%s", m->text);
+    } else if (requests_on_peer(session->requests, PEER_CHANNEL, m->serial, &channel)) {
+        requests_end_peer(session->requests, m->serial);
+        if (!channels_dial_again(session->channels, channel))
+            session_interrupt(session, "%s", m->text);
+    }
     /* else it was for what is lost already */
 }
 
@@ -58,6 +63,13 @@ static void on_end(struct session *session, const struct message_end *m)
         session_redial(session);
 }
 
+static void tell_features(struct session *session)
+{
+    union message m = {.features.features = session->features};
+
+    link_send(session->link, MESSAGE_FEATURES, &m, -1);
+}
+
 /* What the state is, and all that was asked for and has not come. */
 static void on_sync(struct session *session, const struct message_sync *m)
 {
@@ -65,10 +77,18 @@ static void on_sync(struct session *session, const struct message_sync *m)
 
     session_forget_broker(session);
     link_send(session->link, MESSAGE_SYNCED, &synced, -1);
+    if (session->features != 0)
+        tell_features(session);
     if (session->state != STATE_WAITING)
         session_tell_state(session);
     requests_repeat(session->requests);
     channels_dial(session->channels);
+}
+
+static void on_offer(struct session *session, const struct message_offer *m)
+{
+    session->features = m->features & OFFERS_KNOWN;
+    tell_features(session);
 }
 
 void session_on_message(struct link *link, const union message *m, int fd, void *userdata)
@@ -81,7 +101,14 @@ void session_on_message(struct link *link, const union message *m, int fd, void 
     switch (m->header.type) {
     case MESSAGE_PEER:
         if (m->peer.kind <= PEER_RESUME && (m->peer.kind != PEER_ANY || session->role == ROLE_INCOMING))
-            peers_start(session->peers, &m->peer, fd_steal(&owned));
+            peers_start(session->peers, &m->peer, NULL, fd_steal(&owned));
+        break;
+    case MESSAGE_PEER_MARKED:
+        if (m->peer.kind != PEER_ANY && m->peer.kind <= PEER_RESUME && session->role == ROLE_INCOMING)
+            peers_start(session->peers, &m->peer, &m->peer_marked.mark, fd_steal(&owned));
+        break;
+    case MESSAGE_OFFER:
+        on_offer(session, &m->offer);
         break;
     case MESSAGE_PEER_FAILED:
         on_peer_failed(session, &m->peer_failed);

@@ -130,7 +130,7 @@ static int make_peers(struct session *session, const uint8_t secret[static MESSA
         secret, session->id,
         session->security == SECURITY_PLAIN ? "vmferry control plain v1" : "vmferry control tls v1", key);
     if (r >= 0)
-        peers_set_key(session->peers, PEER_CONTROL, key);
+        r = peers_set_key(session->peers, PEER_CONTROL, key);
     explicit_bzero(key, sizeof(key));
     return r;
 }

@@ -24,6 +24,7 @@ struct side {
     struct desk desk;
     struct workers workers;
     bool has_workers; /* before side_start() */
+    bool is_old;      /* likewise: its broker offers nothing */
     struct session *session;
     struct stats *page;
     bool has_ended;
@@ -40,6 +41,7 @@ struct world {
     enum vf_error rejects;     /* or the destination's gate rejects each with this, */
     bool hangs_up;             /* or closes it */
     bool keeps_qemu_waiting;   /* the destination's broker does not answer */
+    unsigned n_dialled;        /* what the source has asked for */
     int connections[CUTS_MAX]; /* the test's hold on those that were made */
     size_t n_connections;
     int qemu; /* the last one of the destination that was connected to */
@@ -59,6 +61,7 @@ static inline int stats_page(struct stats **ret)
 
 static inline void side_start(struct side *side, struct message_start_relay start, enum message_role role)
 {
+    union message offer = {.offer.features = OFFERS_KNOWN};
     int fd = stats_page(&side->page);
 
     start.role = role;
@@ -67,6 +70,8 @@ static inline void side_start(struct side *side, struct message_start_relay star
     desk_init(&side->desk);
     assert_int_equal(
         session_new(side->desk.event, &side->desk.link, &side->workers, &start, fd, &side->session), 0);
+    if (!side->is_old)
+        assert_int_equal(message_send(side->desk.broker, MESSAGE_OFFER, &offer, -1), 0);
 }
 
 static inline struct message_start_relay start_of(uint64_t resume_timeout)
@@ -100,9 +105,11 @@ static inline void world_dials(struct world *world, const union message *need)
                                             .text = "There is no network."}};
     union message ours = {.peer = {.kind = need->need_peer.kind, .serial = need->need_peer.serial}};
     union message theirs = {.peer = {.kind = need->need_peer.kind}};
-    uint8_t preamble[32];
+    struct preamble preamble;
+    uint8_t buf[PREAMBLE_SIZE];
     int pair[2];
 
+    world->n_dialled++;
     if (world->down) {
         broker_sends(&world->sides[SOURCE], MESSAGE_PEER_FAILED, &failed, -1);
         return;
@@ -124,8 +131,11 @@ static inline void world_dials(struct world *world, const union message *need)
     world->connections[world->n_connections++] = fcntl(pair[0], F_DUPFD_CLOEXEC, 0);
     broker_sends(&world->sides[SOURCE], MESSAGE_PEER, &ours, pair[0]);
     desk_run(&world->sides[SOURCE].desk);
-    assert_int_equal(recv(pair[1], preamble, sizeof(preamble), MSG_DONTWAIT), sizeof(preamble));
-    broker_sends(&world->sides[DESTINATION], MESSAGE_PEER, &theirs, pair[1]);
+    assert_int_equal(recv(pair[1], buf, sizeof(buf), MSG_DONTWAIT), sizeof(buf));
+    assert_int_equal(preamble_decode(buf, &preamble), VERDICT_OK);
+    theirs.peer_marked.mark = preamble.mark;
+    broker_sends(&world->sides[DESTINATION], preamble.mark.number != 0 ? MESSAGE_PEER_MARKED : MESSAGE_PEER,
+                 &theirs, pair[1]);
 }
 
 static inline void world_connects_qemu(struct world *world, const union message *need)
@@ -151,6 +161,9 @@ static inline bool world_serves(struct world *world, struct side *side)
         return true;
     case MESSAGE_NEED_QEMU:
         world_connects_qemu(world, &m);
+        return true;
+    case MESSAGE_FEATURES:
+        assert_int_equal(m.features.features, OFFERS_KNOWN);
         return true;
     case MESSAGE_STATE:
         side->state = m.state_changed.state;

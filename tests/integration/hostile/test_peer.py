@@ -77,9 +77,8 @@ def test_wrong_id(workdir: Path) -> None:
     bytes(32),
     b"\xff" * 4096,
     preamble(1)[:8] + b"\1\0\7\0" + bytes(20),  # a kind that does not exist
-    preamble(1)[:12] + b"\1" + preamble(1)[13:],  # a bit where none belongs
-    preamble(1)[:31] + b"\1",
-], ids=["http", "zeros", "ones", "kind", "reserved", "tail"])
+    preamble(1)[:31] + b"\1",  # a mark without a number
+], ids=["http", "zeros", "ones", "kind", "mark"])
 def test_garbage_instead_of_a_preamble(workdir: Path, garbage: bytes) -> None:
     with Scene(workdir) as scene:
         victim = scene.incoming()
@@ -156,12 +155,13 @@ def test_destination_that_answers_wrongly(workdir: Path, answer: bytes, error: s
     with Scene(workdir) as scene, PlainListener() as listener:
         outgoing = scene.outgoing(listener.ticket.encode())
         qemu = scene.qemu(outgoing)
-        with listener.accept_raw() as sock:
-            recv_exact(sock, 32 + 64)  # preamble and proof: nothing is left unread, so the end is no reset
-            sock.sendall(answer)
-            with suppress(OSError):  # it may have hung up already
+        for _ in range(8 if words == "closed" else 1):  # it dials again where it is only hung up on
+            with listener.accept_raw() as sock, suppress(OSError):  # it may have hung up already
+                recv_exact(sock, 32 + 64)  # preamble and proof: nothing is left unread, so the end is no reset
+                sock.sendall(answer)
                 sock.shutdown(socket.SHUT_WR)
-            outgoing.expect(error, words)
+                wait_eof(sock)
+        outgoing.expect(error, words)
         assert wait_eof(qemu.sock) == b""
 
 

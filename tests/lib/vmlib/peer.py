@@ -40,12 +40,12 @@ class PlainPeer:
         self.pongs = True
 
     @classmethod
-    def source(cls, ticket: Ticket, greet: bool = True, **hello: Any) -> "PlainPeer":
+    def source(cls, ticket: Ticket, greet: bool = True, mark: int = 0, **hello: Any) -> "PlainPeer":
         """Connects to the ticket's first endpoint and proves itself; with greet, HELLOs are exchanged."""
         sock = connect(ticket.endpoints[0])
         try:
-            sock.sendall(preamble(ticket.id))
             key = derive(ticket.secret, ticket.id, "vmferry control plain v1")
+            sock.sendall(preamble(ticket.id, number=mark, key=key))
             peer = cls(sock, ticket, prove_connecting(sock, key, ticket.id, CONTROL))
             if greet:
                 peer.greet(**hello)
@@ -54,11 +54,11 @@ class PlainPeer:
             raise
         return peer
 
-    def resume(self, greet: bool = True, key: bytes | None = None, **hello: Any) -> "PlainPeer":
+    def resume(self, greet: bool = True, key: bytes | None = None, mark: int = 0, **hello: Any) -> "PlainPeer":
         """As the source, after the loss of this one: the control connection that follows it."""
         sock = connect(self.ticket.endpoints[0])
         try:
-            sock.sendall(preamble(self.ticket.id, RESUME))
+            sock.sendall(preamble(self.ticket.id, RESUME, number=mark, key=self.resume_key))
             exported = prove_connecting(sock, key or self.resume_key, self.ticket.id, RESUME)
             peer = PlainPeer(sock, self.ticket, exported)
             peer.resume_key = self.resume_key  # it stays that of the first
@@ -125,15 +125,15 @@ class PlainPeer:
         return self.connect_channel(number, offset, theirs=theirs)
 
     def connect_channel(self, number: int, offset: int = 0, key: bytes | None = None, theirs: int = 0,
-                        answered: bool = True) -> socket.socket:
+                        answered: bool = True, mark: int = 0) -> socket.socket:
         """The channel's connection alone; EOFError, or a reset, where the other side refuses it.
 
         We have received `offset` bytes, and the other side `theirs`. It answers only once it has taken our OPEN:
-        without `answered` nobody waits for that.
+        without `answered` nobody waits for that. The preamble's mark has the number `mark`; 0: there is none.
         """
         sock = connect(self.ticket.endpoints[0])
         try:
-            sock.sendall(preamble(self.ticket.id, CHANNEL))
+            sock.sendall(preamble(self.ticket.id, CHANNEL, number=mark, key=self.channel_key))
             prove_connecting(sock, key or self.channel_key, self.ticket.id, CHANNEL)
             sock.sendall(struct.pack("<IIQ", number, 0, offset))
             if answered:

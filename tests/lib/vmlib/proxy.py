@@ -3,6 +3,8 @@
 
 import socket
 import threading
+import time
+from contextlib import suppress
 
 from .wire import connect
 
@@ -10,10 +12,14 @@ _KEPT = 64 << 10
 
 
 class Proxy:
-    """Relays each connection to `endpoint`. What the connecting sides said first is in `said`, one a connection."""
+    """Relays each connection to `endpoint`. What the connecting sides said first is in `said`, one a connection.
 
-    def __init__(self, endpoint: str) -> None:
+    What it relays comes `delay` seconds late.
+    """
+
+    def __init__(self, endpoint: str, delay: float = 0) -> None:
         self._target = endpoint
+        self._delay = delay
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -42,16 +48,18 @@ class Proxy:
             self._start(self._flow, near, far, said)
             self._start(self._flow, far, near, None)
 
-    @staticmethod
-    def _flow(here: socket.socket, there: socket.socket, said: bytearray | None) -> None:
+    def _flow(self, here: socket.socket, there: socket.socket, said: bytearray | None) -> None:
         try:
             while data := here.recv(65536):
                 if said is not None and len(said) < _KEPT:
                     said += data
+                time.sleep(self._delay)
                 there.sendall(data)
             there.shutdown(socket.SHUT_WR)
         except OSError:
-            pass
+            for sock in (here, there):  # as a reset reaches both
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
         """Ends all connections. New ones go through."""

@@ -18,6 +18,7 @@ TLS, PLAIN = 0, 1
 CONTROL, CHANNEL, RESUME = 1, 2, 3
 HELLO, OPEN, OPENED, REFUSED, ACK, FIN, CLOSE, ABORT, PING, PONG = range(1, 11)
 ALL = 0xFFFFFFFF
+MARKS = 2  # a bit of HELLO's features
 ERRORS = ("", "NoSuchMigration", "VmBusy", "InvalidTicket", "TicketExpired", "TicketUsed", "PeerUnreachable",
           "PeerRejected", "ProtocolMismatch", "SecurityMismatch", "SocketUnavailable", "PathNotAllowed",
           "PathTooLong", "NoSuchStream", "LimitExceeded", "HelperFailed", "Interrupted", "Cancelled", "TimedOut")
@@ -79,8 +80,18 @@ def derive(secret: bytes, id: int, label: str) -> bytes:
     return hmac.digest(key, label.encode() + b"\1", "sha256")
 
 
-def preamble(id: int, kind: int = CONTROL, version: int = VERSION) -> bytes:
-    return struct.pack("<8sHHIQQ", b"VMFERRY\n", version, kind, 0, id, 0)
+def preamble(id: int, kind: int = CONTROL, version: int = VERSION, number: int = 0, key: bytes = b"") -> bytes:
+    """With a number it has a mark; `key` is that of the connection."""
+    head = struct.pack("<8sHHIQ", b"VMFERRY\n", version, kind, number, id)
+    if number == 0:
+        return head + bytes(8)
+    return head + hmac.digest(derive(key, id, "vmferry preamble v1"), head, "sha256")[:8]
+
+
+def preamble_of(said: bytes) -> tuple[int, int]:
+    """The id and the kind that it begins with."""
+    _, _, kind, _, id = struct.unpack_from("<8sHHIQ", said)
+    return id, kind
 
 
 def rejection(error: str, version: int = VERSION) -> bytes:
@@ -177,6 +188,7 @@ def frame(type: int, payload: bytes = b"", channel: int = 0) -> bytes:
     return struct.pack("<HHI", type, len(payload), channel) + payload
 
 
-def hello_payload(streams: tuple[str, ...] = ("migrate",), channels: int = 256, version: int = VERSION) -> bytes:
+def hello_payload(streams: tuple[str, ...] = ("migrate",), channels: int = 256, version: int = VERSION,
+                  features: int = 0) -> bytes:
     names = b"".join(bytes([len(name)]) + name.encode() for name in streams)
-    return struct.pack("<IIII", version, 0, channels, len(streams)) + names
+    return struct.pack("<IIII", version, features, channels, len(streams)) + names

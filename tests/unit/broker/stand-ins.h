@@ -198,6 +198,17 @@ static inline void helper_says(int helper, enum message_type type, union message
     assert_true(message_send(helper, type, &m, -1) >= 0);
 }
 
+/* What it is offered with its start is no matter here. */
+static inline void helper_passes_offer(int helper)
+{
+    uint32_t type;
+    union message m;
+    int fd;
+
+    if (message_peek_type(helper, &type) > 0 && type == MESSAGE_OFFER)
+        message_recv(helper, TO_HELPER, ~0U, &m, &fd);
+}
+
 /* What it hears next, which is this; the FD that comes with it is closed, or the caller's. */
 static inline union message helper_hears(int helper, enum message_type type, int *ret_fd)
 {
@@ -211,6 +222,7 @@ static inline union message helper_hears(int helper, enum message_type type, int
         *ret_fd = fd;
     else
         fd_closep(&fd);
+    helper_passes_offer(helper);
     return m;
 }
 

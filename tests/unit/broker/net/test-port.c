@@ -18,10 +18,12 @@ struct rig {
     unsigned n_arrived;
     enum peer_kind kind;
     uint64_t id;
+    struct message_mark mark;
     enum vf_error answer;
 };
 
-static enum vf_error on_arrived(void *userdata, enum peer_kind kind, uint64_t id, int fd)
+static enum vf_error on_arrived(void *userdata, enum peer_kind kind, uint64_t id,
+                                const struct message_mark *mark, int fd)
 {
     struct rig *rig = userdata;
 
@@ -29,6 +31,7 @@ static enum vf_error on_arrived(void *userdata, enum peer_kind kind, uint64_t id
     rig->n_arrived++;
     rig->kind = kind;
     rig->id = id;
+    rig->mark = mark ? *mark : (struct message_mark){0};
     return rig->answer;
 }
 
@@ -165,6 +168,31 @@ TEST(a_peer_is_passed_on_or_rejected)
     close(peer);
 }
 
+TEST(a_mark_is_passed_on)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    union message m = {.arrived_marked = {.arrived = {.id = 4711, .kind = PEER_CHANNEL},
+                                          .mark = {.number = 7, .mac = 0x1122334455667788}}};
+    int gate = rig_open(rig), pair[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    assert_true(message_send(gate, MESSAGE_ARRIVED_MARKED, &m, pair[0]) >= 0);
+    close(pair[0]);
+    close(pair[1]);
+    rig_turn(rig);
+    assert_int_equal(rig->n_arrived, 0); /* its other end is closed already */
+    close(arrives(rig, gate, PEER_CHANNEL));
+    assert_int_equal(rig->mark.number, 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    assert_true(message_send(gate, MESSAGE_ARRIVED_MARKED, &m, pair[0]) >= 0);
+    close(pair[0]);
+    rig_turn(rig);
+    close(pair[1]);
+    assert_int_equal(rig->n_arrived, 2);
+    assert_int_equal(rig->mark.number, 7);
+    assert_int_equal(rig->mark.mac, 0x1122334455667788);
+}
+
 TEST(what_is_no_connection_is_dropped)
 {
     _cleanup_rig_ struct rig *rig = rig_new(false);
@@ -242,6 +270,7 @@ int main(void)
         CASE(is_open_while_a_migration_expects_a_peer),
         CASE(says_where_it_listens_or_will_listen),
         CASE(a_peer_is_passed_on_or_rejected),
+        CASE(a_mark_is_passed_on),
         CASE(what_is_no_connection_is_dropped),
         CASE(a_gate_that_lies_is_replaced),
         CASE(the_next_broker_has_the_same_port_and_gate),

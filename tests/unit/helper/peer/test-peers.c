@@ -6,6 +6,7 @@
 #include "helper/peer/internal.h"
 #include "helper/peer/peers.h"
 #include "helper/protocol/greeting.h"
+#include "helper/protocol/mark.h"
 
 /* Candidates: keys, slots, deadlines. The test is the network; `plain` proves. */
 
@@ -20,6 +21,7 @@ struct rig {
     int n_proved, n_failed;
     enum peer_kind proved;
     struct peer_failure failure;
+    struct preamble preamble; /* source: the last that it sent */
 };
 
 static void on_proved(void *userdata, enum peer_kind kind, struct carrier *carrier)
@@ -80,9 +82,31 @@ static int rig_arrives(struct rig *rig, enum peer_kind kind)
     int pair[2];
 
     test_pair(SOCK_STREAM, 0, pair);
-    peers_start(rig->peers, &m, pair[0]);
+    peers_start(rig->peers, &m, NULL, pair[0]);
     desk_run(&rig->side->desk);
     return pair[1];
+}
+
+/* The same with this mark. */
+static int rig_arrives_marked(struct rig *rig, enum peer_kind kind, const struct message_mark *mark)
+{
+    struct message_peer m = {.kind = kind};
+    int pair[2];
+
+    test_pair(SOCK_STREAM, 0, pair);
+    peers_start(rig->peers, &m, mark, pair[0]);
+    desk_run(&rig->side->desk);
+    return pair[1];
+}
+
+static struct message_mark mark_of(const uint8_t *key, enum peer_kind kind, uint32_t number)
+{
+    struct preamble preamble = {.kind = kind, .id = ID, .mark.number = number};
+    uint8_t derived[KEY_SIZE];
+
+    assert_int_equal(mark_key(key, ID, derived), 0);
+    assert_int_equal(mark_make(derived, &preamble), 0);
+    return preamble.mark;
 }
 
 /* The other helper, over this socket: it proves that it holds the key. */
@@ -265,21 +289,125 @@ TEST(test_hello_of_a_channel_that_is_there)
 
 /* ---- Slots and deadlines ---- */
 
-TEST(test_newest_pays_with_the_oldest_place)
+/* Which one that is cannot be foreseen. */
+TEST(test_any_place_is_taken)
 {
     _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
-    int fds[PEERS_MAX + 1];
+    static int fds[PEERS_MAX + 400];
+    size_t n_closed = 0, n_recent = 0;
 
-    for (size_t i = 0; i <= PEERS_MAX; i++) {
+    for (size_t i = 0; i < ELEMENTS(fds); i++)
         fds[i] = rig_arrives(rig, PEER_CONTROL);
-        if (i == 5)
-            rig->peers->all[5].since -= 1000000;
-    }
     assert_int_equal(n_used(rig), PEERS_MAX);
-    for (size_t i = 0; i <= PEERS_MAX; i++) {
-        assert_int_equal(is_closed(fds[i]), i == 5);
+    for (size_t i = 0; i < ELEMENTS(fds); i++) {
+        n_closed += is_closed(fds[i]);
+        n_recent += is_closed(fds[i]) && i >= 400;
         close(fds[i]);
     }
+    assert_int_equal(n_closed, 400);
+    assert_true(n_recent > 20 && n_recent < 380);
+}
+
+/* ---- Marks ---- */
+
+/* One with a mark keeps its place, however many come without. */
+TEST(test_a_mark_keeps_its_place)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+    struct message_mark mark = mark_of(good, PEER_CONTROL, 1);
+    int marked = rig_arrives_marked(rig, PEER_CONTROL, &mark);
+
+    for (size_t i = 0; i < 3 * PEERS_MAX; i++)
+        close(rig_arrives(rig, PEER_CONTROL));
+    for (size_t i = 0; i < 3 * PEERS_MAX; i++) {
+        int pair[2];
+
+        test_pair(SOCK_STREAM, 0, pair); /* without a turn of the loop, which would see their end */
+        peers_start(rig->peers, &(struct message_peer){.kind = PEER_CONTROL}, NULL, pair[0]);
+        close(pair[1]);
+    }
+    assert_false(is_closed(marked));
+    struct carrier *carrier = rig_proves(rig, marked, PEER_CONTROL, true, good);
+    assert_non_null(carrier);
+    assert_int_equal(rig->n_proved, 1);
+    carrier_free(carrier);
+}
+
+/* A wrong one, a second time the same, and one of another kind cost no handshake. */
+TEST(test_marks_that_open_nothing)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+    struct message_mark right = mark_of(good, PEER_CONTROL, 5), marks[] = {right,
+                                                                           mark_of(wrong, PEER_CONTROL, 6),
+                                                                           mark_of(good, PEER_CHANNEL, 7),
+                                                                           {.number = 8}};
+    int fd = rig_arrives_marked(rig, PEER_CONTROL, &right);
+
+    assert_false(is_closed(fd));
+    for (size_t i = 0; i < ELEMENTS(marks); i++) {
+        int other = rig_arrives_marked(rig, PEER_CONTROL, &marks[i]);
+
+        assert_true(is_closed(other));
+        close(other);
+    }
+    assert_int_equal(n_used(rig), 1);
+    close(fd);
+}
+
+/* Of a peer that makes marks none comes without. */
+TEST(test_no_mark)
+{
+    for (int used = 0; used < 2; used++) {
+        _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+        struct message_mark mark = mark_of(good, PEER_CHANNEL, 1);
+        int without, with;
+
+        assert_int_equal(peers_set_key(rig->peers, PEER_CHANNEL, good), 0);
+        peers_set_marks(rig->peers, used);
+        without = rig_arrives(rig, PEER_CHANNEL);
+        with = rig_arrives_marked(rig, PEER_CHANNEL, &mark);
+        assert_int_equal(is_closed(without), used);
+        assert_false(is_closed(with));
+        close(without);
+        close(with);
+    }
+}
+
+/* A new key begins anew. */
+TEST(test_marks_of_the_next_key)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+
+    for (int i = 0; i < 2; i++) {
+        const uint8_t *key = i == 0 ? good : wrong;
+        struct message_mark mark = mark_of(key, PEER_CHANNEL, 1);
+        int fd;
+
+        assert_int_equal(peers_set_key(rig->peers, PEER_CHANNEL, key), 0);
+        fd = rig_arrives_marked(rig, PEER_CHANNEL, &mark);
+        assert_false(is_closed(fd));
+        close(fd);
+    }
+}
+
+/* To be told that a ticket is used costs a handshake: a flood of it gets few. */
+TEST(test_late_ones)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+    struct message_mark mark = mark_of(good, PEER_CONTROL, 1);
+    size_t n_begun = 0;
+    int fd;
+
+    peers_use_key(rig->peers, PEER_CONTROL);
+    for (size_t i = 0; i < 4 * LATE_BURST; i++) {
+        fd = rig_arrives(rig, PEER_CONTROL);
+        n_begun += !is_closed(fd);
+        close(fd);
+    }
+    assert_in_range(n_begun, LATE_BURST / 2, 2 * LATE_BURST);
+    fd = rig_arrives_marked(rig, PEER_CONTROL, &mark); /* it has the ticket: it is told so */
+    assert_false(is_closed(fd));
+    close(fd);
 }
 
 TEST(test_deadline)
@@ -322,7 +450,9 @@ TEST(test_what_a_loss_leaves)
 TEST(test_brought)
 {
     _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
-    const struct preamble preambles[] = {{PEER_CONTROL, ID}, {PEER_CONTROL, ID + 1}, {PEER_RESUME, ID}};
+    const struct preamble preambles[] = {{.kind = PEER_CONTROL, .id = ID},
+                                         {.kind = PEER_CONTROL, .id = ID + 1},
+                                         {.kind = PEER_RESUME, .id = ID}};
     uint8_t buf[PREAMBLE_SIZE];
 
     for (size_t i = 0; i < ELEMENTS(preambles); i++) {
@@ -352,11 +482,12 @@ static int rig_dials(struct rig *rig, enum peer_kind kind)
 
     m.serial = requests_ask_peer(rig->side->requests, kind, 0, &asked);
     test_pair(SOCK_STREAM, 0, pair);
-    peers_start(rig->peers, &m, pair[0]);
+    peers_start(rig->peers, &m, NULL, pair[0]);
     assert_int_equal(recv(pair[1], buf, sizeof(buf), MSG_DONTWAIT), sizeof(buf));
     assert_int_equal(preamble_decode(buf, &preamble), VERDICT_OK);
     assert_int_equal(preamble.kind, kind);
     assert_int_equal(preamble.id, ID);
+    rig->preamble = preamble;
     return pair[1];
 }
 
@@ -372,6 +503,27 @@ TEST(test_source_proves)
     carrier_free(peer);
 }
 
+/* A peer that has yet to greet may be older than marks: then they take turns. */
+TEST(test_source_makes_marks)
+{
+    for (int knows = 0; knows < 3; knows++) {
+        _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
+        uint8_t key[KEY_SIZE];
+
+        if (knows > 0)
+            peers_set_marks(rig->peers, knows == 1);
+        assert_int_equal(mark_key(good, ID, key), 0);
+        for (uint32_t i = 0; i < 4; i++) {
+            close(rig_dials(rig, PEER_CONTROL));
+            assert_int_equal(rig->preamble.mark.number != 0, knows == 0 ? i % 2 : knows == 1);
+            if (rig->preamble.mark.number == 0)
+                continue;
+            assert_int_equal(rig->preamble.mark.number, knows == 0 ? i / 2 + 1 : i + 1);
+            assert_true(mark_is_right(key, &rig->preamble));
+        }
+    }
+}
+
 TEST(test_what_was_not_asked_for)
 {
     _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
@@ -379,7 +531,7 @@ TEST(test_what_was_not_asked_for)
     int pair[2];
 
     test_pair(SOCK_STREAM, 0, pair);
-    peers_start(rig->peers, &m, pair[0]);
+    peers_start(rig->peers, &m, NULL, pair[0]);
     assert_true(is_closed(pair[1]));
     assert_int_equal(n_used(rig), 0);
     close(pair[1]);
@@ -445,11 +597,17 @@ int main(void)
         CASE(test_no_key_yet),
         CASE(test_parked),
         CASE(test_hello_of_a_channel_that_is_there),
-        CASE(test_newest_pays_with_the_oldest_place),
+        CASE(test_any_place_is_taken),
+        CASE(test_a_mark_keeps_its_place),
+        CASE(test_marks_that_open_nothing),
+        CASE(test_no_mark),
+        CASE(test_marks_of_the_next_key),
+        CASE(test_late_ones),
         CASE(test_deadline),
         CASE(test_what_a_loss_leaves),
         CASE(test_brought),
         CASE(test_source_proves),
+        CASE(test_source_makes_marks),
         CASE(test_what_was_not_asked_for),
         CASE(test_source_is_hung_up_on),
         CASE(test_source_is_rejected),

@@ -12,15 +12,22 @@ TEST(test_preamble)
     static const uint8_t want[PREAMBLE_SIZE] = {'V', 'M', 'F', 'E', 'R', 'R', 'Y', '\n', 1, 0, 2,
                                                 0,   0,   0,   0,   0,   8,   7,   6,    5, 4, 3,
                                                 2,   1,   0,   0,   0,   0,   0,   0,    0, 0};
-    const struct preamble fixed = {PEER_CHANNEL, 0x0102030405060708};
+    struct preamble fixed = {.kind = PEER_CHANNEL, .id = 0x0102030405060708};
     uint8_t buf[PREAMBLE_SIZE];
     struct preamble got;
 
     preamble_encode(&fixed, buf);
     assert_memory_equal(buf, want, sizeof(buf));
+    fixed.mark = (struct message_mark){.number = 0x01020304, .mac = 0x1112131415161718};
+    preamble_encode(&fixed, buf);
+    assert_memory_equal(buf + 12, "\4\3\2\1", 4);
+    assert_memory_equal(buf + 24, "\x18\x17\x16\x15\x14\x13\x12\x11", 8);
+    assert_int_equal(preamble_decode(buf, &got), VERDICT_OK);
+    assert_int_equal(got.mark.number, fixed.mark.number);
+    assert_true(got.mark.mac == fixed.mark.mac);
     for (size_t i = 0; i < ELEMENTS(ids); i++) {
         for (enum peer_kind kind = PEER_CONTROL; kind <= PEER_CHANNEL; kind++) {
-            const struct preamble preamble = {kind, ids[i]};
+            const struct preamble preamble = {.kind = kind, .id = ids[i]};
 
             preamble_encode(&preamble, buf);
             assert_int_equal(preamble_decode(buf, &got), VERDICT_OK);
@@ -33,7 +40,7 @@ TEST(test_preamble)
 /* Any byte changed: another id, another kind that exists, another version, or bad. */
 TEST(test_preamble_changed)
 {
-    const struct preamble preamble = {PEER_CONTROL, 42};
+    const struct preamble preamble = {.kind = PEER_CONTROL, .id = 42};
 
     for (size_t at = 0; at < PREAMBLE_SIZE; at++) {
         for (unsigned v = 1; v < 256; v++) {
@@ -47,6 +54,9 @@ TEST(test_preamble_changed)
             if (at >= 16 && at < 24) {
                 assert_int_equal(verdict, VERDICT_OK);
                 assert_true(got.id != 42);
+            } else if (at >= 12 && at < 16) {
+                assert_int_equal(verdict, VERDICT_OK);
+                assert_true(got.mark.number != 0); /* and a MAC that is to be looked at */
             } else if (at == 10 && (buf[at] == PEER_CHANNEL || buf[at] == PEER_RESUME)) {
                 assert_int_equal(verdict, VERDICT_OK);
                 assert_int_equal(got.kind, buf[at]);

@@ -70,22 +70,96 @@ TEST(test_too_many_connections)
 TEST(test_connection_of_a_channel)
 {
     const struct peer_failure unknown = {.kind = PEER_CHANNEL, .channel = 9, .error = -ECONNRESET},
-                              lost = {.kind = PEER_CHANNEL, .channel = 0, .error = -ECONNRESET},
                               lie = {.kind = PEER_CHANNEL, .channel = 0, .error = -EBADMSG};
     _cleanup_world_ world = world_of(LONG);
     struct side *source = &world->sides[SOURCE];
-    int qemu = world_adds_qemu(world);
+    int qemu = world_adds_qemu(world), other;
 
     world_sends(world, qemu, "memory");
     session_on_peer_failed(source->session, &unknown);
     assert_int_equal(source->session->connection, CONNECTION_UP);
-    session_on_peer_failed(source->session, &lost);
-    assert_int_equal(source->session->connection, CONNECTION_BROKEN);
+    world->hangs_up = true;
+    world->n_dialled = 0;
+    other = world_adds_qemu(world);
+    WORLD_WAIT(world, source->state == STATE_INTERRUPTED);
+    assert_in_range(world->n_dialled, DIALS_MAX, DIALS_MAX + 1); /* and the one that is to follow */
+    world->hangs_up = false;
     WORLD_WAIT(world, world->sides[DESTINATION].page->reconnects == 1);
     assert_false(source->has_ended);
     session_on_peer_failed(source->session, &lie);
     expect_end(world, VF_ERROR_PROTOCOL_MISMATCH, "what cannot be");
     close(qemu);
+    close(other);
+}
+
+/* Before its proof it may be anyone's doing who knows the id: it alone is dialled again. */
+TEST(test_connection_of_a_channel_is_dialled_again)
+{
+    static const struct {
+        bool hangs_up;
+        enum vf_error rejects;
+        bool down;
+    } ways[] = {{.hangs_up = true}, {.rejects = VF_ERROR_NO_SUCH_MIGRATION}, {.down = true}};
+
+    for (size_t i = 0; i < ELEMENTS(ways); i++) {
+        _cleanup_world_ world = world_of(LONG);
+        int qemu;
+
+        world->hangs_up = ways[i].hangs_up;
+        world->rejects = ways[i].rejects;
+        world->down = ways[i].down;
+        world->n_dialled = 0;
+        qemu = world_adds_qemu(world);
+        WORLD_WAIT(world, world->n_dialled > 2);
+        assert_true(world->qemu < 0);
+        world->hangs_up = world->down = false;
+        world->rejects = VF_ERROR_NONE;
+        assert_int_equal(send(qemu, "memory", 6, MSG_NOSIGNAL), 6);
+        WORLD_WAIT(world, world->qemu >= 0);
+        world_receives(world, world->qemu, "memory");
+        assert_int_equal(world->sides[DESTINATION].page->reconnects, 0);
+        finish(world, qemu);
+        world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+        close(qemu);
+    }
+}
+
+/* So is the first control connection, if the test's gate lets the second one in. */
+TEST(test_first_connection_is_dialled_again)
+{
+    _cleanup_world_ world = world_make();
+    int qemu;
+
+    world->hangs_up = true;
+    side_start(&world->sides[SOURCE], start_of(LONG), ROLE_OUTGOING);
+    side_start(&world->sides[DESTINATION], start_of(LONG), ROLE_INCOMING);
+    WORLD_WAIT(world, world->sides[SOURCE].session->n_dials > 0);
+    world->hangs_up = false;
+    WORLD_WAIT(world, world->sides[SOURCE].state == STATE_CONNECTED);
+    qemu = world_adds_qemu(world);
+    world_sends(world, qemu, "memory");
+    finish(world, qemu);
+    world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+    close(qemu);
+}
+
+/* A side whose broker knows no marks goes without, and so does its peer. */
+TEST(test_sides_of_two_ages)
+{
+    for (size_t i = 0; i < 2; i++) {
+        _cleanup_world_ world = world_make();
+        int qemu;
+
+        world->sides[i].is_old = true;
+        world_start(world, start_of(LONG), start_of(LONG));
+        qemu = world_adds_qemu(world);
+        world_sends(world, qemu, "memory");
+        world_cuts(world);
+        WORLD_WAIT(world, world->sides[DESTINATION].page->reconnects == 1);
+        finish(world, qemu);
+        world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+        close(qemu);
+    }
 }
 
 /* One rejection of a connection that is to follow may be anyone's on the way: three in a row count. */
@@ -179,10 +253,17 @@ TEST(test_channels_of_workers)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_first_connection_is_rejected), CASE(test_first_connection_is_hung_up_on),
-        CASE(test_peer_does_not_answer),         CASE(test_too_many_connections),
-        CASE(test_connection_of_a_channel),      CASE(test_migration_was_given_up),
-        CASE(test_cancelled_meanwhile),          CASE(test_tick),
+        CASE(test_first_connection_is_rejected),
+        CASE(test_first_connection_is_hung_up_on),
+        CASE(test_peer_does_not_answer),
+        CASE(test_too_many_connections),
+        CASE(test_connection_of_a_channel),
+        CASE(test_migration_was_given_up),
+        CASE(test_connection_of_a_channel_is_dialled_again),
+        CASE(test_first_connection_is_dialled_again),
+        CASE(test_sides_of_two_ages),
+        CASE(test_cancelled_meanwhile),
+        CASE(test_tick),
         CASE(test_channels_of_workers),
     };
 

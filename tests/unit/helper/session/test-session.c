@@ -262,6 +262,7 @@ TEST(test_new_broker)
     desk_run(&destination->desk);
     assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_SYNCED);
     assert_int_equal(m.synced.cookie, 42);
+    assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_FEATURES);
     assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_STATE);
     assert_int_equal(m.state_changed.state, STATE_CONNECTED);
     assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_NEED_QEMU);
