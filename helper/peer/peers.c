@@ -50,6 +50,11 @@ void peers_use_key(struct peers *peers, enum peer_kind kind)
     peers->keys[kind].state = KEY_USED;
 }
 
+void peers_serve_key(struct peers *peers, enum peer_kind kind)
+{
+    peers->keys[kind].state = KEY_SERVES;
+}
+
 void peers_drop_key(struct peers *peers, enum peer_kind kind)
 {
     explicit_bzero(&peers->keys[kind], sizeof(peers->keys[kind]));

@@ -25,6 +25,9 @@ int peers_set_key(struct peers *peers, enum peer_kind kind, const uint8_t key[st
 /* The key has served: the peer is told so once it has proved that it holds it. */
 void peers_use_key(struct peers *peers, enum peer_kind kind);
 
+/* It has not served after all. */
+void peers_serve_key(struct peers *peers, enum peer_kind kind);
+
 /* Forgets the key: there are no connections of this kind any more. */
 void peers_drop_key(struct peers *peers, enum peer_kind kind);
 

@@ -54,7 +54,7 @@ bool session_set_connection(struct session *session, enum connection connection)
         [CONNECTION_BROKEN] = "broken",   [CONNECTION_DOWN] = "down",
     };
     static const enum connection from[][2] = {
-        [CONNECTION_AWAITED] = {CONNECTION_AWAITED, CONNECTION_AWAITED},
+        [CONNECTION_AWAITED] = {CONNECTION_BROKEN, CONNECTION_BROKEN},
         [CONNECTION_GREETING] = {CONNECTION_AWAITED, CONNECTION_DOWN},
         [CONNECTION_UP] = {CONNECTION_GREETING, CONNECTION_GREETING},
         [CONNECTION_BROKEN] = {CONNECTION_GREETING, CONNECTION_UP},

@@ -56,32 +56,6 @@ static void control_rejected(struct session *session, uint32_t error)
     }
 }
 
-static int on_dial_time(sd_event_source *source, uint64_t usec, void *userdata)
-{
-    struct session *session = userdata;
-    bool asked;
-
-    if (session_is_over(session))
-        return 0;
-    requests_ask_peer(session->requests, PEER_CONTROL, 0, &asked);
-    if (!asked)
-        session_end(session, VF_ERROR_HELPER_FAILED, true, "The broker is gone.");
-    return 0;
-}
-
-/* Others may have taken its place there, who know the id. False where that was done often enough. */
-static bool dial_control_again(struct session *session)
-{
-    uint64_t wait = (uint64_t)DIAL_AGAIN << session->n_dials;
-
-    if (session->n_dials + 1 >= DIALS_MAX)
-        return false;
-    session->n_dials++;
-    session->redial_timer = sd_event_source_disable_unref(session->redial_timer);
-    return sd_event_add_time_relative(session->event, &session->redial_timer, CLOCK_MONOTONIC, wait, 1000,
-                                      on_dial_time, session) >= 0;
-}
-
 /* The first control connection. */
 static void control_failed(struct session *session, const struct peer_failure *failure)
 {
@@ -96,7 +70,7 @@ static void control_failed(struct session *session, const struct peer_failure *f
                     "The peer accepted the control connection but did not answer within %d s. Is a vmferryd "
                     "listening there?",
                     PEER_DEADLINE / 1000000);
-    else if (failure->brought || !dial_control_again(session))
+    else if (failure->brought || !session_dial_first_again(session))
         session_end(session, VF_ERROR_PEER_REJECTED, true,
                     "The peer closed the control connection during the handshake (%s).",
                     strerror(-failure->error));

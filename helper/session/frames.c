@@ -176,7 +176,12 @@ void session_on_frame(void *userdata, const struct frame *frame)
         session_hear_outcome(session, &frame->outcome);
         break;
     case FRAME_ABORT:
-        session_end(session, frame->refusal.error, false, "%s", frame->refusal.text);
+        /* The peer has taken this side's last connection for the first, before that was lost. */
+        if (session->state == STATE_WAITING && session->n_dials > 0 && session->why[0] != '\0' &&
+            frame->refusal.error == VF_ERROR_TICKET_USED)
+            session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
+        else
+            session_end(session, frame->refusal.error, false, "%s", frame->refusal.text);
         break;
     default:
         if (frame->type == FRAME_CLOSE && frame->channel == FRAME_CHANNEL_ALL)
@@ -202,6 +207,7 @@ void session_on_proved(void *userdata, enum peer_kind kind, struct carrier *carr
         carrier_free(carrier);
         return;
     }
+    session->brought = carrier->shared;
     r = control_adopt(session->control, carrier);
     if (r < 0) {
         session_end(session, VF_ERROR_HELPER_FAILED, true, "The control connection could not be set up: %s.",

@@ -77,6 +77,7 @@ struct session {
     enum vf_error farewell_error;
     bool halted; /* it is over or broken: nothing is read, sent or waited for. Lent to all objects */
     char why[MESSAGE_TEXT_MAX]; /* the connection was lost */
+    bool brought;               /* the control connection: by a caller, who may have no other one */
     unsigned n_dials;           /* source: of the first control connection, after the first one */
     uint32_t peer_features;     /* enum frame_features */
     struct outcome outcome;     /* what became of the VM, as the source's owner says */

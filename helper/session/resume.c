@@ -40,6 +40,45 @@ void session_redial(struct session *session)
         session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
 }
 
+static int on_dial_time(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct session *session = userdata;
+    bool asked;
+
+    if (session_is_over(session))
+        return 0;
+    requests_ask_peer(session->requests, PEER_CONTROL, 0, &asked);
+    if (!asked)
+        session_end(session, VF_ERROR_HELPER_FAILED, true, "The broker is gone.");
+    return 0;
+}
+
+bool session_dial_first_again(struct session *session)
+{
+    uint64_t wait = (uint64_t)DIAL_AGAIN << session->n_dials;
+
+    if (session->n_dials + 1 >= DIALS_MAX)
+        return false;
+    session->n_dials++;
+    session->redial_timer = sd_event_source_disable_unref(session->redial_timer);
+    return sd_event_add_time_relative(session->event, &session->redial_timer, CLOCK_MONOTONIC, wait, 1000,
+                                      on_dial_time, session) >= 0;
+}
+
+/* As if the first control connection had never been: its proof is whole at this side before it is at the
+ * peer. */
+static void begin_again(struct session *session)
+{
+    peers_drop(session->peers);
+    requests_drop_peers(session->requests);
+    control_clear(session->control);
+    session->connections = 0;
+    session_set_connection(session, CONNECTION_AWAITED);
+    peers_serve_key(session->peers, PEER_CONTROL);
+    if (!session_dial_first_again(session))
+        session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
+}
+
 static int on_recovery_timeout(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct session *session = userdata;
@@ -99,6 +138,10 @@ void session_clean_up(struct session *session)
         session_end(session, word.refusal.error, false, "%s", word.refusal.text);
         return;
     }
+    if (session->state == STATE_WAITING) {
+        begin_again(session);
+        return;
+    }
     channels_disconnect(session->channels);
     peers_drop(session->peers);
     peers_drop_key(session->peers, PEER_CHANNEL);
@@ -140,6 +183,8 @@ void session_interrupt(struct session *session, const char *format, ...)
         session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
 }
 
+#define BEFORE_IT_BEGAN "The connection to the peer was lost (%s) before the migration could begin."
+
 void session_on_lost(void *userdata, const char *why)
 {
     struct session *session = userdata;
@@ -147,9 +192,10 @@ void session_on_lost(void *userdata, const char *why)
     /* All that the peer could still have said is known: both ledgers were proved channel by channel. */
     if (channels_are_complete(session->channels) && session->resume_timeout == 0)
         session_end_done(session);
+    else if (session->state == STATE_WAITING && session->role == ROLE_OUTGOING && !session->brought)
+        session_interrupt(session, BEFORE_IT_BEGAN, why);
     else if (session->state == STATE_WAITING)
-        session_end(session, VF_ERROR_INTERRUPTED, false,
-                    "The connection to the peer was lost (%s) before the migration could begin.", why);
+        session_end(session, VF_ERROR_INTERRUPTED, false, BEFORE_IT_BEGAN, why);
     else
         session_interrupt(session, "The connection to the peer was lost (%s).", why);
 }
