@@ -40,7 +40,7 @@ struct move {
     bool began; /* libvirt has told of it once */
     enum move_stage stage;
     enum domain_state near_state;
-    uint64_t since;
+    uint64_t since, reported;
     struct meter meter;
 };
 
@@ -53,6 +53,11 @@ void way_undo(struct move *move);
 /* The end of it (ending.c): the exit status, or -1 with a trouble. */
 int ending_of(struct move *move, struct trouble *trouble);
 int ending_detached(struct move *move, struct trouble *trouble);
+
+/* Tells the brokers how far it is, at most twice a second, and what became of it (report.c). reason: "" for
+ * none. */
+void report_progress(struct move *move, const char *phase);
+void report_outcome(struct move *move, const char *outcome, const char *reason);
 
 /* Shows how far it is (view.c). record: of the source's tunnel, or an empty object. */
 void view_move(struct move *move, json_object *record);

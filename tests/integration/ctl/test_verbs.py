@@ -320,7 +320,7 @@ def test_not_authorized(workdir: Path) -> None:
     (["receive", "web1", "--security=none"], ["none", "tls or plain"]),
     (["receive", "web1", "--expire=0"], ["0"]),
     (["receive", "web1", "--socket="], ["empty"]),
-    (["migrate", "web1", "host2"], ["--qmp=SOCKET", "--dst-qmp=SOCKET"]),
+    (["migrate", "web1", "host2", "--qmp=/x"], ["--qmp=SOCKET", "--dst-qmp=SOCKET"]),
     (["migrate", "web1", "host2", "--qmp=/x", "--dst-qmp=/y", "--ssh", "--endpoint=tcp:1.2.3.4"],
      ["--ssh", "--endpoint"]),
     (["--address=x", "--user", "list"], ["--address"]),

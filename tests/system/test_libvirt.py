@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Domains of libvirt go from one booted host to the other through vmferry, with all that libvirt's own tunnel refuses."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from vmlib.broker import wait_until
+from vmlib.libvirt import Background, Domain, Libvirt, available
+from vmlib.nspawn import Host, TwoHosts
+
+pytestmark = pytest.mark.skipif(bool(available()), reason=available() or "-")
+VIRSH = ("virsh", "migrate", "web1", "{dest-uri}", "--live", "--migrateuri", "{migrate-uri}")
+
+
+@pytest.fixture(scope="module")
+def both(booted: TwoHosts) -> Iterator[Libvirt]:
+    with Libvirt(booted) as libvirt:
+        yield libvirt
+
+
+@pytest.fixture
+def libvirt(hosts: TwoHosts, both: Libvirt) -> Iterator[Libvirt]:
+    both.order = (hosts.a, hosts.b)
+    yield both
+    both.clean()
+
+
+@pytest.fixture
+def web1(libvirt: Libvirt) -> Domain:
+    domain = libvirt.domain("web1")
+    domain.start()
+    return domain
+
+
+@pytest.fixture
+def web2(libvirt: Libvirt) -> Domain:
+    """With a raw and a qcow2 disk."""
+    domain = libvirt.domain("web2", disks=True)
+    domain.start()
+    return domain
+
+
+def ctl(host: Host, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return host.run("vmferryctl", *argv, check=check, timeout=120)
+
+
+def assert_moved(domain: Domain, source: Host, destination: Host, persistent: bool = True) -> None:
+    """It runs at the destination alone, defined there where it was here, and was never harmed."""
+    assert domain.state(destination).startswith("running"), domain.state(destination)
+    assert domain.state(source) in ("", "shut off (migrated)")
+    assert domain.is_persistent(destination) == persistent
+    assert domain.is_persistent(source) != persistent
+    domain.assert_unharmed()
+
+
+def assert_stayed(domain: Domain, source: Host, destination: Host) -> None:
+    assert domain.state(source).startswith("running"), domain.state(source)
+    assert domain.state(destination) == ""
+    assert domain.is_persistent(source)
+    domain.assert_unharmed()
+
+
+def wait_processed(domain: Domain, mib: int, host: Host) -> None:
+    """Until so much of its memory has gone."""
+    def processed() -> bool:
+        text = host.run("virsh", "domjobinfo", domain.name, check=False).stdout
+        found = re.search(r"Memory processed: +([\d.]+) (\w+)", text)
+        return bool(found) and float(found[1]) * {"B": 0, "KiB": 0, "MiB": 1, "GiB": 1024}[found[2]] >= mib
+
+    wait_until(processed, "memory flows", 60)
+
+
+# ---- vmferryctl migrate ----
+
+
+def test_migrate(web1: Domain, hosts: TwoHosts) -> None:
+    done = ctl(hosts.a, "migrate", "web1", "host-b")
+    assert re.search(r"^web1: done after .* At the destination it runs, and stays defined\.$", done.stderr, re.M)
+    assert_moved(web1, hosts.a, hosts.b)
+    for host in hosts:
+        assert "\nResult=done\n" in ctl(host, "show", "web1").stdout
+
+
+def test_all_in_one(web2: Domain, hosts: TwoHosts) -> None:
+    """Disks, several connections and libvirt's own calls, through one port."""
+    done = ctl(hosts.a, "migrate", "web2", "host-b", "--disks", "--multifd=3")
+    assert_moved(web2, hosts.a, hosts.b)
+    web2.assert_disks_equal()
+    channels = hosts.a.get(hosts.a.broker.list()[-1][5], "org.vmferry.Migration1", "Channels")
+    assert {channel[0] for channel in channels} == {"migrate", "disks", "libvirt"}, done.stderr
+
+
+@pytest.mark.parametrize("when", ["", pytest.param("=auto", marks=pytest.mark.long),
+                                  pytest.param("=after 2", marks=pytest.mark.long)])
+def test_postcopy(libvirt: Libvirt, web1: Domain, hosts: TwoHosts, when: str) -> None:
+    with libvirt.postcopy():
+        # So slow that pre-copy does not come to its end, and post-copy takes its time.
+        done = ctl(hosts.a, "migrate", "web1", "host-b", f"--postcopy{when}", "--bandwidth=8M")
+        assert re.search(r"^web1  post-copy", done.stderr, re.M), done.stderr
+        assert_moved(web1, hosts.a, hosts.b)
+
+
+@pytest.mark.long
+def test_postcopy_and_disks(libvirt: Libvirt, web2: Domain, hosts: TwoHosts) -> None:
+    with libvirt.postcopy():
+        ctl(hosts.a, "migrate", "web2", "host-b", "--postcopy", "--disks", "--bandwidth=16M")
+        assert_moved(web2, hosts.a, hosts.b)
+        web2.assert_disks_equal()
+
+
+@pytest.mark.long
+def test_one_disk(web2: Domain, hosts: TwoHosts) -> None:
+    ctl(hosts.a, "migrate", "web2", "host-b", "--disks=vda", "--unsafe")
+    assert_moved(web2, hosts.a, hosts.b)
+    sums = [host.run("sha256sum", "/var/lib/libvirt/images/d1.img").stdout for host in hosts]
+    assert sums[0] == sums[1]
+
+
+def test_ctrl_c_has_libvirt_cancel(web1: Domain, hosts: TwoHosts) -> None:
+    moving = Background(hosts.a, "vmferryctl", "migrate", "web1", "host-b", "--bandwidth=2M")
+    wait_processed(web1, 2, hosts.a)
+    hosts.a.run("pkill", "-INT", "-x", "vmferryctl")
+    done = moving.wait()
+    assert done.returncode == 3 and "canceled by client" in done.stderr, done
+    assert_stayed(web1, hosts.a, hosts.b)
+    assert [one[3] for host in hosts for one in host.broker.list()] == ["finished"] * 2
+    ctl(hosts.a, "migrate", "web1", "host-b")  # nothing is in the way of the next try
+    assert_moved(web1, hosts.a, hosts.b)
+
+
+@pytest.mark.long
+def test_cancel(web1: Domain, hosts: TwoHosts) -> None:
+    moving = Background(hosts.a, "vmferryctl", "migrate", "web1", "host-b", "--bandwidth=2M")
+    wait_processed(web1, 2, hosts.a)
+    ctl(hosts.a, "cancel", "web1")
+    assert moving.wait().returncode == 3
+    assert_stayed(web1, hosts.a, hosts.b)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["tunnel", "ssh"])
+def test_vmferryctl_is_killed(web1: Domain, hosts: TwoHosts, way: str) -> None:
+    """Peer to peer the migration goes on by itself; where vmferryctl speaks to both libvirt ends it."""
+    moving = Background(hosts.a, "vmferryctl", "migrate", "web1", "host-b", "--bandwidth=8M", f"--rpc={way}")
+    wait_processed(web1, 2, hosts.a)
+    hosts.a.run("pkill", "-KILL", "-x", "vmferryctl")
+    assert moving.wait().returncode in (137, -9)
+    if way == "tunnel":
+        wait_until(lambda: web1.state(hosts.b).startswith("running") and
+                   not web1.state(hosts.a).startswith("running"), "it has moved", 60)
+        assert_moved(web1, hosts.a, hosts.b)
+    else:
+        wait_until(lambda: web1.state(hosts.b) == "", "it is cancelled", 60)
+        assert_stayed(web1, hosts.a, hosts.b)
+    for host in hosts:
+        host.run("vmferryctl", "cancel", "--force", "web1", check=False)
+        host.run("sh", "-c", "rm -rf /run/vmferryctl-*")
+
+
+def test_brokers_are_killed(web1: Domain, hosts: TwoHosts) -> None:
+    """No migration notices."""
+    moving = Background(hosts.a, "vmferryctl", "migrate", "web1", "host-b", "--bandwidth=8M")
+    wait_processed(web1, 2, hosts.a)
+    for host in hosts:
+        host.systemctl("kill", "--signal=KILL", "vmferryd.service")
+    assert moving.wait().returncode == 0
+    assert_moved(web1, hosts.a, hosts.b)
+
+
+def test_no_disks_there(web2: Domain, hosts: TwoHosts) -> None:
+    """Each failure says where the VM is, what libvirt says, and what to do; and no tunnel is left."""
+    done = ctl(hosts.a, "migrate", "web2", "host-b", check=False)
+    assert done.returncode == 1
+    assert "It runs on at the source. libvirt says: Unsafe migration" in done.stderr and "Give --disks" in done.stderr
+    hosts.b.run("sh", "-c", "rm /var/lib/libvirt/images/d*")
+    done = ctl(hosts.a, "migrate", "web2", "host-b", "--disks", check=False)
+    assert done.returncode == 1 and "no storage pool with matching target path" in done.stderr, done.stderr
+    assert "Make images of the same names" in done.stderr
+    assert_stayed(web2, hosts.a, hosts.b)
+    assert {one[3] for host in hosts for one in host.broker.list()} == {"finished"}
+
+
+def test_what_cannot_be(web1: Domain, hosts: TwoHosts) -> None:
+    done = ctl(hosts.a, "migrate", "web7", "host-b", check=False)
+    assert done.returncode == 1 and "There is no domain 'web7' at qemu:///system (virsh list --all)" in done.stderr
+    done = ctl(hosts.a, "migrate", "web1", "host-b", "--postcopy", "--multifd=2", check=False)
+    assert done.returncode == 1 and "loses the guest with QEMU before 10.1" in done.stderr
+    done = ctl(hosts.a, "migrate", "web1", "host-b", "--resume", check=False)
+    assert done.returncode == 1 and "there is no post-copy to resume" in done.stderr
+    done = ctl(hosts.a, "migrate", "web1", "host-b", "--postcopy", check=False)
+    assert done.returncode == 1 and "unprivileged_userfaultfd=1" in done.stderr, done.stderr
+    assert_stayed(web1, hosts.a, hosts.b)
+
+
+@pytest.mark.long
+def test_there_and_back(libvirt: Libvirt, web1: Domain, hosts: TwoHosts) -> None:
+    for source, destination in ((hosts.a, hosts.b), (hosts.b, hosts.a)) * 2:
+        ctl(source, "migrate", "web1", f"host-{destination.name}")
+        assert web1.state(destination).startswith("running") and not web1.state(source).startswith("running")
+    assert web1.is_persistent(hosts.a)
+
+
+@pytest.mark.long
+def test_another_name_and_no_definition(web1: Domain, hosts: TwoHosts) -> None:
+    ctl(hosts.a, "migrate", "web1", "host-b", "--name=web9", "--temporary")
+    assert hosts.b.run("virsh", "domstate", "web9").stdout.strip() == "running"
+    assert web1.is_persistent(hosts.a) and web1.state(hosts.a) == "shut off (migrated)"
+    hosts.b.run("virsh", "destroy", "web9")
+
+
+@pytest.mark.long
+def test_paused(web1: Domain, hosts: TwoHosts) -> None:
+    ctl(hosts.a, "migrate", "web1", "host-b", "--paused")
+    assert web1.state(hosts.b).startswith("paused")
+    hosts.b.run("virsh", "resume", "web1")
+    assert_moved(web1, hosts.a, hosts.b)
+
+
+@pytest.mark.long
+def test_from_a_third_place(web1: Domain, hosts: TwoHosts) -> None:
+    """Host b sends what runs on a to itself: by ssh to both."""
+    hosts.b.run("vmferryctl", "-H", "host-a", "migrate", "web1", "host-b", timeout=120)
+    assert_moved(web1, hosts.a, hosts.b)
+
+
+# ---- Losses ----
+
+
+def resets(host: Host) -> None:
+    """All of vmferry's connections break."""
+    host.run("ss", "-K", "dport", "=", "16520")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("postcopy", [False, True])
+def test_network_is_away(libvirt: Libvirt, web1: Domain, hosts: TwoHosts, postcopy: bool) -> None:
+    with libvirt.postcopy():
+        how = ["--postcopy"] if postcopy else []
+        moving = Background(hosts.a, "vmferryctl", "migrate", "web1", "host-b", "--bandwidth=4M", *how)
+        if postcopy:
+            wait_until(lambda: web1.state(hosts.b).startswith("running"), "post-copy runs", 60)
+        else:
+            wait_processed(web1, 2, hosts.a)
+        hosts.cut()
+        time.sleep(12)  # what is said of 12 s holds
+        hosts.mend()
+        done = moving.wait()
+        assert done.returncode == 0, done.stderr
+        assert "interrupted" in done.stderr
+        assert_moved(web1, hosts.a, hosts.b)
+
+
+@pytest.mark.long
+def test_network_is_away_for_longer_than_libvirt_waits(libvirt: Libvirt, web1: Domain, hosts: TwoHosts) -> None:
+    """libvirt gives up, the QEMUs do not: vmferryctl waits, and undefines what libvirt has forgotten."""
+    with libvirt.postcopy():
+        moving = Background(hosts.a, "vmferryctl", "migrate", "web1", "host-b", "--bandwidth=4M", "--postcopy",
+                            timeout=200)
+        wait_until(lambda: web1.state(hosts.b).startswith("running"), "post-copy runs", 60)
+        web1.wait_sweeps(0)
+        hosts.cut()
+        time.sleep(45)
+        hosts.mend()
+        done = moving.wait(180)
+        assert done.returncode == 0, done.stderr
+        assert_moved(web1, hosts.a, hosts.b)
+
+
+@pytest.mark.long
+def test_paused_postcopy_is_resumed(libvirt: Libvirt, web1: Domain, hosts: TwoHosts) -> None:
+    with libvirt.postcopy():
+        moving = Background(hosts.a, "vmferryctl", "migrate", "web1", "host-b", "--bandwidth=4M", "--postcopy",
+                            "--resume-timeout=4", timeout=200)
+        wait_until(lambda: web1.state(hosts.b).startswith("running"), "post-copy runs", 60)
+        hosts.cut()
+        wait_until(lambda: "post-copy failed" in web1.state(hosts.a), "QEMU has lost its connection", 60)
+        hosts.mend()
+        done = moving.wait(120)
+        assert done.returncode == 1 and "--resume" in done.stderr, done.stderr
+        ctl(hosts.a, "migrate", "web1", "host-b", "--resume")
+        assert_moved(web1, hosts.a, hosts.b)
+
+
+# ---- tunnel ----
+
+
+@pytest.mark.parametrize("how", [["--p2p", "--persistent", "--undefinesource"],
+                                 pytest.param(["--parallel", "--parallel-connections", "4", "--persistent",
+                                               "--undefinesource"], marks=pytest.mark.long)])
+def test_tunnel_for_virsh(web1: Domain, hosts: TwoHosts, how: list[str]) -> None:
+    done = ctl(hosts.a, "tunnel", "web1", "host-b", "--libvirt", "--", *VIRSH, *how)
+    assert done.returncode == 0
+    assert_moved(web1, hosts.a, hosts.b)
+
+
+def test_tunnel_ends_with_its_command(web1: Domain, hosts: TwoHosts) -> None:
+    done = ctl(hosts.a, "tunnel", "web1", "host-b", "--disks", "--", "sh", "-c",
+               "echo {migrate-uri} $VMFERRY_DISKS_URI $VMFERRY_DEST_URI; exit 7", check=False)
+    assert done.returncode == 7
+    assert re.fullmatch(r"unix:///run/libvirt/vmferry/(\w{16})/migrate\.tunnelmigrate\.dest\.web1 "
+                        r"unix:///run/libvirt/vmferry/\1/disks\.tunnelmigrate\.dest\.web1 qemu\+ssh://host-b/system\n",
+                        done.stdout)
+    assert [one[3] for host in hosts for one in host.broker.list()] == ["finished"] * 2
+
+
+@pytest.mark.long
+def test_tunnel_and_disks_for_virsh(web2: Domain, hosts: TwoHosts) -> None:
+    ctl(hosts.a, "tunnel", "web2", "host-b", "--disks", "--", "virsh", "migrate", "web2", "{dest-uri}", "--live",
+        "--migrateuri", "{migrate-uri}", "--copy-storage-all", "--disks-uri", "{disks-uri}", "--persistent",
+        "--undefinesource")
+    assert_moved(web2, hosts.a, hosts.b)
+    web2.assert_disks_equal()
+
+
+# ---- receive and send ----
+
+
+@pytest.mark.parametrize("user", [None, "alice"])
+def test_receive_and_send(libvirt: Libvirt, web2: Domain, hosts: TwoHosts, user: str | None) -> None:
+    """No ssh: one port, a ticket, each side's own rights with libvirt. Also for a member of the two groups."""
+    if user:
+        for host in hosts:
+            host.run("sh", "-c", "adduser -q alice libvirt; adduser -q alice vmferry; "
+                                 "install -d -o alice -m 700 /run/user/4101")
+    run = ["env", "XDG_RUNTIME_DIR=/run/user/4101"] if user else ["env"]
+    receiving = Background(hosts.b, "sh", "-c", f"exec vmferryctl receive web2 --libvirt > {hosts.shared}/ticket",
+                           user=user)
+    ticket = hosts.shared / "ticket"
+    if user:
+        ticket.touch()
+        ticket.chmod(0o666)
+    wait_until(lambda: ticket.exists() and ticket.read_text().endswith("\n"), "there is a ticket", 30)
+    done = hosts.a.run(*run, "vmferryctl", "send", "web2", "--libvirt", "--disks", user=user, stdin=ticket.read_text(),
+                       timeout=120, check=False)
+    ticket.unlink()
+    assert done.returncode == 0, done.stderr
+    assert receiving.wait().returncode == 0
+    assert_moved(web2, hosts.a, hosts.b)
+    web2.assert_disks_equal()
+
+
+def test_receive_takes_its_ticket_back(libvirt: Libvirt, hosts: TwoHosts) -> None:
+    receiving = Background(hosts.b, "vmferryctl", "receive", "web1", "--libvirt")
+    wait_until(lambda: hosts.b.broker_pid and hosts.b.broker.list(), "it is prepared", 30)
+    hosts.b.run("pkill", "-INT", "-x", "vmferryctl")
+    assert receiving.wait().returncode == 3
+    assert [one[3] for one in hosts.b.broker.list()] == ["finished"]
