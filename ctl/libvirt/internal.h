@@ -26,8 +26,12 @@ struct move {
     bool p2p;             /* the source's libvirtd drives it, and goes on without us */
     bool persistent;
     struct side source, destination; /* destination: empty for 'send' */
-    struct host near, far;           /* far may be empty once it is lost */
+    struct host near, far; /* far may be empty once it is lost */
     virDomainPtr domain;
+    /* The same once more, for the job's thread alone: libvirt's library can lose the wake-up of a call that another
+     * thread makes on a connection which waits for a reply, and then both wait for the end of the migration. */
+    struct host job_near;
+    virDomainPtr job_domain;
     struct tunnel tunnel, far_tunnel;
     bool found; /* the tunnel was there */
     struct peers *peers;

@@ -109,40 +109,6 @@ static int run(struct move *move, struct trouble *trouble)
 
 /* ---- Its beginning ---- */
 
-static int begin(struct move *move, struct trouble *trouble)
-{
-    const struct arguments *a = &move->ctl->arguments;
-    _cleanup_free_ char *uri = NULL, *disks_uri = NULL, *disks = NULL;
-    _cleanup_json_ json_object *record = NULL;
-    const struct plan_ends ends = {.persistent = move->persistent, .p2p = move->p2p};
-    struct job_order order = {.libvirt = move->near.libvirt,
-                              .domain = move->domain,
-                              .far_uri = move->p2p ? move->far_uri : NULL,
-                              .far = move->far.connection,
-                              .name = a->name,
-                              .flags = plan_flags(a, &ends),
-                              .parallel = (unsigned)a->multifd,
-                              .bandwidth = plan_bandwidth(a->bandwidth)};
-
-    if (tunnel_read(&move->tunnel, &record, trouble) < 0)
-        return -1;
-    if (asprintf(&uri, "unix://%s", move->tunnel.socket) < 0 ||
-        asprintf(&disks_uri, "unix://%s", record_socket(record, "disks")) < 0)
-        return trouble_no_memory(trouble);
-    order.uri = uri;
-    if (a->disks) {
-        order.disks_uri = disks_uri;
-        disks = strdup(a->disks);
-        order.n_disks = disks ? plan_disks(disks, order.disks, JOB_DISKS_MAX) : 0;
-    }
-    if (a->downtime_limit > 0)
-        move->near.libvirt->virDomainMigrateSetMaxDowntime(move->domain, (a->downtime_limit + 999) / 1000, 0);
-    meter_open(&move->meter, move->ctl);
-    move->since = ctl_now();
-    move->stage = a->resume ? MOVE_POSTCOPY : MOVE_RUNS;
-    return job_begin(move->ctl, &order, &move->job, trouble);
-}
-
 /* Looks at the domain, which must be one that can go. */
 static int find_domain(struct move *move, struct trouble *trouble)
 {
@@ -169,17 +135,53 @@ static int find_domain(struct move *move, struct trouble *trouble)
     return 0;
 }
 
-static int open_near(struct move *move, struct trouble *trouble)
+static int open_near(struct move *move, struct host *ret, struct trouble *trouble)
 {
     const struct arguments *a = &move->ctl->arguments;
 
     if (a->host && !a->connect)
-        return host_open_by_ssh(move->ctl, a->host, move->source.where, &move->near, trouble);
+        return host_open_by_ssh(move->ctl, a->host, move->source.where, ret, trouble);
     return host_open(move->ctl,
                      a->connect ? a->connect
                      : a->user  ? "qemu:///session"
                                 : "qemu:///system",
-                     move->source.where, &move->near, trouble);
+                     move->source.where, ret, trouble);
+}
+
+static int begin(struct move *move, struct trouble *trouble)
+{
+    const struct arguments *a = &move->ctl->arguments;
+    _cleanup_free_ char *uri = NULL, *disks_uri = NULL, *disks = NULL;
+    _cleanup_json_ json_object *record = NULL;
+    const struct plan_ends ends = {.persistent = move->persistent, .p2p = move->p2p};
+    struct job_order order = {.libvirt = move->near.libvirt,
+                              .far_uri = move->p2p ? move->far_uri : NULL,
+                              .far = move->far.connection,
+                              .name = a->name,
+                              .flags = plan_flags(a, &ends),
+                              .parallel = (unsigned)a->multifd,
+                              .bandwidth = plan_bandwidth(a->bandwidth)};
+
+    if (open_near(move, &move->job_near, trouble) < 0 || tunnel_read(&move->tunnel, &record, trouble) < 0)
+        return -1;
+    move->job_domain = order.domain = host_find(&move->job_near, move->vm, trouble);
+    if (!order.domain)
+        return -1;
+    if (asprintf(&uri, "unix://%s", move->tunnel.socket) < 0 ||
+        asprintf(&disks_uri, "unix://%s", record_socket(record, "disks")) < 0)
+        return trouble_no_memory(trouble);
+    order.uri = uri;
+    if (a->disks) {
+        order.disks_uri = disks_uri;
+        disks = strdup(a->disks);
+        order.n_disks = disks ? plan_disks(disks, order.disks, JOB_DISKS_MAX) : 0;
+    }
+    if (a->downtime_limit > 0)
+        move->near.libvirt->virDomainMigrateSetMaxDowntime(move->domain, (a->downtime_limit + 999) / 1000, 0);
+    meter_open(&move->meter, move->ctl);
+    move->since = ctl_now();
+    move->stage = a->resume ? MOVE_POSTCOPY : MOVE_RUNS;
+    return job_begin(move->ctl, &order, &move->job, trouble);
 }
 
 static int check_plan(const struct move *move, struct trouble *trouble)
@@ -197,11 +199,15 @@ static void move_clear(struct move *move)
 
     meter_clear(&move->meter);
     job_free(move->job);
-    if (move->domain && !left)
+    if (move->domain)
         move->near.libvirt->virDomainFree(move->domain);
-    host_close(&move->far);
-    if (!left)
-        host_close(&move->near);
+    if (!left) {
+        if (move->job_domain)
+            move->near.libvirt->virDomainFree(move->job_domain);
+        host_close(&move->job_near);
+        host_close(&move->far);
+    }
+    host_close(&move->near);
     door_close(move->door);
     remote_free(move->door_there);
     remote_free(move->supplier);
@@ -250,7 +256,7 @@ int libvirt_migrate(struct ctl *ctl, struct trouble *trouble)
         .far.where = ""};
 
     if (ctl_catch_signals(ctl, trouble) < 0 || side_open(ctl, &move.source, trouble) < 0 ||
-        open_near(&move, trouble) < 0 || find_domain(&move, trouble) < 0 ||
+        open_near(&move, &move.near, trouble) < 0 || find_domain(&move, trouble) < 0 ||
         side_open_host(ctl, move.host, &move.destination, trouble) < 0)
         return -1;
     return go(&move, NULL, trouble);
@@ -265,7 +271,7 @@ int libvirt_send(struct ctl *ctl, const char *ticket, struct trouble *trouble)
                                               .far.where = ""};
 
     if (ctl_catch_signals(ctl, trouble) < 0 || side_open(ctl, &move.source, trouble) < 0 ||
-        open_near(&move, trouble) < 0 || find_domain(&move, trouble) < 0)
+        open_near(&move, &move.near, trouble) < 0 || find_domain(&move, trouble) < 0)
         return -1;
     return go(&move, ticket, trouble);
 }
@@ -277,7 +283,7 @@ int libvirt_cancel(struct side *side, const struct found *found, struct trouble 
         .ctl = ctl, .name = found->vm, .near.where = "", .far.where = "", .source.where = side->where};
     const struct libvirt *libvirt;
 
-    if (open_near(&move, trouble) < 0)
+    if (open_near(&move, &move.near, trouble) < 0)
         return -1;
     libvirt = move.near.libvirt;
     move.domain = host_find(&move.near, found->vm, trouble);

@@ -125,7 +125,7 @@ def test_one_disk(web2: Domain, hosts: TwoHosts) -> None:
 def test_ctrl_c_has_libvirt_cancel(web1: Domain, hosts: TwoHosts) -> None:
     moving = Background(hosts.a, "vmferryctl", "migrate", "web1", "host-b", "--bandwidth=2M")
     wait_processed(web1, 2, hosts.a)
-    hosts.a.run("pkill", "-INT", "-x", "vmferryctl")
+    hosts.a.run("pkill", "-TERM", "-x", "vmferryctl")
     done = moving.wait()
     assert done.returncode == 3 and "canceled by client" in done.stderr, done
     assert_stayed(web1, hosts.a, hosts.b)
@@ -348,6 +348,6 @@ def test_receive_and_send(libvirt: Libvirt, web2: Domain, hosts: TwoHosts, user:
 def test_receive_takes_its_ticket_back(libvirt: Libvirt, hosts: TwoHosts) -> None:
     receiving = Background(hosts.b, "vmferryctl", "receive", "web1", "--libvirt")
     wait_until(lambda: hosts.b.broker_pid and hosts.b.broker.list(), "it is prepared", 30)
-    hosts.b.run("pkill", "-INT", "-x", "vmferryctl")
+    hosts.b.run("pkill", "-TERM", "-x", "vmferryctl")
     assert receiving.wait().returncode == 3
     assert [one[3] for one in hosts.b.broker.list()] == ["finished"]
