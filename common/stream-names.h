@@ -8,6 +8,9 @@
 
 #include "common/message.h"
 
+/* Carries libvirt's own calls, not QEMU's bytes: it has never a path, and its loss is not the migration's. */
+#define STREAM_LIBVIRT "libvirt"
+
 struct stream_names {
     uint32_t n;
     char names[MESSAGE_STREAMS_MAX][MESSAGE_STREAM_MAX];

@@ -9,14 +9,15 @@
 
 #include "broker/net/ticket.h"
 #include "common/message.h"
+#include "common/stream-names.h"
 
 #define OWNER_MAX 64 /* bytes of a user's name, its NUL included */
 
 /* The layout 'libvirt:NAME': NAME's bytes, the NUL included; no longer one fits a socket's path. */
 #define LAYOUT_NAME_MAX 64
-#define LAYOUT_INFIX    ".tunnelmigrate.dest." /* STREAM, this, NAME: what AppArmor lets a libvirt domain use \
-                                                */
-#define STREAM_LIBVIRT "libvirt"               /* carries libvirt's own calls; has never a path */
+#define LAYOUT_INFIX                                                                      \
+    ".tunnelmigrate.dest." /* STREAM, this, NAME: what AppArmor lets a libvirt domain use \
+                            */
 
 struct options {
     uint32_t n_streams;

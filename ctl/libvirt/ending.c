@@ -212,7 +212,7 @@ int ending_detached(struct move *move, struct trouble *trouble)
  */
 static int follow(struct move *move, struct places *places, struct trouble *trouble)
 {
-    uint64_t tried = ctl_now(), silent = ctl_now();
+    uint64_t tried = ctl_now(), silent = ctl_now(), sent = 0;
     bool said = false;
 
     for (;;) {
@@ -239,6 +239,9 @@ static int follow(struct move *move, struct places *places, struct trouble *trou
             }
             said = true;
         }
+        if (record_number(record, "BytesSent") != sent)
+            silent = ctl_now(); /* the QEMUs go on */
+        sent = record_number(record, "BytesSent");
         if (ctl_now() > silent + GRACE)
             return 0;
         if (places->far == DOMAIN_UNKNOWN)

@@ -9,10 +9,13 @@ static const char *phase_of(const struct move *move, json_object *record)
 {
     const struct job_stats *stats = &move->stats;
 
-    if (move->near_state == DOMAIN_PAUSED_POSTCOPY_FAILED)
-        return "paused";
-    if (strcmp(record_text(record, "State"), "interrupted") == 0)
+    const char *state = record_text(record, "State");
+
+    if (strcmp(state, "interrupted") == 0)
         return "interrupted";
+    /* libvirt calls it failed by its own keepalive, too, while the QEMUs go on. */
+    if (move->near_state == DOMAIN_PAUSED_POSTCOPY_FAILED)
+        return strcmp(state, "active") == 0 && record_number(record, "Rate") > 0 ? "post-copy" : "paused";
     if (move->near_state == DOMAIN_PAUSED_POSTCOPY)
         return "post-copy";
     if (!stats->active)

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <syslog.h>
 
 #include "common/cleanup.h"
@@ -83,6 +84,7 @@ struct channel *channel_new(struct channels *channels, uint32_t number, uint32_t
         .pacer = &channels->pace.pacer,
         .window = window_of(channels),
         .forgetful = !options->resumes,
+        .expendable = strcmp(options->streams->names[stream], STREAM_LIBVIRT) == 0,
         .page = options->page,
         .slot = (size_t)(channel - channels->all),
     };

@@ -140,8 +140,13 @@ static enum flow_verdict pump_in(struct flow *flow, uint64_t now, size_t most, s
     *ret_moved = carrier_recv(flow->from, &flow->ring, max);
     if (*ret_moved == 0)
         return on_eof(flow);
-    if (*ret_moved < 0 && *ret_moved != -EAGAIN)
+    if (*ret_moved < 0 && *ret_moved != -EAGAIN) {
+        if (*ret_moved != -ENOMEM && flow->kind == FLOW_OUT && flow->expendable) {
+            *ret_moved = 0;
+            return on_eof(flow);
+        }
         return *ret_moved == -ENOMEM ? FLOW_NO_MEMORY : FLOW_FROM_LOST;
+    }
     /* A read that came up short has emptied the socket, unless it was the pipe that had no room. */
     if (*ret_moved < 0)
         flow->from->readable = flow->ring.pipe_full;
@@ -164,6 +169,10 @@ static enum flow_verdict pump_out(struct flow *flow, ssize_t *ret_moved)
         return r < 0 && r != -EAGAIN ? FLOW_TO_LOST : FLOW_OK;
     }
     *ret_moved = carrier_send(flow->to, &flow->ring);
+    if (*ret_moved < 0 && *ret_moved != -EAGAIN && flow->kind == FLOW_IN && flow->expendable) {
+        *ret_moved = (ssize_t)ring_unsent(&flow->ring);
+        flow->ring.cursor = flow->ring.end; /* nobody is there to take it */
+    }
     if (*ret_moved < 0)
         return *ret_moved == -EAGAIN ? FLOW_OK : FLOW_TO_LOST;
     if (flow->kind == FLOW_IN || flow->forgetful)

@@ -39,6 +39,7 @@ int relay_init(struct relay *relay, const struct relay_options *options, uint32_
     }
     relay->out.pacer = options->pacer;
     relay->out.forgetful = options->forgetful;
+    relay->out.expendable = relay->in.expendable = options->expendable;
     STATS_WRITE(entry->number, number);
     STATS_WRITE(entry->stream, (uint16_t)stream);
     publish(relay);
@@ -87,7 +88,7 @@ void relay_set_peer(struct relay *relay, struct carrier *peer, unsigned connecti
 
 void relay_use_pipe(struct relay *relay, int pipe, size_t size)
 {
-    if (relay->in.ring.pipe < 0)
+    if (relay->in.ring.pipe < 0 && !relay->in.expendable)
         flow_use_pipe(&relay->in, pipe, size);
     else
         fd_closep(&pipe);

@@ -43,6 +43,7 @@ struct relay_options {
     struct ring_pool *pool; /* borrowed, as all of these */
     struct pacer *pacer;    /* of what comes from QEMU */
     size_t window;          /* bytes from QEMU that are kept, at most */
+    bool expendable;        /* what breaks off on our side costs only this channel */
     bool forgetful;         /* nothing is kept: the migration is never resumed */
     struct stats *page;
     size_t slot; /* of the page */

@@ -50,6 +50,28 @@ TEST(test_in)
     rig_clear(&rig);
 }
 
+/* libvirt's own calls: a client that has gone, with an answer that it has not read, costs its channel alone. */
+TEST(what_is_expendable_breaks_off_as_an_end)
+{
+    struct rig rig;
+
+    rig_init(&rig);
+    rig.out.expendable = rig.in.expendable = true;
+    put(rig.peer, 0, 3000);
+    assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    close_end(&rig.qemu); /* with 3000 bytes unread: a reset */
+    assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+    assert_true(rig.out.ending);
+    assert_int_equal(rig.out.total, 0);
+    put(rig.peer, 3000, 2000);
+    assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    assert_int_equal(rig.in.ring.begin, 5000);
+    assert_null(flow_on_fin(&rig.in, 5000, 1));
+    assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    assert_true(flow_ended(&rig.in));
+    rig_clear(&rig);
+}
+
 TEST(test_fin_before_its_data)
 {
     struct rig rig;
@@ -353,6 +375,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(test_out),
         CASE(test_in),
+        CASE(what_is_expendable_breaks_off_as_an_end),
         CASE(test_fin_before_its_data),
         CASE(test_fin_of_nothing),
         CASE(test_nothing_beyond_fin),
