@@ -224,7 +224,8 @@ def test_flood_of_who_has_seen_the_id(workdir: Path, kind: int, greets: bool) ->
                     took += [running.opens_channel() for _ in range(4)]
             spent = time.monotonic() - begin
             sent = attacker.n
-        print(f"{sent} connections, {sent / spent * 2:.0f}/s; a channel opens in {statistics.median(took) * 1000:.0f} ms, "
+        print(f"{sent} connections, {sent / spent * 2:.0f}/s; "
+              f"a channel opens in {statistics.median(took) * 1000:.0f} ms, "
               f"{max(took) * 1000:.0f} at most; {statistics.median(rates[0]) / 1e6:.0f} → "
               f"{statistics.median(rates[1]) / 1e6:.0f} MB/s")
         assert running.incoming.get("Reconnects") == running.outgoing.get("Reconnects") == 0
