@@ -41,6 +41,9 @@ Checks everything, or the parts that are named:
   stories       one test of each folder of integration and qemu, under ASan and UBSan; only where it is named
 
   --quick       format, unit and stories: under three minutes once it is built, for those who work on the code
+  trixie        unit, integration and qemu in a root of Debian 13 that debootstrap makes, with its compiler, libraries and
+                QEMU; only where it is named; needs root, and some 4 GB in /var/cache/vmferry-test
+
   --long        more rounds, and the tests that take their time
   -h, --help    show this text
 
@@ -294,6 +297,61 @@ def check_vm() -> Count:
     return pytest(build(RELEASE), "vm", "vm", ("tests/vm",), 1)
 
 
+TRIXIE = Path("/var/cache/vmferry-test/trixie")
+TRIXIE_PARTS = ("unit", "integration", "qemu")
+# What a process in the root needs of the kernel. It is a mount namespace: all is gone with it.
+ENTER_TRIXIE = """
+set -e
+mount --bind /dev dev && mount --bind /dev/pts dev/pts && mount -t tmpfs tmpfs dev/shm
+mount -t proc proc proc && mount -t sysfs sysfs sys && mount -t cgroup2 cgroup2 sys/fs/cgroup && mount -t tmpfs tmpfs run
+mount -t tmpfs tmpfs tmp && cp /etc/resolv.conf etc/resolv.conf
+exec chroot . sh -c 'cd /vmferry && exec "$@"' sh "$@"
+"""
+
+
+def in_trixie(*command: str) -> tuple[int, str]:
+    status = subprocess.run(["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "sh", "-c",
+                             ENTER_TRIXIE, "sh", *command], cwd=TRIXIE, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    return status.returncode, status.stdout
+
+
+def check_trixie() -> Count:
+    """The same files in a root of Debian 13, where they are built and tested by this very program."""
+    count = Count()
+    if os.geteuid() != 0:
+        count.skip("trixie", "needs root")
+        return count
+    steps: list[list[str]] = []
+    if not (TRIXIE / "etc" / "debian_version").exists():
+        TRIXIE.mkdir(parents=True, exist_ok=True)
+        steps += [["debootstrap", "--variant=minbase", "--include=ca-certificates", "trixie", str(TRIXIE)]]
+    # What is built there stays, for the next time.
+    copy = "git -c safe.directory='*' ls-files -z -co --exclude-standard | xargs -0 tar -c --ignore-failed-read | tar -x -C"
+    steps += [["sh", "-c", f"mkdir -p {TRIXIE}/vmferry && {copy} {TRIXIE}/vmferry && cp -rT .git {TRIXIE}/vmferry/.git"]]
+    for step in steps:
+        status, text = run(step, quiet=True)
+        if status != 0:
+            print(text)
+            count.fail(f"trixie: {step[0]}")
+            return count
+    status, text = in_trixie("tools/install-deps", "test")
+    if status != 0:
+        print(text)
+        count.fail("trixie: tools/install-deps")
+        return count
+    status, text = in_trixie("/usr/bin/python3", "-B", "tools/test.py", *TRIXIE_PARTS)
+    print(text)
+    found = re.search(r"^(\d+) passed, (\d+) failed, (\d+) skipped\s*\Z", text, re.M)
+    if not found:
+        count.fail(f"trixie: exit status {status}")
+        return count
+    count.passed, count.skipped = int(found[1]), int(found[3])
+    for what in re.findall(r"^  (\S.*)$", text.rpartition("Failed:\n")[2], re.M) if int(found[2]) else []:
+        count.fail(f"trixie: {what}")
+    return count
+
+
 PARTS: dict[str, Callable[[], Count]] = {
     "format": check_format,
     "model": check_model,
@@ -305,7 +363,9 @@ PARTS: dict[str, Callable[[], Count]] = {
     "system": check_system,
     "vm": check_vm,
     "stories": check_stories,
+    "trixie": check_trixie,
 }
+ONLY_NAMED = ("stories", "trixie")
 QUICK = ["format", "unit", "stories"]
 
 
@@ -318,7 +378,7 @@ def main() -> int:
     if options.long:
         os.environ["VMFERRY_LONG"] = "1"
     total = Count()
-    parts = options.parts or (QUICK if options.quick else [name for name in PARTS if name != "stories"])
+    parts = options.parts or (QUICK if options.quick else [name for name in PARTS if name not in ONLY_NAMED])
     for name in parts:
         print(f"==== {name}", flush=True)
         began = time.monotonic()

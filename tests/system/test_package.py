@@ -117,6 +117,17 @@ def test_reproducible(tmp_path: Path) -> None:
             assert path.read_bytes() == (package().parent / path.name).read_bytes(), path.name
 
 
+@pytest.mark.long
+def test_rpm(tmp_path: Path) -> None:
+    """rpmbuild makes an RPM, here, with the same files. No host has it installed."""
+    subprocess.run([ROOT / "tools" / "build-rpm", tmp_path], check=True, capture_output=True, timeout=300)
+    (rpm,) = tmp_path.glob("vmferry-*.x86_64.rpm")
+    listed = subprocess.run(["rpm", "-qlp", rpm], check=True, capture_output=True, text=True).stdout.splitlines()
+    there = {re.sub(r"^/usr(?=/lib/systemd/system/)", "", name) for name in listed}
+    wanted = {name.removesuffix(".gz") for name in FILES if "lintian" not in name}
+    assert not wanted - there, wanted - there
+
+
 # What its scripts do.
 
 
