@@ -39,11 +39,10 @@ Checks everything, or the parts that are named:
   vm            a virtual machine with Debian's kernel, for what this one's may lack: TLS, vsock to itself; needs root
 
   stories       one test of each folder of integration and qemu, under ASan and UBSan; only where it is named
-
-  --quick       format, unit and stories: under three minutes once it is built, for those who work on the code
   trixie        unit, integration and qemu in a root of Debian 13 that debootstrap makes, with its compiler, libraries and
                 QEMU; only where it is named; needs root, and some 4 GB in /var/cache/vmferry-test
 
+  --quick       format, unit and stories: under three minutes once it is built, for those who work on the code
   --long        more rounds, and the tests that take their time
   -h, --help    show this text
 
