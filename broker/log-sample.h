@@ -34,7 +34,7 @@ bool log_sample_at(struct log_sample *sample, uint32_t burst, uint64_t now, uint
 /* Several, one for each user or host, so that none can hide another one's. */
 struct log_samples {
     struct {
-        char key[LOG_SAMPLE_KEY_MAX]; /* "": nobody's yet */
+        char key[LOG_SAMPLE_KEY_MAX]; /* "": free */
         uint64_t last;                /* µs; the one that came last the longest ago makes room */
         struct log_sample sample;
     } each[LOG_SAMPLE_KEYS];

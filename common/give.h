@@ -12,7 +12,7 @@
 
 struct give_request {
     uint32_t version;
-    uint32_t uid; /* whose it is to be */
+    uint32_t uid; /* the owner that it gets */
     uint32_t gid; /* −1: as it is */
 };
 

@@ -50,7 +50,7 @@ static void link_gone(struct link *link)
     leave_if_told(link);
 }
 
-/* Nobody else is there to be told. */
+/* The broker is gone, or does not know yet what this helper is. */
 static void log_to_stderr(const char *text)
 {
     char line[2 * MESSAGE_TEXT_MAX];

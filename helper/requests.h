@@ -22,7 +22,7 @@ struct requests *requests_new(struct link *link);
 struct requests *requests_free(struct requests *requests);
 
 /*
- * Asks for a peer connection; channel: whose, for PEER_CHANNEL. Returns its serial, which is never 0.
+ * Asks for a peer connection, for PEER_CHANNEL that of this channel. Returns its serial, which is never 0.
  * ret_asked: false where the broker is gone.
  */
 uint32_t requests_ask_peer(struct requests *requests, enum peer_kind kind, uint32_t channel, bool *ret_asked);

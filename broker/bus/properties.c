@@ -150,7 +150,7 @@ int get_progress(sd_bus *bus, const char *path, const char *interface, const cha
     if (value >= 0 || report->by != REPORT_BY_NOBODY)
         return sd_bus_message_append(reply, "d", value);
     if (migration_status(migration)->result == VF_RESULT_DONE) {
-        value = 1; /* nobody asks QEMU: all that there is to be known is that all was carried */
+        value = 1; /* the broker does not ask QEMU: it only knows that all was carried */
     } else if (expected > 0 && stats) {
         moved = migration_identity(migration)->role == ROLE_OUTGOING ? STATS_READ(stats->sent)
                                                                      : STATS_READ(stats->received);

@@ -66,7 +66,7 @@ struct config {
     struct config_list
         allowed; /* directories for the sockets of callers that are not root; %U is their uid */
     struct config_list
-        libvirt_user; /* the first one that this host has is whose the sockets of libvirt's QEMUs are */
+        libvirt_user; /* the first one that this host has owns the sockets of libvirt's QEMUs */
     bool allow_plain;
     uint32_t max_migrations;
     uint32_t max_per_user;

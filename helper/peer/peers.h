@@ -40,7 +40,7 @@ void peers_start(struct peers *peers, const struct message_peer *m, const struct
 /* The channel is there: it gets the peer connection that came before it, if one did. */
 void peers_unpark(struct peers *peers, uint32_t channel);
 
-/* Gives up all whose deadline is past. Call it once a second. */
+/* Gives up each connection whose deadline is past. Call it once per tick. */
 void peers_expire(struct peers *peers);
 
 /* The connection to the peer is lost: drops all but the connections for resuming that have arrived already,
