@@ -18,6 +18,7 @@ struct helper {
     sd_event_source *timer; /* never fires: it makes the loop's timerfd, which cannot be had in the sandbox */
     struct link link;
     struct workers workers;
+    struct aead_choice aeads;
     struct session *session;
     struct gate *gate;
 };
@@ -45,7 +46,8 @@ static void on_start(struct link *link, const union message *m, int fd, void *us
     else if (gate)
         r = gate_new(helper->event, link, &m->start_gate, &helper->gate);
     else
-        r = session_new(helper->event, link, &helper->workers, &m->start_relay, fd, &helper->session);
+        r = session_new(helper->event, link, &helper->workers, &helper->aeads, &m->start_relay, fd,
+                        &helper->session);
     if (r < 0)
         sd_event_exit(helper->event, r);
 }
@@ -73,6 +75,7 @@ static int set_up(struct helper *helper, int fd)
     if (r >= 0)
         r = link_init(&helper->link, helper->event, fd);
     link_set_handlers(&helper->link, on_start, on_gone_early, helper);
+    aead_choose(&helper->aeads);
     workers_start(&helper->workers);
     return r;
 }

@@ -2,47 +2,38 @@
 #include "helper/carrier/tls.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <gnutls/gnutls.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__aarch64__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
 
+#include "helper/carrier/record.h"
 #include "helper/carrier/socket.h"
 
 /*
- * GnuTLS never sees the socket: it pulls from `in`, which one large recv(2) fills, and pushes into `out`,
- * which one send(2) empties; so a batch of records costs one system call each way.
+ * GnuTLS makes the handshake; then it gives its keys, and records of application data are sealed and opened
+ * here: sealed out of the ring into `out`, which one send(2) empties, and opened out of `in`, which one
+ * recv(2) fills, into the ring. All other records are GnuTLS's. It never sees the socket: it pulls from `in`
+ * and pushes into `out`. Number and key of a direction are with one of the two at a time: GnuTLS is told the
+ * number before it handles a record, and what it has made of them is taken back after.
  */
 
-enum { REFILLS_MAX = 4 /* of one recv() */ };
-enum {
-    RECORD_MAX = 16384,
-    RECORD_OVERHEAD = 512 /* header, tag, and a KeyUpdate before it */
-};
+uint64_t carrier_tls_renewal = RECORDS_MAX;
 
-/* The suites that a SHA-256 PSK can have; tried on GnuTLS 3.7.9. */
+enum { REFILLS_MAX = 4 /* of one recv() */ };
+enum { KEY_UPDATE_SIZE = 64 /* at most: a record of 5 bytes */ };
+
+/* The suites that a SHA-256 PSK can have; tried on GnuTLS 3.7.9. The accepting side takes the first that the
+ * other one names. */
 #define PRIORITIES(ciphers) "NONE:+VERS-TLS1.3:" ciphers ":+AEAD:+SHA256:+ECDHE-PSK:+GROUP-X25519:+SIGN-ALL"
 
-/* The accepting side takes the first that the other one names: where its CPU has instructions for AES that is
- * several times faster than ChaCha20, and elsewhere slower. */
-static const char *priorities(void)
-{
-    bool aes = false;
-
-#if defined(__x86_64__) || defined(__i386__)
-    aes = __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul");
-#elif defined(__aarch64__)
-    aes = (getauxval(AT_HWCAP) & HWCAP_AES) != 0;
-#endif
-    return aes ? PRIORITIES("+AES-128-GCM:+CHACHA20-POLY1305")
-               : PRIORITIES("+CHACHA20-POLY1305:+AES-128-GCM");
-}
+static const char *const priorities[AEAD_CIPHERS_] = {
+    [AEAD_AES_128_GCM] = PRIORITIES("+AES-128-GCM:+CHACHA20-POLY1305"),
+    [AEAD_CHACHA20_POLY1305] = PRIORITIES("+CHACHA20-POLY1305:+AES-128-GCM"),
+};
 
 struct buffer {
     uint8_t *data;
@@ -51,14 +42,24 @@ struct buffer {
     size_t end;
 };
 
+enum writer {
+    WRITER_GNUTLS, /* it makes the next record: the handshake, or a KeyUpdate is due */
+    WRITER_OURS,   /* it must not write: a number that both used would be a nonce used twice */
+};
+
 struct carrier_tls {
-    struct carrier carrier; /* first: the two are cast into each other */
+    struct carrier carrier;          /* first: the two are cast into each other */
+    const struct aead_choice *aeads; /* borrowed */
     gnutls_session_t session;
     gnutls_psk_client_credentials_t client;
     gnutls_psk_server_credentials_t server;
     char identity[17];
     uint8_t key[KEY_SIZE]; /* overwritten after the handshake */
     struct buffer in, out;
+    struct record_key opens, seals; /* from the end of the handshake on */
+    enum writer writer;
+    size_t rest_begin, rest_end; /* of a record that the ring had no room for in one piece */
+    uint8_t rest[RECORD_PLAIN_MAX + 1];
     bool eof;
 };
 
@@ -90,6 +91,10 @@ static ssize_t on_push(gnutls_transport_ptr_t ptr, const void *data, size_t size
 {
     struct carrier_tls *tls = ptr;
 
+    if (tls->writer != WRITER_GNUTLS) {
+        gnutls_transport_set_errno(tls->session, EPERM);
+        return -1;
+    }
     if (size > tls->out.size - tls->out.end) {
         gnutls_transport_set_errno(tls->session, EAGAIN);
         return -1;
@@ -99,18 +104,21 @@ static ssize_t on_push(gnutls_transport_ptr_t ptr, const void *data, size_t size
     return (ssize_t)size;
 }
 
-/* One read of up to so many bytes where nothing is left of the last: > 0, 0 at EOF, or a negative errno. */
+/* One read of up to so many bytes, behind what is left of the last: > 0, 0 at EOF, or a negative errno. */
 static ssize_t fill(struct carrier_tls *tls, size_t wire)
 {
-    struct iovec iov = {tls->in.data, wire < tls->in.size ? wire : tls->in.size};
+    struct buffer *in = &tls->in;
+    size_t kept = held(in), room = in->size - kept;
+    struct iovec iov = {in->data + kept, wire < room ? wire : room};
     ssize_t n;
 
-    assert(held(&tls->in) == 0);
+    assert(room > 0);
+    memmove(in->data, in->data + in->begin, kept);
     n = socket_recv(tls->carrier.fd, &iov, 1);
     if (n == 0)
         tls->eof = true;
-    tls->in.begin = 0;
-    tls->in.end = n > 0 ? (size_t)n : 0;
+    in->begin = 0;
+    in->end = kept + (n > 0 ? (size_t)n : 0);
     return n;
 }
 
@@ -128,6 +136,82 @@ static int tls_flush(struct carrier *carrier)
     }
     out->begin = out->end = 0;
     return 0;
+}
+
+/* ---- Keys and numbers, between GnuTLS and us ---- */
+
+/* From now on this direction's records are ours. */
+static int take_key(struct carrier_tls *tls, bool reads)
+{
+    enum aead_cipher cipher = gnutls_cipher_get(tls->session) == GNUTLS_CIPHER_AES_128_GCM
+                                  ? AEAD_AES_128_GCM
+                                  : AEAD_CHACHA20_POLY1305;
+    gnutls_datum_t iv, secret;
+    uint64_t number;
+
+    if (gnutls_record_get_state(tls->session, reads, NULL, &iv, &secret, (uint8_t *)&number) < 0 ||
+        iv.size != AEAD_NONCE || secret.size != aead_key_size(cipher))
+        return -EPROTO;
+    return record_key_set(reads ? &tls->opens : &tls->seals, tls->aeads->fastest[cipher], cipher, secret.data,
+                          iv.data, be64toh(number));
+}
+
+static int lend_number(struct carrier_tls *tls, bool reads)
+{
+    uint64_t number = htobe64(reads ? tls->opens.number : tls->seals.number);
+
+    return gnutls_record_set_state(tls->session, reads, (const uint8_t *)&number) < 0 ? -EPROTO : 0;
+}
+
+/* The record that begins `in` is no application data: > 0, 0 at the end of the connection, or what is wrong.
+ */
+static int hear_gnutls(struct carrier_tls *tls, size_t size)
+{
+    const struct buffer in = tls->in;
+    uint8_t byte;
+    ssize_t n;
+    int r = lend_number(tls, true);
+
+    if (r < 0)
+        return r;
+    tls->in.end = in.begin + size; /* it sees this record alone */
+    n = gnutls_record_recv(tls->session, &byte, 1);
+    r = n == GNUTLS_E_AGAIN && held(&tls->in) == 0 ? take_key(tls, true) : -EPROTO;
+    tls->in = in;
+    if (n == 0 || r < 0) /* the record stays, so that the next call comes to the same */
+        return n == 0 ? 0 : r;
+    tls->in.begin += size;
+    /* If it was a KeyUpdate that asks for one, GnuTLS sends that with the next record. */
+    tls->writer = WRITER_GNUTLS;
+    return 1;
+}
+
+/* GnuTLS makes a record out of these bytes, behind a KeyUpdate where one is due: how many, or what is wrong.
+ */
+static ssize_t let_gnutls_send(struct carrier_tls *tls, const struct iovec *plain)
+{
+    int r = lend_number(tls, false);
+    ssize_t n = r;
+
+    tls->writer = WRITER_GNUTLS;
+    if (r >= 0 && tls->seals.number >= carrier_tls_renewal)
+        n = gnutls_session_key_update(tls->session, 0);
+    if (n >= 0)
+        n = gnutls_record_send(tls->session, plain->iov_base, plain->iov_len);
+    tls->writer = WRITER_OURS;
+    /* There is room, so there is nothing to try again. */
+    return n <= 0 || take_key(tls, false) < 0 ? -EPROTO : n;
+}
+
+static int take_over(struct carrier_tls *tls)
+{
+    int r = take_key(tls, true);
+
+    if (r >= 0)
+        r = take_key(tls, false);
+    tls->writer = WRITER_OURS;
+    explicit_bzero(tls->key, sizeof(tls->key));
+    return r;
 }
 
 static int tls_handshake(struct carrier *carrier)
@@ -148,7 +232,7 @@ static int tls_handshake(struct carrier *carrier)
         if (flushed < 0)
             return flushed;
         if (held(&tls->in) == 0) {
-            ssize_t n = fill(tls, RECORD_MAX + RECORD_OVERHEAD);
+            ssize_t n = fill(tls, RECORD_SIZE_MAX);
 
             if (n < 0)
                 return (int)n;
@@ -157,34 +241,67 @@ static int tls_handshake(struct carrier *carrier)
                 return r;
         }
     }
-    explicit_bzero(tls->key, sizeof(tls->key));
+    r = take_over(tls);
+    if (r < 0)
+        return r;
     /* What could not be flushed yet is not forgotten: holds_output() tells. */
     return flushed < 0 && flushed != -EAGAIN ? flushed : 0;
 }
 
-/* One record's worth into the ring: > 0, 0 at EOF, -EAGAIN when the input is used up. */
-static ssize_t recv_record(struct carrier_tls *tls, struct ring *ring, size_t max)
+/* ---- Records ---- */
+
+static ssize_t give_rest(struct carrier_tls *tls, struct ring *ring, size_t max)
 {
     struct iovec iov[RING_IOV_MAX];
-    int n_iov = ring_reserve(ring, max < RECORD_MAX ? max : RECORD_MAX, iov);
+    size_t left = tls->rest_end - tls->rest_begin, n = 0;
+    int n_iov = ring_reserve(ring, max < left ? max : left, iov);
 
-    if (n_iov <= 0)
-        return n_iov < 0 ? n_iov : -EAGAIN;
-    for (;;) {
-        ssize_t n = gnutls_record_recv(tls->session, iov[0].iov_base, iov[0].iov_len);
-
-        if (n > 0)
-            ring_commit(ring, (size_t)n);
-        if (n >= 0)
-            return n;
-        if (n == GNUTLS_E_PREMATURE_TERMINATION)
-            return 0;
-        if (n != GNUTLS_E_AGAIN && n != GNUTLS_E_INTERRUPTED)
-            return -EPROTO;
-        /* After a KeyUpdate it says "again" with data at hand; each round takes a record, so this ends. */
-        if (held(&tls->in) == 0)
-            return -EAGAIN;
+    for (int i = 0; i < n_iov; i++) {
+        memcpy(iov[i].iov_base, tls->rest + tls->rest_begin + n, iov[i].iov_len);
+        n += iov[i].iov_len;
     }
+    ring_commit(ring, n);
+    tls->rest_begin += n;
+    return n_iov < 0 ? n_iov : (ssize_t)n;
+}
+
+/* One record's worth into the ring, where there is room: > 0, 0 at EOF, -EAGAIN when the input is used up. */
+static ssize_t recv_record(struct carrier_tls *tls, struct ring *ring, size_t max)
+{
+    while (tls->rest_begin == tls->rest_end) {
+        const uint8_t *record = tls->in.data + tls->in.begin;
+        enum record_verdict verdict;
+        struct iovec iov[RING_IOV_MAX];
+        size_t size, plain;
+        bool fits;
+        int r;
+
+        verdict = record_look(record, held(&tls->in), &size);
+        if (verdict != RECORD_DATA)
+            return verdict == RECORD_CUT ? -EAGAIN : -EPROTO;
+        plain = size - RECORD_OVERHEAD;
+        r = ring_reserve(ring, plain + 1, iov); /* with its type, which is never committed */
+        if (r < 0)
+            return r;
+        fits = plain <= max && iov[0].iov_len > plain;
+        verdict = record_open(&tls->opens, record, size, fits ? iov[0].iov_base : tls->rest);
+        if (verdict == RECORD_OTHER) {
+            r = hear_gnutls(tls, size);
+            if (r <= 0)
+                return r;
+            continue;
+        }
+        if (verdict != RECORD_DATA)
+            return -EPROTO;
+        tls->in.begin += size;
+        if (fits) {
+            ring_commit(ring, plain);
+            return (ssize_t)plain;
+        }
+        tls->rest_begin = 0;
+        tls->rest_end = plain;
+    }
+    return give_rest(tls, ring, max);
 }
 
 static ssize_t tls_recv(struct carrier *carrier, struct ring *ring, size_t max)
@@ -208,26 +325,38 @@ static ssize_t tls_recv(struct carrier *carrier, struct ring *ring, size_t max)
         if (got > 0 || ring_room(ring) == 0 || carrier->held_only)
             return got > 0 ? (ssize_t)got : -EAGAIN;
         if (i == REFILLS_MAX)
-            return -EAGAIN; /* records without a byte for us, one after the other: others have their turn */
-        n = fill(tls, max + RECORD_MAX + RECORD_OVERHEAD);
+            return -EAGAIN; /* no byte for us, one read after the other: others have their turn */
+        n = fill(tls, max + RECORD_SIZE_MAX);
         if (n <= 0)
             return n;
     }
 }
 
+/* One record into `out`: how many of the ring's bytes are in it, or what is wrong. */
+static ssize_t send_record(struct carrier_tls *tls, const struct ring *ring)
+{
+    struct iovec iov[RING_IOV_MAX];
+
+    ring_peek(ring, RECORD_PLAIN_MAX, iov);
+    if (tls->writer == WRITER_GNUTLS || tls->seals.number >= carrier_tls_renewal)
+        return let_gnutls_send(tls, iov);
+    if (record_seal(&tls->seals, iov->iov_base, iov->iov_len, tls->out.data + tls->out.end) < 0)
+        return -EPROTO;
+    tls->out.end += iov->iov_len + RECORD_OVERHEAD;
+    return (ssize_t)iov->iov_len;
+}
+
 static ssize_t tls_send(struct carrier *carrier, struct ring *ring)
 {
     struct carrier_tls *tls = tls_of(carrier);
-    struct iovec iov[RING_IOV_MAX];
     size_t taken = 0;
     ssize_t n;
     int r;
 
-    while (ring_unsent(ring) > 0 && tls->out.size - tls->out.end >= RECORD_MAX + RECORD_OVERHEAD) {
-        ring_peek(ring, RECORD_MAX, iov);
-        n = gnutls_record_send(tls->session, iov[0].iov_base, iov[0].iov_len);
+    while (ring_unsent(ring) > 0 && tls->out.size - tls->out.end >= RECORD_SIZE_MAX + KEY_UPDATE_SIZE) {
+        n = send_record(tls, ring);
         if (n < 0)
-            return -EPROTO; /* there is room, so there is nothing to try again */
+            return n;
         ring_advance(ring, (size_t)n);
         taken += (size_t)n;
     }
@@ -237,11 +366,14 @@ static ssize_t tls_send(struct carrier *carrier, struct ring *ring)
     return taken > 0 ? (ssize_t)taken : -EAGAIN;
 }
 
+/* A record that is not whole is nothing: what it lacks the poll will see. */
 static bool tls_holds_input(const struct carrier *carrier)
 {
     const struct carrier_tls *tls = (const struct carrier_tls *)carrier;
+    size_t size;
 
-    return held(&tls->in) > 0 || gnutls_record_check_pending(tls->session) > 0;
+    return tls->rest_begin < tls->rest_end ||
+           record_look(tls->in.data + tls->in.begin, held(&tls->in), &size) != RECORD_CUT;
 }
 
 static bool tls_holds_output(const struct carrier *carrier)
@@ -269,9 +401,12 @@ static void tls_free(struct carrier *carrier)
         gnutls_psk_free_client_credentials(tls->client);
     if (tls->server)
         gnutls_psk_free_server_credentials(tls->server);
+    record_key_clear(&tls->opens);
+    record_key_clear(&tls->seals);
     free(tls->in.data);
     free(tls->out.data);
     explicit_bzero(tls->key, sizeof(tls->key));
+    explicit_bzero(tls->rest, sizeof(tls->rest));
     free(tls);
 }
 
@@ -328,7 +463,7 @@ static int set_up(struct carrier_tls *tls, bool connecting)
 
     if (gnutls_init(&tls->session, (connecting ? GNUTLS_CLIENT : GNUTLS_SERVER) | flags) < 0)
         return -ENOMEM;
-    if (gnutls_priority_set_direct(tls->session, priorities(), NULL) < 0 ||
+    if (gnutls_priority_set_direct(tls->session, priorities[tls->aeads->preferred], NULL) < 0 ||
         set_credentials(tls, connecting) < 0)
         return -EIO;
     gnutls_session_set_ptr(tls->session, tls);
@@ -339,7 +474,8 @@ static int set_up(struct carrier_tls *tls, bool connecting)
 }
 
 int carrier_tls_new(int fd, bool connecting, const struct preamble *preamble,
-                    const uint8_t key[static KEY_SIZE], size_t buffer, struct carrier **ret)
+                    const uint8_t key[static KEY_SIZE], size_t buffer, const struct aead_choice *aeads,
+                    struct carrier **ret)
 {
     struct carrier_tls *tls = calloc(1, sizeof(*tls));
     int r;
@@ -349,6 +485,7 @@ int carrier_tls_new(int fd, bool connecting, const struct preamble *preamble,
     tls->carrier = (struct carrier){.ops = &tls_ops, .fd = fd, .handshake = {.connecting = connecting}};
     tls->in = (struct buffer){.data = malloc(buffer), .size = buffer};
     tls->out = (struct buffer){.data = malloc(buffer), .size = buffer};
+    tls->aeads = aeads;
     memcpy(tls->key, key, KEY_SIZE);
     snprintf(tls->identity, sizeof(tls->identity), "%016" PRIx64, preamble->id);
     r = tls->in.data && tls->out.data ? set_up(tls, connecting) : -ENOMEM;

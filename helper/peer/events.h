@@ -39,6 +39,7 @@ struct peers_options {
     struct channels *channels;
     struct requests *requests;
     const bool *halted;
+    const struct aead_choice *aeads;
     uint64_t id; /* of the migration */
     enum message_role role;
     enum message_security security;

@@ -310,7 +310,8 @@ static int make_carrier(struct peer *peer, int fd)
     if (peers->options.security == SECURITY_PLAIN)
         return carrier_plain_new(fd, peers_connect(peers), &preamble, key, &peer->carrier);
     return carrier_tls_new(fd, peers_connect(peers), &preamble, key,
-                           peer->kind == PEER_CHANNEL ? CHANNEL_BUFFER : CONTROL_BUFFER, &peer->carrier);
+                           peer->kind == PEER_CHANNEL ? CHANNEL_BUFFER : CONTROL_BUFFER, peers->options.aeads,
+                           &peer->carrier);
 }
 
 int peer_begin(struct peer *peer, int fd)

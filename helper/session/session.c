@@ -107,7 +107,8 @@ static int make_channels(struct session *session, struct workers *workers,
     return channels_new(&options, &channel_events, session, &session->channels);
 }
 
-static int make_peers(struct session *session, const uint8_t secret[static MESSAGE_SECRET_SIZE])
+static int make_peers(struct session *session, const struct aead_choice *aeads,
+                      const uint8_t secret[static MESSAGE_SECRET_SIZE])
 {
     const struct peers_options options = {
         .event = session->event,
@@ -116,6 +117,7 @@ static int make_peers(struct session *session, const uint8_t secret[static MESSA
         .channels = session->channels,
         .requests = session->requests,
         .halted = &session->halted,
+        .aeads = aeads,
         .id = session->id,
         .role = session->role,
         .security = session->security,
@@ -135,8 +137,8 @@ static int make_peers(struct session *session, const uint8_t secret[static MESSA
     return r;
 }
 
-static int set_up(struct session *session, struct workers *workers, const struct message_start_relay *start,
-                  int stats_fd)
+static int set_up(struct session *session, struct workers *workers, const struct aead_choice *aeads,
+                  const struct message_start_relay *start, int stats_fd)
 {
     int r = counters_map(&session->counters, stats_fd);
 
@@ -150,11 +152,11 @@ static int set_up(struct session *session, struct workers *workers, const struct
     if (r >= 0)
         r = make_channels(session, workers, start);
     if (r >= 0)
-        r = make_peers(session, start->secret);
+        r = make_peers(session, aeads, start->secret);
     return r < 0 ? r : session_start_ticks(session);
 }
 
-int session_new(sd_event *event, struct link *link, struct workers *workers,
+int session_new(sd_event *event, struct link *link, struct workers *workers, const struct aead_choice *aeads,
                 const struct message_start_relay *start, int stats_fd, struct session **ret)
 {
     _cleanup_fd_ int owned = stats_fd;
@@ -178,7 +180,7 @@ int session_new(sd_event *event, struct link *link, struct workers *workers,
     session->streams.n = start->n_streams;
     memcpy(session->streams.names, start->streams, sizeof(session->streams.names));
     session->pool = (struct ring_pool){.lock = PTHREAD_MUTEX_INITIALIZER, .max_free = POOL_BLOCKS};
-    r = set_up(session, workers, start, fd_steal(&owned));
+    r = set_up(session, workers, aeads, start, fd_steal(&owned));
     if (r < 0) {
         session_free(session);
         return r;

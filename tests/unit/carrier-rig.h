@@ -5,6 +5,8 @@
 
 #include "test-util.h"
 
+#include "aead-rig.h"
+
 #include "helper/carrier/plain.h"
 #include "helper/carrier/raw.h"
 #include "helper/carrier/tls.h"
@@ -23,7 +25,8 @@ static inline struct carrier *make(enum kind kind, int fd, bool connecting, cons
 {
     struct carrier *carrier = NULL;
     int r = kind == PLAIN ? carrier_plain_new(fd, connecting, p, k, &carrier)
-                          : carrier_tls_new(fd, connecting, p, k, CARRIER_TLS_BUFFER_MIN, &carrier);
+                          : carrier_tls_new(fd, connecting, p, k, CARRIER_TLS_BUFFER_MIN,
+                                            aeads_of_side(connecting), &carrier);
 
     assert_int_equal(r, 0);
     return carrier;

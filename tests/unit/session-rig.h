@@ -8,6 +8,8 @@
 
 #include "helper-rig.h"
 
+#include "aead-rig.h"
+
 #include <poll.h>
 #include <sys/mman.h>
 
@@ -68,8 +70,9 @@ static inline void side_start(struct side *side, struct message_start_relay star
     if (side->has_workers)
         workers_start(&side->workers);
     desk_init(&side->desk);
-    assert_int_equal(
-        session_new(side->desk.event, &side->desk.link, &side->workers, &start, fd, &side->session), 0);
+    assert_int_equal(session_new(side->desk.event, &side->desk.link, &side->workers, aeads_chosen(), &start,
+                                 fd, &side->session),
+                     0);
     if (!side->is_old)
         assert_int_equal(message_send(side->desk.broker, MESSAGE_OFFER, &offer, -1), 0);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "sandbox-rig.h"
 
+#include "aead-rig.h"
+
 #include "common/message.h"
 #include "helper/carrier/plain.h"
 #include "helper/carrier/raw.h"
@@ -135,6 +137,8 @@ static void use_carriers(int fd)
     int pairs[2][2];
 
     (void)fd;
+    aeads_of_side(true);
+    aeads_of_side(false);
     for (int i = 0; i < 2; i++)
         REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pairs[i]) == 0);
     REQUIRE(sandbox_lock() == 0);
@@ -146,7 +150,7 @@ static void use_carriers(int fd)
 
         for (int i = 0; i < 2; i++)
             REQUIRE((tls ? carrier_tls_new(pairs[tls][i], i == 0, &preamble, key, CARRIER_TLS_BUFFER_MIN,
-                                           &ends[i])
+                                           aeads_of_side(i == 0), &ends[i])
                          : carrier_plain_new(pairs[tls][i], i == 0, &preamble, key, &ends[i])) == 0);
         for (int n = 0; n < 20; n++)
             for (int i = 0; i < 2; i++)

@@ -31,8 +31,8 @@ static void tls_pair(struct carrier **a, struct carrier **b)
     int pair[2], r[2];
 
     test_pair(SOCK_STREAM, 8 << 20, pair);
-    assert_int_equal(carrier_tls_new(pair[0], true, &preamble, key, 256 << 10, a), 0);
-    assert_int_equal(carrier_tls_new(pair[1], false, &preamble, key, 256 << 10, b), 0);
+    assert_int_equal(carrier_tls_new(pair[0], true, &preamble, key, 256 << 10, aeads_chosen(), a), 0);
+    assert_int_equal(carrier_tls_new(pair[1], false, &preamble, key, 256 << 10, aeads_chosen(), b), 0);
     shake(a, b, &r[0], &r[1]);
     assert_int_equal(r[0] | r[1], 0);
 }

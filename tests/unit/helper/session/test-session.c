@@ -324,8 +324,9 @@ TEST(test_impossible_start)
     starts[4].window = WINDOW_MIN - 1;
     memset(starts[5].streams[0], 'a', MESSAGE_STREAM_MAX);
     for (size_t i = 0; i < ELEMENTS(starts); i++) {
-        assert_int_equal(
-            session_new(desk.event, &desk.link, &workers, &starts[i], stats_page(&page), &session), -EBADMSG);
+        assert_int_equal(session_new(desk.event, &desk.link, &workers, aeads_chosen(), &starts[i],
+                                     stats_page(&page), &session),
+                         -EBADMSG);
         munmap(page, sizeof(*page));
     }
     desk_clear(&desk);
