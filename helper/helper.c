@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <syslog.h>
 
 #include "common/cleanup.h"
 #include "helper/gate.h"
@@ -45,9 +46,16 @@ static void on_start(struct link *link, const union message *m, int fd, void *us
         fd_closep(&fd);
     else if (gate)
         r = gate_new(helper->event, link, &m->start_gate, &helper->gate);
-    else
+    else {
+        enum aead_cipher cipher = helper->aeads.preferred;
+
+        if (m->start_relay.security == SECURITY_TLS)
+            link_log(link, LOG_DEBUG, "The cipher preferred here is %s, by %s: %u MB/s.",
+                     aead_cipher_name(cipher), helper->aeads.fastest[cipher]->name,
+                     helper->aeads.rate[cipher]);
         r = session_new(helper->event, link, &helper->workers, &helper->aeads, &m->start_relay, fd,
                         &helper->session);
+    }
     if (r < 0)
         sd_event_exit(helper->event, r);
 }

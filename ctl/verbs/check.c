@@ -10,6 +10,7 @@
 #include "ctl/verbs/check-install.h"
 #include "ctl/verbs/check-tunnel.h"
 #include "ctl/verbs/findings.h"
+#include "version.h"
 
 /* ---- What can be seen without a tunnel ---- */
 
@@ -106,6 +107,26 @@ static void check_local(struct check *check)
                     "Only a QEMU that runs as root can receive a post-copy here.");
 }
 
+/* Which library seals what tls sends from here. */
+static void check_cipher(struct check *check)
+{
+    char cipher[32], library[32];
+    unsigned rate;
+    FILE *helper;
+
+    if (access(VMFERRY_HELPER_PATH, X_OK) < 0) /* the broker has another one, given by --helper */
+        return;
+    helper = popen(VMFERRY_HELPER_PATH " --cipher 2>/dev/null", "re");
+    if (helper && fscanf(helper, "%31s %31s %u", cipher, library, &rate) == 3)
+        check_found(check, VERDICT_OK, "cipher", NULL, "%s by %s: %u MB/s on this host.", cipher, library,
+                    rate);
+    else
+        check_found(check, VERDICT_WARN, "cipher", "Is " VMFERRY_HELPER_PATH " of this version?",
+                    "The helper does not say which cipher it prefers.");
+    if (helper)
+        pclose(helper);
+}
+
 /* ---- The verb ---- */
 
 static void look(struct check *check)
@@ -115,8 +136,10 @@ static void look(struct check *check)
     bool here = check_broker(check, check->source, &source);
     bool there = two ? check_broker(check, check->destination, &destination) : here;
 
-    if (!check->source->host)
+    if (!check->source->host) {
         check_local(check);
+        check_cipher(check);
+    }
     if (!here || !there)
         return;
     if (two)

@@ -17,6 +17,11 @@ const struct aead *const aead_all[] = {
     NULL,
 };
 
+const char *aead_cipher_name(enum aead_cipher cipher)
+{
+    return cipher == AEAD_AES_128_GCM ? "AES-128-GCM" : "ChaCha20-Poly1305";
+}
+
 size_t aead_key_size(enum aead_cipher cipher)
 {
     return cipher == AEAD_AES_128_GCM ? 16 : 32;
@@ -49,8 +54,8 @@ static uint64_t now_nsec(void)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-/* Nanoseconds for sealing and opening a record, or UINT64_MAX where the library does not serve. The best of
- * many counts: the others were interrupted, or found the cache cold. */
+/* Nanoseconds for sealing and opening a record (half of both), or UINT64_MAX where the library does not
+ * serve. The best of many counts: the others were interrupted, or found the cache cold. */
 static uint64_t measure(const struct aead *aead, enum aead_cipher cipher, uint8_t *plain, uint8_t *sealed)
 {
     static const uint8_t zeros[AEAD_KEY_MAX];
@@ -70,7 +75,7 @@ static uint64_t measure(const struct aead *aead, enum aead_cipher cipher, uint8_
     }
     if (key)
         aead->free_key(key);
-    return best;
+    return best == UINT64_MAX ? best : best / 2;
 }
 
 void aead_choose(struct aead_choice *ret)
@@ -92,6 +97,7 @@ void aead_choose(struct aead_choice *ret)
             if (spent < best[cipher]) {
                 best[cipher] = spent;
                 ret->fastest[cipher] = aead_all[i];
+                ret->rate[cipher] = (unsigned)(RECORD * 1000 / (spent + 1));
             }
         }
     }

@@ -50,6 +50,7 @@ static void make_loop(struct side *side, struct file *file)
 
 bool side_start(int which, const struct message_start_relay *start, unsigned n_workers)
 {
+    static const struct aead_choice aeads = {AEAD_AES_128_GCM, {&aead_gnutls, &aead_gnutls}, {0}};
     struct message_start_relay own = *start;
     struct side *side = &sides[which];
     struct file *file = file_new(FILE_LINK);
@@ -60,7 +61,7 @@ bool side_start(int which, const struct message_start_relay *start, unsigned n_w
     file->link = &side->ends;
     make_loop(side, file);
     workers_make(side, n_workers);
-    if (session_new(side->event, &side->link, &side->workers, &own, fd_new(file_new(FILE_PAGE)),
+    if (session_new(side->event, &side->link, &side->workers, &aeads, &own, fd_new(file_new(FILE_PAGE)),
                     &side->session) < 0) {
         if (!sim.has_failed)
             fault("no session can be made");
