@@ -48,7 +48,7 @@ int record_seal(struct record_key *key, const uint8_t *plain, size_t size, uint8
     uint8_t nonce[AEAD_NONCE];
 
     assert(size > 0 && size <= RECORD_PLAIN_MAX);
-    if (key->number >= RECORDS_MAX)
+    if (!key->key || key->number >= RECORDS_MAX)
         return -ENOKEY;
     out[0] = TYPE_DATA;
     out[1] = out[2] = VERSION;
@@ -82,6 +82,8 @@ enum record_verdict record_open(struct record_key *key, const uint8_t *record, s
     uint8_t nonce[AEAD_NONCE], type;
 
     assert(size > RECORD_OVERHEAD && size <= RECORD_SIZE_MAX);
+    if (!key->key)
+        return RECORD_BAD;
     nonce_of(key, nonce);
     if (key->aead->open(key->key, nonce, record, record + AEAD_ASIDE, size - AEAD_ASIDE, ret_plain) < 0)
         return RECORD_BAD;

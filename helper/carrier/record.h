@@ -39,7 +39,7 @@ void record_key_clear(struct record_key *key);
 
 /*
  * Makes a record of 1…RECORD_PLAIN_MAX bytes, of size + RECORD_OVERHEAD, and moves the number on. 0; -ENOKEY
- * when the key has sealed RECORDS_MAX; or -EIO.
+ * without a key, or when it has sealed RECORDS_MAX; or -EIO.
  */
 int record_seal(struct record_key *key, const uint8_t *plain, size_t size, uint8_t *out);
 

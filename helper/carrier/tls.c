@@ -199,7 +199,10 @@ static ssize_t let_gnutls_send(struct carrier_tls *tls, const struct iovec *plai
     if (n >= 0)
         n = gnutls_record_send(tls->session, plain->iov_base, plain->iov_len);
     tls->writer = WRITER_OURS;
-    /* There is room, so there is nothing to try again. */
+    /* There is room, so there is nothing to try again. GnuTLS may have used our number: nothing is sealed any
+     * more. */
+    if (n <= 0)
+        record_key_clear(&tls->seals);
     return n <= 0 || take_key(tls, false) < 0 ? -EPROTO : n;
 }
 

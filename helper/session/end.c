@@ -94,8 +94,7 @@ void session_set_ending(struct session *session, enum ending ending)
 
     assert(session->ending <= ENDING_OVER); /* else GCC sees a state beyond the last one below */
     if (ending < session->ending) {
-        refuse(session, "ending", session->ending <= ENDING_OVER ? names[session->ending] : "?",
-               names[ending]);
+        refuse(session, "ending", names[session->ending], names[ending]);
         return;
     }
     if (ending > session->ending)

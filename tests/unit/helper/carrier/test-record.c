@@ -326,6 +326,16 @@ TEST(test_nonces)
     free(nonces);
 }
 
+/* A key that could not be had, or was cleared, neither seals nor opens. */
+TEST(test_no_key)
+{
+    uint8_t out[1 + RECORD_OVERHEAD] = {23, 3, 3, 0, 18};
+    struct record_key key = {0};
+
+    assert_int_equal(record_seal(&key, out, 1, out), -ENOKEY);
+    assert_int_equal(open_it(&key, out, sizeof(out), NULL), RECORD_BAD);
+}
+
 /* ---- The choice ---- */
 
 TEST(test_choice)
@@ -344,8 +354,8 @@ TEST(test_choice)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_rfc8448), CASE(test_sizes), CASE(test_headers), CASE(test_flipped),
-        CASE(test_order),   CASE(test_inner), CASE(test_nonces),  CASE(test_choice),
+        CASE(test_rfc8448), CASE(test_sizes),  CASE(test_headers), CASE(test_flipped), CASE(test_order),
+        CASE(test_inner),   CASE(test_nonces), CASE(test_no_key),  CASE(test_choice),
     };
 
     return cmocka_run_group_tests_name("record", tests, NULL, NULL);
