@@ -137,7 +137,6 @@ static int end_done(struct move *move, struct places *places)
 
     read_times(move);
     undefine_source(move, places);
-    report_outcome(move, "moved", "");
     close_far(move);
     tunnel_wait_finished(&move->tunnel, END_WAIT, &record, NULL);
     meter_clear(&move->meter);
@@ -157,8 +156,6 @@ static int end_failed(struct move *move, const struct places *places, struct tro
     char where[200];
 
     close_far(move);
-    report_outcome(
-        move, places->near == DOMAIN_RUNS || places->near == DOMAIN_PAUSED ? "not-moved" : "unknown", words);
     if (tunnel_wait_finished(&move->tunnel, SECOND, &record, NULL) > 0)
         why = record_text(record, "ErrorMessage");
     way_undo(move);

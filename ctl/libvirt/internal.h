@@ -26,10 +26,11 @@ struct move {
     bool p2p;             /* the source's libvirtd drives it, and goes on without us */
     bool persistent;
     struct side source, destination; /* destination: empty for 'send' */
-    struct host near, far; /* far may be empty once it is lost */
+    struct host near, far;           /* far may be empty once it is lost */
     virDomainPtr domain;
-    /* The same once more, for the job's thread alone: libvirt's library can lose the wake-up of a call that another
-     * thread makes on a connection which waits for a reply, and then both wait for the end of the migration. */
+    /* The same once more, for the job's thread alone: libvirt's library can lose the wake-up of a call that
+     * another thread makes on a connection which waits for a reply, and then both wait for the end of the
+     * migration. */
     struct host job_near;
     virDomainPtr job_domain;
     struct tunnel tunnel, far_tunnel;
@@ -44,7 +45,7 @@ struct move {
     bool began; /* libvirt has told of it once */
     enum move_stage stage;
     enum domain_state near_state;
-    uint64_t since, reported;
+    uint64_t since;
     struct meter meter;
 };
 
@@ -57,11 +58,6 @@ void way_undo(struct move *move);
 /* The end of it (ending.c): the exit status, or -1 with a trouble. */
 int ending_of(struct move *move, struct trouble *trouble);
 int ending_detached(struct move *move, struct trouble *trouble);
-
-/* Tells the brokers how far it is, at most twice a second, and what became of it (report.c). reason: "" for
- * none. */
-void report_progress(struct move *move, const char *phase);
-void report_outcome(struct move *move, const char *outcome, const char *reason);
 
 /* Shows how far it is (view.c). record: of the source's tunnel, or an empty object. */
 void view_move(struct move *move, json_object *record);

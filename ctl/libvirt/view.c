@@ -37,9 +37,6 @@ void view_move(struct move *move, json_object *record)
     char note[64] = "";
     int n = 0;
 
-    /* The broker knows QEMU's phases; what is lost it sees by itself. */
-    if (strcmp(record_text(record, "State"), "interrupted") != 0)
-        report_progress(move, disks ? "setup" : phase);
     if (stats->passes > 1)
         n = snprintf(note, sizeof(note), "pass %" PRIu64, stats->passes);
     if (disk >= 0 && !disks)
