@@ -27,7 +27,7 @@ SIZE = 256 << 20
 FILLED = 40  # MiB, beside what the guest writes
 FORMATS = {"disk0": "raw", "disk1": "qcow2"}
 ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
-SLOW = "--bandwidth=4M"
+SLOW = "--bandwidth=500K"  # of some MiB that are not zero
 
 
 def image_tool(*words: str | Path) -> subprocess.CompletedProcess[str]:
