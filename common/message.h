@@ -52,7 +52,7 @@ enum message_type {
     /* helper → broker */
     MESSAGE_READY = 32,     /* in the sandbox; nothing from outside was read before */
     MESSAGE_ARRIVED = 33,   /* gate: a peer connection with a good preamble; FD: that connection */
-    MESSAGE_NEED_PEER = 34, /* relay: dial the peer once more */
+    MESSAGE_NEED_PEER = 34, /* relay: dial the peer once more; of a PEER's serial: another endpoint of it */
     MESSAGE_NEED_QEMU = 35, /* relay: connect to the local QEMU for this channel */
     MESSAGE_STATE = 36,     /* relay: the migration is now in this state */
     MESSAGE_RESULT = 37,    /* relay: over; nothing follows but LOG */
@@ -159,10 +159,11 @@ struct message_reject {
 
 struct message_peer {
     struct message_header header;
-    uint32_t serial; /* of the NEED_PEER that this answers; 0 = it came in through the gate or a manager */
-    uint32_t kind;   /* enum peer_kind */
-    uint32_t shared; /* another process holds the socket too, and may change its flags */
-    uint32_t reserved;
+    uint32_t serial;   /* of the NEED_PEER that this answers; 0 = it came in through the gate or a manager */
+    uint32_t kind;     /* enum peer_kind */
+    uint32_t shared;   /* another process holds the socket too, and may change its flags */
+    uint16_t endpoint; /* by which of the peer's it was made, from 1 on; 0: by none of them */
+    uint16_t others;   /* endpoints that can be tried for this NEED_PEER besides, if it is not the peer's */
 };
 
 struct message_peer_failed {

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "helper/requests.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
+#include "common/error.h"
 #include "common/stats.h"
 
 /* One per channel, and one for a control connection. */
 enum { REQUESTS_MAX = STATS_CHANNELS_MAX + MESSAGE_STREAMS_MAX + 1 };
+
+/* Endpoints that one request is tried by; a new broker does not know which there have been. */
+enum { TRIES_MAX = 32 };
 
 enum request_state {
     REQUEST_NONE,
@@ -21,12 +26,15 @@ struct request {
     enum peer_kind kind;    /* peer */
     uint32_t serial;        /* peer */
     uint32_t channel;
-    uint32_t stream; /* QEMU */
+    uint32_t stream;                    /* QEMU */
+    uint32_t endpoint, others, n_tries; /* peer */
+    struct peer_no no;                  /* peer: of the tries before; error 0: there was none */
 };
 
 struct requests {
     struct link *link; /* borrowed */
     uint32_t last_serial;
+    uint32_t worked; /* the endpoint by which the peer has proved itself; 0: none */
     struct request all[REQUESTS_MAX];
 };
 
@@ -118,9 +126,74 @@ void requests_end_peer(struct requests *requests, uint32_t serial)
 {
     struct request *request = find(requests, MESSAGE_NEED_PEER, serial);
 
-    if (request)
+    if (request && request->state == REQUEST_COME)
         request->state = REQUEST_NONE;
 }
+
+/* ---- One endpoint after the other ---- */
+
+void requests_peer_endpoint(struct requests *requests, uint32_t serial, uint32_t endpoint, uint32_t others)
+{
+    struct request *request = find(requests, MESSAGE_NEED_PEER, serial);
+
+    if (!request)
+        return;
+    request->endpoint = endpoint;
+    request->others = others;
+}
+
+/* How much it says of the peer. */
+static int weight(const struct peer_no *no)
+{
+    bool definite = no->error == -ECONNREFUSED &&
+                    (no->rejected == VF_ERROR_TICKET_USED || no->rejected == VF_ERROR_TICKET_EXPIRED ||
+                     no->rejected == VF_ERROR_PROTOCOL_MISMATCH);
+
+    return no->error == 0 ? 0 : 1 + definite + 2 * no->believed;
+}
+
+bool requests_try_next(struct requests *requests, uint32_t serial, struct peer_no *no)
+{
+    struct request *request = find(requests, MESSAGE_NEED_PEER, serial);
+
+    no->believed = !request || request->endpoint == 0 || request->endpoint == requests->worked ||
+                   (requests->worked == 0 && request->others == 0 && request->n_tries == 0);
+    if (!request || request->state != REQUEST_COME)
+        return false;
+    if (weight(no) >= weight(&request->no))
+        request->no = *no;
+    *no = request->no;
+    if (request->others == 0 || ++request->n_tries >= TRIES_MAX)
+        return false;
+    request->state = REQUEST_ASKED;
+    if (ask(requests, request))
+        return true;
+    request->state = REQUEST_COME;
+    return false;
+}
+
+bool requests_last_no(struct requests *requests, uint32_t serial, struct peer_no *ret)
+{
+    const struct request *request = find(requests, MESSAGE_NEED_PEER, serial);
+
+    /* One that is just closed is dialled again by the session, or is a loss. */
+    if (!request || request->no.error == 0 ||
+        (weight(&request->no) < 2 && (request->no.error == -ECONNREFUSED ||
+                                      request->no.error == -EKEYREJECTED || request->no.error == -ETIMEDOUT)))
+        return false;
+    *ret = request->no;
+    return true;
+}
+
+void requests_peer_proved(struct requests *requests, uint32_t serial)
+{
+    const struct request *request = find(requests, MESSAGE_NEED_PEER, serial);
+
+    if (request && request->endpoint > 0)
+        requests->worked = request->endpoint;
+}
+
+/* ---- All of a kind ---- */
 
 bool requests_has_peer(const struct requests *requests, enum peer_kind kind)
 {

@@ -34,6 +34,30 @@ bool requests_awaits_peer(struct requests *requests, uint32_t kind, uint32_t ser
 bool requests_on_peer(struct requests *requests, uint32_t kind, uint32_t serial, uint32_t *ret_channel);
 void requests_end_peer(struct requests *requests, uint32_t serial);
 
+/* What the broker says of one that has come: by which of the peer's endpoints, from 1 on, and how many others
+ * there are to try. 0: by none of them. */
+void requests_peer_endpoint(struct requests *requests, uint32_t serial, uint32_t endpoint, uint32_t others);
+
+/* Why one came to nothing. */
+struct peer_no {
+    int error;         /* a negative errno */
+    uint32_t rejected; /* enum vf_error; with -ECONNREFUSED */
+    bool believed; /* it came from where the peer has proved itself before, or from the only place there is */
+};
+
+/*
+ * It has not proved itself, which anything that answers at one of the peer's endpoints can bring about: asks
+ * for it by another one. False where there is none, or the broker is gone: then *no becomes the most telling
+ * of all those that there have been.
+ */
+bool requests_try_next(struct requests *requests, uint32_t serial, struct peer_no *no);
+
+/* The most telling one before a PEER_FAILED; false where there was none that says more than that. */
+bool requests_last_no(struct requests *requests, uint32_t serial, struct peer_no *ret);
+
+/* It has proved itself. */
+void requests_peer_proved(struct requests *requests, uint32_t serial);
+
 /* A request of this kind is under way. */
 bool requests_has_peer(const struct requests *requests, enum peer_kind kind);
 

@@ -346,6 +346,8 @@ static void enter_state(struct migration *migration, const struct message_state_
         drop_ticket(migration);
         migration_log(&entry->identity, LOG_INFO, LOG_CONNECTED, "Connected to %s.", migration->status.peer);
     }
+    if (m->state != STATE_INTERRUPTED)
+        peer_dials_proved(&migration->dials);
     set_message(migration, m->state == STATE_INTERRUPTED ? VF_ERROR_INTERRUPTED : VF_ERROR_NONE, m->text);
     if (m->state == STATE_INTERRUPTED &&
         log_sample(&migration->interruptions, "interruptions of a migration"))

@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/migration/log.h"
 #include "broker/net/dial.h"
 #include "broker/net/endpoint.h"
+#include "broker/net/ticket.h"
 #include "common/cleanup.h"
 #include "common/timer.h"
 
@@ -18,6 +20,9 @@ struct peer_dial {
     struct peer_dials *all;
     uint32_t serial;
     enum peer_kind kind;
+    uint32_t avoided;                    /* endpoints that have been tried, bits */
+    uint8_t order[TICKET_ENDPOINTS_MAX]; /* in which the others are dialled */
+    size_t n_order;
     struct dial *dial;      /* owned; NULL: waits for AddPeerConnection */
     sd_event_source *timer; /* bounds that wait */
 };
@@ -47,10 +52,44 @@ static void peer_failed(struct peer_dials *dials, uint32_t serial, enum vf_error
     helper_side_answer(dials->helper, MESSAGE_PEER_FAILED, &m, -1);
 }
 
-/* Takes fd; shared: a caller holds the socket too. */
-static void peer_had(struct peer_dial *dial, int fd, bool shared)
+static struct peer_tried *tried_of(struct peer_dials *dials, uint32_t serial)
 {
-    union message m = {.peer = {.serial = dial->serial, .kind = dial->kind, .shared = shared}};
+    for (size_t i = 0; i < PEER_TRIED_MAX; i++)
+        if (dials->tried[i].serial == serial)
+            return &dials->tried[i];
+    return NULL;
+}
+
+static void note_tried(struct peer_dial *dial, size_t endpoint)
+{
+    struct peer_dials *all = dial->all;
+    struct peer_tried *tried = tried_of(all, dial->serial);
+
+    if (!tried)
+        tried = &all->tried[all->n_tried++ % PEER_TRIED_MAX];
+    *tried = (struct peer_tried){.serial = dial->serial, .endpoints = dial->avoided | 1U << endpoint};
+    if (dial->kind != PEER_CHANNEL)
+        all->answered = endpoint + 1;
+}
+
+void peer_dials_proved(struct peer_dials *dials)
+{
+    dials->worked = dials->answered;
+}
+
+/* Takes fd; shared: a caller holds the socket too. endpoint: from 1 on; 0: it was not dialled. */
+static void peer_had(struct peer_dial *dial, int fd, bool shared, size_t endpoint)
+{
+    union message m = {.peer = {.serial = dial->serial,
+                                .kind = dial->kind,
+                                .shared = shared,
+                                .endpoint = (uint16_t)endpoint,
+                                .others = endpoint > 0 ? (uint16_t)(dial->n_order - 1) : 0}};
+
+    if (endpoint > 0)
+        note_tried(dial, endpoint - 1);
+    else if (dial->kind != PEER_CHANNEL)
+        dial->all->answered = 0;
 
     if (dial->kind != PEER_CHANNEL)
         endpoint_tune_control(fd);
@@ -58,16 +97,17 @@ static void peer_had(struct peer_dial *dial, int fd, bool shared)
     fd_closep(&fd);
 }
 
-static void on_dialled(struct dial *unused, int fd, const char *why, void *userdata)
+static void on_dialled(struct dial *unused, int fd, size_t which, const char *why, void *userdata)
 {
     struct peer_dial *dial = userdata;
     char text[MESSAGE_TEXT_MAX];
 
     if (fd >= 0) {
-        peer_had(dial, fd, false);
+        peer_had(dial, fd, false, (size_t)dial->order[which] + 1);
     } else {
-        snprintf(text, sizeof(text),
-                 "Cannot reach the peer (%s). Is its port open, and has its ticket not expired?", why);
+        snprintf(text, sizeof(text), "Cannot reach the peer (%s%s). %s", why,
+                 dial->avoided ? "; what answered is not the peer" : "",
+                 "Is its port open, and has its ticket not expired?");
         peer_failed(dial->all, dial->serial, VF_ERROR_PEER_UNREACHABLE, text);
     }
     dial_forget(dial);
@@ -96,18 +136,35 @@ static void wait_for_manager(struct peer_dial *dial)
     dial_forget(dial); /* it is answered, once */
 }
 
+/* The one that has worked goes first. */
+static void put_in_order(struct peer_dial *dial)
+{
+    size_t worked = dial->all->worked;
+
+    if (worked > 0 && !(dial->avoided & 1U << (worked - 1)))
+        dial->order[dial->n_order++] = (uint8_t)(worked - 1);
+    for (size_t i = 0; i < dial->all->options->n_endpoints; i++)
+        if (i + 1 != worked && !(dial->avoided & 1U << i))
+            dial->order[dial->n_order++] = (uint8_t)i;
+}
+
 static void dial_endpoints(struct peer_dial *dial)
 {
     struct peer_dials *all = dial->all;
     const struct options *options = all->options;
+    char endpoints[TICKET_ENDPOINTS_MAX][ADDRESS_TEXT_MAX];
     int r;
 
     if (options->n_endpoints == 0) {
         wait_for_manager(dial);
         return;
     }
-    r = dial_new(all->services->event, options->endpoints, options->n_endpoints, DIAL_TIMEOUT,
-                 all->services->config, all->entry->identity.uid, on_dialled, dial, &dial->dial);
+    put_in_order(dial);
+    for (size_t i = 0; i < dial->n_order; i++)
+        memcpy(endpoints[i], options->endpoints[dial->order[i]], ADDRESS_TEXT_MAX);
+    r = dial_new(all->services->event, (const char(*)[ADDRESS_TEXT_MAX])endpoints, dial->n_order,
+                 DIAL_TIMEOUT, all->services->config, all->entry->identity.uid, on_dialled, dial,
+                 &dial->dial);
     if (r < 0) {
         peer_failed(all, dial->serial, VF_ERROR_PEER_UNREACHABLE, strerror(-r));
         dial_forget(dial);
@@ -123,7 +180,7 @@ static void supply(struct peer_dials *dials)
 
         next = TAILQ_NEXT(dial, next);
         if (fd >= 0) {
-            peer_had(dial, fd, true);
+            peer_had(dial, fd, true, 0);
             dial_forget(dial);
         } else if (!dial->dial) {
             dial_endpoints(dial);
@@ -133,6 +190,7 @@ static void supply(struct peer_dials *dials)
 
 void peer_dials_ask(struct peer_dials *dials, const struct message_need_peer *m)
 {
+    const struct peer_tried *tried = tried_of(dials, m->serial);
     struct peer_dial *dial;
 
     /* It asks for one per channel, some of which may have ended meanwhile, and one for control. */
@@ -146,7 +204,15 @@ void peer_dials_ask(struct peer_dials *dials, const struct message_need_peer *m)
         peer_failed(dials, m->serial, VF_ERROR_HELPER_FAILED, "There is no memory for another connection.");
         return;
     }
-    *dial = (struct peer_dial){.all = dials, .serial = m->serial, .kind = m->kind};
+    if (m->serial > 0 && tried)
+        migration_log(
+            &dials->entry->identity, LOG_INFO, NULL,
+            "What answers at one of the peer's endpoints is not the peer, or does not let this migration "
+            "in: the others are tried.");
+    *dial = (struct peer_dial){.all = dials,
+                               .serial = m->serial,
+                               .kind = m->kind,
+                               .avoided = m->serial > 0 && tried ? tried->endpoints : 0};
     TAILQ_INSERT_TAIL(&dials->dials, dial, next);
     dials->n_dials++;
     supply(dials);

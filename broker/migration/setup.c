@@ -18,6 +18,7 @@
 #include "broker/migration/persist.h"
 #include "broker/migration/streams.h"
 #include "broker/migration/ticketing.h"
+#include "broker/net/endpoint.h"
 #include "broker/net/port.h"
 #include "broker/sockets/deputy.h"
 
@@ -162,8 +163,8 @@ static int open_outgoing(struct migration *migration, const struct ticket *ticke
 
     options->security = ticket->security;
     if (options->n_endpoints == 0) {
-        options->n_endpoints = ticket->n_endpoints;
         memcpy(options->endpoints, ticket->endpoints, sizeof(ticket->endpoints));
+        options->n_endpoints = (uint32_t)endpoint_remove_own(options->endpoints, ticket->n_endpoints);
     }
     r = permitted_endpoints(migration->services->config, migration->entry.identity.uid, options, error);
     if (r >= 0)

@@ -10,6 +10,8 @@
 #include <string.h>
 
 #include "broker/errors.h"
+#include "broker/migration/log.h"
+#include "broker/net/endpoint.h"
 #include "broker/net/port.h"
 #include "common/clock.h"
 
@@ -17,10 +19,18 @@ int ticket_issue(const struct identity *identity, struct options *options, struc
                  uint8_t secret[static MESSAGE_SECRET_SIZE], sd_bus_error *error)
 {
     struct ticket ticket = {.id = identity->id, .security = options->security};
+    struct endpoints_left left = {0};
     int r;
 
     if (options->n_endpoints == 0 && !options->no_endpoints)
-        options->n_endpoints = (uint32_t)port_endpoints(port, options->endpoints, TICKET_ENDPOINTS_MAX);
+        options->n_endpoints =
+            (uint32_t)port_endpoints(port, options->endpoints, TICKET_ENDPOINTS_MAX, &left);
+    if (left.n > 0)
+        migration_log(
+            identity, LOG_WARNING, NULL,
+            "A ticket has room for %d addresses, and %zu of this host's are left out: %s. Name those that "
+            "peers can reach with --listen=, or with the option 'endpoints'.",
+            TICKET_ENDPOINTS_MAX, left.n, left.names);
     if (options->n_endpoints == 0 && !options->no_endpoints)
         return error_set(error, VF_ERROR_SOCKET_UNAVAILABLE,
                          "This host has no address that a peer could dial. Give one in 'endpoints'.");

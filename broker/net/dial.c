@@ -14,12 +14,13 @@
 #include "common/cleanup.h"
 #include "common/timer.h"
 
-enum { STAGGER = 250000 /* µs, RFC 8305, 5 */, AGAIN = 20000 /* µs */, WHY_MAX = 256 };
+enum { STAGGER = 100000 /* µs, RFC 8305, 5 */, AGAIN = 20000 /* µs */, REASON_MAX = 64 };
 
 struct attempt {
     struct dial *dial;
     char endpoint[ADDRESS_TEXT_MAX];
-    int fd; /* owned; −1 before and after */
+    char why[REASON_MAX]; /* it came to nothing; "" before */
+    int fd;               /* owned; −1 before and after */
     sd_event_source *source;
 };
 
@@ -33,7 +34,6 @@ struct dial {
     size_t n;
     size_t next; /* the first that was not tried yet */
     size_t n_open;
-    char why[WHY_MAX];
     sd_event_source *stagger, *timeout;
 };
 
@@ -57,16 +57,34 @@ struct dial *dial_free(struct dial *dial)
     return NULL;
 }
 
-static void note_failure(struct dial *dial, const char *endpoint, const char *why)
+/* Tells of as many as fit, the last ones, for the first are often those of a host's own bridges. */
+static void give_up(struct dial *dial)
 {
-    size_t n = strlen(dial->why);
+    char why[DIAL_WHY_MAX] = "";
+    size_t first = dial->n, n = 0;
 
-    snprintf(dial->why + n, sizeof(dial->why) - n, "%s%s: %s", n > 0 ? "; " : "", endpoint, why);
+    while (first > 0) {
+        const struct attempt *attempt = &dial->attempts[first - 1];
+        size_t more = strlen(attempt->endpoint) + strlen(attempt->why) + 4;
+
+        if (n + more + sizeof("; and 16 more") > sizeof(why) && n > 0)
+            break;
+        n += more;
+        first--;
+    }
+    n = 0;
+    for (size_t i = first; i < dial->n && n < sizeof(why); i++)
+        n += (size_t)snprintf(why + n, sizeof(why) - n, "%s%s: %s", n > 0 ? "; " : "",
+                              dial->attempts[i].endpoint,
+                              dial->attempts[i].why[0] ? dial->attempts[i].why : "no answer");
+    if (first > 0 && n < sizeof(why))
+        snprintf(why + n, sizeof(why) - n, "; and %zu more", first);
+    dial->done(dial, -1, 0, why, dial->userdata);
 }
 
 static void attempt_failed(struct attempt *attempt, const char *why)
 {
-    note_failure(attempt->dial, attempt->endpoint, why);
+    snprintf(attempt->why, sizeof(attempt->why), "%s", why);
     attempt_close(attempt);
     /* The next attempt starts from the loop: done() must not be called while the owner calls us. */
     timer_set(attempt->dial->stagger, 0);
@@ -86,7 +104,7 @@ static int on_connected(sd_event_source *source, int sock, uint32_t revents, voi
     attempt->source = sd_event_source_disable_unref(attempt->source);
     attempt->fd = -1;
     dial->n_open--;
-    dial->done(dial, fd, NULL, dial->userdata);
+    dial->done(dial, fd, (size_t)(attempt - dial->attempts), NULL, dial->userdata);
     return 0;
 }
 
@@ -128,7 +146,7 @@ static int on_stagger(sd_event_source *source, uint64_t usec, void *userdata)
         timer_set(source, STAGGER);
         attempt_start(&dial->attempts[dial->next++]);
     } else if (dial->n_open == 0) {
-        dial->done(dial, -1, dial->why, dial->userdata);
+        give_up(dial);
     }
     return 0;
 }
@@ -137,10 +155,7 @@ static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct dial *dial = userdata;
 
-    for (size_t i = 0; i < dial->n; i++)
-        if (dial->attempts[i].fd >= 0)
-            note_failure(dial, dial->attempts[i].endpoint, "no answer");
-    dial->done(dial, -1, dial->why, dial->userdata);
+    give_up(dial);
     return 0;
 }
 

@@ -2,19 +2,21 @@
 #pragma once
 
 /*
- * Dials a peer by all its endpoints: a new one every 250 ms, or at once when one fails, and the first that
- * connects wins (the "connection attempt delay" of RFC 8305). Never blocks.
+ * Dials a peer by all its endpoints: a new one every 100 ms, or at once when one fails, and the first that
+ * connects wins (RFC 8305, 5: the least "connection attempt delay" that it recommends). Never blocks.
  */
 
 #include <systemd/sd-event.h>
 
 #include "broker/config/config.h"
 
+#define DIAL_WHY_MAX 170 /* bytes, the NUL included */
+
 struct dial;
 
-/* The outcome, once: fd is the caller's; or −1 and a text that says of each endpoint why not. The dial may be
- * freed in it. */
-typedef void (*dial_done_t)(struct dial *dial, int fd, const char *why, void *userdata);
+/* The outcome, once: fd is the caller's, by the endpoint at this place; or −1 and a text that says why not,
+ * of the last endpoints that fit (DIAL_WHY_MAX). The dial may be freed in it. */
+typedef void (*dial_done_t)(struct dial *dial, int fd, size_t which, const char *why, void *userdata);
 
 /*
  * Endpoints as texts, copied; those that cannot be parsed count as failed. timeout in µs for the whole. For

@@ -7,6 +7,7 @@
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -170,12 +171,102 @@ static bool own_cid(unsigned *ret)
     return fd >= 0 && ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, ret) >= 0 && *ret != VMADDR_CID_ANY;
 }
 
-size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max)
+/* Whether two addresses are the same but for the port. */
+static bool is_same_host(const union any_address *a, const struct sockaddr *b)
+{
+    const struct sockaddr_in *in = (const void *)b;
+    const struct sockaddr_in6 *in6 = (const void *)b;
+
+    if (!b || a->any.sa_family != b->sa_family)
+        return false;
+    if (b->sa_family == AF_INET)
+        return a->in.sin_addr.s_addr == in->sin_addr.s_addr;
+    return b->sa_family == AF_INET6 && IN6_ARE_ADDR_EQUAL(&a->in6.sin6_addr, &in6->sin6_addr);
+}
+
+/* The interface by which this host reaches the internet, by the routes as they are: a socket that is
+ * connected there has its address, and sends nothing. NULL: there is none. */
+static const char *default_interface(const struct ifaddrs *list, int family)
+{
+    /* Of the documentation's networks (RFC 5737, RFC 3849): no route leads there but the default one. */
+    union any_address a = {0};
+    _cleanup_fd_ int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    socklen_t size = family == AF_INET ? sizeof(a.in) : sizeof(a.in6);
+
+    a.any.sa_family = (sa_family_t)family;
+    if (family == AF_INET) {
+        a.in.sin_addr.s_addr = htonl(0xc0000201);
+        a.in.sin_port = htons(9);
+    } else {
+        a.in6.sin6_addr = (struct in6_addr){{{0x20, 0x01, 0x0d, 0xb8, [15] = 1}}};
+        a.in6.sin6_port = htons(9);
+    }
+    if (fd < 0 || connect(fd, &a.any, size) < 0 || getsockname(fd, &a.any, &size) < 0)
+        return NULL;
+    for (const struct ifaddrs *ifa = list; ifa; ifa = ifa->ifa_next)
+        if (is_same_host(&a, ifa->ifa_addr))
+            return ifa->ifa_name;
+    return NULL;
+}
+
+static bool is_named(const struct ifaddrs *ifa, const char *name)
+{
+    return name && strcmp(ifa->ifa_name, name) == 0;
+}
+
+static void leave_out(struct endpoints_left *left, const char *name)
+{
+    size_t n = strlen(left->names);
+
+    left->n++;
+    if (n + strlen(name) + 2 < sizeof(left->names))
+        snprintf(left->names + n, sizeof(left->names) - n, "%s%s", n > 0 ? " " : "", name);
+}
+
+/* The address of an interface, with a listener's port. */
+static void write_one(const struct ifaddrs *ifa, const union any_address *listener,
+                      char ret[static ADDRESS_TEXT_MAX])
+{
+    union any_address a = {0};
+    socklen_t size = ifa->ifa_addr->sa_family == AF_INET ? sizeof(a.in) : sizeof(a.in6);
+
+    memcpy(&a, ifa->ifa_addr, size);
+    if (a.any.sa_family == AF_INET)
+        a.in.sin_port = listener->in.sin_port; /* at the same place in both */
+    else
+        a.in6.sin6_port = listener->in6.sin6_port;
+    address_format(&a.storage, size, ret);
+}
+
+static size_t announce_all(const struct ifaddrs *list, const union any_address *listener,
+                           char (*ret)[ADDRESS_TEXT_MAX], size_t max, struct endpoints_left *left)
+{
+    const char *in = default_interface(list, AF_INET), *in6 = default_interface(list, AF_INET6);
+    size_t n = 0;
+
+    /* Those of the default routes, then the others, then loopback. */
+    for (int pass = 0; pass < 3 && (pass < 2 || n == 0); pass++) {
+        for (const struct ifaddrs *ifa = list; ifa; ifa = ifa->ifa_next) {
+            char text[ADDRESS_TEXT_MAX];
+
+            if (!is_reachable(ifa, listener->any.sa_family, pass == 2) ||
+                (pass < 2 && (is_named(ifa, in) || is_named(ifa, in6)) != (pass == 0)))
+                continue;
+            write_one(ifa, listener, text);
+            if (n < max)
+                memcpy(ret[n++], text, sizeof(text));
+            else if (left)
+                leave_out(left, text);
+        }
+    }
+    return n;
+}
+
+size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max, struct endpoints_left *left)
 {
     union any_address a = {0};
     socklen_t size = sizeof(a);
     _cleanup_(freeifaddrsp) struct ifaddrs *list = NULL;
-    size_t n = 0;
     bool any;
 
     if (max == 0 || getsockname(listener, &a.any, &size) < 0)
@@ -188,22 +279,36 @@ size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max
         address_format(&a.storage, size, ret[0]);
         return 1;
     }
-    if (getifaddrs(&list) < 0)
-        return 0;
-    for (int loopback = 0; loopback < 2 && n == 0; loopback++) {
-        for (const struct ifaddrs *ifa = list; ifa && n < max; ifa = ifa->ifa_next) {
-            union any_address b = {0};
+    return getifaddrs(&list) < 0 ? 0 : announce_all(list, &a, ret, max, left);
+}
 
-            if (!is_reachable(ifa, a.any.sa_family, loopback))
-                continue;
-            size = ifa->ifa_addr->sa_family == AF_INET ? sizeof(b.in) : sizeof(b.in6);
-            memcpy(&b, ifa->ifa_addr, size);
-            if (b.any.sa_family == AF_INET)
-                b.in.sin_port = a.in.sin_port; /* at the same place in both */
-            else
-                b.in6.sin6_port = a.in6.sin6_port;
-            address_format(&b.storage, size, ret[n++]);
-        }
-    }
-    return n;
+static bool is_own(const struct ifaddrs *list, const char *text)
+{
+    struct endpoint endpoint;
+    union any_address a;
+
+    if (endpoint_parse(text, &endpoint) || endpoint.any)
+        return false;
+    a = (union any_address){.storage = endpoint.address};
+    for (const struct ifaddrs *ifa = list; ifa; ifa = ifa->ifa_next)
+        if (is_same_host(&a, ifa->ifa_addr))
+            return true;
+    return false;
+}
+
+size_t endpoint_remove_own(char (*endpoints)[ADDRESS_TEXT_MAX], size_t n)
+{
+    _cleanup_(freeifaddrsp) struct ifaddrs *list = NULL;
+    size_t others = 0, kept = 0;
+
+    if (getifaddrs(&list) < 0)
+        return n;
+    for (size_t i = 0; i < n; i++)
+        others += !is_own(list, endpoints[i]);
+    if (others == 0)
+        return n;
+    for (size_t i = 0; i < n; i++)
+        if (!is_own(list, endpoints[i]))
+            memmove(endpoints[kept++], endpoints[i], ADDRESS_TEXT_MAX);
+    return kept;
 }

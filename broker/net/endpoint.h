@@ -40,8 +40,22 @@ void endpoint_tune(int fd);
  */
 void endpoint_tune_control(int fd);
 
+/* Endpoints for which there was no room. */
+struct endpoints_left {
+    size_t n;
+    char names[200]; /* of the first ones */
+};
+
 /*
  * How peers can reach a listener: its address, or where it listens on all of them, those that this host has
- * now (only where it has no other: loopback). Returns how many were written to ret.
+ * now (only where it has no other: loopback), the interfaces of the default routes first. Returns how many
+ * were written to ret. left: what found no room is added to it; may be NULL.
  */
-size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max);
+size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max,
+                         struct endpoints_left *left);
+
+/*
+ * Removes those of TCP that are this host's own, unless all are: a peer on another host does not have them,
+ * though a bridge of its own may have the same address. Returns how many are left.
+ */
+size_t endpoint_remove_own(char (*endpoints)[ADDRESS_TEXT_MAX], size_t n);

@@ -10,6 +10,7 @@
 #include <systemd/sd-event.h>
 
 #include "broker/config/config.h"
+#include "broker/net/endpoint.h"
 #include "common/error.h"
 #include "common/message.h"
 
@@ -42,4 +43,5 @@ void port_settle(struct port *port);
 void port_release(struct port *port);
 
 /* Where peers can reach it now, or (closed) where it will listen. Returns how many were written to ret. */
-size_t port_endpoints(struct port *port, char (*ret)[ADDRESS_TEXT_MAX], size_t max);
+size_t port_endpoints(struct port *port, char (*ret)[ADDRESS_TEXT_MAX], size_t max,
+                      struct endpoints_left *left);

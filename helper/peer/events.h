@@ -23,6 +23,7 @@ struct peer_failure {
     int error;         /* a negative errno; -ECONNREFUSED: the peer's gate has rejected it, see rejected */
     uint32_t rejected; /* enum vf_error */
     bool brought;      /* a caller has brought it: there may be no other one */
+    bool believed;     /* nothing but the peer has said so: see requests_try_next() */
 };
 
 struct peer_events {

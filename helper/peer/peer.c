@@ -53,19 +53,25 @@ void peer_clear(struct peer *peer)
 void peer_fail(struct peer *peer, int error)
 {
     struct peers *peers = peer->peers;
-    const struct peer_failure failure = {
-        .kind = peer->kind,
-        .channel = peer->channel,
+    struct peer_no no = {
         .error = error,
         .rejected = peer->carrier ? peer->carrier->handshake.rejected : 0,
-        .brought = peer->shared,
+        .believed = true,
     };
+    struct peer_failure failure = {.kind = peer->kind, .channel = peer->channel, .brought = peer->shared};
+    bool unproved = peer->stage == PEER_PREAMBLE || peer->stage == PEER_PROOF, again = false;
 
     if (!peers_connect(peers) && peer->stage != PEER_LINGER)
         peers_log_refused(peers, error == -ETIMEDOUT ? "silence" : strerror(-error));
+    if (peers_connect(peers) && unproved)
+        again = requests_try_next(peers->options.requests, peer->serial, &no);
     peer_clear(peer);
-    if (peers_connect(peers))
-        peers->events->failed(peers->userdata, &failure);
+    if (!peers_connect(peers) || again)
+        return;
+    failure.error = no.error;
+    failure.rejected = no.rejected;
+    failure.believed = no.believed;
+    peers->events->failed(peers->userdata, &failure);
 }
 
 static int send_preamble(struct peer *peer)
@@ -189,6 +195,8 @@ static int on_proved(struct peer *peer)
 
     if (peers->keys[kind].state == KEY_USED)
         return refuse_control(peer);
+    if (peers_connect(peers))
+        requests_peer_proved(peers->options.requests, peer->serial);
     if (kind != PEER_CHANNEL) {
         peer->carrier = NULL;
         peer_clear(peer);

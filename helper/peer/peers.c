@@ -201,6 +201,8 @@ void peers_start(struct peers *peers, const struct message_peer *m, const struct
         peers->events->failed(peers->userdata, &full);
     if (!peer)
         return;
+    if (peers_connect(peers))
+        requests_peer_endpoint(peers->options.requests, m->serial, m->endpoint, m->others);
     *peer = (struct peer){
         .peers = peers,
         .stage = first_stage(peers, m->kind),

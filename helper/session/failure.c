@@ -7,14 +7,15 @@
 #include "helper/session/end.h"
 #include "helper/session/resume.h"
 
-/* Only a word of the peer's is final: all else may be the network, which comes back. */
+/* Only a word of the peer's is final: all else may be the network, which comes back, or another host that has
+ * one of the peer's addresses. */
 
 /* The one that was to follow a lost control connection. */
 static void resume_failed(struct session *session, const struct peer_failure *failure)
 {
     bool complete = channels_are_complete(session->channels);
 
-    if (failure->error != -ECONNREFUSED && failure->error != -EKEYREJECTED) {
+    if (!failure->believed || (failure->error != -ECONNREFUSED && failure->error != -EKEYREJECTED)) {
         session->n_rejections = 0;
         session_redial(session);
     } else if (++session->n_rejections < REJECTIONS_MAX && !complete)

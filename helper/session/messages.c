@@ -3,6 +3,7 @@
 
 #include "common/cleanup.h"
 #include "helper/session/end.h"
+#include "helper/session/failure.h"
 #include "helper/session/outcome.h"
 #include "helper/session/resume.h"
 
@@ -22,7 +23,19 @@ static void on_qemu(struct session *session, const struct message_qemu *m, int f
 static void on_peer_failed(struct session *session, const struct message_peer_failed *m)
 {
     uint32_t channel;
+    struct peer_no no;
 
+    /* What an endpoint has said that could be reached. */
+    if (requests_last_no(session->requests, m->serial, &no) &&
+        (session->connections == 0 || requests_awaits_peer(session->requests, PEER_RESUME, m->serial))) {
+        session_on_peer_failed(session, &(struct peer_failure){
+                                            .kind = session->connections == 0 ? PEER_CONTROL : PEER_RESUME,
+                                            .error = no.error,
+                                            .rejected = no.rejected,
+                                            .believed = no.believed,
+                                        });
+        return;
+    }
     /* Before the first control connection it is final; later the network may come back. */
     if (session->connections == 0) {
         session_end(session, m->error, true, "%s", m->text);

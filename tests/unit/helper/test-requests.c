@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "helper-rig.h"
 
+#include <errno.h>
+
+#include "common/error.h"
 #include "helper/requests.h"
 
 /* What the broker was asked for: each is answered once, and asked for again of a broker that is new. */
@@ -202,6 +205,60 @@ TEST(test_broker_is_gone)
     rig_clear(&rig);
 }
 
+/* The peer's word counts more than that of what answers elsewhere. */
+TEST(test_most_telling_no_is_kept)
+{
+    struct rig rig;
+    struct peer_no no = {.error = -ECONNREFUSED, .rejected = VF_ERROR_CANCELLED};
+    uint32_t channel, serial;
+
+    rig_init(&rig);
+    serial = rig_asks_peer(&rig, PEER_CONTROL, 0);
+    rig_expects_peer(&rig, PEER_CONTROL, serial);
+    assert_true(requests_on_peer(rig.requests, PEER_CONTROL, serial, &channel));
+    requests_peer_endpoint(rig.requests, serial, 2, 1);
+    requests_peer_proved(rig.requests, serial);
+    requests_end_peer(rig.requests, serial);
+
+    serial = rig_asks_peer(&rig, PEER_RESUME, 0);
+    rig_expects_peer(&rig, PEER_RESUME, serial);
+    assert_true(requests_on_peer(rig.requests, PEER_RESUME, serial, &channel));
+    requests_peer_endpoint(rig.requests, serial, 2, 1);
+    assert_true(requests_try_next(rig.requests, serial, &no));
+    rig_expects_peer(&rig, PEER_RESUME, serial);
+    assert_true(requests_awaits_peer(rig.requests, PEER_RESUME, serial));
+
+    assert_true(requests_on_peer(rig.requests, PEER_RESUME, serial, &channel));
+    requests_peer_endpoint(rig.requests, serial, 1, 0);
+    no = (struct peer_no){.error = -ECONNRESET};
+    assert_false(requests_try_next(rig.requests, serial, &no));
+    assert_true(no.believed);
+    assert_int_equal(no.error, -ECONNREFUSED);
+    assert_int_equal(no.rejected, VF_ERROR_CANCELLED);
+    assert_true(requests_last_no(rig.requests, serial, &no));
+    rig_clear(&rig);
+}
+
+/* A broker that knows no more than the helper which endpoints there were must not be asked for ever. */
+TEST(test_tries_are_bounded)
+{
+    struct rig rig;
+    struct peer_no no = {.error = -ECONNRESET};
+    uint32_t channel, serial;
+    int n = 0;
+
+    rig_init(&rig);
+    serial = rig_asks_peer(&rig, PEER_CONTROL, 0);
+    do {
+        rig_expects_peer(&rig, PEER_CONTROL, serial);
+        assert_true(requests_on_peer(rig.requests, PEER_CONTROL, serial, &channel));
+        requests_peer_endpoint(rig.requests, serial, 1, 1);
+    } while (requests_try_next(rig.requests, serial, &no) && ++n < 1000);
+    assert_true(n < 100);
+    assert_false(no.believed);
+    rig_clear(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -212,6 +269,8 @@ int main(void)
         CASE(test_loss),
         CASE(test_qemu_of_a_channel_that_ended),
         CASE(test_broker_is_gone),
+        CASE(test_most_telling_no_is_kept),
+        CASE(test_tries_are_bounded),
     };
 
     return cmocka_run_group_tests_name("helper-requests", tests, NULL, NULL);

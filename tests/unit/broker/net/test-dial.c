@@ -18,7 +18,7 @@ struct rig {
     char why[512];
 };
 
-static void on_done(struct dial *dial, int fd, const char *why, void *userdata)
+static void on_done(struct dial *dial, int fd, size_t which, const char *why, void *userdata)
 {
     struct rig *rig = userdata;
 
@@ -82,6 +82,20 @@ TEST(each_failure_is_named)
                         "tcp:127.0.0.1:1: Connection refused");
 }
 
+TEST(of_many_failures_the_last_ones_are_named)
+{
+    char endpoints[16][ADDRESS_TEXT_MAX];
+    struct rig rig;
+
+    for (int i = 0; i < 16; i++)
+        snprintf(endpoints[i], ADDRESS_TEXT_MAX, "tcp:127.0.0.%d:1", i + 1);
+    dial(&rig, endpoints, 16, 5000000, getuid());
+    assert_non_null(strstr(rig.why, "tcp:127.0.0.16:1: Connection refused; and 1"));
+    assert_null(strstr(rig.why, "tcp:127.0.0.1:1:"));
+    assert_true(strlen(rig.why) < DIAL_WHY_MAX);
+    assert_string_equal(rig.why + strlen(rig.why) - strlen(" more"), " more");
+}
+
 TEST(a_path_that_the_caller_may_not_name_is_not_dialled)
 {
     char endpoints[1][ADDRESS_TEXT_MAX] = {"unix:/run/secret"};
@@ -108,7 +122,7 @@ TEST(the_whole_is_bounded)
         (void)!connect(full[i], (const struct sockaddr *)&un, sizeof(un));
     }
     dial(&rig, endpoints, 1, 100000, getuid());
-    assert_string_equal(rig.why, "");
+    assert_non_null(strstr(rig.why, ": no answer"));
     for (int i = 0; i < 2; i++)
         close(full[i]);
     close(fd);
@@ -121,6 +135,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(the_first_that_connects_wins),
         CASE(each_failure_is_named),
+        CASE(of_many_failures_the_last_ones_are_named),
         CASE(a_path_that_the_caller_may_not_name_is_not_dialled),
         CASE(the_whole_is_bounded),
     };

@@ -568,6 +568,38 @@ TEST(test_source_is_rejected)
     close(fd);
 }
 
+/* Anything may answer at an address of the peer's: another host that has it, too. */
+TEST(test_source_tries_the_next_endpoint)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
+    struct message_peer m = {.kind = PEER_CONTROL, .endpoint = 1, .others = 1};
+    uint8_t buf[REJECTION_SIZE];
+    union message asked;
+    bool told;
+    int pair[2];
+
+    m.serial = requests_ask_peer(rig->side->requests, PEER_CONTROL, 0, &told);
+    assert_int_equal(desk_heard(&rig->side->desk, &asked), MESSAGE_NEED_PEER);
+    rejection_encode(VF_ERROR_NO_SUCH_MIGRATION, buf);
+    for (int i = 0; i < 2; i++) {
+        test_pair(SOCK_STREAM, 0, pair);
+        peers_start(rig->peers, &m, pair[0]);
+        assert_int_equal(send(pair[1], buf, sizeof(buf), 0), sizeof(buf));
+        desk_run(&rig->side->desk);
+        close(pair[1]);
+        assert_int_equal(rig->n_failed, i);
+        if (i == 0) {
+            assert_int_equal(desk_heard(&rig->side->desk, &asked), MESSAGE_NEED_PEER);
+            assert_int_equal(asked.need_peer.serial, m.serial);
+        }
+        m.endpoint = 2;
+        m.others = 0;
+    }
+    assert_false(rig->failure.believed);
+    assert_int_equal(rig->failure.error, -ECONNREFUSED);
+    assert_false(requests_wait(rig->side->requests));
+}
+
 TEST(test_source_meets_another_key)
 {
     _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
@@ -611,6 +643,7 @@ int main(void)
         CASE(test_what_was_not_asked_for),
         CASE(test_source_is_hung_up_on),
         CASE(test_source_is_rejected),
+        CASE(test_source_tries_the_next_endpoint),
         CASE(test_source_meets_another_key),
         CASE(test_source_waits_no_longer),
     };
