@@ -12,6 +12,8 @@
 #include "ctl/spelling.h"
 #include "ctl/units.h"
 
+#define LONG_DOWNTIME ((uint64_t)10000000) /* µs; QEMU's own option is in ms */
+
 /* ---- Reading ---- */
 
 static int bad(struct trouble *trouble, enum option_id id, const char *text, const char *what)
@@ -21,14 +23,15 @@ static int bad(struct trouble *trouble, enum option_id id, const char *text, con
 
 static int read_json(struct arguments *a, const char *text, struct trouble *trouble)
 {
-    static const char *const names[] = {[JSON_OFF] = "off", [JSON_SHORT] = "short", [JSON_PRETTY] = "pretty"};
+    static const char *const names[] = {
+        [JSON_OFF] = "off", [JSON_SHORT] = "short", [JSON_PRETTY] = "pretty", [JSON_SEQUENCE] = "seq"};
 
     for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (strcmp(text, names[i]) == 0) {
             a->json = i;
             return 0;
         }
-    return bad(trouble, OPTION_JSON, text, "it can be short, pretty or off.");
+    return bad(trouble, OPTION_JSON, text, "it can be short, pretty, seq or off.");
 }
 
 static int read_postcopy(struct arguments *a, const char *text, struct trouble *trouble)
@@ -41,10 +44,9 @@ static int read_postcopy(struct arguments *a, const char *text, struct trouble *
         return 0;
     }
     a->postcopy = POSTCOPY_AFTER;
-    if (strncmp(text, "after ", 6) == 0 && parse_time(text + 6, &a->postcopy_after))
+    if (parse_time(strncmp(text, "after ", 6) == 0 ? text + 6 : text, &a->postcopy_after))
         return 0;
-    return bad(trouble, OPTION_POSTCOPY, text,
-               "it can be 'after 30' (seconds) or 'auto'; alone it means at once.");
+    return bad(trouble, OPTION_POSTCOPY, text, "it can be a time ('30s') or 'auto'; alone it means at once.");
 }
 
 static int read_text_list(struct text_list *list, enum option_id id, const char *text,
@@ -106,6 +108,8 @@ static bool read_flag(struct arguments *a, enum option_id id)
         {OPTION_RESUME, &a->resume},       {OPTION_LIBVIRT, &a->libvirt},
         {OPTION_TEMPORARY, &a->temporary}, {OPTION_UNSAFE, &a->unsafe},
         {OPTION_PAUSED, &a->paused},       {OPTION_AUTO_CONVERGE, &a->auto_converge},
+        {OPTION_VERBOSE, &a->verbose},     {OPTION_BACKGROUND, &a->background},
+        {OPTION_ATTACH, &a->attach},       {OPTION_DRY_RUN, &a->dry_run},
     };
 
     for (unsigned i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
@@ -145,6 +149,9 @@ static int read_option(struct arguments *a, enum option_id id, const char *text,
                    : bad(trouble, id, text,
                          "it is no rate. Give bytes per second: 100M, 1.5G; 0 for no limit.");
     case OPTION_DOWNTIME_LIMIT:
+        if (parse_time(text, &a->downtime_limit) && a->downtime_limit > LONG_DOWNTIME && !time_has_unit(text))
+            return trouble_set(trouble, STATUS_USAGE,
+                               "--downtime-limit=%s: is that %sms or %ss? Give the unit.", text, text, text);
         return read_time(&a->downtime_limit, id, text, false, trouble);
     case OPTION_EXPIRE:
         return read_time(&a->expire, id, text, false, trouble);
@@ -273,6 +280,12 @@ static int read_verb(struct arguments *a, unsigned long long given, struct troub
                 trouble, STATUS_USAGE,
                 "That is a ticket, and everybody on this host can read command lines. Do not use it any "
                 "more: prepare another one, and give it on stdin or with --ticket-file=.");
+    /* The shell has taken the blank for the end of the option. */
+    if (a->postcopy == POSTCOPY_NOW && a->n_operands > verb->max)
+        for (int i = 0; i < a->n_operands; i++)
+            if (strcmp(a->operands[i], "auto") == 0 || strncmp(a->operands[i], "after", 5) == 0)
+                return trouble_set(trouble, STATUS_USAGE, "'--postcopy %s': write --postcopy=%s.",
+                                   a->operands[i], strcmp(a->operands[i], "auto") == 0 ? "auto" : "30s");
     if (a->n_operands < verb->min || a->n_operands > verb->max)
         return trouble_set(trouble, STATUS_USAGE,
                            "The command is 'vmferryctl %s%s%s'. See 'vmferryctl %s --help'.", verb->name,
@@ -319,6 +332,14 @@ static int check_together(const struct arguments *a, struct trouble *trouble)
 {
     if ((a->host != NULL) + (a->address != NULL) + a->user > 1 && !(a->host && a->user))
         return trouble_set(trouble, STATUS_USAGE, "--address= goes with neither --host= nor --user.");
+    if (a->verb == VERB_MIGRATE && a->n_operands < 2 && !a->attach)
+        return trouble_set(trouble, STATUS_USAGE,
+                           "The command is 'vmferryctl migrate VM HOST'. See 'vmferryctl migrate --help'.");
+    if (a->attach)
+        return 0; /* the options are those that were noted down */
+    if (a->dry_run && arguments_want_libvirt(a))
+        return trouble_set(trouble, STATUS_USAGE,
+                           "--dry-run is not for a domain of libvirt: see 'vmferryctl check --domain='.");
     if (a->verb == VERB_MIGRATE && !a->qmp != !a->dst_qmp)
         return trouble_set(
             trouble, STATUS_USAGE,
@@ -331,6 +352,8 @@ static int check_together(const struct arguments *a, struct trouble *trouble)
                            "--postcopy, --multifd, --resume, --paused, --bandwidth and --downtime-limit are "
                            "things to tell QEMU: "
                            "give --qmp=SOCKET as well, or for a domain of libvirt --libvirt.");
+    if (a->json == JSON_SEQUENCE && a->verb != VERB_MIGRATE && a->verb != VERB_SEND && a->verb != VERB_WATCH)
+        return trouble_set(trouble, STATUS_USAGE, "--json=seq is for 'migrate', 'send' and 'watch'.");
     if (check_libvirt(a, trouble) < 0)
         return -1;
     if (a->ssh && a->endpoints.n > 0)
@@ -379,8 +402,8 @@ static const char common_help[] =
     "  -H, --host=[USER@]HOST     the broker of that host, over ssh\n"
     "      --user                 the user's broker, not the system's\n"
     "      --address=ADDRESS      the broker on this D-Bus\n"
-    "  -j, --json=MODE            JSON: short, pretty or off; -j: as fits stdout\n"
-    "  -q, --quiet                no progress, no hints\n"
+    "  -j, --json=MODE            JSON: short, pretty, seq or off; -j: as fits stdout\n"
+    "  -q, --quiet, --verbose     no progress and no hints; or each step\n"
     "      --no-legend, --no-pager, --no-ask-password\n"
     "  -h, --help, -V, --version  of a verb, with its own options: VERB --help\n";
 
@@ -418,7 +441,7 @@ static void help_brief(FILE *file, enum verb_id id)
         if (!is_of(rule, id) || !rule->brief)
             continue;
         if (column == 0 || column + (size_t)n > 79)
-            column = (size_t)fprintf(file, "%s", column == 0 ? "  libvirt:" : "\n          ");
+            column = (size_t)fprintf(file, "%s", column == 0 ? "   others:" : "\n          ");
         column += (size_t)fprintf(file, "%s", text);
     }
     if (column > 0)

@@ -16,6 +16,7 @@ enum json_mode {
     JSON_OFF,
     JSON_SHORT,
     JSON_PRETTY,
+    JSON_SEQUENCE, /* an object a second, each on a line, and one at the end */
 };
 
 enum postcopy_mode {
@@ -42,7 +43,7 @@ struct arguments {
     enum json_mode json;
     /* some verbs */
     struct text_list properties, endpoints;
-    bool value, force, resume, ssh;
+    bool value, force, resume, ssh, verbose, dry_run, background, attach;
     bool libvirt, temporary, unsafe, auto_converge, paused;
     const char *disks; /* NULL: none; "": all; else their names, with commas */
     const char *connect, *rpc, *name, *domain;

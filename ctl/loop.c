@@ -34,6 +34,7 @@ static int on_interrupt(sd_event_source *source, const struct signalfd_siginfo *
     struct ctl *ctl = userdata;
 
     ctl->interrupts++;
+    ctl->hangup = ctl->hangup || info->ssi_signo != SIGINT;
     return 0;
 }
 
@@ -66,18 +67,13 @@ int ctl_catch_signals(struct ctl *ctl, struct trouble *trouble)
     return r < 0 ? trouble_set(trouble, STATUS_FAILED, "Signals cannot be caught: %s.", strerror(-r)) : 0;
 }
 
-void ctl_say(const struct ctl *ctl, const char *format, ...)
+static void say(const char *format, va_list args) __attribute__((format(printf, 1, 0)));
+
+static void say(const char *format, va_list args)
 {
     _cleanup_free_ char *text = NULL, *printable = NULL;
-    va_list args;
-    int r;
 
-    if (ctl->arguments.quiet)
-        return;
-    va_start(args, format);
-    r = vasprintf(&text, format, args);
-    va_end(args);
-    if (r < 0) {
+    if (vasprintf(&text, format, args) < 0) {
         text = NULL;
         return;
     }
@@ -86,6 +82,28 @@ void ctl_say(const struct ctl *ctl, const char *format, ...)
         return;
     message_text_set(printable, strlen(text) + 1, text);
     fprintf(stderr, "%s\n", printable);
+}
+
+void ctl_say(const struct ctl *ctl, const char *format, ...)
+{
+    va_list args;
+
+    if (ctl->arguments.quiet)
+        return;
+    va_start(args, format);
+    say(format, args);
+    va_end(args);
+}
+
+void ctl_step(const struct ctl *ctl, const char *format, ...)
+{
+    va_list args;
+
+    if (!ctl->arguments.verbose)
+        return;
+    va_start(args, format);
+    say(format, args);
+    va_end(args);
 }
 
 int ctl_flush(struct trouble *trouble)

@@ -21,6 +21,7 @@ struct ctl {
     struct arguments arguments;
     sd_event *event;
     unsigned interrupts;    /* number of SIGINT, SIGTERM and SIGHUP received since they are caught */
+    bool hangup;            /* one of them was SIGTERM or SIGHUP: this program ends, and QEMU need not */
     bool resized;           /* the terminal has another size */
     bool signals;           /* they are caught */
     bool relayed;           /* stdout carried a stream of bytes (stdio), and may be closed */
@@ -41,3 +42,6 @@ int ctl_flush(struct trouble *trouble);
 
 /* A line on stderr for people ("Hint: …"), unless --quiet. */
 void ctl_say(const struct ctl *ctl, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The same with --verbose alone. */
+void ctl_step(const struct ctl *ctl, const char *format, ...) __attribute__((format(printf, 2, 3)));

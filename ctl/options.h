@@ -52,6 +52,7 @@ enum option_id {
     OPTION_JSON,
     OPTION_J,
     OPTION_QUIET,
+    OPTION_VERBOSE,
     OPTION_NO_LEGEND,
     OPTION_NO_PAGER,
     OPTION_NO_ASK_PASSWORD,
@@ -68,6 +69,9 @@ enum option_id {
     OPTION_MULTIFD,
     OPTION_RESUME,
     OPTION_PAUSED,
+    OPTION_BACKGROUND,
+    OPTION_ATTACH,
+    OPTION_DRY_RUN,
     OPTION_BANDWIDTH,
     OPTION_DOWNTIME_LIMIT,
     OPTION_TICKET_FILE,
@@ -105,7 +109,7 @@ struct option_rule {
     const char *help; /* of options that all verbs have for the completions alone; common_help has it, too */
     const char *values; /* words, or one of VALUES_*; NULL: nothing can be offered */
     bool many;          /* may be given again */
-    bool brief;         /* --help of a verb only names it, with all others of libvirt's domains */
+    bool brief;         /* --help of a verb only names it */
 };
 
 /* "[WHEN]", but not "[USER@]HOST". */

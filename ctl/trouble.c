@@ -11,9 +11,46 @@
 #include "common/error.h"
 #include "common/message.h"
 
+/* The broker speaks to programs of its members and options; people type ours. */
+static char *in_our_words(const char *text)
+{
+    static const struct {
+        const char *theirs, *ours;
+    } words[] = {
+        {"Call PrepareIncoming for a new one, with a larger 'expire-usec' if need be.",
+         "Run 'vmferryctl receive' again, with a longer --expire= if need be."},
+        {"Call PrepareIncoming there for a ticket.", "Run 'vmferryctl receive' there for a ticket."},
+        {"Call PrepareIncoming for a new one.", "Run 'vmferryctl receive' for a new one."},
+        {"Use the ticket that the peer's PrepareIncoming gave, unchanged.",
+         "Use the ticket that 'vmferryctl receive' printed there, unchanged."},
+        {"Pass exactly the text that PrepareIncoming gave,",
+         "Give exactly what 'vmferryctl receive' printed,"},
+        {"by AddPeerConnection in time (expire-usec)", "in time (--expire=)"},
+        {" Call again with interactive authorization allowed.", ""},
+        {"Give one in 'endpoints'.", "Give one with --endpoint=."},
+        {"Too many open files.",
+         "Too many open files: raise the limit of vmferryd (LimitNOFILE= of its unit)."},
+    };
+    char *all = strdup(text);
+
+    for (size_t i = 0; all && i < sizeof(words) / sizeof(words[0]); i++) {
+        const char *at = strstr(all, words[i].theirs);
+        char *next = NULL;
+
+        if (!at)
+            continue;
+        if (asprintf(&next, "%.*s%s%s", (int)(at - all), all, words[i].ours, at + strlen(words[i].theirs)) <
+            0)
+            next = NULL;
+        free(all);
+        all = next;
+    }
+    return all;
+}
+
 int trouble_set(struct trouble *trouble, int status, const char *format, ...)
 {
-    _cleanup_free_ char *text = NULL;
+    _cleanup_free_ char *text = NULL, *ours = NULL;
     va_list args;
     int r;
 
@@ -27,9 +64,10 @@ int trouble_set(struct trouble *trouble, int status, const char *format, ...)
         text = NULL;
         return -1;
     }
-    trouble->text = malloc(strlen(text) + 1);
+    ours = in_our_words(text);
+    trouble->text = ours ? malloc(strlen(ours) + 1) : NULL;
     if (trouble->text)
-        message_text_set(trouble->text, strlen(text) + 1, text);
+        message_text_set(trouble->text, strlen(ours) + 1, ours);
     return -1;
 }
 
@@ -54,7 +92,11 @@ int trouble_set_bus(struct trouble *trouble, const sd_bus_error *error, const ch
                            doing, text);
     if (is(error, SD_BUS_ERROR_ACCESS_DENIED) || is(error, SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED))
         return trouble_set(trouble, STATUS_DENIED, "%s: %s%s", doing, text,
-                           strstr(text, "root") ? "" : " Run it as root, or as the user who owns it.");
+                           strstr(text, "vmferry there")
+                               ? ""
+                               : " Run it as root, as the user who owns it, or let an "
+                                 "administrator add you to the group vmferry at that host "
+                                 "(adduser USER vmferry).");
     if (is(error, SD_BUS_ERROR_NO_REPLY) || is(error, SD_BUS_ERROR_TIMEOUT))
         return trouble_set(trouble, STATUS_TIMED_OUT, "%s: the broker did not answer (%s).", doing, text);
     if (is(error, SD_BUS_ERROR_UNKNOWN_OBJECT))

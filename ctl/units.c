@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ctl/units.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -51,29 +52,70 @@ bool parse_size(const char *text, uint64_t *ret)
 
     if (n == 0)
         return false;
-    suffix = text[n] ? strchr(suffixes, text[n]) : NULL;
+    n += text[n] == ' ';
+    suffix = text[n] ? strchr(suffixes, toupper((unsigned char)text[n])) : NULL;
     if (suffix) {
         factor = (uint64_t)1 << (10 * (suffix - suffixes + 1));
         n++;
+        n += text[n] == 'i' && text[n + 1] == 'B' ? 2 : 0;
+    } else {
+        n += text[n] == 'B';
     }
-    return text[n] == '\0' && scale(whole, millionths, factor, INT64_MAX, ret);
+    n += strcmp(text + n, "/s") == 0 ? 2 : 0;
+    return text[n] == '\0' && text[n - 1] != ' ' && scale(whole, millionths, factor, INT64_MAX, ret);
 }
 
-bool parse_time(const char *text, uint64_t *ret_usec)
+/* A number and its unit, as "90", "300ms" or "2 min"; how many bytes that took, 0 where it is none. */
+static size_t scan_time(const char *text, bool first, uint64_t *ret_usec)
 {
     static const struct {
         const char *name;
         uint64_t usec;
-    } units[] = {{"", SECOND}, {"s", SECOND},        {"ms", 1000},
-                 {"us", 1},    {"min", 60 * SECOND}, {"h", 3600 * SECOND}};
-    uint64_t whole = 0;
+    } units[] = {{"ms", 1000},         {"us", 1},    {"µs", 1}, {"min", 60 * SECOND},
+                 {"h", 3600 * SECOND}, {"s", SECOND}};
+    uint64_t whole = 0, factor = 0;
     uint32_t millionths = 0;
-    size_t n = scan(text, &whole, &millionths);
+    size_t n = scan(text, &whole, &millionths), blank = n > 0 && text[n] == ' ';
 
-    for (size_t i = 0; n > 0 && i < sizeof(units) / sizeof(units[0]); i++)
-        if (strcmp(text + n, units[i].name) == 0)
-            return scale(whole, millionths, units[i].usec, DAY, ret_usec);
-    return false;
+    if (n == 0)
+        return 0;
+    for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+        size_t size = strlen(units[i].name);
+
+        if (strncmp(text + n + blank, units[i].name, size) == 0 && strchr(" ", text[n + blank + size])) {
+            factor = units[i].usec;
+            n += blank + size;
+            break;
+        }
+    }
+    if (factor == 0 && first && text[n] == '\0')
+        factor = SECOND;
+    return factor > 0 && scale(whole, millionths, factor, DAY, ret_usec) ? n : 0;
+}
+
+bool parse_time(const char *text, uint64_t *ret_usec)
+{
+    uint64_t sum = 0, one = 0;
+    size_t n;
+
+    for (bool first = true;; first = false) {
+        n = scan_time(text, first, &one);
+        sum += one * (n > 0);
+        if (n == 0 || sum > DAY)
+            return false;
+        if (text[n] == '\0')
+            break;
+        if (text[n] != ' ')
+            return false;
+        text += n + 1;
+    }
+    *ret_usec = sum;
+    return true;
+}
+
+bool time_has_unit(const char *text)
+{
+    return text[strspn(text, "0123456789.")] != '\0';
 }
 
 bool parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret)

@@ -9,12 +9,15 @@
 
 #define UNITS_TEXT_MAX 32 /* bytes, the NUL included; holds any of them */
 
-/* "100M": digits, perhaps a fraction, perhaps K, M, G or T (1024, 1024², …). False where it is no such text.
- */
+/* "100M": digits, perhaps a fraction, perhaps K, M, G or T (1024, 1024², …); and what format_size() writes,
+ * with
+ * "/s" too. False where it is no such text. */
 bool parse_size(const char *text, uint64_t *ret);
 
-/* "90", "1.5s", "300ms", "2min", "1h": without a unit seconds. In µs, at most a day. */
+/* "90", "1.5s", "300ms", "2min", "1h": without a unit seconds; and what format_time() writes. In µs, at most
+ * a day. */
 bool parse_time(const char *text, uint64_t *ret_usec);
+bool time_has_unit(const char *text);
 
 /* A whole number from min to max. */
 bool parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret);

@@ -38,7 +38,7 @@ static int call_forget(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bus_err
     if (identity->state != STATE_FINISHED)
         return error_set(
             error, VF_ERROR_VM_BUSY,
-            "Migration %s of VM '%s' is %s; only a finished one can be forgotten. Cancel it first.",
+            "Migration %s of VM '%s' is %s; only a finished one can be forgotten. Wait for its end.",
             identity->id_text, identity->vm, state_text(identity->state));
     migration_forget(migration);
     return sd_bus_reply_method_return(m, NULL);

@@ -207,6 +207,7 @@ int side_call(struct side *side, const char *path, const char *interface, const 
 
     if (side_message(side, path, interface, member, &m, trouble) < 0)
         return -1;
+    ctl_step(side->ctl, "Broker%s: %s of %s", side->where, member, path);
     va_start(args, types);
     r = types ? sd_bus_message_appendv(m, types, args) : 0;
     va_end(args);

@@ -132,6 +132,7 @@ int tunnel_prepare_as(struct side *side, const char *vm, const struct tunnel_sha
     char doing[400];
     int r;
 
+    ctl_step(side->ctl, "Broker%s: PrepareIncoming of '%s'", side->where, vm);
     snprintf(doing, sizeof(doing), "Cannot prepare for VM '%s'%s", vm, side->where);
     if (side_message(side, BROKER_PATH, BROKER_NAME, "PrepareIncoming", &m, trouble) < 0)
         return -1;
@@ -172,6 +173,7 @@ int tunnel_start_as(struct side *side, const char *vm, const char *ticket, const
     char doing[400];
     int r;
 
+    ctl_step(side->ctl, "Broker%s: StartOutgoing of '%s'", side->where, vm);
     snprintf(doing, sizeof(doing), "Cannot start the migration of VM '%s'%s", vm, side->where);
     if (side_message(side, BROKER_PATH, BROKER_NAME, "StartOutgoing", &m, trouble) < 0)
         return -1;

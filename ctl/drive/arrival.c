@@ -38,7 +38,8 @@ enum arrival arrival_wait(struct drive *drive)
 
 int arrival_settle(struct drive *drive, struct trouble *trouble)
 {
-    const char *refused = drive->refused.text;
+    const char *refused = drive->refused.text ? drive->refused.text : "";
+    size_t size = strlen(refused);
 
     if (drive->state[0] == '\0' && (!handover_is_due(drive) || drive->begun))
         return 0;
@@ -51,7 +52,7 @@ int arrival_settle(struct drive *drive, struct trouble *trouble)
                            drive->ends->vm, drive->state, drive->ends->host);
     return trouble_set(trouble, STATUS_FAILED,
                        "VM '%s' has moved, and stands still: it ran at the source, and QEMU at %s says that "
-                       "it is '%s'.%s%s Look at QEMU's log there, then tell it 'cont'.",
-                       drive->ends->vm, drive->ends->host, drive->arrived, refused ? " " : "",
-                       refused ? refused : "");
+                       "it is '%s'%s%.*s. Look at QEMU's log there, then tell it 'cont'.",
+                       drive->ends->vm, drive->ends->host, drive->arrived, size > 0 ? ": " : "",
+                       (int)(size > 0 && refused[size - 1] == '.' ? size - 1 : size), refused);
 }

@@ -9,6 +9,7 @@
 #include "ctl/drive/loss.h"
 #include "ctl/drive/outcome.h"
 #include "ctl/drive/recover.h"
+#include "ctl/drive/sequence.h"
 #include "ctl/drive/view.h"
 
 #define LOOK       (SECOND / 4)
@@ -182,14 +183,39 @@ static int give_up(struct drive *drive, const struct trouble *why, struct troubl
                        why->text ? why->text : "", ended.text ? ended.text : "");
 }
 
+/* The source's monitor is lost. 1: it is there again. */
+static int on_lost(struct drive *drive, struct trouble *trouble)
+{
+    _cleanup_(trouble_clear) struct trouble why = {0};
+
+    switch (drive->ends->destination && !drive->ends->disks ? recover_source(drive, &why) : REACH_GONE) {
+    case REACH_THERE:
+        trouble_clear(trouble);
+        return 1;
+    case REACH_AWAY:
+        return outcome_left(drive, why.text, trouble);
+    default:
+        return outcome_lost(drive, trouble);
+    }
+}
+
 static int drive_on(struct drive *drive, struct trouble *trouble)
 {
     for (;;) {
         _cleanup_(trouble_clear) struct trouble disks = {0};
         _cleanup_json_ json_object *record = NULL;
+        int r;
 
-        if (look(drive, &record, trouble) < 0)
-            return outcome_lost(drive, trouble);
+        if (look(drive, &record, trouble) < 0) {
+            r = on_lost(drive, trouble);
+            if (r > 0)
+                continue;
+            return r;
+        }
+        /* The copies of disks end with this program, and the migration with them. */
+        if (drive->ends->ctl->hangup && drive->ends->destination && !drive->ends->disks &&
+            drive->info.phase < QEMU_DONE)
+            return outcome_left(drive, NULL, trouble);
         if (turn_disks(drive, &disks) < 0)
             return give_up(drive, &disks, trouble);
         switch (drive->info.phase) {
@@ -238,6 +264,8 @@ int drive_run(struct ends *ends, struct trouble *trouble)
         r = drive_on(&drive, trouble);
     meter_clear(&drive.meter);
     view_let_go(&drive);
+    if (r < 0 && trouble)
+        sequence_fail(ends, &drive, drive.phase[0] ? drive.phase : "setup", trouble);
     trouble_clear(&drive.refused);
     return r;
 }

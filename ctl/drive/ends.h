@@ -12,10 +12,12 @@
 struct ends {
     struct ctl *ctl;
     const char *vm;
-    bool resume; /* a paused post-copy, to begin with */
-    bool found;  /* its tunnel was there already */
-    bool taken;  /* QEMU migrates already: it is only followed */
-    bool held;   /* the destination's QEMU was told not to start the VM by itself */
+    bool resume;   /* a paused post-copy, to begin with */
+    bool found;    /* its tunnel was there already */
+    bool taken;    /* QEMU migrates already: it is only followed */
+    bool reported; /* an object that says what it came to was printed */
+    bool left;     /* the migration goes on without this program, or waits to be resumed */
+    bool held;     /* the destination's QEMU was told not to start the VM by itself */
     /* the source */
     struct side *source;
     struct qmp *qmp;

@@ -12,11 +12,14 @@ struct drive {
     struct qemu_info info;
     char state[32];         /* the VM's run state at the source, as long as it was there; "": not known */
     char arrived[32];       /* that at the destination, "": not known */
+    char phase[32];         /* as it was shown last */
+    uint64_t printed_at;    /* the last object of --json=seq; 0: none was */
     bool resume;            /* QEMU was told to resume a paused post-copy */
     bool begun;             /* the VM runs at the destination */
     bool left_out;          /* it was said that post-copy is left out */
     bool held_up;           /* it was said that Ctrl-C waits for QEMU */
-    char note[160];         /* shown beside the progress */
+    char note[180];         /* shown beside the progress */
+    uint64_t sent, sent_at; /* what had arrived, and when that last changed */
     bool asked;             /* for post-copy: from here on a cancel can lose the guest */
     bool told;              /* it was said that the post-copy is paused */
     uint64_t since;         /* when QEMU was told to migrate or to resume */

@@ -24,6 +24,7 @@ static const char *how_to_resume(const struct drive *drive)
 static void leave_peers(struct drive *drive)
 {
     meter_clear(&drive->meter);
+    drive->ends->left = true;
     if (drive->ends->peers)
         peers_leave(drive->ends->peers);
     drive->ends->peers = NULL;
@@ -120,6 +121,7 @@ int outcome_paused(struct drive *drive, struct trouble *trouble)
                  "as long as QEMU at %.80s lives, nothing is lost, but it cannot be asked now (%.240s)",
                  drive->ends->host, why.text ? why.text : "no reason is known");
     }
+    drive->ends->left = true;
     return trouble_set(
         trouble, STATUS_FAILED,
         "The post-copy of VM '%s' is paused: the connection was lost (%s). The VM stands still, and "
@@ -155,6 +157,19 @@ int outcome_detached(struct drive *drive, struct trouble *trouble)
                            ? "'vmferryctl migrate … --resume'"
                            : "'vmferryctl receive … --resume' at the destination and then "
                              "'vmferryctl send … --resume' here");
+}
+
+int outcome_left(struct drive *drive, const char *why, struct trouble *trouble)
+{
+    trouble_clear(trouble);
+    leave_peers(drive);
+    return trouble_set(trouble, STATUS_FAILED,
+                       "%s The migration of VM '%s' goes on without vmferryctl.%s 'vmferryctl migrate "
+                       "--attach VM', or the same "
+                       "command with --resume, takes it over ('vmferryctl watch %s' shows the tunnel).",
+                       why ? why : "A signal ends vmferryctl.", drive->ends->vm,
+                       handover_holds(drive) ? " When it has moved, the VM stands still until then." : "",
+                       tunnel_id(&drive->ends->tunnel));
 }
 
 /* ---- The source's monitor is lost ---- */

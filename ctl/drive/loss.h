@@ -14,5 +14,9 @@ int outcome_detached(struct drive *drive, struct trouble *trouble);
 /* The post-copy is paused, and is not recovered by this vmferryctl. */
 int outcome_paused(struct drive *drive, struct trouble *trouble);
 
+/* SIGTERM or SIGHUP, or no way to the source's monitor (why; NULL): the migration goes on without this
+ * program. */
+int outcome_left(struct drive *drive, const char *why, struct trouble *trouble);
+
 /* The source's monitor is lost; the trouble that is set says how. */
 int outcome_lost(struct drive *drive, struct trouble *trouble);

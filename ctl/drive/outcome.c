@@ -28,6 +28,9 @@ static void print_json(struct drive *drive, json_object *record)
     json_object_object_add(qemu, "RunState",
                            drive->arrived[0] ? json_object_new_string(drive->arrived) : NULL);
     json_object_object_add(record, "Qemu", qemu);
+    if (drive->ends->ctl->arguments.json == JSON_SEQUENCE)
+        json_object_object_add(record, "Final", json_object_new_boolean(true));
+    drive->ends->reported = true;
     record_print_json(drive->ends->ctl, record);
 }
 
@@ -57,6 +60,7 @@ static void summarize(struct drive *drive, json_object *record, bool confirmed)
     format_size(record ? record_number(record, "BytesSent") : drive->info.transferred, sent);
     ctl_say(drive->ends->ctl, "%s: done after %s; it stood still for %s; %s sent.%s%s", drive->ends->vm, took,
             stood, sent, drive->arrived[0] ? " At the destination it is " : "", drive->arrived);
+    ctl_say(drive->ends->ctl, "QEMU at the source has stopped (postmigrate), and can be ended.");
     if (!confirmed && drive->ends->tunnel.path)
         ctl_say(drive->ends->ctl, "The tunnel could not confirm it (%s); QEMU has.",
                 record && record_text(record, "ErrorMessage")[0] ? record_text(record, "ErrorMessage")
@@ -166,7 +170,10 @@ int outcome_cancelled(struct drive *drive, struct trouble *trouble)
         return outcome_lost(drive, trouble);
     end_tunnel(drive, &whereabouts, false);
     whereabouts_tell(drive, &whereabouts, where);
-    trouble_set(trouble, whereabouts_status(&whereabouts, STATUS_CANCELLED), "Cancelled: %s.", where);
+    trouble_set(trouble, whereabouts_status(&whereabouts, STATUS_CANCELLED), "Cancelled: %s.%s", where,
+                whereabouts.arrived || whereabouts.both
+                    ? ""
+                    : " The QEMU that waited for it has ended, or must be started anew before the next try.");
     report_whereabouts(drive, &whereabouts, trouble);
     tunnel_cancel(&drive->ends->tunnel);
     ends_undo(drive->ends);

@@ -8,7 +8,8 @@
 #include "common/message.h"
 #include "ctl/drive/view.h"
 
-#define AGAIN (3 * SECOND)
+#define AGAIN   (3 * SECOND)
+#define REACHES (60 * SECOND) /* for the way to the source's monitor to be back */
 
 static bool says_gone(const char *text)
 {
@@ -38,6 +39,35 @@ enum reach recover_reach(struct drive *drive, struct trouble *why)
         return why && says_gone(why->text) ? REACH_GONE : REACH_AWAY;
     view_be_patient(drive, ends->destination_qmp);
     return REACH_THERE;
+}
+
+enum reach recover_source(struct drive *drive, struct trouble *why)
+{
+    struct ends *ends = drive->ends;
+    const char *host = ends->source->host;
+    struct qmp *again = NULL;
+
+    if (!host || qmp_shutdown(ends->qmp)[0] || qmp_silence(ends->qmp) > 0 || !qmp_has_ended(ends->qmp))
+        return REACH_GONE;
+    for (uint64_t end = ctl_now() + REACHES; ctl_now() < end && ends->ctl->interrupts == 0;) {
+        _cleanup_(trouble_clear) struct trouble trouble = {0};
+
+        side_close(ends->source);
+        if (side_open_host(ends->ctl, host, ends->source, &trouble) >= 0 &&
+            qmp_open(ends->source, ends->ctl->arguments.qmp, &again, &trouble) >= 0) {
+            qmp_free(ends->qmp);
+            ends->qmp = again;
+            view_be_patient(drive, again);
+            return REACH_THERE;
+        }
+        if (says_gone(trouble.text))
+            return REACH_GONE;
+        trouble_clear(why);
+        trouble_set(why, STATUS_FAILED, "%s", trouble.text ? trouble.text : "no reason is known");
+        if (ctl_turn(ends->ctl, SECOND, NULL) < 0)
+            break;
+    }
+    return REACH_AWAY;
 }
 
 /* One that was not found any more is over as well. */

@@ -13,6 +13,12 @@ enum reach {
 enum reach recover_reach(struct drive *drive, struct trouble *why);
 
 /*
+ * The source's monitor, whose connection was lost: over ssh that need not be QEMU's end. REACH_THERE: it is
+ * connected to again, and the migration is followed on.
+ */
+enum reach recover_source(struct drive *drive, struct trouble *why);
+
+/*
  * Tries once, every few seconds, to resume a post-copy that is paused: tells the destination's QEMU to listen
  * again, if vmferryctl drives that one as well, and the source's to connect, by another tunnel where that one
  * has finished. The next look at QEMU shows whether it worked. False: it can never work; drive->reason says

@@ -6,8 +6,11 @@
 
 #include "common/cleanup.h"
 #include "ctl/drive/report.h"
+#include "ctl/drive/sequence.h"
 
-#define SILENT (3 * SECOND) /* for so long QEMU may be silent without it being said */
+#define SILENT      (3 * SECOND)  /* for so long QEMU may be silent without it being said */
+#define STANDS      (60 * SECOND) /* for so long nothing may arrive */
+#define MANY_PASSES 5             /* over the memory, without an end */
 
 static const char *phase_text(const struct drive *drive, json_object *record)
 {
@@ -24,9 +27,46 @@ static const char *phase_text(const struct drive *drive, json_object *record)
                                                      : "setup";
 }
 
+/* The broker's message without "Migration ID of VM '…': ". */
+static const char *reason_of(json_object *record)
+{
+    const char *text = record_text(record, "ErrorMessage"), *at = strstr(text, "': ");
+
+    return strncmp(text, "Migration ", 10) == 0 && at ? at + 3 : text;
+}
+
+/* What is beside the progress, unless something is there already. */
+static void note(struct drive *drive, json_object *record)
+{
+    const struct qemu_info *info = &drive->info;
+    bool interrupted = strcmp(record_text(record, "State"), "interrupted") == 0;
+    uint64_t sent = record_number(record, "BytesSent"), now = ctl_now();
+
+    if (sent != drive->sent || interrupted || drive->sent_at == 0 || info->remaining == 0) {
+        drive->sent = sent;
+        drive->sent_at = now;
+    }
+    drive->note[0] = '\0';
+    if (interrupted)
+        snprintf(drive->note, sizeof(drive->note), "%.150s", reason_of(record));
+    else if (now >= drive->sent_at + STANDS && record_number(record, "RoundTripUsec") > 0)
+        snprintf(
+            drive->note, sizeof(drive->note),
+            "nothing arrives, though the hosts hear each other: something on the way swallows large packets "
+            "(MTU, firewall)%s",
+            drive->ends->destination ? "" : ", or --multifd= differs");
+    else if (info->phase == QEMU_PRECOPY && info->passes >= MANY_PASSES &&
+             drive->ends->ctl->arguments.postcopy == POSTCOPY_NO)
+        snprintf(
+            drive->note, sizeof(drive->note),
+            "pass %u: the guest writes faster than the link: --postcopy=auto, or a longer --downtime-limit=",
+            (unsigned)info->passes);
+}
+
 void view_show(struct drive *drive, json_object *record)
 {
     const struct qemu_info *info = &drive->info;
+    bool silent = drive->note[0] != '\0';
     struct progress progress = {
         .vm = drive->ends->vm,
         .phase = phase_text(drive, record),
@@ -40,10 +80,17 @@ void view_show(struct drive *drive, json_object *record)
         .note = drive->note[0] ? drive->note : NULL,
     };
 
+    if (!silent) {
+        note(drive, record);
+        progress.note = drive->note[0] ? drive->note : NULL;
+    }
     if (info->total > 0 && info->transferred == 0)
         progress.fraction = 0; /* nothing is remaining yet either */
+    snprintf(drive->phase, sizeof(drive->phase), "%s", progress.phase);
+    sequence_show(drive, &progress);
     meter_update(&drive->meter, &progress);
     drive_report_progress(drive);
+    drive->note[0] = '\0';
 }
 
 /* QEMU does not answer. It is waited for, until Ctrl-C says otherwise: see qmp_be_patient(). */

@@ -242,6 +242,22 @@ static int send_command(struct qmp *qmp, const char *command, json_object *argum
                        "%s cannot be told '%s': its monitor takes no commands any more.", qmp->name, command);
 }
 
+/* Says what it is told, but for what only asks; with --dry-run that is all that happens. */
+static bool is_left_out(const struct qmp *qmp, const char *command, json_object *arguments)
+{
+    const struct arguments *a = &qmp->ctl->arguments;
+
+    if (strncmp(command, "query-", 6) == 0 || strcmp(command, "qmp_capabilities") == 0)
+        return false;
+    if (a->verbose || a->dry_run)
+        ctl_say(qmp->ctl, "%s%s: %s%s%s", a->dry_run ? "Would tell " : "", qmp->name, command,
+                arguments ? " " : "",
+                arguments ? json_object_to_json_string_ext(arguments, JSON_C_TO_STRING_PLAIN |
+                                                                          JSON_C_TO_STRING_NOSLASHESCAPE)
+                          : "");
+    return a->dry_run;
+}
+
 int qmp_execute(struct qmp *qmp, const char *command, json_object *arguments, json_object **ret,
                 struct trouble *trouble)
 {
@@ -253,6 +269,10 @@ int qmp_execute(struct qmp *qmp, const char *command, json_object *arguments, js
         json_object_put(arguments);
         return trouble_set(trouble, STATUS_FAILED, "%s cannot be told '%s': %s.", qmp->name, command,
                            qmp->lost);
+    }
+    if (is_left_out(qmp, command, arguments)) {
+        json_object_put(arguments);
+        return 0;
     }
     r = send_command(qmp, command, arguments, trouble);
     if (r >= 0)

@@ -160,9 +160,17 @@ static json_object *capability(const char *name, bool state)
 static int set_capabilities(struct qmp *qmp, json_object *list, struct trouble *trouble)
 {
     json_object *arguments = json_object_new_object();
+    _cleanup_(trouble_clear) struct trouble refused = {0};
 
     json_object_object_add(arguments, "capabilities", json_object_get(list));
-    return qmp_execute(qmp, "migrate-set-capabilities", arguments, NULL, trouble);
+    if (qmp_execute(qmp, "migrate-set-capabilities", arguments, NULL, &refused) >= 0)
+        return 0;
+    return trouble_set(
+        trouble, refused.status, "%s%s", refused.text ? refused.text : "QEMU refuses.",
+        refused.text && strstr(refused.text, "ostcopy is not supported")
+            ? ". It may not use userfaultfd: set vm.unprivileged_userfaultfd=1 there (sysctl), run "
+              "QEMU as root, or leave --postcopy out."
+            : "");
 }
 
 static int apply_capabilities(struct qmp *qmp, const struct arguments *a, enum settings_end end,

@@ -117,7 +117,9 @@ static void measure(struct trial *trial)
     format_size(rate, rate_text);
     format_time(trip, trip_text);
     if (rate == 0) {
-        check_found(trial->check, VERDICT_FAIL, "speed", "See the brokers' logs.",
+        check_found(trial->check, VERDICT_FAIL, "speed",
+                    "Something on the way may swallow large packets: look at the MTU of both hosts, and at "
+                    "firewalls.",
                     "The tunnel is connected, and carries nothing.");
         return;
     }
@@ -197,6 +199,46 @@ static bool check_port(struct trial *trial)
     return false;
 }
 
+static bool is_loopback(const char *endpoint)
+{
+    return strncmp(endpoint, "tcp:127.", 8) == 0 || strncmp(endpoint, "tcp:[::1]", 9) == 0;
+}
+
+static const char *endpoint_at(json_object *list, size_t i)
+{
+    json_object *one = list ? json_object_array_get_idx(list, i) : NULL;
+
+    return json_object_is_type(one, json_type_string) ? json_object_get_string(one) : "";
+}
+
+/* While a migration is expected: the addresses that its ticket has, and not what the broker listens on. */
+static void check_endpoints(struct check *check)
+{
+    _cleanup_json_ json_object *broker = NULL;
+    json_object *list = record_read(check->destination, BROKER_PATH, BROKER_NAME, &broker, NULL) >= 0
+                            ? record_list(broker, "Endpoints")
+                            : NULL;
+    char all[200] = "";
+    size_t n = 0, near = 0;
+
+    for (; list && n < json_object_array_length(list); n++) {
+        size_t size = strlen(all);
+
+        near += is_loopback(endpoint_at(list, n));
+        snprintf(all + size, sizeof(all) - size, "%s%s", n > 0 ? " " : "", endpoint_at(list, n));
+    }
+    if (n == 0)
+        check_found(check, VERDICT_FAIL, "endpoints", "Give vmferryd --listen=tcp:ADDRESS, or use --ssh.",
+                    "The broker%s listens nowhere.", check->destination->where);
+    else if (near == n)
+        check_found(check, VERDICT_WARN, "endpoints", "Give vmferryd --listen=tcp:ADDRESS, or use --ssh.",
+                    "The broker%s listens on loopback alone: no other host can reach it.",
+                    check->destination->where);
+    else
+        check_found(check, VERDICT_OK, "endpoints", NULL, "Peers are told to reach the broker%s at %s.",
+                    check->destination->where, all);
+}
+
 static bool make(struct trial *trial, const char *vm)
 {
     _cleanup_(trouble_clear) struct trouble trouble = {0};
@@ -235,9 +277,13 @@ void check_tunnel(struct check *check)
 {
     struct trial trial = {.check = check};
     char vm[64];
+    bool made;
 
     snprintf(vm, sizeof(vm), "vmferryctl-check-%d", (int)getpid());
-    if (make(&trial, vm)) {
+    made = make(&trial, vm);
+
+    check_endpoints(check);
+    if (made) {
         check_clock(&trial);
         if (check_port(&trial))
             check_speed(&trial);

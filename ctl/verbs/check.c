@@ -10,6 +10,7 @@
 #include "ctl/verbs/check-install.h"
 #include "ctl/verbs/check-tunnel.h"
 #include "ctl/verbs/findings.h"
+#include "ctl/verbs/userfaultfd.h"
 #include "version.h"
 
 /* ---- What can be seen without a tunnel ---- */
@@ -24,38 +25,6 @@ static bool read_line(const char *path, char ret[static 64])
     if (ok)
         ret[strcspn(ret, "\n")] = '\0';
     return ok;
-}
-
-static bool is_loopback(const char *endpoint)
-{
-    return strncmp(endpoint, "tcp:127.", 8) == 0 || strncmp(endpoint, "tcp:[::1]", 9) == 0;
-}
-
-static const char *endpoint_at(json_object *list, size_t i)
-{
-    json_object *one = list ? json_object_array_get_idx(list, i) : NULL;
-
-    return json_object_is_type(one, json_type_string) ? json_object_get_string(one) : "";
-}
-
-static void check_endpoints(struct check *check, json_object *broker)
-{
-    json_object *list = record_list(broker, "Endpoints");
-    const char *first = endpoint_at(list, 0);
-    size_t n = 0, near = 0;
-
-    for (; list && n < json_object_array_length(list); n++)
-        near += is_loopback(endpoint_at(list, n));
-    if (n == 0)
-        check_found(check, VERDICT_FAIL, "endpoints", "Give vmferryd --listen=tcp:ADDRESS, or use --ssh.",
-                    "The broker%s listens nowhere.", check->destination->where);
-    else if (near == n)
-        check_found(check, VERDICT_WARN, "endpoints", "Give vmferryd --listen=tcp:ADDRESS, or use --ssh.",
-                    "The broker%s listens on loopback alone: no other host can reach it.",
-                    check->destination->where);
-    else
-        check_found(check, VERDICT_OK, "endpoints", NULL, "Peers reach the broker%s at %s%s.",
-                    check->destination->where, first, n > 1 ? " and others" : "");
 }
 
 static bool check_broker(struct check *check, struct side *side, json_object **ret)
@@ -99,12 +68,30 @@ static void check_local(struct check *check)
     else
         check_found(check, VERDICT_OK, "apparmor", NULL,
                     "No AppArmor profile of libvirt's is in the way here.");
-    if (read_line("/proc/sys/vm/unprivileged_userfaultfd", text) && strcmp(text, "1") == 0)
-        check_found(check, VERDICT_OK, "post-copy", NULL, "Every QEMU of this host may use userfaultfd.");
+}
+
+/* Of the host that receives. */
+static void check_postcopy(struct check *check)
+{
+    static const char *const what[] = {"postcopy", NULL};
+    _cleanup_(trouble_clear) struct trouble trouble = {0};
+    _cleanup_(remote_freep) struct remote *remote = NULL;
+    const struct side *there = check->destination;
+    bool all = there->host ? remote_open(check->ctl, there->host, false, what, &remote, &trouble) >= 0
+                           : userfaultfd_is_for_all();
+
+    if (all)
+        check_found(check, VERDICT_OK, "post-copy", NULL, "Every QEMU%s may use userfaultfd.",
+                    there->host ? there->where : " of this host");
+    else if (there->host && !(trouble.text && strstr(trouble.text, "Only root")))
+        check_found(check, VERDICT_WARN, "post-copy", "Install the same version of vmferry there.",
+                    "Whether a post-copy can be received%s is not known: %s", there->where,
+                    trouble.text ? trouble.text : "it does not say.");
     else
         check_found(check, VERDICT_WARN, "post-copy",
-                    "sysctl vm.unprivileged_userfaultfd=1, or run QEMU as root.",
-                    "Only a QEMU that runs as root can receive a post-copy here.");
+                    "There: sysctl vm.unprivileged_userfaultfd=1, or run QEMU as root.",
+                    "Only a QEMU that runs as root can receive a post-copy%s.",
+                    there->host ? there->where : " on this host");
 }
 
 /* Which library seals what tls sends from here. */
@@ -142,9 +129,9 @@ static void look(struct check *check)
     }
     if (!here || !there)
         return;
+    check_postcopy(check);
     if (two)
         check_versions(check, source, destination);
-    check_endpoints(check, two ? destination : source);
     check_tunnel(check);
 }
 

@@ -3,11 +3,16 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "ctl/drive/drive.h"
 #include "ctl/drive/handover.h"
+#include "ctl/drive/sequence.h"
 #include "ctl/libvirt/entry.h"
+#include "ctl/verbs/background.h"
 
 /* What the options say, in both QEMUs; all that must be alike is, or nothing was changed. */
 static int prepare(struct ends *ends, struct trouble *trouble)
@@ -55,12 +60,27 @@ static int find_out(struct ends *ends, struct trouble *trouble)
     return 0;
 }
 
+/* A monitor serves one client: the second would wait for the first, which is this program, too. */
+static int check_monitors(const struct ends *ends, struct trouble *trouble)
+{
+    const struct arguments *a = &ends->ctl->arguments;
+    struct stat one, other;
+
+    if (ends->source->host || ends->destination->host || stat(a->qmp, &one) < 0 ||
+        stat(a->dst_qmp, &other) < 0 || one.st_dev != other.st_dev || one.st_ino != other.st_ino)
+        return 0;
+    return trouble_set(
+        trouble, STATUS_USAGE,
+        "--qmp= and --dst-qmp= name the same monitor, %s. Give the destination's QEMU a socket of its own.",
+        a->qmp);
+}
+
 /* Both QEMUs, told what the options say. */
 static int open_qemus(struct ends *ends, struct trouble *trouble)
 {
     const struct arguments *a = &ends->ctl->arguments;
 
-    if (qmp_open(ends->source, a->qmp, &ends->qmp, trouble) < 0 ||
+    if (check_monitors(ends, trouble) < 0 || qmp_open(ends->source, a->qmp, &ends->qmp, trouble) < 0 ||
         qmp_open(ends->destination, a->dst_qmp, &ends->destination_qmp, trouble) < 0 ||
         find_out(ends, trouble) < 0)
         return -1;
@@ -106,20 +126,46 @@ static int migrate_qemu(struct ctl *ctl, struct trouble *trouble)
                                               .resume = a->resume,
                                               .source = &source,
                                               .destination = &destination};
+    int r;
 
-    if (ctl_catch_signals(ctl, trouble) < 0 || side_open(ctl, &source, trouble) < 0 ||
-        side_open_host(ctl, ends.host, &destination, trouble) < 0 || open_qemus(&ends, trouble) < 0)
+    if (ctl_catch_signals(ctl, trouble) < 0)
         return -1;
+    if (isatty(STDERR_FILENO))
+        ctl_say(ctl, "Connecting to %s …", ends.host);
+    if (side_open(ctl, &source, trouble) < 0 || side_open_host(ctl, ends.host, &destination, trouble) < 0 ||
+        open_qemus(&ends, trouble) < 0) {
+        sequence_fail(&ends, NULL, "connecting", trouble);
+        return -1;
+    }
+    if (a->dry_run) {
+        ctl_say(ctl,
+                "Would prepare the migration at %s, start it here, tell QEMU there 'stop' and "
+                "'migrate-incoming', and QEMU here 'migrate'. Nothing was changed.",
+                ends.host);
+        return STATUS_DONE;
+    }
     if (ends_open_tunnel(&ends, trouble) < 0 || mirror_disks(&ends, trouble) < 0 ||
         listen_there(&ends, trouble) < 0) {
         ends_undo(&ends);
+        sequence_fail(&ends, NULL, "connecting", trouble);
         return -1;
     }
-    return drive_run(&ends, trouble);
+    background_note(ctl);
+    sd_notify(0, "READY=1"); /* for --background */
+    r = drive_run(&ends, trouble);
+    if (!ends.left)
+        background_forget(ctl);
+    return r;
 }
 
 int verb_migrate(struct ctl *ctl, struct trouble *trouble)
 {
-    return arguments_want_libvirt(&ctl->arguments) ? libvirt_migrate(ctl, trouble)
-                                                   : migrate_qemu(ctl, trouble);
+    if (ctl->arguments.attach)
+        return background_attach(ctl, trouble);
+    if (ctl->arguments.background)
+        return background_run(ctl, trouble);
+    if (!arguments_want_libvirt(&ctl->arguments))
+        return migrate_qemu(ctl, trouble);
+    sd_notify(0, "READY=1");
+    return libvirt_migrate(ctl, trouble);
 }

@@ -10,6 +10,7 @@
 #include "ctl/bus/find.h"
 #include "ctl/bus/record.h"
 #include "ctl/bus/standing.h"
+#include "ctl/spelling.h"
 #include "ctl/terminal/pager.h"
 #include "ctl/units.h"
 
@@ -91,17 +92,58 @@ static void print_flat(json_object *value)
     }
 }
 
+static int check_properties(const struct ctl *ctl, json_object *record, struct trouble *trouble)
+{
+    const struct text_list *wanted = &ctl->arguments.properties;
+
+    for (unsigned i = 0; i < wanted->n; i++) {
+        unsigned least = SPELLING_FAR + 1;
+        const char *near = NULL;
+
+        if (json_object_object_get_ex(record, wanted->texts[i], NULL))
+            continue;
+        json_object_object_foreach(record, name, value)
+        {
+            unsigned distance = spelling_distance(wanted->texts[i], strlen(wanted->texts[i]), name);
+
+            (void)value;
+            if (distance < least) {
+                least = distance;
+                near = name;
+            }
+        }
+        return trouble_set(trouble, STATUS_USAGE,
+                           "There is no property '%s'.%s%s%s 'vmferryctl show' without -p shows "
+                           "those that there are.",
+                           wanted->texts[i], near ? " Did you mean '" : "", near ? near : "",
+                           near ? "'?" : "");
+    }
+    return 0;
+}
+
+/* What -p names of a record, as an object; the record itself without -p. The caller's. */
+static json_object *pick(const struct ctl *ctl, json_object *record)
+{
+    const struct text_list *wanted = &ctl->arguments.properties;
+    json_object *picked, *value;
+
+    if (wanted->n == 0)
+        return json_object_get(record);
+    picked = json_object_new_object();
+    for (unsigned i = 0; i < wanted->n; i++) {
+        json_object_object_get_ex(record, wanted->texts[i], &value);
+        json_object_object_add(picked, wanted->texts[i], json_object_get(value));
+    }
+    return picked;
+}
+
 static int show_record(const struct ctl *ctl, json_object *record, struct trouble *trouble)
 {
     const struct text_list *wanted = &ctl->arguments.properties;
     json_object *value;
 
-    for (unsigned i = 0; i < wanted->n; i++)
-        if (!json_object_object_get_ex(record, wanted->texts[i], &value))
-            return trouble_set(
-                trouble, STATUS_USAGE,
-                "There is no property '%s'. 'vmferryctl show' without -p shows those that there are.",
-                wanted->texts[i]);
+    if (check_properties(ctl, record, trouble) < 0)
+        return -1;
     for (unsigned i = 0; i < wanted->n; i++) {
         json_object_object_get_ex(record, wanted->texts[i], &value);
         if (!ctl->arguments.value)
@@ -305,9 +347,16 @@ int verb_show(struct ctl *ctl, struct trouble *trouble)
     if (side_open(ctl, &side, trouble) < 0 || collect(ctl, &side, list, trouble) < 0)
         return -1;
     if (ctl->arguments.json != JSON_OFF) {
+        _cleanup_json_ json_object *picked = json_object_new_array();
+
+        for (size_t i = 0; i < json_object_array_length(list); i++) {
+            if (check_properties(ctl, json_object_array_get_idx(list, i), trouble) < 0)
+                return -1;
+            json_object_array_add(picked, pick(ctl, json_object_array_get_idx(list, i)));
+        }
         /* One is an object, so that scripts need not unpack it; more are a list. */
-        record_print_json(ctl,
-                          json_object_array_length(list) == 1 ? json_object_array_get_idx(list, 0) : list);
+        record_print_json(ctl, json_object_array_length(picked) == 1 ? json_object_array_get_idx(picked, 0)
+                                                                     : picked);
         return STATUS_DONE;
     }
     pager_open(ctl);

@@ -16,6 +16,7 @@
 #include "ctl/qemu/qmp-connect.h"
 #include "ctl/ssh/relay.h"
 #include "ctl/ssh/remote.h"
+#include "ctl/verbs/userfaultfd.h"
 
 /*
  * 'vmferryctl stdio …', the far end of an ssh connection: connects to something of this host, says so, and
@@ -23,6 +24,7 @@
  *
  *   stdio bus          the D-Bus that the options name
  *   stdio qmp PATH     a monitor
+ *   stdio postcopy     nothing: says whether any QEMU may receive a post-copy there
  *   stdio peer OBJECT  a connection that this migration's helper has with its peer
  *   stdio libvirt      libvirtd
  *   stdio libvirt-in OBJECT   hands connections to libvirtd to the broker for this migration, and stays
@@ -154,6 +156,12 @@ int verb_stdio(struct ctl *ctl, struct trouble *trouble)
 
     if (ctl->arguments.host)
         return trouble_set(trouble, STATUS_USAGE, "'stdio' is for this host.");
+    if (strcmp(what, "postcopy") == 0) {
+        if (!userfaultfd_is_for_all())
+            return trouble_set(trouble, STATUS_FAILED, "Only root.");
+        greet(uid);
+        return STATUS_DONE;
+    }
     if (strcmp(what, "sink") == 0)
         return run_sink(ctl, which, trouble);
     if (strcmp(what, "libvirt-in") == 0 || strcmp(what, "libvirt-out") == 0)
@@ -167,8 +175,8 @@ int verb_stdio(struct ctl *ctl, struct trouble *trouble)
     else if (strcmp(what, "peer") == 0)
         fd = open_peer(ctl, which, trouble);
     else
-        return trouble_set(trouble, STATUS_USAGE, "'stdio' knows bus, qmp, libvirt, peer and sink, not '%s'.",
-                           what);
+        return trouble_set(trouble, STATUS_USAGE,
+                           "'stdio' knows bus, qmp, postcopy, libvirt, peer and sink, not '%s'.", what);
     if (fd < 0)
         return -1;
     greet(uid);

@@ -94,7 +94,7 @@ static void on_lost(struct channel *channel, enum relay_loss loss)
     } else if (loss == RELAY_QEMU_LOST) {
         channels_fail(channels, VF_ERROR_SOCKET_UNAVAILABLE,
                       "QEMU closed its connection on the stream '%s' (channel %" PRIu32
-                      ") before it had taken all that was sent to it. Its log says why.",
+                      ") before it had taken all that was sent to it. The log of that QEMU says why.",
                       stream, channel->number);
     } else {
         snprintf(text, sizeof(text),

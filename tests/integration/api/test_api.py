@@ -170,7 +170,7 @@ def test_too_many_wait(hosts: Hosts) -> None:
 
 def test_forget(hosts: Hosts) -> None:
     incoming = hosts.prepare()
-    with pytest.raises(BusError, match="Cancel it first"):
+    with pytest.raises(BusError, match="Wait for its end"):
         incoming.call("Forget")
     incoming.cancel()
     incoming.wait_finished()

@@ -110,7 +110,7 @@ def test_cancel_limit_forget(hosts: Hosts) -> None:
     assert tunnel.outgoing.get("BandwidthLimit") == 0
     for bad in ("fast", "-1", "10Mb", "", "1..5M", "99999999999T"):
         ctl(hosts.source, "limit", "--", "web1", bad).fails(USAGE, f"'{bad}'", "100M")
-    ctl(hosts.source, "forget", "web1").fails(FAILED, "web1", tunnel.outgoing.id, "Cancel it first")
+    ctl(hosts.source, "forget", "web1").fails(FAILED, "web1", tunnel.outgoing.id, "Wait for its end")
     ctl(hosts.source, "cancel", "web1").succeeds()  # connected, but no QEMU is there yet
     tunnel.assert_failed("cancelled", "Cancelled")
     ctl(hosts.source, "forget", "web1").succeeds()

@@ -74,7 +74,7 @@ def test_help_of_a_verb(verb: str) -> None:
     assert len(lines) <= 24 and all(len(line) <= 80 for line in lines), text
     found = {match[2]: (match[1] or "", match[3] or "")
              for match in re.finditer(r"^ +(?:-(\w), )?--([\w-]+)(?:\[?=(\w+)\]?)? {2,}\S", text, re.M)}
-    brief = re.search(r"^  libvirt:((?: +--\S+|\n {10})+)", text, re.M)  # those that are only named
+    brief = re.search(r"^   others:((?: +--\S+|\n {10})+)", text, re.M)  # those that are only named
     found |= {name: ("", argument) for name, argument in re.findall(r"--([\w-]+)(?:=(\w+))?", brief[1] if brief else "")}
     assert found == {name: (letter, argument.strip("[]")) for name, (letter, argument, verbs) in OPTIONS.items()
                      if verb in verbs}
@@ -172,7 +172,7 @@ def test_bash_verbs_and_options() -> None:
         wanted |= {f"--{name}" for name, (_, argument, verbs) in OPTIONS.items()
                    if re.fullmatch(r"\[.*\]", argument) and verb in verbs}
         assert set(found) == wanted, verb
-    assert complete_bash("vmferryctl --json=") == ["off", "pretty", "short"]
+    assert complete_bash("vmferryctl --json=") == ["off", "pretty", "seq", "short"]
     assert complete_bash("vmferryctl receive web1 --security=t") == ["tls"]
     assert complete_bash("vmferryctl send web1 --postcopy=a") == ["auto"]
 

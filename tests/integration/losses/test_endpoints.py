@@ -31,7 +31,7 @@ def other(workdir: Path) -> Iterator[Broker]:
 
 
 def endpoint(broker: Broker) -> str:
-    return str(broker.properties()["Endpoints"][0])
+    return str(broker.get("Endpoints")[0])
 
 
 def connect(hosts: Hosts, *endpoints: str, **options) -> Tunnel:  # type: ignore[no-untyped-def]

@@ -86,7 +86,9 @@ TEST(test_options)
     assert_true(a.user);
     assert_int_equal(good("vmferryctl list -j").json, JSON_SHORT + (isatty(STDOUT_FILENO) ? 1 : 0));
     bad("vmferryctl send vm --postcopy=after --qmp=/q", "after");
-    bad("vmferryctl send vm --postcopy=5 --qmp=/q", "after 30");
+    assert_true(good("vmferryctl send vm --postcopy=5s --qmp=/q").postcopy_after == 5000000);
+    bad("vmferryctl send vm --postcopy=soon --qmp=/q", "a time ('30s')");
+    bad("vmferryctl send vm --downtime-limit=300 --qmp=/q", "300ms or 300s?");
     bad("vmferryctl list --postcopy", "'list' has no option --postcopy");
     bad("vmferryctl send vm --multifd=256 --qmp=/q", "256");
     bad("vmferryctl receive vm --endpoint=", "empty");

@@ -23,7 +23,7 @@ TEST(test_sizes)
         {"9223372036854775807", 0}, /* too many digits, see below */
     };
     static const char *const bad[] = {
-        "",    "M",   "-1",   "+1",   " 1",  "1 ",  "1k",       "1KB",
+        "",    "M",   "-1",   "+1",   " 1",  "1 ",  "1KiBs",    "1KB",
         "1.M", ".5M", "1..5", "0x10", "1e6", "1M5", "8388608T", "99999999999999999999"};
     uint64_t v;
 
@@ -43,8 +43,8 @@ TEST(test_times)
         uint64_t usec;
     } good[] = {{"0", 0},   {"1", 1000000},      {"1.5", 1500000},     {"90s", 90000000}, {"300ms", 300000},
                 {"7us", 7}, {"2min", 120000000}, {"24h", 86400000000}, {"0.25ms", 250}};
-    static const char *const bad[] = {"",   "s",  "-1", "25h",   "1 s",
-                                      "1m", "1d", "1S", "86401", "999999999999999999"};
+    static const char *const bad[] = {"",   "s",    "-1", "25h", "1 5", "1 s 5", "24h 1s",
+                                      "1 ", "1  s", "1m", "1d",  "1S",  "86401", "999999999999999999"};
     uint64_t v;
 
     for (size_t i = 0; i < ELEMENTS(good); i++) {
@@ -95,6 +95,27 @@ static void expect_time(uint64_t usec, const char *want)
 
     format_time(usec, text);
     assert_string_equal(text, want);
+}
+
+TEST(test_what_is_printed_is_read)
+{
+    static const uint64_t sizes[] = {0, 1023, 1024, 100 << 20, 5LL << 30, 3LL << 40},
+                          times[] = {7, 340000, 12500000, 200 * 1000000, 7500 * 1000000LL};
+    char text[UNITS_TEXT_MAX + 4];
+    uint64_t v;
+
+    for (size_t i = 0; i < ELEMENTS(sizes); i++) {
+        format_size(sizes[i], text);
+        assert_true(parse_size(text, &v) && v == sizes[i]);
+        strcat(text, "/s");
+        assert_true(parse_size(text, &v) && v == sizes[i]);
+    }
+    for (size_t i = 0; i < ELEMENTS(times); i++) {
+        format_time(times[i], text);
+        assert_true(parse_time(text, &v) && v == times[i]);
+    }
+    assert_true(parse_size("100MiB", &v) && v == 100 << 20);
+    assert_true(parse_size("100m", &v) && v == 100 << 20);
 }
 
 TEST(test_spans)
@@ -178,8 +199,9 @@ TEST(test_bus_addresses)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_sizes),      CASE(test_times), CASE(test_numbers), CASE(test_size_texts),
-        CASE(test_time_texts), CASE(test_spans), CASE(test_moments), CASE(test_bus_addresses),
+        CASE(test_sizes),      CASE(test_times),      CASE(test_numbers),
+        CASE(test_size_texts), CASE(test_time_texts), CASE(test_what_is_printed_is_read),
+        CASE(test_spans),      CASE(test_moments),    CASE(test_bus_addresses),
     };
 
     return cmocka_run_group_tests_name("ctl-units", tests, NULL, NULL);

@@ -388,8 +388,8 @@ TEST(a_destination_that_does_not_start_the_vm)
     begin(STEPS(ACTIVE, COMPLETED), STEPS(ARRIVED));
     rig.destination.refusals = 99;
     ends_with(STATUS_FAILED, "source migrates, destination cont, source restored, destination restored",
-              "stands still: it ran at the source, and QEMU at host2 says that it is 'paused'. "
-              "QEMU (destination) says: not now.");
+              "stands still: it ran at the source, and QEMU at host2 says that it is 'paused': "
+              "QEMU (destination) says: not now. Look");
     assert_string_equal(rig.outcome, "moved");
 }
 
