@@ -129,6 +129,10 @@ def cancel(scene: Scene, run: Running) -> None:
     ctl(scene.hosts.source, "cancel", "web1", "--force").succeeds()
 
 
+def monitor_cancels(scene: Scene, run: Running) -> None:
+    scene.source.execute("migrate_cancel")
+
+
 def kill_source(scene: Scene, run: Running) -> None:
     scene.source.kill()
 
@@ -210,6 +214,86 @@ def test_automatic(scene: Scene, what) -> None:  # type: ignore[no-untyped-def]
     scene.assert_stays(NEITHER if what is kill_destination else DESTINATION)
 
 
+# ---- All that can come, at all times: at most one runs, and what is said of it is so ----
+
+
+def at_setup(scene: Scene, *args: str) -> Running:
+    run = scene.begin(SLOW, *args)
+    wait_until(lambda: any(entry[3] != "finished" for entry in scene.hosts.source.list()), "the migration", 20)
+    return run
+
+
+def last_pass(scene: Scene, *args: str) -> Running:
+    """All was sent once; what the guest has changed since is sent again."""
+    run = scene.begin("--bandwidth=32M", "--downtime-limit=1ms", *args)
+    scene.source.wait_until(lambda: int(scene.source.query_migrate().get("ram", {}).get("dirty-sync-count", 0)) > 1,
+                            "the second pass", 60)
+    return run
+
+
+def ctrl_c_twice(scene: Scene, run: Running) -> None:
+    run.interrupt()
+    run.interrupt()
+
+
+def sigterm(scene: Scene, run: Running) -> None:
+    run.process.terminate()
+
+
+def quit_source(scene: Scene, run: Running) -> None:
+    scene.source.execute("quit")
+
+
+def quit_destination(scene: Scene, run: Running) -> None:
+    scene.destination.execute("quit")
+
+
+EVENTS = [cut, ctrl_c, ctrl_c_twice, cancel, monitor_cancels, kill_source, kill_destination, quit_source,
+          quit_destination, sigterm]
+
+
+def judge(scene: Scene, result: Result) -> None:
+    """Where it runs is where it is said to run."""
+    here, there = scene.where()
+    said = result.err.splitlines()[-1]
+    assert result.status in (DONE, FAILED, CANCELLED), result
+    if result.status == DONE:
+        assert (here, there) == DESTINATION and "At the destination it is running" in result.err, result
+    if HERE in said:
+        assert here, result
+    if "does not run any more" in said or "stands still" in said:
+        assert not there or "VM stands still, and" in said, result
+    if f"runs at {scene.words[2]}" in said:
+        assert there, result
+    for _ in range(10):  # nor a moment later
+        scene.where()
+        time.sleep(0.05)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", EVENTS)
+@pytest.mark.parametrize("far", [at_setup, first_pass, last_pass, switchover])
+def test_each_cell_of_precopy(scene: Scene, far, what) -> None:  # type: ignore[no-untyped-def]
+    with far(scene) as run:
+        what(scene, run)
+        judge(scene, run.end(90))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", EVENTS)
+@pytest.mark.parametrize("how", ["--postcopy", "--postcopy=auto"])
+@pytest.mark.parametrize("far", [at_setup, in_postcopy])
+def test_each_cell_of_postcopy(scene: Scene, far, how: str, what) -> None:  # type: ignore[no-untyped-def]
+    args = [how, *(["--bandwidth=32M"] if how == "--postcopy=auto" and far is in_postcopy else [])]
+    with far(scene, *args) as run:
+        if far is in_postcopy:
+            scene.source.set_parameters({"max-postcopy-bandwidth": 1 << 20})
+        what(scene, run)
+        scene.proxy.mend()
+        scene.source.set_parameters({"max-postcopy-bandwidth": 0}) if scene.source.alive else None
+        judge(scene, run.end(90))
+
+
 # ---- 'receive' and 'send', which have one monitor each ----
 
 
@@ -242,10 +326,6 @@ def switchover_of_halves(scene: Scene) -> Running:
                                  "all to arrive", 60)
     assert scene.where() == NEITHER
     return run
-
-
-def monitor_cancels(scene: Scene, run: Running) -> None:
-    scene.source.execute("migrate_cancel")
 
 
 @pytest.mark.parametrize("what", [cut, ctrl_c, cancel, monitor_cancels])
