@@ -7,6 +7,7 @@ walks the whole matrix, otherwise a few of its cells.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -20,7 +21,7 @@ from vmlib.faulty import FaultyProxy
 from vmlib.guest import assert_unharmed
 from vmlib.hosts import Hosts
 from vmlib.migration import Pair
-from vmlib.qemu import Qemu
+from vmlib.qemu import Qemu, QemuDied
 
 pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("needs_qemu", "needs_postcopy")]
 
@@ -219,7 +220,7 @@ def test_automatic(scene: Scene, what) -> None:  # type: ignore[no-untyped-def]
 
 def at_setup(scene: Scene, *args: str) -> Running:
     run = scene.begin(SLOW, *args)
-    wait_until(lambda: any(entry[3] != "finished" for entry in scene.hosts.source.list()), "the migration", 20)
+    wait_until(lambda: "status" in scene.source.query_migrate(), "the migration", 20)
     return run
 
 
@@ -242,10 +243,12 @@ def sigterm(scene: Scene, run: Running) -> None:
 
 def quit_source(scene: Scene, run: Running) -> None:
     scene.source.execute("quit")
+    scene.source.wait_exit()
 
 
 def quit_destination(scene: Scene, run: Running) -> None:
     scene.destination.execute("quit")
+    scene.destination.wait_exit()
 
 
 EVENTS = [cut, ctrl_c, ctrl_c_twice, cancel, monitor_cancels, kill_source, kill_destination, quit_source,
@@ -290,7 +293,8 @@ def test_each_cell_of_postcopy(scene: Scene, far, how: str, what) -> None:  # ty
             scene.source.set_parameters({"max-postcopy-bandwidth": 1 << 20})
         what(scene, run)
         scene.proxy.mend()
-        scene.source.set_parameters({"max-postcopy-bandwidth": 0}) if scene.source.alive else None
+        with contextlib.suppress(QemuDied):
+            scene.source.set_parameters({"max-postcopy-bandwidth": 0})
         judge(scene, run.end(90))
 
 
