@@ -79,7 +79,7 @@ def test_lost_network_and_another_host_that_answers(workdir: Path, other: Broker
             while len(other.log().split("is not expected here")) < log + 4:  # more often than REJECTIONS_MAX
                 assert time.monotonic() < deadline, other.log()
                 time.sleep(0.05)
-            assert all(end.state() == "interrupted" for end in tunnel.ends)
+            assert all(end.get("State") == "interrupted" for end in tunnel.ends)
             proxy.mend()
             for end in tunnel.ends:
                 end.wait_state("active", 30)
