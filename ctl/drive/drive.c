@@ -265,7 +265,7 @@ int drive_run(struct ends *ends, struct trouble *trouble)
     meter_clear(&drive.meter);
     view_let_go(&drive);
     if (r < 0 && trouble)
-        sequence_fail(ends, &drive, drive.phase[0] ? drive.phase : "setup", trouble);
+        sequence_fail(ends, &drive, drive.shown[0] ? drive.shown : "setup", trouble);
     trouble_clear(&drive.refused);
     return r;
 }

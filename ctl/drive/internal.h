@@ -12,7 +12,7 @@ struct drive {
     struct qemu_info info;
     char state[32];         /* the VM's run state at the source, as long as it was there; "": not known */
     char arrived[32];       /* that at the destination, "": not known */
-    char phase[32];         /* as it was shown last */
+    char shown[32];         /* the phase, as it was shown last */
     uint64_t printed_at;    /* the last object of --json=seq; 0: none was */
     bool resume;            /* QEMU was told to resume a paused post-copy */
     bool begun;             /* the VM runs at the destination */

@@ -86,7 +86,7 @@ void view_show(struct drive *drive, json_object *record)
     }
     if (info->total > 0 && info->transferred == 0)
         progress.fraction = 0; /* nothing is remaining yet either */
-    snprintf(drive->phase, sizeof(drive->phase), "%s", progress.phase);
+    snprintf(drive->shown, sizeof(drive->shown), "%s", progress.phase);
     sequence_show(drive, &progress);
     meter_update(&drive->meter, &progress);
     drive_report_progress(drive);
