@@ -36,7 +36,10 @@ def free_port() -> int:
 
 
 def runs(qemu: Qemu) -> bool:
-    return qemu.alive and qemu.status() == "running"
+    try:
+        return qemu.alive and qemu.status() == "running"
+    except QemuDied:  # right then
+        return False
 
 
 class Scene:
