@@ -188,6 +188,7 @@ static int on_lost(struct drive *drive, struct trouble *trouble)
 {
     _cleanup_(trouble_clear) struct trouble why = {0};
 
+    /* What copies the disks keeps to the monitor that it has. */
     switch (drive->ends->destination && !drive->ends->disks ? recover_source(drive, &why) : REACH_GONE) {
     case REACH_THERE:
         trouble_clear(trouble);
@@ -212,9 +213,7 @@ static int drive_on(struct drive *drive, struct trouble *trouble)
                 continue;
             return r;
         }
-        /* The copies of disks end with this program, and the migration with them. */
-        if (drive->ends->ctl->hangup && drive->ends->destination && !drive->ends->disks &&
-            drive->info.phase < QEMU_DONE)
+        if (drive->ends->ctl->hangup && drive->ends->destination && drive->info.phase < QEMU_DONE)
             return outcome_left(drive, NULL, trouble);
         if (turn_disks(drive, &disks) < 0)
             return give_up(drive, &disks, trouble);
