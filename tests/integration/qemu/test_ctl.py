@@ -243,6 +243,8 @@ def test_cancel_asks_qemu(scene: Scene) -> None:
     ctl(scene.hosts.destination, "cancel", "web1", scene.far).fails(FAILED, "web1", "postcopy", "lose the guest")
     scene.pair.source.set_parameters({"max-postcopy-bandwidth": 0})
     scene.pair.wait_completed()
+    for broker in scene.hosts.brokers:
+        ctl(broker, "wait", "web1").succeeds()
     scene.assert_done()
 
 

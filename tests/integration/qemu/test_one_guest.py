@@ -245,12 +245,14 @@ def sigterm(scene: Scene, run: Running) -> None:
 
 
 def quit_source(scene: Scene, run: Running) -> None:
-    scene.source.execute("quit")
+    with contextlib.suppress(QemuDied):
+        scene.source.execute("quit")
     scene.source.wait_exit()
 
 
 def quit_destination(scene: Scene, run: Running) -> None:
-    scene.destination.execute("quit")
+    with contextlib.suppress(QemuDied):
+        scene.destination.execute("quit")
     scene.destination.wait_exit()
 
 
