@@ -28,6 +28,8 @@ static void on_peer_failed(struct session *session, const struct message_peer_fa
     /* What an endpoint has said that could be reached. */
     if (requests_last_no(session->requests, m->serial, &no) &&
         (session->connections == 0 || requests_awaits_peer(session->requests, PEER_RESUME, m->serial))) {
+        if (requests_on_peer(session->requests, PEER_CONTROL, m->serial, &channel))
+            requests_end_peer(session->requests, m->serial); /* it may be asked for anew */
         session_on_peer_failed(session, &(struct peer_failure){
                                             .kind = session->connections == 0 ? PEER_CONTROL : PEER_RESUME,
                                             .error = no.error,
