@@ -583,7 +583,7 @@ TEST(test_source_tries_the_next_endpoint)
     rejection_encode(VF_ERROR_NO_SUCH_MIGRATION, buf);
     for (int i = 0; i < 2; i++) {
         test_pair(SOCK_STREAM, 0, pair);
-        peers_start(rig->peers, &m, pair[0]);
+        peers_start(rig->peers, &m, NULL, pair[0]);
         assert_int_equal(send(pair[1], buf, sizeof(buf), 0), sizeof(buf));
         desk_run(&rig->side->desk);
         close(pair[1]);
