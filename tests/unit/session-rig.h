@@ -17,6 +17,7 @@
 #include "helper/protocol/greeting.h"
 #include "helper/session/end.h"
 #include "helper/session/internal.h"
+#include "helper/session/resume.h"
 #include "helper/session/session.h"
 
 enum { SOURCE, DESTINATION, CUTS_MAX = 16 };

@@ -250,6 +250,46 @@ TEST(test_channels_of_workers)
     }
 }
 
+/* Four windows' worth pass through a channel that a worker has: it hears of each acknowledgement. */
+TEST(test_acknowledgements_for_a_worker)
+{
+    static uint8_t block[65536];
+    const size_t size = 4 << 20;
+    _cleanup_world_ world = world_make();
+    int qemus[2], theirs[2];
+    size_t sent = 0, got = 0;
+
+    for (size_t i = 0; i < 2; i++)
+        world->sides[i].has_workers = true;
+    world_start(world, start_of(LONG), start_of(LONG));
+    for (size_t i = 0; i < 2; i++) {
+        qemus[i] = world_adds_qemu(world);
+        world->qemu = -1;
+        assert_int_equal(send(qemus[i], "", 1, MSG_NOSIGNAL), 1);
+        WORLD_WAIT(world, world->qemu >= 0);
+        theirs[i] = world->qemu;
+    }
+    for (int i = 0; i < 20000 && got < size + 1; i++) {
+        ssize_t n;
+
+        while (sent < size && (n = send(qemus[1], block, sizeof(block), MSG_DONTWAIT | MSG_NOSIGNAL)) > 0)
+            sent += (size_t)n;
+        while ((n = recv(theirs[1], block, sizeof(block), MSG_DONTWAIT)) > 0)
+            got += (size_t)n;
+        world_run(world);
+        poll(NULL, 0, 1);
+    }
+    assert_int_equal(got, sent + 1);
+    for (size_t i = 0; i < 2; i++) {
+        shutdown(qemus[i], SHUT_WR);
+        shutdown(theirs[i], SHUT_WR);
+    }
+    world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+    close(qemus[0]);
+    close(qemus[1]);
+    close(theirs[0]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -265,6 +305,7 @@ int main(void)
         CASE(test_cancelled_meanwhile),
         CASE(test_tick),
         CASE(test_channels_of_workers),
+        CASE(test_acknowledgements_for_a_worker),
     };
 
     return cmocka_run_group_tests_name("helper-session-failures", tests, NULL, NULL);

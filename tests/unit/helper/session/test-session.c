@@ -232,6 +232,26 @@ TEST(test_farewell)
     close(qemu);
 }
 
+/* A connection that is lost before the peer has heard the farewell changes nothing of what it will hear. */
+TEST(test_farewell_after_another_loss)
+{
+    _cleanup_world_ world = world_of(LONG);
+    struct session *session = world->sides[SOURCE].session;
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    world->down = true;
+    world_cuts(world);
+    broker_ends(world, SOURCE, VF_ERROR_CANCELLED);
+    assert_true(session_set_connection(session, CONNECTION_GREETING));
+    session_interrupt(session, "The network is away.");
+    assert_string_equal(session->why, "Cancelled.");
+    world->down = false;
+    world_ends(world, VF_ERROR_CANCELLED, VF_ERROR_CANCELLED);
+    assert_non_null(strstr(world->sides[DESTINATION].why, "Cancelled."));
+    close(qemu);
+}
+
 TEST(test_qemu_goes)
 {
     _cleanup_world_ world = world_of(LONG);
@@ -387,6 +407,7 @@ int main(void)
         CASE(test_time_out_without_channels),
         CASE(test_cancel),
         CASE(test_farewell),
+        CASE(test_farewell_after_another_loss),
         CASE(test_qemu_goes),
         CASE(test_new_broker),
         CASE(test_broker_is_gone),
