@@ -77,10 +77,10 @@ bool broker_sends(struct broker *broker, enum message_type type, union message *
     return r >= 0;
 }
 
-void broker_hurries(struct broker *broker)
+void broker_hurries(struct broker *broker, uint64_t usec)
 {
     for (size_t i = 0; i < broker->n_tasks; i++)
-        broker->tasks[i].at = earlier(broker->tasks[i].at, sim.now + spread(300));
+        broker->tasks[i].at = earlier(broker->tasks[i].at, sim.now + pick(usec));
 }
 
 void broker_goes(struct broker *broker)
@@ -180,7 +180,9 @@ static void finish(struct broker *broker, struct task *task)
 
 static void ask(struct broker *broker, struct task task)
 {
-    task.at = sim.now + spread(chance(50) ? 9 * SECOND : SECOND / 50);
+    bool is_slow = chance(task.type == MESSAGE_NEED_QEMU ? 200 : 50);
+
+    task.at = sim.now + spread(is_slow ? 9 * SECOND : SECOND / 50);
     if (task.type == MESSAGE_NEED_QEMU && task.at < broker->qemu_up_at)
         task.at = broker->qemu_up_at;
     if (broker->n_tasks == TASKS)

@@ -55,8 +55,8 @@ static inline bool broker_is_up(const struct broker *broker)
     return broker->fd >= 0 && broker->dead_until <= sim.now;
 }
 
-/* What it was asked for comes at once now, or nearly so. */
-void broker_hurries(struct broker *broker);
+/* What it was asked for comes within so many µs now. */
+void broker_hurries(struct broker *broker, uint64_t usec);
 
 /* Dies now, and comes back so much later; or closes its socket for good. */
 void broker_dies(struct broker *broker, uint64_t usec);

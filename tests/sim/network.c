@@ -113,6 +113,7 @@ static void hand_over(struct arrival *arrival)
     struct preamble preamble;
     uint8_t buf[REJECTION_SIZE];
     enum vf_error error;
+    uint64_t latency;
 
     if (preamble_decode(arrival->preamble, &preamble) != VERDICT_OK) {
         drop(arrival);
@@ -122,9 +123,10 @@ static void hand_over(struct arrival *arrival)
     m.peer.kind = preamble.kind;
     tell("a connection of kind %u arrives: %s", preamble.kind, error ? "rejected" : "accepted");
     if (error == VF_ERROR_NONE) {
+        latency = arrival->conn->latency;
         broker_sends(&brokers[DESTINATION], MESSAGE_PEER, &m, file_of_conn(arrival->conn, 1));
-        if (preamble.kind == PEER_RESUME && chance(300)) /* QEMU, too, while both sides greet each other */
-            broker_hurries(&brokers[DESTINATION]);
+        if (preamble.kind == PEER_RESUME && chance(600)) /* QEMU, too, while both sides greet each other */
+            broker_hurries(&brokers[DESTINATION], 8 * latency);
         forget(arrival);
         return;
     }

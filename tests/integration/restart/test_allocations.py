@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A broker of whose allocations one fails, in a whole migration: the next one in the next migration.
+
+Each ends clearly: it is carried, or a call or the migration says what was wrong, or the broker ends and is started again.
+$VMFERRY_LONG tries each allocation, else some of them. The build must be without sanitizers, which allocate themselves:
+so it is of the part qemu.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from vmlib.broker import BusError, Migration, build_dir, wait_until
+from vmlib.lives import Life, Own
+from vmlib.managed import ManagedBroker
+from vmlib.restarts import brokers, close
+
+STEP = 1 if os.environ.get("VMFERRY_LONG") else int(os.environ.get("VMFERRY_STEP", "41"))
+
+pytestmark = [pytest.mark.qemu,
+              pytest.mark.skipif("asan" in build_dir().name, reason="needs a build without sanitizers")]
+
+
+class StarvedBroker(ManagedBroker):
+    fail_at = 0
+    good_ends = (0, -9, 1)
+
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), "LD_PRELOAD": str(build_dir() / "tests/faults/libfail-allocation.so"),
+                "VMFERRY_FAIL_AT": str(self.fail_at), "VMFERRY_FAIL_COUNT": str(self.workdir / f"count-{self.name}")}
+
+    def asked(self) -> int:
+        return int.from_bytes((self.workdir / f"count-{self.name}").read_bytes(), "little")
+
+    def again(self, fail_at: int) -> None:
+        """Started anew; it may end before it is ready, as it should where it cannot do without."""
+        self.kill()
+        self.fail_at = fail_at
+        try:
+            self.start()
+        except AssertionError:
+            self.fail_at = 0
+            assert self.has_ended()
+        self.fail_at = 0
+
+    def has_ended(self) -> bool:
+        """By itself, never by a signal: then it is started again."""
+        status = self.process.poll()
+        if status is None:
+            return False
+        assert status >= 0, f"{self.name} died by signal {-status}: {self.log()[-2000:]}"
+        self.crash()
+        return True
+
+
+def forget(pair: Own, broker: StarvedBroker) -> None:
+    for one in brokers(pair):
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            try:
+                for _, _, _, state, _, path in one.list():
+                    if state != "finished":
+                        Migration(one, path).cancel()
+                    else:
+                        Migration(one, path).call("Forget")
+                if not one.list():
+                    break
+            except (BusError, OSError, EOFError):
+                broker.has_ended()
+            time.sleep(0.01)
+
+
+def try_one(pair: Own, broker: StarvedBroker, number: int) -> bool:
+    """Whether the migration was carried."""
+    broker.again(number)
+    with ThreadPoolExecutor(1) as pool:
+        life = pool.submit(Life(pair, number, 16 << 10))
+        while not life.done():
+            broker.has_ended()
+            time.sleep(0.005)
+        error = life.exception()
+    if error and not isinstance(error, (BusError, OSError)):
+        results = [row for one in brokers(pair) for row in one.list() if row[3] == "finished"]
+        assert results, f"{error!r}, and no migration says so"
+    forget(pair, broker)
+    return error is None
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["source", "destination"])
+def test_each_allocation(workdir: Path, side: int) -> None:
+    pair = Own(workdir, broker=StarvedBroker)
+    try:
+        broker = brokers(pair)[side]
+        assert isinstance(broker, StarvedBroker)
+        begun = broker.asked()  # what it takes until it is ready is its own affair
+        assert try_one(pair, broker, 0)
+        until, tried, carried = broker.asked(), 0, 0
+        for number in range(begun, until, STEP):
+            carried += try_one(pair, broker, number)
+            tried += 1
+        print(f"{tried} of {until - begun} allocations failed; {carried} migrations were carried all the same")
+        broker.again(0)
+        wait_until(lambda: not broker.list(), "nothing is left", 10)
+        for one in brokers(pair):
+            pair.note_baseline(one)
+    except BaseException:
+        close(pair, True)
+        raise
+    close(pair, False)
