@@ -22,7 +22,10 @@ void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t n, size_t size);
 void *__libc_realloc(void *p, size_t size);
 
-static uint64_t *asked, fails_at;
+static struct {
+    uint64_t asked, failed;
+} * counts;
+static uint64_t fails_at;
 
 __attribute__((constructor)) static void begin(void)
 {
@@ -30,22 +33,23 @@ __attribute__((constructor)) static void begin(void)
     int fd = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
     void *page = MAP_FAILED;
 
-    if (fd >= 0 && ftruncate(fd, sizeof(*asked)) == 0)
-        page = mmap(NULL, sizeof(*asked), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (fd >= 0 && ftruncate(fd, sizeof(*counts)) == 0)
+        page = mmap(NULL, sizeof(*counts), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (fd >= 0)
         close(fd);
     unsetenv("LD_PRELOAD");
     if (page == MAP_FAILED)
         return;
-    asked = page;
-    *asked = 0;
+    counts = page;
+    counts->asked = counts->failed = 0;
     fails_at = at ? strtoul(at, NULL, 10) : 0;
 }
 
 static bool fails(void)
 {
-    if (!asked || __atomic_add_fetch(asked, 1, __ATOMIC_RELAXED) != fails_at)
+    if (!counts || __atomic_add_fetch(&counts->asked, 1, __ATOMIC_RELAXED) != fails_at)
         return false;
+    counts->failed++;
     errno = ENOMEM;
     return true;
 }

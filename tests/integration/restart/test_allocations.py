@@ -9,6 +9,7 @@ so it is of the part qemu.
 from __future__ import annotations
 
 import os
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,14 +28,17 @@ pytestmark = [pytest.mark.qemu,
 
 class StarvedBroker(ManagedBroker):
     fail_at = 0
+    ended = 0  # how often it has, by itself
     good_ends = (0, -9, 1)
 
     def environment(self) -> dict[str, str]:
         return {**super().environment(), "LD_PRELOAD": str(build_dir() / "tests/faults/libfail-allocation.so"),
                 "VMFERRY_FAIL_AT": str(self.fail_at), "VMFERRY_FAIL_COUNT": str(self.workdir / f"count-{self.name}")}
 
-    def asked(self) -> int:
-        return int.from_bytes((self.workdir / f"count-{self.name}").read_bytes(), "little")
+    def counts(self) -> tuple[int, int]:
+        """Allocations that it has asked for since it was started, and that have failed."""
+        asked, failed = struct.unpack("<QQ", (self.workdir / f"count-{self.name}").read_bytes())
+        return asked, failed
 
     def again(self, fail_at: int) -> None:
         """Started anew; it may end before it is ready, as it should where it cannot do without."""
@@ -53,6 +57,7 @@ class StarvedBroker(ManagedBroker):
         if status is None:
             return False
         assert status >= 0, f"{self.name} died by signal {-status}: {self.log()[-2000:]}"
+        self.ended += 1
         self.crash()
         return True
 
@@ -96,13 +101,16 @@ def test_each_allocation(workdir: Path, side: int) -> None:
     try:
         broker = brokers(pair)[side]
         assert isinstance(broker, StarvedBroker)
-        begun = broker.asked()  # what it takes until it is ready is its own affair
+        begun, _ = broker.counts()  # what it takes until it is ready is its own affair
         assert try_one(pair, broker, 0)
-        until, tried, carried = broker.asked(), 0, 0
+        (until, _), failed, carried = broker.counts(), 0, 0
         for number in range(begun, until, STEP):
+            before = broker.ended
             carried += try_one(pair, broker, number)
-            tried += 1
-        print(f"{tried} of {until - begun} allocations failed; {carried} migrations were carried all the same")
+            failed += broker.counts()[1] or broker.ended > before
+        print(f"{failed} of {until - begun} allocations failed: {carried} migrations were carried all the same, "
+              f"{broker.ended} times the broker ended and was started again")
+        assert failed > 0
         broker.again(0)
         wait_until(lambda: not broker.list(), "nothing is left", 10)
         for one in brokers(pair):
