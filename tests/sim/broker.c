@@ -28,6 +28,14 @@ void broker_begin(int side)
     brokers[side].qemu_up_at = sim.now + (chance(700) ? 0 : spread(5 * SECOND));
 }
 
+void broker_offers(struct broker *broker)
+{
+    union message m = {.offer.features = OFFERS_KNOWN};
+
+    if (chance(800))
+        broker_sends(broker, MESSAGE_OFFER, &m, NULL);
+}
+
 static bool is_told(const struct broker *broker)
 {
     return sides[broker->side].ends.to_broker.n > 0;

@@ -46,6 +46,9 @@ extern struct broker brokers[2];
 
 void broker_begin(int side);
 
+/* Tells its helper what it knows beyond the first version of the messages; one of before does not. */
+void broker_offers(struct broker *broker);
+
 bool broker_is_due(const struct broker *broker);
 void broker_turn(struct broker *broker);
 uint64_t broker_next(const struct broker *broker);

@@ -44,7 +44,7 @@ static void on_crash(int signal)
     _exit(1);
 }
 
-enum { LONGEST = 20 /* s of one schedule */ };
+enum { LONGEST = 40 /* s of one schedule */ };
 
 static void on_hang(int signal)
 {

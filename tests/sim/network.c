@@ -110,6 +110,7 @@ static enum vf_error rejection(uint32_t kind)
 static void hand_over(struct arrival *arrival)
 {
     union message m = {.peer = {.shared = chance(50)}};
+    enum message_type type = MESSAGE_PEER;
     struct preamble preamble;
     uint8_t buf[REJECTION_SIZE];
     enum vf_error error;
@@ -124,7 +125,11 @@ static void hand_over(struct arrival *arrival)
     tell("a connection of kind %u arrives: %s", preamble.kind, error ? "rejected" : "accepted");
     if (error == VF_ERROR_NONE) {
         latency = arrival->conn->latency;
-        broker_sends(&brokers[DESTINATION], MESSAGE_PEER, &m, file_of_conn(arrival->conn, 1));
+        if (preamble.mark.number != 0) {
+            m.peer_marked.mark = preamble.mark;
+            type = MESSAGE_PEER_MARKED;
+        }
+        broker_sends(&brokers[DESTINATION], type, &m, file_of_conn(arrival->conn, 1));
         if (preamble.kind == PEER_RESUME && chance(600)) /* QEMU, too, while both sides greet each other */
             broker_hurries(&brokers[DESTINATION], 8 * latency);
         forget(arrival);

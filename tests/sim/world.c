@@ -15,7 +15,7 @@ struct plan plan;
 
 #define PATIENCE (200 * SECOND) /* after which nothing goes wrong any more */
 
-enum { STEPS_MAX = 400000 };
+enum { STEPS_MAX = 1000000 };
 
 /* ---- What a seed makes ---- */
 
@@ -30,7 +30,7 @@ static void make_plan(void)
     plan.faults = chance(100) ? 0 : 1 + (unsigned)pick(5);
     plan.quiet = plan.faults == 0;
     plan.channels = chance(500) ? 1 : 1 + (unsigned)pick(6);
-    plan.size = chance(5) ? 1500000 : chance(150) ? 100000 : 2000;
+    plan.size = chance(5) ? 600000 : chance(150) ? 100000 : 2000;
     plan.start = (struct message_start_relay){
         .id = 1 + pick(UINT32_MAX),
         .security = chance(20) ? SECURITY_TLS : SECURITY_PLAIN,
@@ -311,6 +311,7 @@ void world_run(uint64_t seed)
     for (int i = 0; i < 2; i++) {
         broker_begin(i);
         side_start(i, &plan.start, chance(400) ? 1 + (unsigned)pick(2) : 0);
+        broker_offers(&brokers[i]);
     }
     while (!is_over()) {
         if (++sim.steps > STEPS_MAX)
