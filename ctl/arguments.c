@@ -80,7 +80,7 @@ static int read_texts(struct arguments *a, enum option_id id, const char *text, 
         {OPTION_SECURITY, &a->security}, {OPTION_TICKET_FILE, &a->ticket_file},
         {OPTION_OUTPUT, &a->output},     {OPTION_CONNECT, &a->connect},
         {OPTION_RPC, &a->rpc},           {OPTION_NAME, &a->name},
-        {OPTION_DOMAIN, &a->domain},
+        {OPTION_DOMAIN, &a->domain},     {OPTION_COLUMNS, &a->columns},
     };
 
     for (unsigned i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
@@ -100,16 +100,28 @@ static bool read_flag(struct arguments *a, enum option_id id)
         enum option_id id;
         bool *to;
     } flags[] = {
-        {OPTION_USER, &a->user},           {OPTION_QUIET, &a->quiet},
-        {OPTION_NO_LEGEND, &a->no_legend}, {OPTION_NO_PAGER, &a->no_pager},
-        {OPTION_HELP, &a->help},           {OPTION_NO_ASK_PASSWORD, &a->no_ask_password},
-        {OPTION_VERSION, &a->version},     {OPTION_VALUE, &a->value},
-        {OPTION_FORCE, &a->force},         {OPTION_SSH, &a->ssh},
-        {OPTION_RESUME, &a->resume},       {OPTION_LIBVIRT, &a->libvirt},
-        {OPTION_TEMPORARY, &a->temporary}, {OPTION_UNSAFE, &a->unsafe},
-        {OPTION_PAUSED, &a->paused},       {OPTION_AUTO_CONVERGE, &a->auto_converge},
-        {OPTION_VERBOSE, &a->verbose},     {OPTION_BACKGROUND, &a->background},
-        {OPTION_ATTACH, &a->attach},       {OPTION_DRY_RUN, &a->dry_run},
+        {OPTION_USER, &a->user},
+        {OPTION_QUIET, &a->quiet},
+        {OPTION_NO_LEGEND, &a->no_legend},
+        {OPTION_NO_PAGER, &a->no_pager},
+        {OPTION_HELP, &a->help},
+        {OPTION_NO_ASK_PASSWORD, &a->no_ask_password},
+        {OPTION_VERSION, &a->version},
+        {OPTION_VALUE, &a->value},
+        {OPTION_FORCE, &a->force},
+        {OPTION_SSH, &a->ssh},
+        {OPTION_RESUME, &a->resume},
+        {OPTION_LIBVIRT, &a->libvirt},
+        {OPTION_TEMPORARY, &a->temporary},
+        {OPTION_UNSAFE, &a->unsafe},
+        {OPTION_PAUSED, &a->paused},
+        {OPTION_AUTO_CONVERGE, &a->auto_converge},
+        {OPTION_VERBOSE, &a->verbose},
+        {OPTION_BACKGROUND, &a->background},
+        {OPTION_ATTACH, &a->attach},
+        {OPTION_DRY_RUN, &a->dry_run},
+        {OPTION_OPENMETRICS, &a->openmetrics},
+        {OPTION_ALL, &a->all},
     };
 
     for (unsigned i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)

@@ -39,6 +39,8 @@ struct arguments {
     bool verb_given; /* false: VERB_LIST was assumed */
     /* all verbs */
     const char *host, *address;
+    bool openmetrics, all;
+    const char *columns; /* of list; NULL: the usual ones */
     bool user, no_pager, no_legend, quiet, no_ask_password;
     enum json_mode json;
     /* some verbs */

@@ -10,6 +10,7 @@
 #include "common/cleanup.h"
 #include "ctl/ssh/master.h"
 #include "ctl/verbs/check.h"
+#include "ctl/verbs/list.h"
 #include "ctl/verbs/manage.h"
 #include "ctl/verbs/metrics.h"
 #include "ctl/verbs/migrate.h"

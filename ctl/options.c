@@ -29,7 +29,7 @@ const struct verb_rule verb_rules[VERB_MAX_] = {
     [VERB_MIGRATE] = {"migrate", "VM HOST", 1, 2, "both of it: move VM to HOST, over ssh"},
     [VERB_TUNNEL] = {"tunnel", "VM HOST [COMMAND…]", 2, 250, "only the tunnel for it, for virsh and others"},
     [VERB_CHECK] = {"check", "[HOST]", 0, 1, "what would stop a migration (to HOST)"},
-    [VERB_METRICS] = {"metrics", "", 0, 0, "figures as OpenMetrics text"},
+    [VERB_METRICS] = {"metrics", "", 0, 0, "figures for Prometheus"},
     [VERB_STDIO] = {"stdio", "WHAT [ARGUMENT…]", 1, 3, NULL},
 };
 
@@ -80,6 +80,9 @@ const struct option_rule option_rules[OPTION_MAX_] = {
     [OPTION_RESUME_TIMEOUT] = {"resume-timeout", 0, "TIME", DRIVE | V(TUNNEL),
                                "how long to outlive a lost network (60)", NULL},
     [OPTION_OUTPUT] = {"output", 'o', "FILE", V(METRICS), "write there, all at once", VALUES_FILES},
+    [OPTION_OPENMETRICS] = {"openmetrics", 0, NULL, V(METRICS), "in that format, not in Prometheus' own"},
+    [OPTION_ALL] = {"all", 'a', NULL, V(LIST), "finished ones, too"},
+    [OPTION_COLUMNS] = {"columns", 0, "NAMES", V(LIST), "only these, with commas: VM,STATE,ID"},
     [OPTION_DISKS] = {"disks", 0, "[DISKS]", V(SEND) | V(MIGRATE) | V(TUNNEL),
                       "copy the VM's disks, too; or these: vda,vdb"},
     [OPTION_CONNECT] = {"connect", 0, "URI", V(SEND) | V(MIGRATE) | V(CHECK) | V(CANCEL),

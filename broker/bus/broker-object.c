@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "broker/bus/internal.h"
+#include "broker/bus/list.h"
 #include "broker/bus/names.h"
 #include "broker/bus/options.h"
 #include "broker/errors.h"
@@ -25,6 +26,7 @@ static const char *const features[] = {"tls",
                                        "resume",
                                        "layout-libvirt",
                                        "outcome",
+                                       "list",
                                        "progress"};
 
 static int reply_migration(sd_bus_message *m, const struct migration *migration)
@@ -171,6 +173,11 @@ static int on_list_migrations(sd_bus_message *m, void *userdata, sd_bus_error *e
     return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
 }
 
+static int on_list(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    return list_reply(userdata, m, error);
+}
+
 /* What GetMigration looks for: how many there are, the user's own one of them, or else the first. */
 static int find_by_id(const struct bus *bus, sd_bus_message *m, uid_t uid, const struct identity **ret,
                       sd_bus_error *error)
@@ -279,6 +286,8 @@ static const sd_bus_vtable vtable[] = {
                             SD_BUS_VTABLE_UNPRIVILEGED | SD_BUS_VTABLE_SENSITIVE),
     SD_BUS_METHOD_WITH_ARGS("ListMigrations", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(ssssuo)", migrations),
                             on_list_migrations, SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_ARGS("List", SD_BUS_ARGS("a{sv}", filter), SD_BUS_RESULT("aa{sv}", migrations),
+                            on_list, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_METHOD_WITH_ARGS("GetMigration", SD_BUS_ARGS("s", role, "s", id), SD_BUS_RESULT("o", migration),
                             on_get_migration, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_PROPERTY("Version", "s", get_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),

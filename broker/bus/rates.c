@@ -171,6 +171,8 @@ static uint32_t work_of(const struct rates *rates, sd_bus_message *m)
     if (sd_bus_message_is_method_call(m, NULL, "ListMigrations") ||
         sd_bus_message_is_method_call(m, "org.freedesktop.DBus.Introspectable", NULL))
         return 1 + registry_count(rates->registry) / 32;
+    if (sd_bus_message_is_method_call(m, NULL, "List"))
+        return 1 + registry_count(rates->registry) / 4;
     return 1;
 }
 

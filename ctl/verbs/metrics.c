@@ -13,8 +13,15 @@
 #include "common/cleanup.h"
 #include "ctl/bus/find.h"
 #include "ctl/bus/record.h"
+#include "ctl/bus/standing.h"
 
-/* One figure a migration. Of a counter the samples' name ends in _total, as OpenMetrics wants it. */
+/* Where the text goes, and in which of the two formats: they differ in their heads alone. */
+struct text {
+    FILE *file;
+    bool openmetrics;
+};
+
+/* One figure per migration. */
 struct metric {
     const char *name, *type, *unit, *help, *property;
     double scale; /* 0: the property is a whole number, and stays it */
@@ -31,6 +38,8 @@ static const struct metric metrics[] = {
      "RoundTripUsec", 1e-6},
     {"vmferry_migration_reconnects", "counter", NULL, "How often the helpers have connected again.",
      "Reconnects", 0},
+    {"vmferry_migration_remaining_seconds", "gauge", "seconds", "As the owner reports; 0: not known.",
+     "RemainingUsec", 1e-6},
     {"vmferry_migration_progress_ratio", "gauge", "ratio", "0 to 1; -1: not known.", "Progress", 1},
     {"vmferry_migration_started_seconds", "gauge", "seconds", "When it was made, since 1970.", "StartedUsec",
      1e-6},
@@ -38,7 +47,7 @@ static const struct metric metrics[] = {
      "FinishedUsec", 1e-6},
 };
 
-/* As OpenMetrics wants a label's value escaped. */
+/* As both formats want a label's value escaped. */
 static void print_label(FILE *file, const char *name, const char *value, bool last)
 {
     fprintf(file, "%s=\"", name);
@@ -59,17 +68,27 @@ static void print_labels(FILE *file, json_object *record)
     fputs("} ", file);
 }
 
-static void print_head(FILE *file, const char *name, const char *type, const char *unit, const char *help)
+/* Samples of a counter end in _total, those of an info in _info. OpenMetrics leaves that out of the head. */
+static void print_head(const struct text *text, const char *name, const char *type, const char *unit,
+                       const char *help)
 {
-    fprintf(file, "# TYPE %s %s\n", name, type);
-    if (unit)
-        fprintf(file, "# UNIT %s %s\n", name, unit);
-    fprintf(file, "# HELP %s %s\n", name, help);
+    const bool info = strcmp(type, "info") == 0;
+    const char *suffix = text->openmetrics              ? ""
+                         : info                         ? "_info"
+                         : strcmp(type, "counter") == 0 ? "_total"
+                                                        : "";
+
+    fprintf(text->file, "# HELP %s%s %s\n", name, suffix, help);
+    fprintf(text->file, "# TYPE %s%s %s\n", name, suffix, info && !text->openmetrics ? "gauge" : type);
+    if (unit && text->openmetrics)
+        fprintf(text->file, "# UNIT %s %s\n", name, unit);
 }
 
-static void print_metric(FILE *file, const struct metric *metric, json_object *list)
+static void print_metric(const struct text *text, const struct metric *metric, json_object *list)
 {
-    print_head(file, metric->name, metric->type, metric->unit, metric->help);
+    FILE *file = text->file;
+
+    print_head(text, metric->name, metric->type, metric->unit, metric->help);
     for (size_t i = 0; i < json_object_array_length(list); i++) {
         json_object *record = json_object_array_get_idx(list, i);
 
@@ -82,10 +101,13 @@ static void print_metric(FILE *file, const struct metric *metric, json_object *l
     }
 }
 
-/* What each is doing: its state, or what it came to. */
-static void print_states(FILE *file, json_object *list)
+/* What each is doing: its state, or what it has come to. */
+static void print_states(const struct text *text, json_object *list)
 {
-    print_head(file, "vmferry_migration_state", "info", NULL, "The migration's state and result.");
+    FILE *file = text->file;
+
+    print_head(text, "vmferry_migration_state", "info", NULL,
+               "The migration's state, what the tunnel proves and what became of the VM.");
     for (size_t i = 0; i < json_object_array_length(list); i++) {
         json_object *record = json_object_array_get_idx(list, i);
 
@@ -95,29 +117,58 @@ static void print_states(FILE *file, json_object *list)
         print_label(file, "vm", record_text(record, "Vm"), false);
         print_label(file, "security", record_text(record, "Security"), false);
         print_label(file, "state", record_text(record, "State"), false);
-        print_label(file, "result", record_text(record, "Result"), true);
+        print_label(file, "phase", record_text(record, "Phase"), false);
+        print_label(file, "result",
+                    strcmp(record_text(record, "Result"), "done") == 0 ? "carried"
+                                                                       : record_text(record, "Result"),
+                    false);
+        print_label(file, "outcome", record_text(record, "Outcome"), true);
         fputs("} 1\n", file);
     }
 }
 
-static void print_all(FILE *file, json_object *broker, json_object *list)
+/* How many of those that are not forgotten have come to what. */
+static void print_outcomes(const struct text *text, json_object *list)
 {
-    print_head(file, "vmferry_broker", "info", NULL, "The broker that answers.");
+    static const char *const outcomes[] = {"moved",   "not-moved", "lost",      "unknown",
+                                           "carried", "failed",    "cancelled", "timed-out"};
+
+    print_head(text, "vmferry_migrations_finished", "gauge", NULL,
+               "Finished migrations that are not forgotten, by outcome.");
+    for (size_t k = 0; k < sizeof(outcomes) / sizeof(outcomes[0]); k++) {
+        unsigned n = 0;
+
+        for (size_t i = 0; i < json_object_array_length(list); i++)
+            n += strcmp(standing_outcome(json_object_array_get_idx(list, i)), outcomes[k]) == 0;
+        fprintf(text->file, "vmferry_migrations_finished{outcome=\"%s\"} %u\n", outcomes[k], n);
+    }
+}
+
+static void print_all(FILE *file, bool openmetrics, json_object *broker, json_object *list)
+{
+    const struct text out = {.file = file, .openmetrics = openmetrics}, *text = &out;
+
+    print_head(text, "vmferry_up", "gauge", NULL, "The broker answers.");
+    fputs("vmferry_up 1\n", file);
+    print_head(text, "vmferry_broker", "info", NULL, "The broker that answers.");
     fputs("vmferry_broker_info{", file);
     print_label(file, "version", record_text(broker, "Version"), true);
     fputs("} 1\n", file);
-    print_head(file, "vmferry_migrations_active", "gauge", NULL, "Migrations that are not finished.");
+    print_head(text, "vmferry_migrations_active", "gauge", NULL, "Migrations that are not finished.");
     fprintf(file, "vmferry_migrations_active %" PRIu64 "\n", record_number(broker, "ActiveMigrations"));
-    print_head(file, "vmferry_migrations_max", "gauge", NULL, "How many may run at once.");
+    print_head(text, "vmferry_migrations_max", "gauge", NULL, "How many may run at once.");
     fprintf(file, "vmferry_migrations_max %" PRIu64 "\n", record_number(broker, "MaxMigrations"));
-    print_states(file, list);
+    print_states(text, list);
+    print_outcomes(text, list);
     for (size_t i = 0; i < sizeof(metrics) / sizeof(metrics[0]); i++)
-        print_metric(file, &metrics[i], list);
-    fputs("# EOF\n", file);
+        print_metric(text, &metrics[i], list);
+    if (openmetrics)
+        fputs("# EOF\n", file);
 }
 
 /* A reader sees the old file or the new one, never half of it. */
-static int write_file(const char *name, json_object *broker, json_object *list, struct trouble *trouble)
+static int write_file(const char *name, bool openmetrics, json_object *broker, json_object *list,
+                      struct trouble *trouble)
 {
     _cleanup_free_ char *temporary = NULL;
     FILE *file;
@@ -137,7 +188,7 @@ static int write_file(const char *name, json_object *broker, json_object *list, 
         }
         return r;
     }
-    print_all(file, broker, list);
+    print_all(file, openmetrics, broker, list);
     r = ferror(file);
     if (fclose(file) != 0 || r || rename(temporary, name) < 0) {
         r = errno;
@@ -166,7 +217,9 @@ int verb_metrics(struct ctl *ctl, struct trouble *trouble)
             json_object_array_add(list, record);
     }
     if (ctl->arguments.output)
-        return write_file(ctl->arguments.output, broker, list, trouble) < 0 ? -1 : STATUS_DONE;
-    print_all(stdout, broker, list);
+        return write_file(ctl->arguments.output, ctl->arguments.openmetrics, broker, list, trouble) < 0
+                   ? -1
+                   : STATUS_DONE;
+    print_all(stdout, ctl->arguments.openmetrics, broker, list);
     return STATUS_DONE;
 }

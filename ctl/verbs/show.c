@@ -14,60 +14,6 @@
 #include "ctl/terminal/pager.h"
 #include "ctl/units.h"
 
-/* ---- list ---- */
-
-static void list_json(const struct ctl *ctl, const struct found *found, size_t n)
-{
-    _cleanup_json_ json_object *list = json_object_new_array();
-
-    for (size_t i = 0; i < n; i++) {
-        json_object *one = json_object_new_object();
-
-        json_object_object_add(one, "Id", record_string(found[i].id));
-        json_object_object_add(one, "Vm", record_string(found[i].vm));
-        json_object_object_add(one, "Role", record_string(found[i].role));
-        json_object_object_add(one, "State", record_string(found[i].state));
-        json_object_object_add(one, "OwnerUid", json_object_new_int64(found[i].uid));
-        json_object_object_add(one, "Path", record_string(found[i].path));
-        json_object_array_add(list, one);
-    }
-    record_print_json(ctl, list);
-}
-
-static void list_table(const struct ctl *ctl, const struct found *found, size_t n)
-{
-    int width = 2;
-
-    for (size_t i = 0; i < n; i++)
-        if ((int)strlen(found[i].vm) > width)
-            width = (int)strlen(found[i].vm);
-    if (!ctl->arguments.no_legend && n > 0)
-        printf("%-16s %-8s %-11s %-*s OWNER\n", "ID", "ROLE", "STATE", width, "VM");
-    for (size_t i = 0; i < n; i++)
-        printf("%-16s %-8s %-11s %-*s %" PRIu32 "\n", found[i].id, found[i].role, found[i].state, width,
-               found[i].vm, found[i].uid);
-    if (!ctl->arguments.no_legend)
-        printf("%s%zu migration%s.\n", n > 0 ? "\n" : "", n, n == 1 ? "" : "s");
-}
-
-int verb_list(struct ctl *ctl, struct trouble *trouble)
-{
-    _cleanup_(side_close) struct side side = {0};
-    _cleanup_free_ struct found *found = NULL;
-    size_t n = 0;
-
-    if (side_open(ctl, &side, trouble) < 0 || find_all(&side, &found, &n, trouble) < 0)
-        return -1;
-    if (ctl->arguments.json != JSON_OFF) {
-        list_json(ctl, found, n);
-        return STATUS_DONE;
-    }
-    pager_open(ctl);
-    list_table(ctl, found, n);
-    pager_close();
-    return STATUS_DONE;
-}
-
 /* ---- show ---- */
 
 /* A value as one word or more: lists and objects go flat. */

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* The migrations of a host: list, status, show. Each verb returns the exit status, or -1 with a trouble. */
+/* All about migrations: status, show. Each verb returns the exit status, or -1 with a trouble. */
 
 #include "ctl/loop.h"
 
-int verb_list(struct ctl *ctl, struct trouble *trouble);
 int verb_status(struct ctl *ctl, struct trouble *trouble);
 int verb_show(struct ctl *ctl, struct trouble *trouble);

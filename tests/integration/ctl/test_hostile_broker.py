@@ -27,7 +27,7 @@ def test_texts(workdir: Path, state: str) -> None:
                 run_at(broker, *verb)
         for verb in JSON:
             json.loads(run_at(broker, "-j", *verb).out or "null")
-        assert "PWNED" in run_at(broker, "list").out, "its texts are shown, all the same"
+        assert "PWNED" in run_at(broker, "list", "--all").out, "its texts are shown, all the same"
 
 
 def test_watch(workdir: Path) -> None:
@@ -62,7 +62,7 @@ def test_metrics_are_openmetrics(workdir: Path) -> None:
             for name in names:
                 broker.migration["Vm"] = ("s", name)
                 broker.rows = lambda: [broker.row("incoming")]  # type: ignore[method-assign]
-                text = run_at(broker, "metrics").succeeds().out
+                text = run_at(broker, "metrics", "--openmetrics").succeeds().out
                 families = {family.name: family for family in text_string_to_metric_families(text)}
                 assert "vmferry_evil" not in families
                 (sample,) = families["vmferry_migration_rate_bytes"].samples

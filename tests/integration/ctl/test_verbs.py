@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import socket
 import subprocess
@@ -33,15 +34,23 @@ def test_list(hosts: Hosts) -> None:
     assert ctl(hosts.destination, "list", "-j").json() == []
     incoming = hosts.prepare("web1")
     out = ctl(hosts.destination).succeeds().out  # it is what a command without a verb does
-    assert re.fullmatch(rf"ID +ROLE +STATE +VM +OWNER\n{incoming.id} incoming waiting +web1 {os.getuid()}\n\n"
-                        r"1 migration\.\n", out), out
-    row = f"{incoming.id} incoming waiting     web1 {os.getuid()}\n"
-    assert ctl(hosts.destination, "list", "--no-legend").out == row
-    assert ctl(hosts.destination, "list", "--json=short").json() == [
-        {"Id": incoming.id, "Vm": "web1", "Role": "incoming", "State": "waiting", "OwnerUid": os.getuid(),
-         "Path": incoming.path}]
+    user = pwd.getpwuid(os.getuid()).pw_name
+    head = r"VM +ROLE +PEER +STATE +PHASE +PROGRESS +RATE +AGE +OUTCOME +OWNER +ID *\n"
+    row = rf"web1 +incoming +waiting +0 B/s +\d+ m?s +{user} +{incoming.id} *\n"
+    assert re.fullmatch(rf"{head}{row}\n1 migration\.\n", out), out
+    assert re.fullmatch(row, ctl(hosts.destination, "list", "--no-legend").out)
+    (one,) = ctl(hosts.destination, "list", "--json=short").json()
+    assert one["Path"] == incoming.path
+    assert {key: value for key, value in incoming.get_all().items() if key in one} == {
+        key: value for key, value in one.items() if key != "Path"}
     incoming.cancel()
     incoming.wait_finished()
+    assert ctl(hosts.destination, "list").out == "0 migrations, and finished ones (--all).\n"
+    other = hosts.prepare("Grüße, 日本")
+    out = ctl(hosts.destination, "list", "--all", env={"LC_ALL": "C.UTF-8"}).out
+    assert re.search(rf"^Grüße, 日本 +incoming.* {other.id} *\nweb1 +incoming.* cancelled .*{incoming.id} *$", out, re.M), out
+    other.cancel()
+    other.wait_finished()
 
 
 def test_status_and_show_have_every_property(hosts: Hosts) -> None:

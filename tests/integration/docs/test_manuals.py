@@ -8,15 +8,17 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
+import urllib.request
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from vmlib.broker import MIGRATION, ROOT, build_dir
+from vmlib.broker import MIGRATION, ROOT, build_dir, wait_until
 from vmlib.ctl import PROGRAM, ctl, environment
 from vmlib.docs import define, flat, page, section, source, terms
-from vmlib.hosts import Hosts
+from vmlib.hosts import Hosts, cancel_and_wait
 
 PAGE = "vmferryctl.1.rst"
 BASH = build_dir() / "ctl" / "completion" / "vmferryctl"
@@ -275,20 +277,63 @@ def meson_version() -> str:
     return found[1]
 
 
+def test_figures_are_read_by_prometheus(hosts: Hosts, workdir: Path) -> None:
+    """promtool and Debian's node exporter read the file that vmferryctl(1) names."""
+    tunnel = hosts.connect("a\"b")
+    tunnel.outgoing.call("Report", "sa{sv}", "lost", {})
+    target = workdir / "vmferry.prom"
+    ctl(hosts.source, "metrics", f"--output={target}").succeeds()
+    check = subprocess.run(["promtool", "check", "metrics"], input=target.read_text(), capture_output=True, text=True,
+                           check=False)
+    assert (check.returncode, check.stdout, check.stderr) == (0, "", ""), check
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with subprocess.Popen(["prometheus-node-exporter", "--collector.disable-defaults", "--collector.textfile",
+                           f"--collector.textfile.directory={workdir}", f"--web.listen-address={address}"],
+                          stderr=subprocess.DEVNULL) as exporter:
+        try:
+            def scrape() -> str:
+                try:
+                    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as reply:
+                        return str(reply.read().decode())
+                except OSError:
+                    return ""
+
+            text = wait_until(scrape, "node_exporter answers", 20)
+        finally:
+            exporter.terminate()
+    assert "node_textfile_scrape_error 0\n" in text and "vmferry_up 1\n" in text
+    assert re.search(r'^vmferry_migration_state_info\{.*outcome="lost".*vm="a\\"b"\} 1$', text, re.M), text
+    cancel_and_wait(tunnel.outgoing)
+    tunnel.incoming.wait_finished()
+
+
+def test_alert_rules_and_dashboard() -> None:
+    """What they ask for is what vmferryctl prints."""
+    alerts, board = (ROOT / "ctl" / "examples" / name for name in ("vmferry-alerts.yml", "vmferry-dashboard.json"))
+    check = subprocess.run(["promtool", "check", "rules", str(alerts)], capture_output=True, text=True, check=False)
+    assert check.returncode == 0, check
+    asked = alerts.read_text() + "\n".join(target["expr"] for panel in json.loads(board.read_text())["panels"]
+                                           for target in panel["targets"])
+    printed = source("ctl/verbs/metrics.c")
+    for name in set(re.findall(r"\bvmferry_\w+", asked)):
+        assert re.sub(r"_(info|total)$", "", name) in printed, name
+
+
 def test_metrics(hosts: Hosts, workdir: Path) -> None:
     """A parser that is not ours takes it, and its figures are the properties."""
     from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
     tunnel = hosts.connect('we"b\\1')
     near, far = tunnel.open_channel()
-    text = ctl(hosts.source, "metrics").succeeds().out
+    text = ctl(hosts.source, "metrics", "--openmetrics").succeeds().out
     families = {family.name: family for family in text_string_to_metric_families(text)}
     labels = {"id": tunnel.outgoing.id, "role": "outgoing", "vm": 'we"b\\1'}
     assert families["vmferry_migrations_active"].samples[0].value == 1
     (sample,) = families["vmferry_migration_sent_bytes"].samples
     assert (sample.name, sample.labels, sample.value) == ("vmferry_migration_sent_bytes_total", labels, 1)
     (state,) = families["vmferry_migration_state"].samples
-    assert state.labels == {**labels, "security": "tls", "state": "active", "result": ""}
+    assert state.labels == {**labels, "security": "tls", "state": "active", "result": "", "phase": "", "outcome": ""}
     (started,) = families["vmferry_migration_started_seconds"].samples
     assert abs(started.value * 1e6 - tunnel.outgoing.get("StartedUsec")) < 2
     target = workdir / "vmferry.prom"
