@@ -338,7 +338,7 @@ def test_metrics(hosts: Hosts, workdir: Path) -> None:
     assert abs(started.value * 1e6 - tunnel.outgoing.get("StartedUsec")) < 2
     target = workdir / "vmferry.prom"
     target.write_text("old")
-    assert ctl(hosts.source, "metrics", f"--output={target}").succeeds().out == ""
+    assert ctl(hosts.source, "metrics", "--openmetrics", f"--output={target}").succeeds().out == ""
     assert target.read_text().endswith("# EOF\n") and target.stat().st_mode & 0o777 == 0o644
     assert [path.name for path in workdir.glob("vmferry.prom*")] == ["vmferry.prom"]
     ctl(hosts.source, "metrics", f"--output={workdir}/none/x").fails(1, f"{workdir}/none/x", "No such file")
