@@ -5,6 +5,6 @@
 
 #include "broker/bus/internal.h"
 
-/* Replies to List(a{sv}) with those that the filter lets through. As an sd_bus_message_handler_t, but with the
- * struct bus. */
+/* Replies to List(a{sv}) with those that the filter lets through. As an sd_bus_message_handler_t, but with
+ * the struct bus. */
 int list_reply(struct bus *bus, sd_bus_message *m, sd_bus_error *error);

@@ -50,7 +50,8 @@ TEST(test_in)
     rig_clear(&rig);
 }
 
-/* libvirt's own calls: a client that has gone, with an answer that it has not read, costs its channel alone. */
+/* libvirt's own calls: a client that has gone, with an answer that it has not read, costs its channel alone.
+ */
 TEST(what_is_expendable_breaks_off_as_an_end)
 {
     struct rig rig;
