@@ -36,10 +36,11 @@ static int call_forget(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bus_err
         return -ENOENT;
     identity = migration_identity(migration);
     if (identity->state != STATE_FINISHED)
-        return error_set(
-            error, VF_ERROR_VM_BUSY,
-            "Migration %s of VM '%s' is %s; only a finished one can be forgotten. Wait for its end.",
-            identity->id_text, identity->vm, state_text(identity->state));
+        return error_set(error, VF_ERROR_VM_BUSY,
+                         "Migration %s of VM '%s' is %s; only a finished one can be forgotten. %s",
+                         identity->id_text, identity->vm, state_text(identity->state),
+                         identity->state == STATE_WAITING ? "Wait for its end, or Cancel it."
+                                                          : "Wait for its end.");
     migration_forget(migration);
     return sd_bus_reply_method_return(m, NULL);
 }

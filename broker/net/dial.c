@@ -57,28 +57,25 @@ struct dial *dial_free(struct dial *dial)
     return NULL;
 }
 
-/* Tells of as many as fit, the last ones, for the first are often those of a host's own bridges. */
+/* Tells of as many as fit, the first ones: a peer announces those first by which it is most likely reached.
+ */
 static void give_up(struct dial *dial)
 {
     char why[DIAL_WHY_MAX] = "";
-    size_t first = dial->n, n = 0;
+    size_t told = 0, n = 0;
 
-    while (first > 0) {
-        const struct attempt *attempt = &dial->attempts[first - 1];
-        size_t more = strlen(attempt->endpoint) + strlen(attempt->why) + 4;
+    for (; told < dial->n; told++) {
+        const struct attempt *attempt = &dial->attempts[told];
+        const char *reason = attempt->why[0] ? attempt->why : "no answer";
+        size_t more = strlen(attempt->endpoint) + strlen(reason) + strlen("; : ");
 
-        if (n + more + sizeof("; and 16 more") > sizeof(why) && n > 0)
+        if (told > 0 && n + more + sizeof("; and 16 more") > sizeof(why))
             break;
-        n += more;
-        first--;
+        snprintf(why + n, sizeof(why) - n, "%s%s: %s", told > 0 ? "; " : "", attempt->endpoint, reason);
+        n = strlen(why);
     }
-    n = 0;
-    for (size_t i = first; i < dial->n && n < sizeof(why); i++)
-        n += (size_t)snprintf(why + n, sizeof(why) - n, "%s%s: %s", n > 0 ? "; " : "",
-                              dial->attempts[i].endpoint,
-                              dial->attempts[i].why[0] ? dial->attempts[i].why : "no answer");
-    if (first > 0 && n < sizeof(why))
-        snprintf(why + n, sizeof(why) - n, "; and %zu more", first);
+    if (told < dial->n)
+        snprintf(why + n, sizeof(why) - n, "; and %zu more", dial->n - told);
     dial->done(dial, -1, 0, why, dial->userdata);
 }
 

@@ -15,7 +15,7 @@
 struct dial;
 
 /* The outcome, once: fd is the caller's, by the endpoint at this place; or −1 and a text that says why not,
- * of the last endpoints that fit (DIAL_WHY_MAX). The dial may be freed in it. */
+ * of the first endpoints that fit (DIAL_WHY_MAX). The dial may be freed in it. */
 typedef void (*dial_done_t)(struct dial *dial, int fd, size_t which, const char *why, void *userdata);
 
 /*

@@ -282,18 +282,22 @@ size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max
     return getifaddrs(&list) < 0 ? 0 : announce_all(list, &a, ret, max, left);
 }
 
-static bool is_own(const struct ifaddrs *list, const char *text)
+enum place { ELSEWHERE, OWN_ADDRESS, OWN_PATH };
+
+static enum place place_of(const struct ifaddrs *list, const char *text)
 {
     struct endpoint endpoint;
     union any_address a;
 
     if (endpoint_parse(text, &endpoint) || endpoint.any)
-        return false;
+        return ELSEWHERE;
     a = (union any_address){.storage = endpoint.address};
+    if (a.any.sa_family == AF_UNIX)
+        return OWN_PATH;
     for (const struct ifaddrs *ifa = list; ifa; ifa = ifa->ifa_next)
         if (is_same_host(&a, ifa->ifa_addr))
-            return true;
-    return false;
+            return OWN_ADDRESS;
+    return ELSEWHERE;
 }
 
 size_t endpoint_remove_own(char (*endpoints)[ADDRESS_TEXT_MAX], size_t n)
@@ -304,11 +308,11 @@ size_t endpoint_remove_own(char (*endpoints)[ADDRESS_TEXT_MAX], size_t n)
     if (getifaddrs(&list) < 0)
         return n;
     for (size_t i = 0; i < n; i++)
-        others += !is_own(list, endpoints[i]);
+        others += place_of(list, endpoints[i]) == ELSEWHERE;
     if (others == 0)
         return n;
     for (size_t i = 0; i < n; i++)
-        if (!is_own(list, endpoints[i]))
+        if (place_of(list, endpoints[i]) != OWN_ADDRESS)
             memmove(endpoints[kept++], endpoints[i], ADDRESS_TEXT_MAX);
     return kept;
 }

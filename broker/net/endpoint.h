@@ -55,7 +55,7 @@ size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max
                          struct endpoints_left *left);
 
 /*
- * Removes those of TCP that are this host's own, unless all are: a peer on another host does not have them,
- * though a bridge of its own may have the same address. Returns how many are left.
+ * Removes those of TCP that are this host's own, unless all are on this host, as paths are: a peer on another
+ * host does not have them, though a bridge of its own may have the same address. Returns how many are left.
  */
 size_t endpoint_remove_own(char (*endpoints)[ADDRESS_TEXT_MAX], size_t n);

@@ -231,12 +231,15 @@ TEST(test_own_addresses_are_not_dialled)
 {
     char mixed[4][ADDRESS_TEXT_MAX] = {"tcp:127.0.0.1:16520", "tcp:192.0.2.7:16520", "unix:/run/x",
                                        "tcp:127.0.0.1:1"},
+         here[2][ADDRESS_TEXT_MAX] = {"tcp:127.0.0.1:16520", "unix:/run/x"},
          own[1][ADDRESS_TEXT_MAX] = {"tcp:127.0.0.1:16520"};
 
     assert_int_equal(endpoint_remove_own(mixed, 4), 2);
     assert_string_equal(mixed[0], "tcp:192.0.2.7:16520");
     assert_string_equal(mixed[1], "unix:/run/x");
-    assert_int_equal(endpoint_remove_own(own, 1), 1); /* both are on one host */
+    assert_int_equal(endpoint_remove_own(here, 2), 2); /* both sides are on one host */
+    assert_string_equal(here[0], "tcp:127.0.0.1:16520");
+    assert_int_equal(endpoint_remove_own(own, 1), 1);
     assert_string_equal(own[0], "tcp:127.0.0.1:16520");
 }
 
