@@ -5,11 +5,10 @@
 #include <endian.h>
 #include <errno.h>
 #include <gnutls/gnutls.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "helper/carrier/psk.h"
 #include "helper/carrier/record.h"
 #include "helper/carrier/socket.h"
 
@@ -26,15 +25,6 @@ uint64_t carrier_tls_renewal = RECORDS_MAX;
 enum { REFILLS_MAX = 4 /* of one recv() */ };
 enum { KEY_UPDATE_SIZE = 64 /* at most: a record of 5 bytes */ };
 
-/* The suites that a SHA-256 PSK can have; tried on GnuTLS 3.7.9. The accepting side takes the first that the
- * other one names. */
-#define PRIORITIES(ciphers) "NONE:+VERS-TLS1.3:" ciphers ":+AEAD:+SHA256:+ECDHE-PSK:+GROUP-X25519:+SIGN-ALL"
-
-static const char *const priorities[AEAD_CIPHERS_] = {
-    [AEAD_AES_128_GCM] = PRIORITIES("+AES-128-GCM:+CHACHA20-POLY1305"),
-    [AEAD_CHACHA20_POLY1305] = PRIORITIES("+CHACHA20-POLY1305:+AES-128-GCM"),
-};
-
 struct buffer {
     uint8_t *data;
     size_t size;
@@ -50,11 +40,7 @@ enum writer {
 struct carrier_tls {
     struct carrier carrier;          /* first: the two are cast into each other */
     const struct aead_choice *aeads; /* borrowed */
-    gnutls_session_t session;
-    gnutls_psk_client_credentials_t client;
-    gnutls_psk_server_credentials_t server;
-    char identity[17];
-    uint8_t key[KEY_SIZE]; /* overwritten after the handshake */
+    struct psk psk;
     struct buffer in, out;
     struct record_key opens, seals; /* from the end of the handshake on */
     enum writer writer;
@@ -79,7 +65,7 @@ static ssize_t on_pull(gnutls_transport_ptr_t ptr, void *data, size_t size)
     size_t n = held(&tls->in) < size ? held(&tls->in) : size;
 
     if (n == 0 && !tls->eof) {
-        gnutls_transport_set_errno(tls->session, EAGAIN);
+        gnutls_transport_set_errno(tls->psk.session, EAGAIN);
         return -1;
     }
     memcpy(data, tls->in.data + tls->in.begin, n);
@@ -92,11 +78,11 @@ static ssize_t on_push(gnutls_transport_ptr_t ptr, const void *data, size_t size
     struct carrier_tls *tls = ptr;
 
     if (tls->writer != WRITER_GNUTLS) {
-        gnutls_transport_set_errno(tls->session, EPERM);
+        gnutls_transport_set_errno(tls->psk.session, EPERM);
         return -1;
     }
     if (size > tls->out.size - tls->out.end) {
-        gnutls_transport_set_errno(tls->session, EAGAIN);
+        gnutls_transport_set_errno(tls->psk.session, EAGAIN);
         return -1;
     }
     memcpy(tls->out.data + tls->out.end, data, size);
@@ -143,13 +129,13 @@ static int tls_flush(struct carrier *carrier)
 /* From now on this direction's records are ours. */
 static int take_key(struct carrier_tls *tls, bool reads)
 {
-    enum aead_cipher cipher = gnutls_cipher_get(tls->session) == GNUTLS_CIPHER_AES_128_GCM
+    enum aead_cipher cipher = gnutls_cipher_get(tls->psk.session) == GNUTLS_CIPHER_AES_128_GCM
                                   ? AEAD_AES_128_GCM
                                   : AEAD_CHACHA20_POLY1305;
     gnutls_datum_t iv, secret;
     uint64_t number;
 
-    if (gnutls_record_get_state(tls->session, reads, NULL, &iv, &secret, (uint8_t *)&number) < 0 ||
+    if (gnutls_record_get_state(tls->psk.session, reads, NULL, &iv, &secret, (uint8_t *)&number) < 0 ||
         iv.size != AEAD_NONCE || secret.size != aead_key_size(cipher))
         return -EPROTO;
     return record_key_set(reads ? &tls->opens : &tls->seals, tls->aeads->fastest[cipher], cipher, secret.data,
@@ -160,7 +146,7 @@ static int lend_number(struct carrier_tls *tls, bool reads)
 {
     uint64_t number = htobe64(reads ? tls->opens.number : tls->seals.number);
 
-    return gnutls_record_set_state(tls->session, reads, (const uint8_t *)&number) < 0 ? -EPROTO : 0;
+    return gnutls_record_set_state(tls->psk.session, reads, (const uint8_t *)&number) < 0 ? -EPROTO : 0;
 }
 
 /* The record that begins `in` is no application data: > 0, 0 at the end of the connection, or what is wrong.
@@ -175,7 +161,7 @@ static int hear_gnutls(struct carrier_tls *tls, size_t size)
     if (r < 0)
         return r;
     tls->in.end = in.begin + size; /* it sees this record alone */
-    n = gnutls_record_recv(tls->session, &byte, 1);
+    n = gnutls_record_recv(tls->psk.session, &byte, 1);
     r = n == GNUTLS_E_AGAIN && held(&tls->in) == 0 ? take_key(tls, true) : -EPROTO;
     tls->in = in;
     if (n == 0 || r < 0) /* the record stays, so that the next call comes to the same */
@@ -195,9 +181,9 @@ static ssize_t let_gnutls_send(struct carrier_tls *tls, const struct iovec *plai
 
     tls->writer = WRITER_GNUTLS;
     if (r >= 0 && tls->seals.number >= carrier_tls_renewal)
-        n = gnutls_session_key_update(tls->session, 0);
+        n = gnutls_session_key_update(tls->psk.session, 0);
     if (n >= 0)
-        n = gnutls_record_send(tls->session, plain->iov_base, plain->iov_len);
+        n = gnutls_record_send(tls->psk.session, plain->iov_base, plain->iov_len);
     tls->writer = WRITER_OURS;
     /* There is room, so there is nothing to try again. GnuTLS may have used our number: nothing is sealed any
      * more. */
@@ -213,7 +199,7 @@ static int take_over(struct carrier_tls *tls)
     if (r >= 0)
         r = take_key(tls, false);
     tls->writer = WRITER_OURS;
-    explicit_bzero(tls->key, sizeof(tls->key));
+    psk_forget_key(&tls->psk);
     return r;
 }
 
@@ -223,7 +209,7 @@ static int tls_handshake(struct carrier *carrier)
     int r, flushed;
 
     for (;;) {
-        r = gnutls_handshake(tls->session);
+        r = gnutls_handshake(tls->psk.session);
         flushed = tls_flush(carrier); /* an alert goes out as well */
         if (r == GNUTLS_E_SUCCESS)
             break;
@@ -388,7 +374,7 @@ static int tls_export_key(struct carrier *carrier, uint8_t ret[static KEY_SIZE])
 {
     static const char label[] = "EXPORTER-vmferry";
 
-    return gnutls_prf_rfc5705(tls_of(carrier)->session, sizeof(label) - 1, label, 0, NULL, KEY_SIZE,
+    return gnutls_prf_rfc5705(tls_of(carrier)->psk.session, sizeof(label) - 1, label, 0, NULL, KEY_SIZE,
                               (char *)ret) < 0
                ? -EIO
                : 0;
@@ -398,17 +384,11 @@ static void tls_free(struct carrier *carrier)
 {
     struct carrier_tls *tls = tls_of(carrier);
 
-    if (tls->session)
-        gnutls_deinit(tls->session);
-    if (tls->client)
-        gnutls_psk_free_client_credentials(tls->client);
-    if (tls->server)
-        gnutls_psk_free_server_credentials(tls->server);
+    psk_close(&tls->psk);
     record_key_clear(&tls->opens);
     record_key_clear(&tls->seals);
     free(tls->in.data);
     free(tls->out.data);
-    explicit_bzero(tls->key, sizeof(tls->key));
     explicit_bzero(tls->rest, sizeof(tls->rest));
     free(tls);
 }
@@ -424,58 +404,6 @@ static const struct carrier_ops tls_ops = {
     .free = tls_free,
 };
 
-/* The accepting side is asked for the key of an identity; GnuTLS frees what it is given. */
-static int on_identity(gnutls_session_t session, const char *identity, gnutls_datum_t *ret)
-{
-    struct carrier_tls *tls = gnutls_session_get_ptr(session);
-
-    if (strcmp(identity, tls->identity) != 0)
-        return -1;
-    ret->data = gnutls_malloc(KEY_SIZE);
-    if (!ret->data)
-        return -1;
-    memcpy(ret->data, tls->key, KEY_SIZE);
-    ret->size = KEY_SIZE;
-    return 0;
-}
-
-static int set_credentials(struct carrier_tls *tls, bool connecting)
-{
-    gnutls_datum_t key = {tls->key, KEY_SIZE};
-    int r;
-
-    if (connecting) {
-        r = gnutls_psk_allocate_client_credentials(&tls->client);
-        if (r >= 0)
-            r = gnutls_psk_set_client_credentials(tls->client, tls->identity, &key, GNUTLS_PSK_KEY_RAW);
-        if (r >= 0)
-            r = gnutls_credentials_set(tls->session, GNUTLS_CRD_PSK, tls->client);
-    } else {
-        r = gnutls_psk_allocate_server_credentials(&tls->server);
-        if (r >= 0) {
-            gnutls_psk_set_server_credentials_function(tls->server, on_identity);
-            r = gnutls_credentials_set(tls->session, GNUTLS_CRD_PSK, tls->server);
-        }
-    }
-    return r;
-}
-
-static int set_up(struct carrier_tls *tls, bool connecting)
-{
-    const unsigned flags = GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS;
-
-    if (gnutls_init(&tls->session, (connecting ? GNUTLS_CLIENT : GNUTLS_SERVER) | flags) < 0)
-        return -ENOMEM;
-    if (gnutls_priority_set_direct(tls->session, priorities[tls->aeads->preferred], NULL) < 0 ||
-        set_credentials(tls, connecting) < 0)
-        return -EIO;
-    gnutls_session_set_ptr(tls->session, tls);
-    gnutls_transport_set_ptr(tls->session, tls);
-    gnutls_transport_set_pull_function(tls->session, on_pull);
-    gnutls_transport_set_push_function(tls->session, on_push);
-    return 0;
-}
-
 int carrier_tls_new(int fd, bool connecting, const struct preamble *preamble,
                     const uint8_t key[static KEY_SIZE], size_t buffer, const struct aead_choice *aeads,
                     struct carrier **ret)
@@ -489,13 +417,15 @@ int carrier_tls_new(int fd, bool connecting, const struct preamble *preamble,
     tls->in = (struct buffer){.data = malloc(buffer), .size = buffer};
     tls->out = (struct buffer){.data = malloc(buffer), .size = buffer};
     tls->aeads = aeads;
-    memcpy(tls->key, key, KEY_SIZE);
-    snprintf(tls->identity, sizeof(tls->identity), "%016" PRIx64, preamble->id);
-    r = tls->in.data && tls->out.data ? set_up(tls, connecting) : -ENOMEM;
+    r = tls->in.data && tls->out.data ? psk_open(&tls->psk, connecting, preamble->id, key, aeads->preferred)
+                                      : -ENOMEM;
     if (r < 0) {
         tls_free(&tls->carrier);
         return r;
     }
+    gnutls_transport_set_ptr(tls->psk.session, tls);
+    gnutls_transport_set_pull_function(tls->psk.session, on_pull);
+    gnutls_transport_set_push_function(tls->psk.session, on_push);
     *ret = &tls->carrier;
     return 0;
 }
