@@ -55,7 +55,7 @@ static void peer_failed(struct peer_dials *dials, uint32_t serial, enum vf_error
 static struct peer_tried *tried_of(struct peer_dials *dials, uint32_t serial)
 {
     for (size_t i = 0; i < PEER_TRIED_MAX; i++)
-        if (dials->tried[i].serial == serial)
+        if (serial > 0 && dials->tried[i].serial == serial)
             return &dials->tried[i];
     return NULL;
 }
@@ -204,15 +204,13 @@ void peer_dials_ask(struct peer_dials *dials, const struct message_need_peer *m)
         peer_failed(dials, m->serial, VF_ERROR_HELPER_FAILED, "There is no memory for another connection.");
         return;
     }
-    if (m->serial > 0 && tried)
+    if (tried)
         migration_log(
             &dials->entry->identity, LOG_INFO, NULL,
             "What answers at one of the peer's endpoints is not the peer, or does not let this migration "
             "in: the others are tried.");
-    *dial = (struct peer_dial){.all = dials,
-                               .serial = m->serial,
-                               .kind = m->kind,
-                               .avoided = m->serial > 0 && tried ? tried->endpoints : 0};
+    *dial = (struct peer_dial){
+        .all = dials, .serial = m->serial, .kind = m->kind, .avoided = tried ? tried->endpoints : 0};
     TAILQ_INSERT_TAIL(&dials->dials, dial, next);
     dials->n_dials++;
     supply(dials);
