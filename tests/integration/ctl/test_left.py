@@ -5,22 +5,11 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from vmlib.ctl import CANCELLED, FAILED, USAGE, ctl
 from vmlib.hosts import Hosts
 from vmlib.standins import ACTIVE, Standins
-
-
-@pytest.fixture
-def scene(hosts: Hosts, workdir: Path) -> Iterator[Standins]:
-    scene = Standins(hosts, workdir)
-    try:
-        yield scene
-    finally:
-        scene.close()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])

@@ -3,28 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from vmlib.ctl import BOTH_RUN, CANCELLED, FAILED, Running, ctl
-from vmlib.hosts import Hosts
 from vmlib.monitor import Monitor
 from vmlib.standins import ACTIVE, COMPLETED, Standins
 
 DEVICE = {**ACTIVE, "status": "device"}
 POSTCOPY = {**ACTIVE, "status": "postcopy-active"}
 PAUSED = {**ACTIVE, "status": "postcopy-paused"}
-
-
-@pytest.fixture
-def scene(hosts: Hosts, workdir: Path) -> Iterator[Standins]:
-    scene = Standins(hosts, workdir)
-    try:
-        yield scene
-    finally:
-        scene.close()
 
 
 def arrive(scene: Standins, state: str = "paused", migration: dict[str, Any] = COMPLETED) -> None:

@@ -5,22 +5,12 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from vmlib.ctl import CANCELLED, DONE, FAILED, PROGRAM, Running, Terminal
-from vmlib.hosts import Hosts
 from vmlib.monitor import Monitor
 from vmlib.standins import ACTIVE, COMPLETED, Standins
-
-@pytest.fixture
-def scene(hosts: Hosts, workdir: Path) -> Iterator[Standins]:
-    scene = Standins(hosts, workdir)
-    try:
-        yield scene
-    finally:
-        scene.close()
 
 
 def test_silence_is_shown(scene: Standins, workdir: Path) -> None:
