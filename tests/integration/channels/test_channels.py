@@ -188,6 +188,8 @@ def test_two_streams(hosts: Hosts, security: str) -> None:
                 destination = stack.enter_context(listeners[name].accept())
                 assert read_number(destination) == 2 * nth + parity
                 pairs.append((sources[name][nth], destination))
+        # That a channel is open the source hears after its bytes have arrived.
+        wait_until(lambda: all(state == "open" for _, _, state in channels(outgoing)), "open channels at the source")
         assert channels(outgoing) == channels(incoming) == sorted(
             (("migrate", "disks")[index % 2], index, "open") for index in range(8))
         end_both(*pairs)
