@@ -14,13 +14,13 @@
 #include "common/cleanup.h"
 #include "common/timer.h"
 
-enum { STAGGER = 100000 /* µs, RFC 8305, 5 */, AGAIN = 20000 /* µs */, REASON_MAX = 64 };
+enum { STAGGER = 100000 /* µs, RFC 8305, 5 */, AGAIN = 20000 /* µs */ };
 
 struct attempt {
     struct dial *dial;
     char endpoint[ADDRESS_TEXT_MAX];
-    char why[REASON_MAX]; /* it came to nothing; "" before */
-    int fd;               /* owned; −1 before and after */
+    char why[DIAL_WHY_MAX]; /* it came to nothing; "" before */
+    int fd;                 /* owned; −1 before and after */
     sd_event_source *source;
 };
 

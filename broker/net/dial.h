@@ -10,7 +10,7 @@
 
 #include "broker/config/config.h"
 
-#define DIAL_WHY_MAX 170 /* bytes, the NUL included */
+#define DIAL_WHY_MAX 200 /* bytes, the NUL included */
 
 struct dial;
 
