@@ -80,7 +80,7 @@ static int read_texts(struct arguments *a, enum option_id id, const char *text, 
         {OPTION_SECURITY, &a->security}, {OPTION_TICKET_FILE, &a->ticket_file},
         {OPTION_OUTPUT, &a->output},     {OPTION_CONNECT, &a->connect},
         {OPTION_RPC, &a->rpc},           {OPTION_NAME, &a->name},
-        {OPTION_DOMAIN, &a->domain},     {OPTION_COLUMNS, &a->columns},
+        {OPTION_COLUMNS, &a->columns},
     };
 
     for (unsigned i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
@@ -350,8 +350,9 @@ static int check_together(const struct arguments *a, struct trouble *trouble)
     if (a->attach)
         return 0; /* the options are those that were noted down */
     if (a->dry_run && arguments_want_libvirt(a))
-        return trouble_set(trouble, STATUS_USAGE,
-                           "--dry-run is not for a domain of libvirt: see 'vmferryctl check --domain='.");
+        return trouble_set(
+            trouble, STATUS_USAGE,
+            "--dry-run is not for a domain of libvirt; 'vmferryctl check' looks at the tunnel.");
     if (a->verb == VERB_MIGRATE && !a->qmp != !a->dst_qmp)
         return trouble_set(
             trouble, STATUS_USAGE,

@@ -85,7 +85,7 @@ const struct option_rule option_rules[OPTION_MAX_] = {
     [OPTION_COLUMNS] = {"columns", 0, "NAMES", V(LIST), "only these, with commas: VM,STATE,ID"},
     [OPTION_DISKS] = {"disks", 0, "[DISKS]", V(SEND) | V(MIGRATE) | V(TUNNEL),
                       "copy the VM's disks, too; or these: vda,vdb"},
-    [OPTION_CONNECT] = {"connect", 0, "URI", V(SEND) | V(MIGRATE) | V(CHECK) | V(CANCEL),
+    [OPTION_CONNECT] = {"connect", 0, "URI", V(SEND) | V(MIGRATE) | V(CANCEL),
                         "libvirt's (default qemu:///system)", .brief = true},
     [OPTION_RPC] = {"rpc", 0, "WAY", V(MIGRATE), "of libvirt's calls: tunnel or ssh", "tunnel ssh",
                     .brief = true},
@@ -98,7 +98,6 @@ const struct option_rule option_rules[OPTION_MAX_] = {
                        .brief = true},
     [OPTION_AUTO_CONVERGE] = {"auto-converge", 0, NULL, V(SEND) | V(MIGRATE),
                               "slow the VM down if it changes too fast", .brief = true},
-    [OPTION_DOMAIN] = {"domain", 0, "DOMAIN", V(CHECK), "what would stop this domain of libvirt"},
 };
 
 bool option_takes_none_or_one(const struct option_rule *rule)

@@ -9,38 +9,23 @@
 #include "ctl/libvirt/socket.h"
 #include "ctl/shell.h"
 #include "ctl/units.h"
+#include "ctl/verbs/print-ticket.h"
 
-#define TICKET_LIFE (900 * SECOND) /* where no option says it: people carry the ticket to the other host */
-#define KEEP        (86400 * SECOND) /* the source can choose post-copy, where connections must not be given up */
-#define LOOK        (SECOND / 4)
+#define KEEP (86400 * SECOND) /* the source can choose post-copy, where connections must not be given up */
+#define LOOK (SECOND / 4)
 
-static int print_ticket(const struct ctl *ctl, const struct tunnel *tunnel, const char *ticket,
-                        struct trouble *trouble)
+static void hint(const struct tunnel *tunnel)
 {
+    const struct ctl *ctl = tunnel->side->ctl;
     char command[SHELL_COMMAND_MAX], life[UNITS_TEXT_MAX];
 
-    if (ctl->arguments.json != JSON_OFF) {
-        _cleanup_json_ json_object *object = json_object_new_object();
-
-        json_object_object_add(object, "Id", record_string(tunnel_id(tunnel)));
-        json_object_object_add(object, "Vm", record_string(tunnel->vm));
-        json_object_object_add(object, "Path", record_string(tunnel->path));
-        json_object_object_add(object, "Ticket", record_string(ticket));
-        record_print_json(ctl, object);
-    } else {
-        puts(ticket);
-    }
-    if (ctl_flush(trouble) < 0)
-        return -1;
     format_time(ctl->arguments.expire, life);
     ctl_say(ctl, "At the source, with the ticket on stdin:  %s",
             shell_vmferryctl("send", tunnel->vm, "--libvirt", command));
     ctl_say(ctl,
             "The ticket is good for %s (--expire=). Whoever uses it can use libvirt here as this user can, "
-            "until the "
-            "migration is over. This command stays until then; Ctrl-C takes the ticket back.",
+            "until the migration is over. This command stays until then; Ctrl-C takes the ticket back.",
             life);
-    return 0;
 }
 
 static int serve(const struct tunnel *tunnel, struct trouble *trouble)
@@ -84,7 +69,7 @@ static int serve(const struct tunnel *tunnel, struct trouble *trouble)
 
 int receive_libvirt(struct ctl *ctl, struct trouble *trouble)
 {
-    struct arguments *a = &ctl->arguments;
+    const struct arguments *a = &ctl->arguments;
     _cleanup_(side_close) struct side side = {0};
     _cleanup_(tunnel_clear) struct tunnel tunnel = {0};
     _cleanup_(tunnel_forget_ticket) char *ticket = NULL;
@@ -94,18 +79,17 @@ int receive_libvirt(struct ctl *ctl, struct trouble *trouble)
                                        .disks = true,
                                        .libvirt = true,
                                        .resume_timeout = KEEP};
-    int r;
 
-    if (a->expire == 0)
-        a->expire = TICKET_LIFE;
     if (ctl_catch_signals(ctl, trouble) < 0 || side_open(ctl, &side, trouble) < 0)
         return -1;
     probe = libvirt_connect(ctl, trouble); /* better now than when the source comes */
     if (probe < 0 || tunnel_prepare_as(&side, a->operands[0], &shape, &tunnel, &ticket, trouble) < 0)
         return -1;
     fd_closep(&probe);
-    r = print_ticket(ctl, &tunnel, ticket, trouble);
-    if (r < 0)
+    if (print_ticket(ctl, &tunnel, ticket, trouble) < 0) {
         tunnel_cancel(&tunnel);
-    return r < 0 ? -1 : serve(&tunnel, trouble);
+        return -1;
+    }
+    hint(&tunnel);
+    return serve(&tunnel, trouble);
 }

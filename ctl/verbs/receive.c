@@ -14,21 +14,10 @@
 #include "ctl/shell.h"
 #include "ctl/units.h"
 #include "ctl/verbs/keeper.h"
+#include "ctl/verbs/print-ticket.h"
 #include "ctl/verbs/receive-libvirt.h"
 
 #define TICKET_LIFE (900 * SECOND) /* where no option says it: people carry the ticket to the other host */
-
-static void print_json(const struct ctl *ctl, const struct tunnel *tunnel, const char *ticket)
-{
-    _cleanup_json_ json_object *object = json_object_new_object();
-
-    json_object_object_add(object, "Id", record_string(tunnel_id(tunnel)));
-    json_object_object_add(object, "Vm", record_string(tunnel->vm));
-    json_object_object_add(object, "Path", record_string(tunnel->path));
-    json_object_object_add(object, "Socket", record_string(tunnel->socket));
-    json_object_object_add(object, "Ticket", ticket ? record_string(ticket) : NULL);
-    record_print_json(ctl, object);
-}
 
 static void hint(const struct ctl *ctl, const struct tunnel *tunnel, bool driven, bool with_ticket)
 {
@@ -48,17 +37,6 @@ static void hint(const struct ctl *ctl, const struct tunnel *tunnel, bool driven
         format_moment((uint64_t)time(NULL) * SECOND + a->expire, until);
         ctl_say(ctl, "The ticket is good for %s, until %s (--expire=).", life, until);
     }
-}
-
-/* If the ticket could not be written, no one has it: do not wait for it. */
-static int print_ticket(const struct ctl *ctl, const struct tunnel *tunnel, const char *ticket,
-                        struct trouble *trouble)
-{
-    if (ctl->arguments.json != JSON_OFF)
-        print_json(ctl, tunnel, ticket);
-    else if (ticket)
-        puts(ticket);
-    return ctl_flush(trouble);
 }
 
 /* What QEMU has to do; takes back what was done where it refuses. */
@@ -167,10 +145,10 @@ int verb_receive(struct ctl *ctl, struct trouble *trouble)
     _cleanup_(side_close) struct side side = {0};
     int keeper = -1, status = STATUS_DONE;
 
-    if (a->libvirt)
-        return receive_libvirt(ctl, trouble);
     if (a->expire == 0)
         a->expire = TICKET_LIFE;
+    if (a->libvirt)
+        return receive_libvirt(ctl, trouble);
     if (a->qmp) {
         int r = a->resume ? 1 : keeper_fork(ctl, &keeper, &status, trouble);
 
