@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "broker/net/endpoint.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ifaddrs.h>
@@ -13,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "broker/net/ticket.h"
 #include "common/cleanup.h"
 #include "common/fd-pass.h"
 
@@ -284,8 +286,10 @@ size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max
 
 enum place { ELSEWHERE, OWN_ADDRESS, OWN_PATH };
 
-static enum place place_of(const struct ifaddrs *list, const char *text)
+/* An address is this host's own where a socket can be bound to it. */
+static enum place place_of(const char *text)
 {
+    _cleanup_fd_ int fd = -1;
     struct endpoint endpoint;
     union any_address a;
 
@@ -294,25 +298,27 @@ static enum place place_of(const struct ifaddrs *list, const char *text)
     a = (union any_address){.storage = endpoint.address};
     if (a.any.sa_family == AF_UNIX)
         return OWN_PATH;
-    for (const struct ifaddrs *ifa = list; ifa; ifa = ifa->ifa_next)
-        if (is_same_host(&a, ifa->ifa_addr))
-            return OWN_ADDRESS;
-    return ELSEWHERE;
+    if (a.any.sa_family != AF_INET && a.any.sa_family != AF_INET6)
+        return ELSEWHERE;
+    a.in.sin_port = 0; /* any; at the same place in both */
+    fd = socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    return fd >= 0 && bind(fd, &a.any, endpoint.size) >= 0 ? OWN_ADDRESS : ELSEWHERE;
 }
 
 size_t endpoint_remove_own(char (*endpoints)[ADDRESS_TEXT_MAX], size_t n)
 {
-    _cleanup_(freeifaddrsp) struct ifaddrs *list = NULL;
+    enum place places[TICKET_ENDPOINTS_MAX];
     size_t others = 0, kept = 0;
 
-    if (getifaddrs(&list) < 0)
-        return n;
-    for (size_t i = 0; i < n; i++)
-        others += place_of(list, endpoints[i]) == ELSEWHERE;
+    assert(n <= TICKET_ENDPOINTS_MAX);
+    for (size_t i = 0; i < n; i++) {
+        places[i] = place_of(endpoints[i]);
+        others += places[i] == ELSEWHERE;
+    }
     if (others == 0)
         return n;
     for (size_t i = 0; i < n; i++)
-        if (place_of(list, endpoints[i]) != OWN_ADDRESS)
+        if (places[i] != OWN_ADDRESS)
             memmove(endpoints[kept++], endpoints[i], ADDRESS_TEXT_MAX);
     return kept;
 }

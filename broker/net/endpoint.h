@@ -56,6 +56,7 @@ size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max
 
 /*
  * Removes those of TCP that are this host's own, unless all are on this host, as paths are: a peer on another
- * host does not have them, though a bridge of its own may have the same address. Returns how many are left.
+ * host does not have them, though a bridge of its own may have the same address. n: at most
+ * TICKET_ENDPOINTS_MAX. Returns how many are left.
  */
 size_t endpoint_remove_own(char (*endpoints)[ADDRESS_TEXT_MAX], size_t n);
