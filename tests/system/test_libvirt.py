@@ -152,6 +152,7 @@ def test_vmferryctl_is_killed(web1: Domain, hosts: TwoHosts, way: str) -> None:
     hosts.a.run("pkill", "-KILL", "-x", "vmferryctl")
     assert moving.wait().returncode in (137, -9)
     if way == "tunnel":
+        web1.hurry(hosts.a)
         wait_until(lambda: web1.state(hosts.b).startswith("running") and
                    not web1.state(hosts.a).startswith("running"), "it has moved", 60)
         assert_moved(web1, hosts.a, hosts.b)
@@ -169,6 +170,7 @@ def test_brokers_are_killed(web1: Domain, hosts: TwoHosts) -> None:
     wait_processed(web1, 2, hosts.a)
     for host in hosts:
         host.systemctl("kill", "--signal=KILL", "vmferryd.service")
+    web1.hurry(hosts.a)
     assert moving.wait().returncode == 0
     assert_moved(web1, hosts.a, hosts.b)
 
@@ -250,6 +252,8 @@ def test_network_is_away(libvirt: Libvirt, web1: Domain, hosts: TwoHosts, postco
         hosts.cut()
         time.sleep(12)  # what is said of 12 s holds
         hosts.mend()
+        if not postcopy:
+            web1.hurry(hosts.a)
         done = moving.wait()
         assert done.returncode == 0, done.stderr
         assert "interrupted" in done.stderr

@@ -318,7 +318,7 @@ def test_catalog(hosts: TwoHosts) -> None:
     cancelled.wait_finished()
     expired = hosts.b.broker.prepare("late", {"expire-usec": ("t", 100_000)})
     expired.wait_finished()
-    for migration, subjects in ((done.incoming, ["prepared", "has reached the other host", "is done"]),
+    for migration, subjects in ((done.incoming, ["prepared", "has reached the other host", "has carried all of its bytes"]),
                                 (cancelled, ["prepared", "cancelled"]), (expired, ["prepared", "has failed"])):
         lines = [entry for entry in hosts.b.journal_since(begins, VMFERRY_MIGRATION=migration.id) if "MESSAGE_ID" in entry]
         assert len(lines) == len(subjects), lines
