@@ -20,7 +20,7 @@ import pytest
 HEADING = "tests that were tried once more"
 
 # The share of the time for which something on this machine waited for a processor: of the test's own, or of the last ten
-# seconds where it was shorter. Two workers with sanitizers come to 50 to 70 % on two quiet cores.
+# seconds where it was shorter. A guess: above that a test waits for a processor most of the time.
 PRESSURE_LIMIT = 0.85
 # Where the kernel does not say that: the processes per processor that ran or wished to, in the last minute.
 LOAD_LIMIT = 3.0
