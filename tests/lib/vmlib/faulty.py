@@ -94,7 +94,7 @@ class FaultyProxy:
                 self._budget[way] = min(self._budget[way] + (now - self._filled) * self.rate, self.rate * 0.02)
         self._filled = now
 
-    def _receive(self, half: _Half, now: float) -> bool:
+    def _receive(self, half: _Half) -> bool:
         limit = CHUNK if not self.rate else int(min(CHUNK, self._budget[half.towards_target]))
         if half.ended or limit <= 0 or half.queued > max(16 * CHUNK, self.rate * self.delay * 2):
             return False
@@ -105,7 +105,7 @@ class FaultyProxy:
         if not data:
             half.ended = True
         elif not self._swallow[half.towards_target]:
-            half.queue.append((now + self.delay, data))
+            half.queue.append((time.monotonic() + self.delay, data))  # it came after the turn had begun
             half.queued += len(data)
         self._budget[half.towards_target] -= len(data)
         return bool(data)
@@ -152,7 +152,7 @@ class FaultyProxy:
         busy = False
         for half in list(self._halves):
             try:
-                busy = self._receive(half, now) or busy
+                busy = self._receive(half) or busy
                 busy = self._deliver(half, now) or busy
             except EOFError:
                 self._half_ended(half)
