@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@
 #define GRACE           SECOND /* for an answer after the second Ctrl-C: it is there at once, or late */
 #define TELL            (SECOND / 4)
 #define LAST_WORDS      64 /* reads */
+#define STRAY_MAX       64 /* answers to clients before this one; QEMU queues no more than eight commands */
 
 struct qmp {
     struct ctl *ctl;
@@ -29,7 +31,10 @@ struct qmp {
     char version[32];
     unsigned major, minor, events, stops;
     char shutdown[32];
-    uint64_t id;        /* of the command that waits for its reply; 0: none does */
+    uint64_t key;       /* in the ids of this connection's commands, and of no other's */
+    char id[40];        /* of the command that was sent last; "": none was */
+    unsigned commands;  /* how many were */
+    unsigned strays;    /* answers to commands of other clients */
     json_object *reply; /* the greeting, or that of the command */
     const char *lost;   /* why nothing more can be said; NULL: it is open */
     char lost_text[160];
@@ -128,6 +133,18 @@ static void take_event(struct qmp *qmp, const char *event, json_object *message)
                    strcmp(event, "RESUME") == 0 || qmp->shutdown[0];
 }
 
+/*
+ * When a client goes while QEMU carries out its command, QEMU sends the answer to the next client, perhaps
+ * before the greeting.
+ */
+static bool is_stray(const struct qmp *qmp, json_object *message)
+{
+    if (!qmp->id[0])
+        return json_object_object_get_ex(message, "return", NULL) ||
+               json_object_object_get_ex(message, "error", NULL);
+    return strcmp(record_text(message, "id"), qmp->id) != 0;
+}
+
 static void take_message(struct qmp *qmp, json_object *message)
 {
     json_object *value;
@@ -137,9 +154,11 @@ static void take_message(struct qmp *qmp, json_object *message)
             take_event(qmp, json_object_get_string(value), message);
         return;
     }
-    if (qmp->reply ||
-        (json_object_object_get_ex(message, "id", &value) && json_object_get_uint64(value) != qmp->id))
-        lose(qmp, "it answered what it was not asked");
+    if (is_stray(qmp, message)) {
+        if (++qmp->strays > STRAY_MAX)
+            lose(qmp, "it keeps answering what it was not asked");
+    } else if (qmp->reply)
+        lose(qmp, "it answered twice");
     else
         qmp->reply = json_object_get(message);
 }
@@ -226,7 +245,8 @@ static int send_command(struct qmp *qmp, const char *command, json_object *argum
     json_object_object_add(object, "execute", json_object_new_string(command));
     if (arguments)
         json_object_object_add(object, "arguments", arguments);
-    json_object_object_add(object, "id", json_object_new_uint64(++qmp->id));
+    snprintf(qmp->id, sizeof(qmp->id), "%016" PRIx64 "-%u", qmp->key, ++qmp->commands);
+    json_object_object_add(object, "id", json_object_new_string(qmp->id));
     text = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
     n = strlen(text);
     /* One command is under way at a time, so a socket that has no room belongs to a QEMU that hangs. */
@@ -365,6 +385,8 @@ int qmp_open(struct side *side, const char *path, struct qmp **ret, struct troub
     qmp->parser = qmp_parser_new();
     if (!qmp->parser || make_names(qmp, side, path) < 0)
         return trouble_no_memory(trouble);
+    if (getrandom(&qmp->key, sizeof(qmp->key), 0) != sizeof(qmp->key))
+        return trouble_set(trouble, STATUS_FAILED, "There are no random numbers: %s.", strerror(errno));
     if (side->host) {
         if (remote_open(side->ctl, side->host, false, what, &qmp->link, trouble) < 0)
             return -1;

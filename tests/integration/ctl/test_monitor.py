@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from pathlib import Path
@@ -12,8 +13,14 @@ from vmlib.ctl import CANCELLED, FAILED, USAGE, ctl
 from vmlib.hosts import Hosts
 
 
+OWN = b"@own@"
+
+
 def serve(path: Path, *answers: bytes, keep: bool = False) -> threading.Thread:
-    """A UNIX socket that says this to whoever connects, once; keep: and then stays silent."""
+    """A UNIX socket that says this to the one client that connects; keep: and then stays silent.
+
+    OWN in an answer is the id of the command before it.
+    """
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
@@ -23,11 +30,13 @@ def serve(path: Path, *answers: bytes, keep: bool = False) -> threading.Thread:
             peer, _ = listener.accept()
             with peer:
                 peer.settimeout(20)
+                asked = b""
                 try:
                     for answer in answers:
-                        peer.sendall(answer)
+                        own = json.dumps(json.loads(asked)["id"]).encode() if asked else b"null"
+                        peer.sendall(answer.replace(OWN, own))
                         if answer.endswith(b"\n"):
-                            peer.recv(65536)
+                            asked = peer.recv(65536)
                     while keep and peer.recv(65536):
                         pass
                 except OSError:
@@ -40,7 +49,7 @@ def serve(path: Path, *answers: bytes, keep: bool = False) -> threading.Thread:
 
 
 GREETING = b'{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}}, "capabilities": []}}\r\n'
-OK = b'{"return": {}, "id": 1}\r\n'
+OK = b'{"return": {}, "id": @own@}\r\n'
 
 
 @pytest.mark.parametrize(("answers", "word"), [
@@ -54,17 +63,17 @@ OK = b'{"return": {}, "id": 1}\r\n'
     ([b'{"a": [' + b"1," * 200_000], "too long"),
     ([b" " * 100], "closed the connection"),
     ([GREETING], "closed the connection"),
-    ([GREETING, b'{"return": {}, "id": 77}\n'], "not asked"),
-    ([GREETING, b'{"error": 5, "id": 1}\n'], "refuses 'qmp_capabilities': it gives no reason"),
-    ([GREETING, b'{"id": 1}\n'], "no QMP"),
-    ([GREETING, OK, b'{"return": "what", "id": 2}\n', b'{"return": 12, "id": 3}\n'], "closed the connection"),
-    ([GREETING, OK, b'{"return": {"status": "inmigrate"}, "id": 2}\n', b'{"return": {"status": "\\u001b[31mno"}, "id": 3}\n'],
+    ([GREETING, b'{"return": {}, "id": 77}\n' * 70], "not asked"),
+    ([GREETING, b'{"error": 5, "id": @own@}\n'], "refuses 'qmp_capabilities': it gives no reason"),
+    ([GREETING, b'{"id": @own@}\n'], "no QMP"),
+    ([GREETING, OK, b'{"return": "what", "id": @own@}\n', b'{"return": 12, "id": @own@}\n'], "closed the connection"),
+    ([GREETING, OK, b'{"return": {"status": "inmigrate"}, "id": @own@}\n', b'{"return": {"status": "\\u001b[31mno"}, "id": @own@}\n'],
      "waits for a VM"),
-    ([GREETING, b'{"event": "MIGRATION"}\n' * 3 + b'{"error": {"class": "X", "desc": "not \\u001b[31mtoday"}, "id": 1}\n'],
+    ([GREETING, b'{"event": "MIGRATION"}\n' * 3 + b'{"error": {"class": "X", "desc": "not \\u001b[31mtoday"}, "id": @own@}\n'],
      "refuses 'qmp_capabilities': not ?[31mtoday"),
-    ([GREETING, OK, b'{"return": {"status": "running"}, "id": 2}\n',
-      b'{"return": {"status": {"x": [1e999, -99999999999999999999999, null]}, "ram": [], "total-time": "x"}, "id": 3}\n',
-      b'{"return": [3, {"capability": 7, "state": "maybe"}], "id": 4}\n', b'{"return": {}, "id": 5}\n'], "closed"),
+    ([GREETING, OK, b'{"return": {"status": "running"}, "id": @own@}\n',
+      b'{"return": {"status": {"x": [1e999, -99999999999999999999999, null]}, "ram": [], "total-time": "x"}, "id": @own@}\n',
+      b'{"return": [3, {"capability": 7, "state": "maybe"}], "id": @own@}\n', b'{"return": {}, "id": @own@}\n'], "closed"),
 ])
 def test_hostile_monitor(hosts: Hosts, workdir: Path, answers: list[bytes], word: str) -> None:
     ticket = ctl(hosts.destination, "receive", "web1").out

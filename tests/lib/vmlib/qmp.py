@@ -4,6 +4,7 @@
 import array
 import collections
 import json
+import secrets
 import socket
 import time
 from typing import Any
@@ -36,10 +37,14 @@ class Qmp:
         self._sock = sock
         self._timeout = timeout
         self._received = b""
-        self._next_id = 0
+        self._key = secrets.token_hex(8)  # QEMU can send this client the answer to a command of the one before it
+        self._commands = 0
         self._events: collections.deque[dict[str, Any]] = collections.deque()
         try:
-            greeting = self._read_message(time.monotonic() + timeout)
+            deadline = time.monotonic() + timeout
+            greeting = self._read_message(deadline)
+            while "return" in greeting or "error" in greeting:
+                greeting = self._read_message(deadline)
             if "QMP" not in greeting:
                 raise QmpClosed(f"not a QMP greeting: {greeting}")
             self.execute("qmp_capabilities")
@@ -102,8 +107,9 @@ class Qmp:
 
     def _execute(self, command: str, arguments: dict[str, Any], fd: int | None, timeout: float | None) -> Reply:
         deadline = self._deadline(timeout)
-        self._next_id += 1
-        request: dict[str, Any] = {"execute": command, "id": self._next_id}
+        self._commands += 1
+        own = f"{self._key}-{self._commands}"
+        request: dict[str, Any] = {"execute": command, "id": own}
         if arguments:
             request["arguments"] = {key.replace("_", "-"): value for key, value in arguments.items()}
         self._send(json.dumps(request).encode() + b"\n", fd)
@@ -111,7 +117,7 @@ class Qmp:
             message = self._read_message(deadline)
             if "event" in message:
                 self._events.append(message)
-            elif message.get("id") == self._next_id or ("error" in message and "id" not in message):
+            elif message.get("id") == own:
                 break
         if "error" in message:
             raise QmpError(command, message["error"]["class"], message["error"]["desc"])

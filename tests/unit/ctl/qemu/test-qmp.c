@@ -6,10 +6,12 @@
 
 #include <sys/un.h>
 
+#include "common/cleanup.h"
 #include "ctl/qemu/qmp.h"
 
 #define GREETING "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}}}\r\n"
-#define DONE     "{\"return\": {}}\r\n"
+#define OWN      "\"id\": @" /* the id of the command that came last, where a case says it */
+#define DONE     "{\"return\": {}, " OWN "}\r\n"
 #define HANG_UP  ""
 
 #define LINES(...) ((const char *const[]){__VA_ARGS__, NULL})
@@ -23,8 +25,20 @@ static struct rig {
     int listener, fd;
     sd_event_source *accepts, *reads;
     const char *const *says; /* at first, and then once per command; after the last one: nothing */
-    char heard[4096];
+    char heard[4096], id[64], first[64]; /* ids: in quotes, of the last command and of the first */
 } rig;
+
+/* Each '@' is the command's id. */
+static void say_text(const char *text)
+{
+    for (const char *at; *text; text = at) {
+        at = strchrnul(text, '@');
+        assert_int_equal(send(rig.fd, text, (size_t)(at - text), MSG_NOSIGNAL), at - text);
+        if (*at && *rig.id)
+            assert_int_equal(send(rig.fd, rig.id, strlen(rig.id), MSG_NOSIGNAL), strlen(rig.id));
+        at += *at != '\0';
+    }
+}
 
 static void say(void)
 {
@@ -36,7 +50,16 @@ static void say(void)
     if (strcmp(text, HANG_UP) == 0)
         shutdown(rig.fd, SHUT_RDWR);
     else
-        assert_int_equal(send(rig.fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+        say_text(text);
+}
+
+static void take_id(void)
+{
+    _cleanup_json_ json_object *command = json_tokener_parse(rig.heard);
+
+    snprintf(rig.id, sizeof(rig.id), "\"%s\"", record_text(command, "id"));
+    if (!rig.first[0])
+        snprintf(rig.first, sizeof(rig.first), "%s", rig.id);
 }
 
 static int on_command(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -44,10 +67,12 @@ static int on_command(sd_event_source *source, int fd, uint32_t revents, void *u
     ssize_t n = recv(fd, rig.heard, sizeof(rig.heard) - 1, MSG_DONTWAIT);
 
     rig.heard[n > 0 ? n : 0] = '\0';
-    if (n > 0)
+    if (n > 0) {
+        take_id();
         say();
-    else
+    } else {
         sd_event_source_set_enabled(source, SD_EVENT_OFF);
+    }
     return 0;
 }
 
@@ -142,10 +167,12 @@ TEST(a_command_and_its_answer)
 {
     json_object *reply = NULL;
 
-    begin(LINES(GREETING, DONE, "{\"return\": {\"status\": \"running\"}, \"id\": 2}\r\n"));
+    begin(LINES(GREETING, DONE, "{\"return\": {\"status\": \"running\"}, " OWN "}\r\n"));
     assert_int_equal(qmp_execute(rig.qmp, "query-status", json_object_new_object(), &reply, &rig.trouble), 0);
     assert_string_equal(record_text(reply, "status"), "running");
-    assert_string_equal(rig.heard, "{\"execute\":\"query-status\",\"arguments\":{},\"id\":2}");
+    assert_ptr_equal(strstr(rig.heard, "{\"execute\":\"query-status\",\"arguments\":{},\"id\":\""),
+                     rig.heard);
+    assert_string_not_equal(rig.id, rig.first);
     json_object_put(reply);
     end();
 }
@@ -154,7 +181,8 @@ TEST(a_command_and_its_answer)
 TEST(a_refusal_is_no_loss)
 {
     begin(LINES(GREETING, DONE,
-                "{\"error\": {\"class\": \"GenericError\", \"desc\": \"No \\u001b[31mway\"}}\r\n", DONE));
+                "{\"error\": {\"class\": \"GenericError\", \"desc\": \"No \\u001b[31mway\"}, " OWN "}\r\n",
+                DONE));
     is_trouble(ask("migrate", NULL), STATUS_FAILED, "refuses 'migrate': No ?[31mway");
     assert_true(qmp_is_open(rig.qmp));
     assert_int_equal(ask("migrate", NULL), 0);
@@ -171,17 +199,67 @@ TEST(what_is_lost_stays_lost)
     end();
 }
 
-TEST(an_answer_to_another_command)
+/* A client that was killed leaves QEMU's answers to the next one; that one's ids may be numbers, or missing.
+ */
+TEST(answers_to_a_client_that_is_gone)
 {
-    begin(LINES(GREETING, DONE, "{\"return\": {}, \"id\": 7}\r\n"));
-    is_trouble(ask("migrate", NULL), STATUS_FAILED, "it answered what it was not asked");
+    static const char OTHERS[] =
+        "{\"return\": 1, \"id\": 1}\r\n{\"return\": 1, \"id\": 2}\r\n{\"return\": 1}\r\n"
+        "{\"error\": {\"class\": \"GenericError\", \"desc\": \"late\"}}\r\n"
+        "{\"return\": 1, \"id\": \"0000000000000001-1\"}\r\n";
+    char greeting[1024], done[1024], status[1024];
+    json_object *reply = NULL;
+
+    snprintf(greeting, sizeof(greeting), "%s%s%s", OTHERS, GREETING, OTHERS);
+    snprintf(done, sizeof(done), "%s%s", OTHERS, DONE);
+    snprintf(status, sizeof(status), "%s{\"return\": {\"status\": \"running\"}, " OWN "}\r\n%s", OTHERS,
+             OTHERS);
+    begin(LINES(greeting, done, status, DONE));
+    assert_int_equal(ask("query-status", &reply), 0);
+    assert_string_equal(record_text(reply, "status"), "running");
+    json_object_put(reply);
+    assert_int_equal(ask("stop", NULL), 0);
+    assert_true(qmp_is_open(rig.qmp));
+    end();
+}
+
+/* There is an end to that. */
+TEST(answers_to_others_without_end)
+{
+    char text[8192] = "";
+
+    for (int i = 0; i < 65; i++)
+        strcat(text, "{\"return\": {}, \"id\": 7}\r\n");
+    begin(LINES(GREETING, DONE, text));
+    is_trouble(ask("migrate", NULL), STATUS_FAILED, "it keeps answering what it was not asked");
     assert_false(qmp_is_open(rig.qmp));
+    end();
+}
+
+TEST(a_second_answer)
+{
+    begin(LINES(GREETING, DONE, DONE DONE));
+    is_trouble(ask("migrate", NULL), STATUS_FAILED, "it answered twice");
+    assert_false(qmp_is_open(rig.qmp));
+    end();
+}
+
+/* So that no client takes another one's answers for its own. */
+TEST(ids_are_of_one_connection)
+{
+    char first[64];
+
+    begin(LINES(GREETING, DONE));
+    snprintf(first, sizeof(first), "%s", rig.id);
+    end();
+    begin(LINES(GREETING, DONE));
+    assert_string_not_equal(rig.id, first);
     end();
 }
 
 TEST(an_answer_that_is_none)
 {
-    begin(LINES(GREETING, DONE, "{\"id\": 2}\r\n"));
+    begin(LINES(GREETING, DONE, "{" OWN "}\r\n"));
     is_trouble(ask("migrate", NULL), STATUS_FAILED, "with what is no QMP");
     assert_false(qmp_is_open(rig.qmp));
     end();
@@ -221,7 +299,10 @@ int main(void)
         CASE(a_command_and_its_answer),
         CASE(a_refusal_is_no_loss),
         CASE(what_is_lost_stays_lost),
-        CASE(an_answer_to_another_command),
+        CASE(answers_to_a_client_that_is_gone),
+        CASE(answers_to_others_without_end),
+        CASE(a_second_answer),
+        CASE(ids_are_of_one_connection),
         CASE(an_answer_that_is_none),
         CASE(events_of_a_migration_are_counted),
         CASE(why_qemu_ends_is_kept),

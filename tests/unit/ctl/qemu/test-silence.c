@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sys/un.h>
 
+#include "common/cleanup.h"
 #include "ctl/qemu/qmp.h"
 
 /* The clock of the program, which the cases set forward; the linker puts it in the place of ctl_now(). */
@@ -35,17 +36,30 @@ static void say(int fd, const char *text)
         return;
 }
 
+/* Answers the command in data. */
+static void answer(int fd, char *data, ssize_t n, const char *value)
+{
+    _cleanup_json_ json_object *command = NULL;
+    char text[256];
+
+    data[n] = '\0';
+    command = json_tokener_parse(data);
+    snprintf(text, sizeof(text), "{\"return\": %s, \"id\": \"%s\"}\r\n", value, record_text(command, "id"));
+    say(fd, text);
+}
+
 static void *serve(void *userdata)
 {
     struct rig *rig = userdata;
     int fd = accept4(rig->listener, NULL, NULL, SOCK_CLOEXEC);
     char data[4096], byte;
+    ssize_t n;
 
     say(fd, "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}}}\r\n");
-    if (recv(fd, data, sizeof(data), 0) > 0)
-        say(fd, "{\"return\": {}, \"id\": 1}\r\n");
-    if (recv(fd, data, sizeof(data), 0) > 0 && read(rig->go[0], &byte, 1) == 1)
-        say(fd, "{\"return\": {\"status\": \"late\"}, \"id\": 2}\r\n");
+    if ((n = recv(fd, data, sizeof(data) - 1, 0)) > 0)
+        answer(fd, data, n, "{}");
+    if ((n = recv(fd, data, sizeof(data) - 1, 0)) > 0 && read(rig->go[0], &byte, 1) == 1)
+        answer(fd, data, n, "{\"status\": \"late\"}");
     while (recv(fd, data, sizeof(data), 0) > 0)
         ;
     close(fd);
