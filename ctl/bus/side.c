@@ -155,8 +155,12 @@ int side_message(struct side *side, const char *path, const char *interface, con
 /* What ssh has to say is the better reason where the bus went away with it. */
 static int lost(struct side *side, int r, struct trouble *trouble, const char *doing)
 {
-    const char *reason = side->link ? remote_reason(side->link) : "";
+    const char *reason = "";
 
+    if (side->link && sd_bus_is_open(side->bus) <= 0 && remote_hear_out(side->link, trouble) < 0)
+        return -1;
+    if (side->link)
+        reason = remote_reason(side->link);
     if (side->link && (remote_ended(side->link) || reason[0]))
         return trouble_set(trouble, STATUS_FAILED, "%s: the connection to %s is lost (%s).", doing,
                            side->host, reason[0] ? reason : "ssh ended");

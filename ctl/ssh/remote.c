@@ -135,6 +135,11 @@ uid_t remote_uid(const struct remote *remote)
     return remote->uid;
 }
 
+int remote_hear_out(struct remote *remote, struct trouble *trouble)
+{
+    return ssh_hear_out(remote->ssh, trouble);
+}
+
 bool remote_ended(const struct remote *remote)
 {
     return ssh_ended(remote->ssh);

@@ -28,6 +28,9 @@ int remote_take_fd(struct remote *remote);
 /* The uid of the process at the far end. */
 uid_t remote_uid(const struct remote *remote);
 
+/* The connection is closed: waits, 5 s at most, for ssh's last words and its end. -1 with a trouble. */
+int remote_hear_out(struct remote *remote, struct trouble *trouble);
+
 /* Whether ssh has ended. */
 bool remote_ended(const struct remote *remote);
 

@@ -277,8 +277,7 @@ void ssh_is_through(struct ssh *ssh)
     ssh->words.n = 0;
 }
 
-/* It has closed its stdout; what it has to say and how it ended follow at once. */
-static int hear_out(struct ssh *ssh, struct trouble *trouble)
+int ssh_hear_out(struct ssh *ssh, struct trouble *trouble)
 {
     for (uint64_t end = ctl_now() + 5 * SECOND; !ssh->ended && ctl_now() < end;)
         if (ctl_turn(ssh->ctl, SECOND, trouble) < 0)
@@ -297,7 +296,7 @@ int ssh_failed(struct ssh *ssh, struct trouble *trouble)
     char quoted[SHELL_COMMAND_MAX];
     bool far;
 
-    if (hear_out(ssh, trouble) < 0)
+    if (ssh_hear_out(ssh, trouble) < 0)
         return -1;
     far = words_reason(&ssh->words, ssh->reason, sizeof(ssh->reason));
     if (far && ssh->status > 0 && ssh->status <= STATUS_DENIED)

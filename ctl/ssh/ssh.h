@@ -40,6 +40,9 @@ int ssh_take_fd(struct ssh *ssh);
 
 bool ssh_ended(const struct ssh *ssh);
 
+/* It has closed its stdout: what it has to say and how it ended follow at once. Waits for both, 5 s at most. */
+int ssh_hear_out(struct ssh *ssh, struct trouble *trouble);
+
 /*
  * The reason, as far as it was said, on one line; "" for none. It is valid until the next call. The text may
  * hold anything but line ends: trouble_set() makes it printable.
