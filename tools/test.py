@@ -245,16 +245,18 @@ def check_valgrind() -> Count:
     return Count(count.passed, len(bad := [what for what in count.bad if "(skipped: " not in what]), 0, bad)
 
 
+CPUS = max(2, os.cpu_count() or 2)
+
+
 def pytest(directory: Path, log: str, marks: str, where: tuple[str, ...] = ("tests/lib", "tests/integration"),
-           workers: int = 0) -> Count:
-    """As many workers as there are processors, unless it is said."""
+           workers: int = CPUS, dist: str = "load") -> Count:
     report = directory / f"{log}.xml"
     report.unlink(missing_ok=True)
     count = Count()
     with tempfile.TemporaryDirectory(prefix="vmf-test-") as temporary:
         status, text = run([sys.executable, "-B", "-m", "pytest", "-q", "--no-header", "--tb=short",
                             "-p", "no:cacheprovider", f"--basetemp={temporary}/t",
-                            "-n", str(workers or max(2, os.cpu_count() or 2)), "-m", marks, f"--junitxml={report}",
+                            "-n", str(workers), "--dist", dist, "-m", marks, f"--junitxml={report}",
                             "--durations=5", *where],
                            {"VMFERRY_BUILD": str(directory)}, limit=PYTEST_LIMIT)
     if not report.exists():
@@ -275,7 +277,8 @@ def pytest(directory: Path, log: str, marks: str, where: tuple[str, ...] = ("tes
 
 
 def check_integration() -> Count:
-    return pytest(build(SANITIZED), "integration", "not qemu and not tracing")
+    """Two workers a processor: most of these tests wait most of the time."""
+    return pytest(build(SANITIZED), "integration", "not qemu and not tracing", workers=2 * CPUS)
 
 
 def check_stories() -> Count:
@@ -287,13 +290,13 @@ def check_qemu() -> Count:
 
 
 def check_system() -> Count:
-    """One worker: the hosts are booted once a worker."""
-    return pytest(build(RELEASE), "system", "system", ("tests/system",), 1)
+    """Two workers: each boots hosts of its own. What a file sets up on them it sets up once."""
+    return pytest(build(RELEASE), "system", "system", ("tests/system",), 2, "loadfile")
 
 
 def check_vm() -> Count:
     """One worker: the machine is booted once a worker."""
-    return pytest(build(RELEASE), "vm", "vm", ("tests/vm",), 1)
+    return pytest(build(RELEASE), "vm", "vm", ("tests/vm",), workers=1)
 
 
 TRIXIE = Path("/var/cache/vmferry-test/trixie")

@@ -205,6 +205,7 @@ def test_first_connection_from_far_away_beside_a_flood(workdir: Path) -> None:
             incoming.wait_finished(20)
 
 
+@pytest.mark.load_sensitive(reason="measures rates and how fast a channel opens")
 @pytest.mark.parametrize("kind", [CONTROL, CHANNEL, RESUME])
 @pytest.mark.parametrize("greets", [False, True], ids=["silent", "hello"])
 def test_flood_of_who_has_seen_the_id(workdir: Path, kind: int, greets: bool) -> None:

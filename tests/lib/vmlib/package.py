@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import subprocess
@@ -15,15 +16,17 @@ LIMIT = 400  # seconds
 
 @functools.cache
 def package() -> Path:
-    """The package, built by tools/build-deb unless one that is newer than all sources is there."""
+    """The package, built by tools/build-deb unless one that is newer than all sources is there. One process builds it."""
     directory = build_dir() / "deb"
-    listed = subprocess.run(["git", "-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard"], cwd=ROOT,
-                            capture_output=True, text=True, check=True).stdout.splitlines()
-    newest = max(path.lstat().st_mtime for path in map(ROOT.joinpath, listed) if path.is_symlink() or path.exists())
-    there = [path for path in directory.glob("vmferry_*.deb") if path.stat().st_mtime > newest]
-    if not there:
-        build(directory)
-        there = list(directory.glob("vmferry_*.deb"))
+    with (build_dir() / "deb.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        listed = subprocess.run(["git", "-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard"], cwd=ROOT,
+                                capture_output=True, text=True, check=True).stdout.splitlines()
+        newest = max(path.lstat().st_mtime for path in map(ROOT.joinpath, listed) if path.is_symlink() or path.exists())
+        there = [path for path in directory.glob("vmferry_*.deb") if path.stat().st_mtime > newest]
+        if not there:
+            build(directory)
+            there = list(directory.glob("vmferry_*.deb"))
     (found,) = there
     return found
 
