@@ -126,18 +126,25 @@ static int on_idle(sd_event_source *source, uint64_t usec, void *userdata)
 
 /* ---- Its begin and end ---- */
 
+int lifecycle_set_idle_timeout(struct lifecycle *lifecycle, uint64_t idle_timeout)
+{
+    /* A broker that nothing would start again does not end by itself. */
+    lifecycle->idle_timeout = getenv("NOTIFY_SOCKET") ? idle_timeout : 0;
+    lifecycle->idle = sd_event_source_disable_unref(lifecycle->idle);
+    return lifecycle->idle_timeout == 0
+               ? 0
+               : timer_arm(lifecycle->event, &lifecycle->idle, lifecycle->idle_timeout, on_idle, lifecycle);
+}
+
 int lifecycle_start(struct lifecycle *lifecycle, uint64_t idle_timeout)
 {
     int r;
 
-    /* A broker that nothing would start again does not end by itself. */
-    if (getenv("NOTIFY_SOCKET"))
-        lifecycle->idle_timeout = idle_timeout;
     r = sd_event_set_watchdog(lifecycle->event, true);
     if (r >= 0)
         r = timer_arm(lifecycle->event, &lifecycle->status, 0, on_status, lifecycle);
-    if (r >= 0 && lifecycle->idle_timeout > 0)
-        r = timer_arm(lifecycle->event, &lifecycle->idle, lifecycle->idle_timeout, on_idle, lifecycle);
+    if (r >= 0)
+        r = lifecycle_set_idle_timeout(lifecycle, idle_timeout);
     if (r >= 0)
         r = sd_bus_add_filter(lifecycle->bus, NULL, on_call, lifecycle);
     if (r < 0)

@@ -40,5 +40,8 @@ struct lifecycle {
 /* When everything is set up: READY=1, the watchdog, and the timers. 0 or a negative errno. */
 int lifecycle_start(struct lifecycle *lifecycle, uint64_t idle_timeout);
 
+/* Another time-out, counted from the last call. 0 or a negative errno. */
+int lifecycle_set_idle_timeout(struct lifecycle *lifecycle, uint64_t idle_timeout);
+
 /* When the loop has ended. */
 void lifecycle_stop(struct lifecycle *lifecycle);

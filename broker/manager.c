@@ -11,11 +11,14 @@
 #include "broker/bus/connection.h"
 #include "broker/bus/events.h"
 #include "broker/bus/names.h"
+#include "broker/config/settings.h"
+#include "broker/errors.h"
 #include "broker/helpers/link.h"
 #include "broker/log.h"
 #include "broker/migration/arrivals.h"
 #include "broker/migration/migration.h"
 #include "broker/migration/restore.h"
+#include "broker/net/port.h"
 #include "broker/release.h"
 #include "broker/runtime-dir.h"
 #include "broker/sockets/give.h"
@@ -23,11 +26,12 @@
 #include "common/cleanup.h"
 
 struct manager {
-    const struct config *config; /* borrowed */
-    sd_event *event;             /* owned */
-    struct port *port;           /* owned */
-    struct store *store;         /* owned */
-    int lock;                    /* owned: held for as long as the runtime directory is ours */
+    struct config *config;             /* borrowed; replaced by reload() */
+    const struct arguments *arguments; /* borrowed */
+    sd_event *event;                   /* owned */
+    struct port *port;                 /* owned */
+    struct store *store;               /* owned */
+    int lock;                          /* owned: held for as long as the runtime directory is ours */
     struct helper_links helpers;
     struct give give;
     struct registry registry;
@@ -102,7 +106,55 @@ static int take_over(struct manager *manager)
     return bus_take_name(manager->bus);
 }
 
-int manager_new(const struct config *config, struct manager **ret)
+/* ---- The configuration, once more ---- */
+
+/* Says which settings have changed; a port that is open keeps those that it was opened with. */
+static void log_changes(const struct manager *manager, const struct config *old)
+{
+    const struct config *new = manager->config;
+    bool of_port = new->max_gate != old->max_gate;
+    const struct setting *setting;
+    char text[1024] = "";
+    size_t n = 0;
+
+    for (size_t i = 0; (setting = setting_at(i)); i++) {
+        if (setting_is_equal(setting, old, new))
+            continue;
+        of_port = of_port || setting->kind == SETTING_ENDPOINTS;
+        n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s=", n > 0 ? ", " : "", setting->key);
+    }
+    log_event(LOG_INFO, NULL, NULL, "The configuration was read again: %s%s.%s", n > 0 ? "changed are " : "",
+              n > 0 ? text : "nothing has changed",
+              of_port && port_is_open(manager->port)
+                  ? " The peer port is open, and stays as it is until no migration needs it."
+                  : "");
+}
+
+static int reload(void *userdata, sd_bus_error *error)
+{
+    struct manager *manager = userdata;
+    struct config_mistakes mistakes = {0};
+    struct config old = *manager->config, new;
+    int r = arguments_load_again(manager->arguments, &old, &new, &mistakes);
+
+    if (r < 0) {
+        log_event(LOG_ERR, NULL, NULL,
+                  "The configuration stays as it was: what was read again has mistakes.");
+        return error_named(error, "org.freedesktop.DBus.Error.InvalidFileContent",
+                           "%s. Nothing has changed: the configuration stays as it was.",
+                           mistakes.n > 0 ? mistakes.first : strerror(-r));
+    }
+    *manager->config = new;
+    log_changes(manager, &old);
+    config_clear(&old);
+    return lifecycle_set_idle_timeout(&manager->lifecycle, new.idle_timeout);
+}
+
+static const struct bus_ops bus_ops = {.reload = reload};
+
+/* ---- Its begin and end ---- */
+
+int manager_new(struct config *config, const struct arguments *arguments, struct manager **ret)
 {
     struct manager *manager = calloc(1, sizeof(*manager));
     int r;
@@ -110,6 +162,7 @@ int manager_new(const struct config *config, struct manager **ret)
     if (!manager)
         return -ENOMEM;
     manager->config = config;
+    manager->arguments = arguments;
     manager->lock = -1;
     give_init(&manager->give, config->giver_socket);
     helper_links_init(&manager->helpers, NULL, NULL, NULL);
@@ -119,7 +172,7 @@ int manager_new(const struct config *config, struct manager **ret)
     if (r >= 0)
         r = manager->lock = runtime_dir_take(config->runtime_dir);
     if (r >= 0)
-        r = bus_new(&manager->services, &manager->bus);
+        r = bus_new(&manager->services, &bus_ops, manager, &manager->bus);
     if (r >= 0) {
         manager->services.userdata = manager->bus;
         manager->services.bus_fd = sd_bus_get_fd(bus_connection(manager->bus));

@@ -3,13 +3,15 @@
 
 /* The broker as a whole: makes its objects, hands each what it stands on, and runs the loop. */
 
+#include "broker/config/arguments.h"
 #include "broker/config/config.h"
 #include "broker/lifecycle.h"
 
 struct manager;
 
-/* Borrows config. 0, or a negative errno after logging why. */
-int manager_new(const struct config *config, struct manager **ret);
+/* Borrows config, which it replaces when it is told to read the files again, and arguments. 0, or a negative
+ * errno after logging why. */
+int manager_new(struct config *config, const struct arguments *arguments, struct manager **ret);
 
 /* The helpers of active migrations go on without us. */
 struct manager *manager_free(struct manager *manager);

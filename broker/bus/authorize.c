@@ -36,6 +36,9 @@ int authorize_decide(const struct polkit *polkit, const struct subject *subject,
     subject_describe(subject, wanted);
     if (reports)
         return error_denied(error, "uid %u may not %s; only that user and root may.", uid, wanted);
+    if (subject->action == ACTION_RELOAD)
+        return error_denied(error, "uid %u may not %s; only root may, and the user as whom the broker runs.",
+                            uid, wanted);
     if (polkit->there && subject->unclear)
         return error_set(
             error, VF_ERROR_INVALID_TICKET,

@@ -27,7 +27,8 @@ static const char *const features[] = {"tls",
                                        "layout-libvirt",
                                        "outcome",
                                        "list",
-                                       "progress"};
+                                       "progress",
+                                       "reload"};
 
 static int reply_migration(sd_bus_message *m, const struct migration *migration)
 {
@@ -236,6 +237,25 @@ static int on_get_migration(sd_bus_message *m, void *userdata, sd_bus_error *err
     return r < 0 ? r : caller_resolve(&bus->calls, m, ACTION_READ, call_get_migration, error);
 }
 
+static int call_reload(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bus_error *error)
+{
+    uint32_t before = bus->config->max_migrations;
+    int r = bus->ops->reload(bus->userdata, error);
+
+    if (r < 0)
+        return r;
+    if (bus->config->max_migrations != before)
+        sd_bus_emit_properties_changed(bus->bus, BROKER_PATH, BROKER_INTERFACE, "MaxMigrations", NULL);
+    return sd_bus_reply_method_return(m, NULL);
+}
+
+static int on_reload(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    struct bus *bus = userdata;
+
+    return caller_resolve(&bus->calls, m, ACTION_RELOAD, call_reload, error);
+}
+
 static int get_features(sd_bus *unused, const char *path, const char *interface, const char *property,
                         sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
@@ -290,10 +310,12 @@ static const sd_bus_vtable vtable[] = {
                             on_list, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_METHOD_WITH_ARGS("GetMigration", SD_BUS_ARGS("s", role, "s", id), SD_BUS_RESULT("o", migration),
                             on_get_migration, SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_reload,
+                            SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_PROPERTY("Version", "s", get_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),
     SD_BUS_PROPERTY("Features", "as", get_features, 0, SD_BUS_VTABLE_PROPERTY_CONST),
     SD_BUS_PROPERTY("Endpoints", "as", get_endpoints, 0, 0),
-    SD_BUS_PROPERTY("MaxMigrations", "u", get_count, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+    SD_BUS_PROPERTY("MaxMigrations", "u", get_count, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
     SD_BUS_PROPERTY("ActiveMigrations", "u", get_count, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
     SD_BUS_SIGNAL_WITH_ARGS("MigrationNew", SD_BUS_ARGS("o", migration), 0),
     SD_BUS_SIGNAL_WITH_ARGS("MigrationRemoved", SD_BUS_ARGS("o", migration, "s", result), 0),

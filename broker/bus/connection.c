@@ -71,7 +71,8 @@ static int set_up(struct bus *bus)
     return r < 0 ? r : put_objects(bus);
 }
 
-int bus_new(const struct migration_services *services, struct bus **ret)
+int bus_new(const struct migration_services *services, const struct bus_ops *ops, void *userdata,
+            struct bus **ret)
 {
     const struct config *config = services->config;
     struct bus *bus = calloc(1, sizeof(*bus));
@@ -79,7 +80,11 @@ int bus_new(const struct migration_services *services, struct bus **ret)
 
     if (!bus)
         return -ENOMEM;
-    *bus = (struct bus){.config = config, .registry = services->registry, .services = services};
+    *bus = (struct bus){.config = config,
+                        .registry = services->registry,
+                        .services = services,
+                        .ops = ops,
+                        .userdata = userdata};
     r = set_up(bus);
     if (r < 0) {
         log_start_failed("Cannot connect to the %s: %s.",

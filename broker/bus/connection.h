@@ -4,13 +4,15 @@
 #include <stdbool.h>
 #include <systemd/sd-bus.h>
 
+#include "broker/bus/ops.h"
 #include "broker/migration/services.h"
 
 struct bus;
 
 /* Connects to the bus and puts the objects there; no client looks for them before bus_take_name(). Borrows
- * services. 0, or a negative errno after logging why. */
-int bus_new(const struct migration_services *services, struct bus **ret);
+ * services, ops and userdata. 0, or a negative errno after logging why. */
+int bus_new(const struct migration_services *services, const struct bus_ops *ops, void *userdata,
+            struct bus **ret);
 
 /* From here on clients find the broker, and what it has taken over. The same. */
 int bus_take_name(struct bus *bus);

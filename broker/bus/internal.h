@@ -6,6 +6,7 @@
 #include <systemd/sd-bus.h>
 
 #include "broker/bus/caller.h"
+#include "broker/bus/ops.h"
 #include "broker/bus/rates.h"
 #include "broker/bus/waiters.h"
 #include "broker/migration/services.h"
@@ -15,6 +16,8 @@ struct bus {
     const struct config *config;               /* borrowed */
     struct registry *registry;                 /* borrowed */
     const struct migration_services *services; /* borrowed */
+    const struct bus_ops *ops;                 /* borrowed */
+    void *userdata;                            /* borrowed; of the ops */
     struct rates rates;
     struct calls calls;
     struct waiters waiters;

@@ -144,7 +144,7 @@ int subject_read(sd_bus_message *m, enum action action, const struct registry *r
     int r;
 
     *ret = (struct subject){.action = action};
-    if (action == ACTION_READ)
+    if (action == ACTION_READ || action == ACTION_RELOAD)
         return 0;
     r = is_existing(action) ? read_existing(m, registry, ret, error) : read_new(m, config, ret, error);
     return r < 0 ? r : sd_bus_message_rewind(m, true);
@@ -180,6 +180,8 @@ void subject_describe(const struct subject *subject, char ret[static SUBJECT_TEX
         snprintf(ret, SUBJECT_TEXT_MAX, "%s migration %s of VM '%s', which belongs to uid %u",
                  subject->action == ACTION_REPORT ? "report on" : "manage", subject->id_text, subject->vm,
                  subject->owner);
+    else if (subject->action == ACTION_RELOAD)
+        snprintf(ret, SUBJECT_TEXT_MAX, "have the configuration read again");
     else
         snprintf(ret, SUBJECT_TEXT_MAX, "make an %s migration of %sVM '%s' here", role_text(subject->role),
                  subject->libvirt ? "libvirt's " : "", subject->vm);

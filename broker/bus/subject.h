@@ -22,6 +22,7 @@ enum action {
                      */
     ACTION_MANAGE,  /* whatever is done to a migration that is there */
     ACTION_REPORT,  /* the same, but only the owner and root can know what is reported */
+    ACTION_RELOAD,  /* of the broker itself, by root and its own user */
     ACTION_READ,    /* which every user may; but the answer depends on who asks */
 };
 

@@ -2,9 +2,10 @@
 #pragma once
 
 /*
- * What the broker was told at its start: by its configuration files, vmferryd.conf(5), and over these by its
- * command line. settings.c knows each setting, load.c reads the files; the defaults stand here, once. Nothing
- * changes in it once the broker runs.
+ * What the broker was told: by its configuration files, vmferryd.conf(5), and over these by its
+ * command line. settings.c knows each setting, load.c reads the files, arguments.c the command line; the
+ * defaults stand here, once. While the broker runs, the manager alone replaces it, as a whole, when it is
+ * told to read the files again: others look into it each time anew, and keep no pointer to what is in it.
  */
 
 #include <stdbool.h>

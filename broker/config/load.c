@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <ini.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,12 +29,30 @@ static const char *const places[N_PLACES] = {VMFERRY_SYSCONFDIR "/vmferry", "/ru
 /* A file while it is read. */
 struct reading {
     struct config *config;
+    struct config_mistakes *mistakes;
     const char *path;
     FILE *file;
     char *line; /* owned; getline(3)'s */
     size_t size;
     unsigned number; /* of the line, from 1 on */
 };
+
+/* A file was wrong: one sentence without its full stop. */
+static void mistake(struct config_mistakes *mistakes, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void mistake(struct config_mistakes *mistakes, const char *format, ...)
+{
+    char text[CONFIG_MISTAKE_MAX];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    if (mistakes->n++ == 0)
+        strcpy(mistakes->first, text);
+    log_event(LOG_WARNING, NULL, NULL, mistakes->refuse ? "%s." : "%s. It is ignored.", text);
+}
 
 static void filep(FILE **file)
 {
@@ -56,9 +75,8 @@ static char *read_line(char *buffer, int size, void *stream)
     reading->number++;
     text += strspn(text, " \t");
     if (strlen(reading->line) != (size_t)n || strlen(text) >= (size_t)size) {
-        log_event(LOG_WARNING, NULL, NULL, "%s:%u: The line %s. It is ignored.", reading->path,
-                  reading->number,
-                  strlen(text) >= (size_t)size ? "is too long; spread lists over several" : "holds a NUL");
+        mistake(reading->mistakes, "%s:%u: The line %s", reading->path, reading->number,
+                strlen(text) >= (size_t)size ? "is too long; spread lists over several" : "holds a NUL");
         text = "\n";
     }
     strcpy(buffer, text);
@@ -72,23 +90,21 @@ static int on_value(void *userdata, const char *section, const char *name, const
     char why[SETTING_WHY_MAX];
 
     if (strcmp(section, SECTION) != 0)
-        log_event(LOG_WARNING, NULL, NULL, "%s:%u: '%s' is in the section [%s]; only [" SECTION "] is known.",
-                  reading->path, reading->number, name, section);
+        mistake(reading->mistakes, "%s:%u: '%s' is in the section [%s]; only [" SECTION "] is known",
+                reading->path, reading->number, name, section);
     else if (!setting)
-        log_event(LOG_WARNING, NULL, NULL, "%s:%u: There is no setting '%s'. It is ignored.", reading->path,
-                  reading->number, name);
+        mistake(reading->mistakes, "%s:%u: There is no setting '%s'", reading->path, reading->number, name);
     else if (!setting_apply(setting, reading->config, value, why))
-        log_event(LOG_WARNING, NULL, NULL, "%s:%u: %s=%s%s. It is ignored.", reading->path, reading->number,
-                  name, value, why);
+        mistake(reading->mistakes, "%s:%u: %s=%s%s", reading->path, reading->number, name, value, why);
     return 1;
 }
 
-static int read_file(struct config *config, const char *path)
+static int read_file(struct config *config, const char *path, struct config_mistakes *mistakes)
 {
     /* Not blocking: it could be a FIFO. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     _cleanup_(filep) FILE *file = fd >= 0 ? fdopen(fd, "r") : NULL;
-    struct reading reading = {.config = config, .path = path, .file = file};
+    struct reading reading = {.config = config, .mistakes = mistakes, .path = path, .file = file};
     struct stat st;
     int r;
 
@@ -106,18 +122,17 @@ static int read_file(struct config *config, const char *path)
     r = ini_parse_stream(read_line, &reading, on_value, &reading);
     free(reading.line);
     if (r > 0)
-        log_event(LOG_WARNING, NULL, NULL, "%s:%d: That is neither a [section] nor KEY=VALUE. It is ignored.",
-                  path, r);
+        mistake(mistakes, "%s:%d: That is neither a [section] nor KEY=VALUE", path, r);
     return r < 0 ? -ENOMEM : 0;
 }
 
 /* Reads one where it is there, and says where it cannot be read. */
-static bool try_file(struct config *config, const char *path)
+static bool try_file(struct config *config, const char *path, struct config_mistakes *mistakes)
 {
-    int r = read_file(config, path);
+    int r = read_file(config, path, mistakes);
 
     if (r < 0 && r != -ENOENT)
-        log_event(LOG_WARNING, NULL, NULL, "Cannot read %s: %s. It is ignored.", path, strerror(-r));
+        mistake(mistakes, "Cannot read %s: %s", path, strerror(-r));
     return r != -ENOENT;
 }
 
@@ -132,7 +147,8 @@ static int compare_names(const void *a, const void *b)
 }
 
 /* Adds a directory's *.conf, but for names that an earlier one has. */
-static size_t list_drop_ins(const char *path, size_t directory, struct drop_in *list, size_t n)
+static size_t list_drop_ins(const char *path, size_t directory, struct drop_in *list, size_t n,
+                            struct config_mistakes *mistakes)
 {
     DIR *dir = opendir(path);
     const struct dirent *entry;
@@ -148,8 +164,7 @@ static size_t list_drop_ins(const char *path, size_t directory, struct drop_in *
         if (known)
             continue;
         if (n == DROP_INS_MAX) {
-            log_event(LOG_WARNING, NULL, NULL, "%s: More than %d drop-ins; the rest is ignored.", path,
-                      DROP_INS_MAX);
+            mistake(mistakes, "%s: '%s' is in excess of %d drop-ins", path, entry->d_name, DROP_INS_MAX);
             break;
         }
         strcpy(list[n].name, entry->d_name);
@@ -161,7 +176,8 @@ static size_t list_drop_ins(const char *path, size_t directory, struct drop_in *
 }
 
 /* In the order of their names, whatever directory they are in. */
-static int load_drop_ins(struct config *config, const char (*directories)[PATH_MAX], size_t n_directories)
+static int load_drop_ins(struct config *config, const char (*directories)[PATH_MAX], size_t n_directories,
+                         struct config_mistakes *mistakes)
 {
     _cleanup_free_ struct drop_in *list = calloc(DROP_INS_MAX, sizeof(*list));
     size_t n = 0;
@@ -169,37 +185,39 @@ static int load_drop_ins(struct config *config, const char (*directories)[PATH_M
     if (!list)
         return -ENOMEM;
     for (size_t i = 0; i < n_directories; i++)
-        n = list_drop_ins(directories[i], i, list, n);
+        n = list_drop_ins(directories[i], i, list, n, mistakes);
     qsort(list, n, sizeof(*list), compare_names);
     for (size_t i = 0; i < n; i++) {
         char path[PATH_MAX];
 
         if (snprintf(path, sizeof(path), "%s/%s", directories[list[i].directory], list[i].name) <
             (int)sizeof(path))
-            try_file(config, path);
+            try_file(config, path, mistakes);
     }
     return 0;
 }
 
-int config_load(struct config *config, const char *root, const char *path)
+int config_load(struct config *config, const char *root, const char *path, struct config_mistakes *mistakes)
 {
     char directories[N_PLACES][PATH_MAX], file[PATH_MAX];
     bool found = false;
     int r;
 
     if (path) {
-        r = read_file(config, path);
+        r = read_file(config, path, mistakes);
         if (r < 0) {
+            if (mistakes->n++ == 0)
+                snprintf(mistakes->first, sizeof(mistakes->first), "Cannot read %s: %s", path, strerror(-r));
             log_event(LOG_ERR, NULL, NULL, "Cannot read %s: %s. See --config=.", path, strerror(-r));
             return r;
         }
         snprintf(directories[0], sizeof(directories[0]), "%s.d", path);
-        return load_drop_ins(config, (const char(*)[PATH_MAX])directories, 1);
+        return load_drop_ins(config, (const char(*)[PATH_MAX])directories, 1, mistakes);
     }
     for (size_t i = 0; i < N_PLACES; i++) {
         snprintf(file, sizeof(file), "%s%s/" FILE_NAME, root, places[i]);
-        found = found || try_file(config, file);
+        found = found || try_file(config, file, mistakes);
         snprintf(directories[i], sizeof(directories[i]), "%s%s/" FILE_NAME ".d", root, places[i]);
     }
-    return load_drop_ins(config, (const char(*)[PATH_MAX])directories, N_PLACES);
+    return load_drop_ins(config, (const char(*)[PATH_MAX])directories, N_PLACES, mistakes);
 }

@@ -255,6 +255,30 @@ bool setting_apply(const struct setting *setting, struct config *config, const c
     }
 }
 
+static bool list_is_equal(const struct config_list *a, const struct config_list *b)
+{
+    for (size_t i = 0; a->n == b->n && i < a->n; i++)
+        if (strcmp(a->items[i], b->items[i]) != 0)
+            return false;
+    return a->n == b->n;
+}
+
+bool setting_is_equal(const struct setting *setting, const struct config *a, const struct config *b)
+{
+    const char *left = (const char *)a + setting->offset, *right = (const char *)b + setting->offset;
+
+    switch (setting->kind) {
+    case SETTING_NUMBER:
+        return memcmp(left, right, sizeof(uint32_t)) == 0;
+    case SETTING_LARGE:
+        return memcmp(left, right, sizeof(uint64_t)) == 0;
+    case SETTING_BOOLEAN:
+        return *left == *right;
+    default:
+        return list_is_equal((const void *)left, (const void *)right);
+    }
+}
+
 void config_init(struct config *config)
 {
     const struct setting *setting;

@@ -50,6 +50,9 @@ const struct setting *setting_find(const char *key);
 bool setting_apply(const struct setting *setting, struct config *config, const char *text,
                    char why[static SETTING_WHY_MAX]);
 
+/* Whether two finished configurations have it alike. */
+bool setting_is_equal(const struct setting *setting, const struct config *a, const struct config *b);
+
 /* The default as text. */
 void setting_default(const struct setting *setting, char *ret, size_t size);
 

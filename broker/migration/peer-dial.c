@@ -193,9 +193,10 @@ void peer_dials_ask(struct peer_dials *dials, const struct message_need_peer *m)
     const struct peer_tried *tried = tried_of(dials, m->serial);
     struct peer_dial *dial;
 
-    /* It asks for one per channel, some of which may have ended meanwhile, and one for control. */
+    /* It asks for one per channel, some of which may have ended meanwhile, and one for control. (MaxChannels=
+     * may be another one than that which it was started with.) */
     if (dials->entry->identity.role != ROLE_OUTGOING || m->kind == PEER_ANY || m->kind > PEER_RESUME ||
-        dials->n_dials > 2 * dials->services->config->max_channels + 2) {
+        dials->n_dials > 2 * DEFAULT_MAX_CHANNELS + 2) {
         helper_side_kill(dials->helper, "asked for connections that it cannot need");
         return;
     }

@@ -316,6 +316,11 @@ void port_release(struct port *port)
         close_port(port);
 }
 
+bool port_is_open(const struct port *port)
+{
+    return port->n_listeners > 0;
+}
+
 size_t port_endpoints(struct port *port, char (*ret)[ADDRESS_TEXT_MAX], size_t max,
                       struct endpoints_left *left)
 {

@@ -4,6 +4,7 @@
 /* The peer port: the listening sockets, and the gate that accepts on them. Open only while a migration
  * expects a peer. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <systemd/sd-bus.h>
@@ -41,6 +42,8 @@ void port_settle(struct port *port);
 
 /* One less: the last closes it. */
 void port_release(struct port *port);
+
+bool port_is_open(const struct port *port);
 
 /* Where peers can reach it now, or (closed) where it will listen. Returns how many were written to ret. */
 size_t port_endpoints(struct port *port, char (*ret)[ADDRESS_TEXT_MAX], size_t max,

@@ -198,6 +198,12 @@ def test_bus_policy(hosts: TwoHosts) -> None:
         assert host.busctl("call", "org.vmferry.Broker1", PATH, BROKER, "ListMigrations", user="alice") == "a(ssssuo) 0\n"
         assert "0.1" in host.busctl("get-property", "org.vmferry.Broker1", PATH, BROKER, "Version", user="alice")
         assert PATH in host.busctl("tree", "org.vmferry.Broker1", user="alice")
+        assert host.busctl("call", "org.vmferry.Broker1", PATH, BROKER, "List", "a{sv}", "0", user="alice") == "aa{sv} 0\n"
+        for method in ("Report", "ReportProgress"):  # the broker is asked, and knows no such object
+            said = host.busctl("call", "org.vmferry.Broker1", PATH, MIGRATION, method, "sa{sv}", "x", "0", user="alice", check=False)
+            assert "denied" not in said.lower() and "rejected" not in said.lower(), said
+        said = host.busctl("call", "org.vmferry.Broker1", PATH, BROKER, "Reload", user="alice", check=False)
+        assert "denied" in said.lower() or "rejected" in said.lower(), said
         for call in ((BROKER, "Unheard"), (MIGRATION, "Unheard"), ("org.example.Other", "Wait")):
             said = host.busctl("call", "org.vmferry.Broker1", PATH, *call, user="alice", check=False)
             assert "denied" in said.lower() or "rejected" in said.lower(), said
@@ -215,6 +221,32 @@ def test_memory(hosts: TwoHosts) -> None:
     assert [hosts.a.show(spare, name) for name in ("MemoryHigh", "MemoryMax")] == [str(1400 << 20), str(1536 << 20)]
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0 < int(hosts.a.show("vmferry.slice", "MemoryMax")) <= total // 4 + (1 << 20)
+
+
+CONFIG = "/etc/vmferry/vmferryd.conf.d/test.conf"
+
+
+def test_reload(hosts: TwoHosts) -> None:
+    """New settings count while a migration goes on; of a wrong file nothing does, and systemctl says so."""
+    host, unit = hosts.b, "vmferryd.service"
+    try:
+        tunnel = hosts.connect(expire_usec=("t", 600_000_000))
+        pid, begins = host.broker_pid, host.journal_cursor()
+        host.run("mkdir", "-p", CONFIG.rpartition("/")[0])
+        host.run("tee", CONFIG, stdin="[Broker]\nMaxMigrations=7\n")
+        host.systemctl("reload", unit)
+        assert host.get(PATH, BROKER, "MaxMigrations") == 7
+        host.run("tee", CONFIG, stdin="[Broker]\nMaxMigrations=8\nWindowMiB=0\n")
+        assert host.run("systemctl", "reload", unit, check=False).returncode != 0
+        assert host.get(PATH, BROKER, "MaxMigrations") == 7 and host.broker_pid == pid
+        said = [entry["MESSAGE"] for entry in host.journal_since(begins, _SYSTEMD_UNIT=unit)]
+        assert any(f"{CONFIG}:3: WindowMiB=0 is no number from 1 to 1024" in line for line in said), said
+        assert host.show(unit, "ActiveState") == "active"
+        carry(tunnel)
+    finally:
+        host.run("rm", "-f", CONFIG)
+    host.systemctl("reload", unit)
+    assert host.get(PATH, BROKER, "MaxMigrations") == 256
 
 
 # How they come and go. (How the broker goes by itself: test_idle.py.)

@@ -46,6 +46,13 @@ def nobody(broker: SystemBroker) -> Iterator[User]:
         yield one
 
 
+def test_reload_is_root_s(broker: SystemBroker, polkit: Polkit, nobody: User) -> None:
+    """No rule of polkit's can give it away: it is not asked."""
+    assert "may not have the configuration read again; only root may" in refused(nobody.client.call, PATH, BROKER, "Reload")
+    assert polkit.asked() == []
+    broker.client.call(PATH, BROKER, "Reload")
+
+
 # ---- Every method, without yes and with it ----
 
 

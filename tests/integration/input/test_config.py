@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from vmlib.broker import ROOT, Broker, BusError, build_dir, wait_until
+from vmlib.broker import BROKER, PATH, ROOT, Broker, BusError, build_dir, wait_until
 
 
 @contextmanager
@@ -48,6 +48,36 @@ def test_mistakes_are_told_and_the_rest_counts(workdir: Path) -> None:
         assert f"{workdir}/vmferryd.conf:3: There is no setting 'MaxChannel'." in broker.log()
         assert broker.get("MaxMigrations") == 256
         assert broker.prepare().wait_finished(10)["Result"] == "timed-out"
+
+
+def test_reload(workdir: Path) -> None:
+    """All of the new files counts, or nothing of them; what runs goes on, and the command line stands above them still."""
+    path = workdir / "vmferryd.conf"
+    with configured(workdir, "[Broker]\nMaxMigrations=5\n", "--max-channels=3") as broker:
+        def reload(config: str) -> None:
+            path.write_text(config)
+            broker.client.call(PATH, BROKER, "Reload")
+
+        migration = broker.prepare()
+        reload("[Broker]\nMaxMigrations=7\nExpireSec=1\nMaxChannels=9\nMaxGateConnections=9\n")
+        assert broker.get("MaxMigrations") == 7 and migration.get("State") == "waiting"
+        assert ("read again: changed are MaxMigrations=, MaxGateConnections=, ExpireSec=. The peer port is open"
+                in broker.log()), broker.log()
+        assert broker.prepare("short").wait_finished(10)["Result"] == "timed-out"
+        for wrong, why in (("[Broker]\nMaxMigrations=8\nMaxCalls=some\n", f"{path}:3: MaxCalls=some is no number"),
+                           ("[Broker]\nMaxMigrations=9\nMaxCall=1\n", f"{path}:3: There is no setting 'MaxCall'")):
+            with pytest.raises(BusError, match=re.escape(why)) as caught:
+                reload(wrong)
+            assert caught.value.name == "org.freedesktop.DBus.Error.InvalidFileContent"
+            assert broker.get("MaxMigrations") == 7
+        path.unlink()
+        with pytest.raises(BusError, match="Cannot read"):
+            broker.client.call(PATH, BROKER, "Reload")
+        reload("[Broker]\nMaxMigrations=7\nExpireSec=1\n")
+        reload("[Broker]\nMaxMigrations=7\nExpireSec=1\n")
+        assert broker.log().endswith("The configuration was read again: nothing has changed.\n"), broker.log()
+        migration.cancel()
+        migration.wait_finished()
 
 
 def test_shipped_file(workdir: Path) -> None:

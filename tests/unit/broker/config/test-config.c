@@ -19,6 +19,7 @@
 static char root[] = "/tmp/test-config.XXXXXX";
 static char logged[16384];
 static struct config config;
+static struct config_mistakes mistakes;
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
 {
@@ -33,6 +34,7 @@ static void start(void)
         assert_non_null(mkdtemp(root));
     assert_return_code(nftw(root, remove_one, 8, FTW_DEPTH | FTW_PHYS), errno);
     config_init(&config);
+    mistakes = (struct config_mistakes){0};
 }
 
 static int end(void **state)
@@ -82,7 +84,7 @@ static int load(const char *path)
     fflush(stderr);
     dup2(fileno(file), STDERR_FILENO);
     log_open(LOG_INFO);
-    r = config_load(&config, root, path);
+    r = config_load(&config, root, path, &mistakes);
     fflush(stderr);
     dup2(saved, STDERR_FILENO);
     close(saved);
@@ -213,6 +215,60 @@ TEST(test_wrong)
     assert_int_equal(config.n_listen, 1);
 }
 
+/* Files that count as a whole or not at all: the same mistakes, but it is not said that the rest counts. */
+TEST(test_wrong_again)
+{
+    start();
+    mistakes.refuse = true;
+    put(ETC, "[Broker]\nMaxMigrations=0\nMaxCall=5\n");
+    assert_int_equal(load(NULL), 0);
+    assert_int_equal(mistakes.n, 2);
+    assert_non_null(strstr(mistakes.first, ETC ":2: MaxMigrations=0 is no number from 1 to 10000"));
+    assert_logged(ETC, ":3: There is no setting 'MaxCall'.\n");
+    assert_null(strstr(logged, "ignored"));
+}
+
+static struct config finished(const char *text)
+{
+    struct config ret;
+
+    config_init(&ret);
+    start();
+    put(ETC, text);
+    assert_int_equal(config_load(&ret, root, NULL, &mistakes), 0);
+    assert_int_equal(mistakes.n, 0);
+    config_finish(&ret);
+    return ret;
+}
+
+/* Of each kind one that has changed, beside all others that have not. */
+TEST(test_changes)
+{
+    static const struct {
+        const char *key, *text;
+    } changes[] = {{"MaxCalls", "MaxCalls=5"},
+                   {"WindowMiB", "WindowMiB=1024"},
+                   {"AllowPlain", "AllowPlain=no"},
+                   {"Listen", "Listen=tcp:192.0.2.1"},
+                   {"AllowedDirectories", "AllowedDirectories="},
+                   {"LibvirtUser", "LibvirtUser=libvirt-qemu"}};
+    struct config same = finished("[Broker]\n");
+
+    for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+        const struct setting *setting;
+        char text[256];
+        struct config other;
+
+        snprintf(text, sizeof(text), "[Broker]\n%s\n", changes[i].text);
+        other = finished(text);
+        for (size_t k = 0; (setting = setting_at(k)); k++)
+            assert_int_equal(setting_is_equal(setting, &same, &other),
+                             strcmp(setting->key, changes[i].key) != 0);
+        config_clear(&other);
+    }
+    config_clear(&same);
+}
+
 /* A line of the length that the manual page promises. */
 TEST(test_long_line)
 {
@@ -309,10 +365,10 @@ TEST(test_named)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CONFIG_CASE(test_nothing), CONFIG_CASE(test_order),      CONFIG_CASE(test_values),
-        CONFIG_CASE(test_wrong),   CONFIG_CASE(test_long_line),  CONFIG_CASE(test_bytes),
-        CONFIG_CASE(test_lists),   CONFIG_CASE(test_list_limit), CONFIG_CASE(test_no_file),
-        CONFIG_CASE(test_named),
+        CONFIG_CASE(test_nothing),    CONFIG_CASE(test_order),       CONFIG_CASE(test_values),
+        CONFIG_CASE(test_wrong),      CONFIG_CASE(test_wrong_again), CONFIG_CASE(test_changes),
+        CONFIG_CASE(test_long_line),  CONFIG_CASE(test_bytes),       CONFIG_CASE(test_lists),
+        CONFIG_CASE(test_list_limit), CONFIG_CASE(test_no_file),     CONFIG_CASE(test_named),
     };
 
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
