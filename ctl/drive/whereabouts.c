@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/message.h"
 
 /* For the source's QEMU to let the VM go on after it has said that it failed. */
 #define DECIDES (5 * SECOND)
@@ -43,6 +44,8 @@ void whereabouts_look(struct drive *drive, struct whereabouts *ret)
         return;
     }
     ret->arrived = info.phase == QEMU_DONE;
+    if (info.phase == QEMU_FAILED)
+        message_text_set(ret->failed, sizeof(ret->failed), info.error[0] ? info.error : info.status);
     ret->both = is_running(ret->source) && is_running(ret->destination);
     if (ret->both)
         qmp_execute(there, "stop", NULL, NULL, NULL);
@@ -70,6 +73,9 @@ static void tell_destination(const struct drive *drive, const struct whereabouts
         whereabouts_of_silent(drive->ends->destination_qmp, silent);
         snprintf(ret, size, "; QEMU at %.80s %s%s", host, silent,
                  qmp_has_ended(drive->ends->destination_qmp) ? ", and its log says why" : "");
+    } else if (w->failed[0]) {
+        snprintf(ret, size, "; QEMU at %.80s says: %s; end it, and start it anew before the next try", host,
+                 w->failed);
     } else if (w->arrived) {
         snprintf(ret, size,
                  "; QEMU at %.80s has all of it as well (%s), and was not told to start it: end that one",
@@ -81,7 +87,7 @@ void whereabouts_tell(const struct drive *drive, const struct whereabouts *w,
                       char ret[static WHEREABOUTS_MAX])
 {
     const char *vm = drive->ends->vm, *host = drive->ends->host;
-    char silent[96], there[240];
+    char silent[96], there[400];
 
     if (w->both) {
         snprintf(ret, WHEREABOUTS_MAX,

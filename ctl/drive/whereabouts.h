@@ -5,10 +5,11 @@
 
 #include "ctl/drive/internal.h"
 
-#define WHEREABOUTS_MAX 480
+#define WHEREABOUTS_MAX 640
 
 struct whereabouts {
     char source[32], destination[32]; /* run states; "": that QEMU cannot be asked */
+    char failed[160];                 /* why the destination's QEMU failed, where it stays and says so */
     bool arrived;                     /* the destination's QEMU has all of the VM */
     bool both;                        /* both ran it, and the destination's was told to stop */
     bool may_both;                    /* the destination's QEMU is not ours to ask, and may run it too */

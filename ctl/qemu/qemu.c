@@ -181,9 +181,40 @@ static json_object *uri_of(const char *socket)
     return arguments;
 }
 
+/* The same as QEMU 8.2 and later have it: a path is not part of a URI there. */
+static json_object *channels_of(const char *socket)
+{
+    json_object *arguments = json_object_new_object(), *channels = json_object_new_array();
+    json_object *channel = json_object_new_object(), *address = json_object_new_object();
+
+    json_object_object_add(address, "transport", json_object_new_string("socket"));
+    json_object_object_add(address, "type", json_object_new_string("unix"));
+    json_object_object_add(address, "path", json_object_new_string(socket));
+    json_object_object_add(channel, "channel-type", json_object_new_string("main"));
+    json_object_object_add(channel, "addr", address);
+    json_object_array_add(channels, channel);
+    json_object_object_add(arguments, "channels", channels);
+    return arguments;
+}
+
+static json_object *place_of(const struct qmp *qmp, const char *socket)
+{
+    return qmp_is_at_least(qmp, 8, 2) ? channels_of(socket) : uri_of(socket);
+}
+
+/* One that fails is to stay and say why, which QEMU 9.1 and later can. */
+static json_object *incoming_at(const struct qmp *qmp, const char *socket)
+{
+    json_object *arguments = place_of(qmp, socket);
+
+    if (qmp_is_at_least(qmp, 9, 1))
+        json_object_object_add(arguments, "exit-on-error", json_object_new_boolean(false));
+    return arguments;
+}
+
 int qemu_migrate(struct qmp *qmp, const char *socket, bool resume, struct trouble *trouble)
 {
-    json_object *arguments = uri_of(socket);
+    json_object *arguments = place_of(qmp, socket);
 
     if (resume)
         json_object_object_add(arguments, "resume", json_object_new_boolean(true));
@@ -195,8 +226,8 @@ int qemu_listen(struct qmp *qmp, const char *socket, bool recover, struct troubl
     _cleanup_(trouble_clear) struct trouble refused = {0};
     const char *hint = "";
 
-    if (qmp_execute(qmp, recover ? "migrate-recover" : "migrate-incoming", uri_of(socket), NULL, &refused) >=
-        0)
+    if (qmp_execute(qmp, recover ? "migrate-recover" : "migrate-incoming",
+                    recover ? uri_of(socket) : incoming_at(qmp, socket), NULL, &refused) >= 0)
         return 0;
     if (refused.text && strstr(refused.text, "already been started"))
         hint =

@@ -44,6 +44,6 @@ int qemu_check_destination(struct qmp *qmp, const char *vm, bool resume, struct 
 /* What to do about an error of QEMU's that says that it may not use a socket; "" for others. */
 const char *qemu_hint_at_owner(const char *error);
 
-/* migrate, migrate-incoming, migrate-recover with the URI of a UNIX socket. */
+/* migrate, migrate-incoming, migrate-recover with the path of a UNIX socket. */
 int qemu_migrate(struct qmp *qmp, const char *socket, bool resume, struct trouble *trouble);
 int qemu_listen(struct qmp *qmp, const char *socket, bool recover, struct trouble *trouble);

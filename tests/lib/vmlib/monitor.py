@@ -17,7 +17,20 @@ import threading
 from pathlib import Path
 from typing import Any
 
-_GREETING = {"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}}, "capabilities": []}}
+
+def _greeting(major: int, minor: int) -> dict[str, Any]:
+    return {"QMP": {"version": {"qemu": {"micro": 0, "minor": minor, "major": major}}, "capabilities": []}}
+
+
+def _path(arguments: dict[str, Any]) -> str:
+    """The socket that it was told to use, as a URI or, from QEMU 8.2 on, as the one channel."""
+    if "uri" in arguments:
+        return str(arguments["uri"]).removeprefix("unix:")
+    (channel,) = arguments["channels"]
+    assert channel["channel-type"] == "main" and channel["addr"]["transport"] == "socket", channel
+    return str(channel["addr"]["path"])
+
+
 _ANSWERS: dict[str, Any] = {"query-migrate": {}, "query-status": {"status": "running"},
                             "query-migrate-capabilities": [], "query-migrate-parameters": {}}
 
@@ -25,8 +38,10 @@ _ANSWERS: dict[str, Any] = {"query-migrate": {}, "query-status": {"status": "run
 class Monitor:
     """Serves one client after the other at `path`. `told` has the commands that came, with their arguments."""
 
-    def __init__(self, path: Path, answers: dict[str, Any] | None = None, moves: bool = True) -> None:
+    def __init__(self, path: Path, answers: dict[str, Any] | None = None, moves: bool = True,
+                 version: tuple[int, int] = (7, 2)) -> None:
         self.path = path
+        self.version = version  # of QEMU; the next client is greeted with it
         self.moves = moves
         self.answers: dict[str, Any] = {**_ANSWERS, **(answers or {})}
         self.told: list[tuple[str, Any]] = []
@@ -97,7 +112,7 @@ class Monitor:
 
     def _converse(self, client: socket.socket, lines: Any) -> None:
         decoder, text = json.JSONDecoder(), ""
-        client.sendall(json.dumps(_GREETING).encode() + b"\r\n")
+        client.sendall(json.dumps(_greeting(*self.version)).encode() + b"\r\n")
         while data := client.recv(65536):
             text += data.decode()
             while text:
@@ -114,7 +129,7 @@ class Monitor:
             self._changed.notify_all()
             assert self._changed.wait_for(lambda: name not in self._held, 60)
             if self.moves and name in ("migrate", "migrate-incoming"):
-                self.begin(name, command["arguments"]["uri"].removeprefix("unix:"))
+                self.begin(name, _path(command["arguments"]))
             if name == "cont":
                 self.answers["query-status"] = {"status": "running"}
             if name == "migrate_cancel":
