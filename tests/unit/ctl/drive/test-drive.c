@@ -73,8 +73,10 @@ TEST(a_failure_takes_everything_back)
 {
     begin(STEPS(SETUP, ACTIVE, FAILED), STEPS(FAILED));
     rig.tunnel_result = "";
-    ends_with(STATUS_FAILED, "source migrates, near cut, far cut, source restored, destination restored",
-              "was not moved; it runs on at the source. QEMU says: no more luck.");
+    ends_with(
+        STATUS_FAILED, "source migrates, near cut, far cut, source restored, destination restored",
+        "was not moved; it runs on at the source; QEMU at host2 says: no more luck; end it, and start it "
+        "anew before the next try. QEMU says: no more luck.");
     assert_string_equal(rig.outcome, "not-moved");
 }
 
