@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""QEMUs of two versions, from each to each, moved by vmferryctl: docs/qemu-versions.md has what came of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from vmlib.broker import MIGRATION
+from vmlib.ctl import FAILED, ctl
+from vmlib.hosts import Hosts
+from vmlib.migration import Pair
+from vmlib.versions import qemus
+
+LONG = bool(os.environ.get("VMFERRY_LONG"))
+QEMUS = qemus() if LONG else {}
+MACHINE = ["-machine", "pc-i440fx-7.2"]  # the same for all
+MODES = {
+    "pre-copy": ["--downtime-limit=60s"],
+    "post-copy": ["--postcopy", "--downtime-limit=1ms"],
+    "preempt": ["--postcopy", "--downtime-limit=1ms"],
+    "multifd": ["--multifd=2", "--downtime-limit=60s"],
+}
+
+pytestmark = [pytest.mark.qemu, pytest.mark.long, pytest.mark.usefixtures("needs_qemu", "needs_postcopy")]
+
+
+def pair_of(workdir: Path, there: str, here: str) -> Pair:
+    return Pair(workdir, 64, extra=MACHINE, prefixes=(QEMUS[here], QEMUS[there]))
+
+
+@pytest.mark.parametrize("security", ["tls", "plain"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("here", "there"), [(here, there) for here in QEMUS or ["7.2"] for there in QEMUS or ["7.2"]])
+def test_crossed(hosts: Hosts, workdir: Path, here: str, there: str, mode: str, security: str) -> None:
+    with pair_of(workdir, there, here) as pair:
+        for qemu in (pair.source, pair.destination):
+            qemu.set_parameters({"downtime-limit": 300, "max-bandwidth": 128 << 20})
+            qemu.set_capabilities({"events": False})
+        if mode == "preempt":
+            pair.source.set_capabilities({"postcopy-ram": True, "postcopy-preempt": True})
+        pair.source.wait_sweeps(1)
+        ctl(hosts.source, "migrate", "web1", hosts.destination.bus.address, f"--qmp={pair.source.qmp_path}",
+            f"--dst-qmp={pair.destination.qmp_path}", f"--security={security}", *MODES[mode], timeout=120).succeeds()
+        pair.assert_unharmed()
+        path = hosts.source.list()[0][5]
+        channels = hosts.source.client.get(path, MIGRATION, "Channels")
+        assert len(channels) == {"multifd": 3, "preempt": 2}.get(mode, 1)
+        assert hosts.source.client.get(path, MIGRATION, "Outcome") == "moved"
+
+
+def test_an_incoming_qemu_that_fails(hosts: Hosts, workdir: Path) -> None:
+    """Up to 9.0 it ends, from 9.1 on it stays and says why; the guest goes on where it is. (It is another machine.)"""
+    for number, version in enumerate(QEMUS):
+        prefixes = (QEMUS[version], QEMUS[version])
+        with Pair(workdir, 64, name=f"a{number}", extra=MACHINE, prefixes=prefixes) as pair, \
+                Pair(workdir, 64, name=f"b{number}", extra=["-machine", "q35"], prefixes=prefixes) as other:
+            pair.source.wait_sweeps(1)
+            result = ctl(hosts.source, "migrate", "web1", hosts.destination.bus.address,
+                         f"--qmp={pair.source.qmp_path}", f"--dst-qmp={other.destination.qmp_path}",
+                         "--downtime-limit=60s", timeout=120).fails(FAILED, "runs on at the source")
+            stays = [int(part) for part in version.split(".")] >= [9, 1]
+            assert ("end it, and start it anew before the next try" in result.err) == stays, result.err
+            assert other.destination.alive == stays
+            pair.source.wait_sweeps(1)
