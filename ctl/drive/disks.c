@@ -7,6 +7,7 @@
 
 #include "common/cleanup.h"
 #include "ctl/drive/disks-choose.h"
+#include "ctl/qemu/qemu.h"
 #include "ctl/terminal/meter.h"
 
 #define LOOK        (SECOND / 4)
@@ -57,15 +58,30 @@ int disks_find(struct ctl *ctl, struct side *source, struct qmp *near, struct qm
     return 0;
 }
 
+/*
+ * Of a vmferryctl that has ended while QEMU waits for it to go on. It removes a job only once all have ended
+ * well, and one that has failed stays: without the first job all copies are equal, for the VM stands still.
+ */
+static void tidy(struct disks *disks)
+{
+    for (unsigned i = 0; i < DISKS_MAX; i++) {
+        name_export(disks, i);
+        block_job_remove(disks->near, disks->export[i]);
+        block_node_remove(disks->near, disks->export[i]);
+    }
+    block_serve_end(disks->far, NULL);
+}
+
 int disks_take_over(struct ctl *ctl, struct qmp *near, struct qmp *far, struct disks **ret,
                     struct trouble *trouble)
 {
     _cleanup_json_ json_object *list = NULL;
+    struct qemu_info info;
     struct disks *disks;
     struct block_job job;
 
     *ret = NULL;
-    if (block_jobs(near, &list, trouble) < 0)
+    if (qemu_query(near, &info, trouble) < 0 || block_jobs(near, &list, trouble) < 0)
         return -1;
     disks = calloc(1, sizeof(*disks));
     if (!disks)
@@ -78,10 +94,13 @@ int disks_take_over(struct ctl *ctl, struct qmp *near, struct qmp *far, struct d
             break;
         strcpy(disks->pair[disks->n].near.name, disks->export[disks->n]);
     }
-    if (disks->n > 0)
-        *ret = disks;
-    else
+    if (disks->n == 0 && strcmp(info.status, "pre-switchover") != 0) {
         free(disks);
+        return 0;
+    }
+    if (disks->n == 0)
+        tidy(disks);
+    *ret = disks;
     return 0;
 }
 

@@ -22,8 +22,10 @@ struct disks;
 int disks_find(struct ctl *ctl, struct side *source, struct qmp *near, struct qmp *far, struct disks **ret,
                struct trouble *trouble);
 
-/* Those whose mirrors a vmferryctl began that has ended, for the one that takes its migration over. *ret:
- * NULL: none. */
+/*
+ * Those whose mirrors a vmferryctl began that has ended, for the one that takes its migration over, and what
+ * disks_finish() left where that one was ended in it, or before it told QEMU to go on. *ret: NULL: none.
+ */
 int disks_take_over(struct ctl *ctl, struct qmp *near, struct qmp *far, struct disks **ret,
                     struct trouble *trouble);
 

@@ -73,7 +73,7 @@ static void tell_destination(const struct drive *drive, const struct whereabouts
         whereabouts_of_silent(drive->ends->destination_qmp, silent);
         snprintf(ret, size, "; QEMU at %.80s %s%s", host, silent,
                  qmp_has_ended(drive->ends->destination_qmp) ? ", and its log says why" : "");
-    } else if (w->failed[0]) {
+    } else if (w->failed[0] && drive->info.phase == QEMU_FAILED) {
         snprintf(ret, size, "; QEMU at %.80s says: %s; end it, and start it anew before the next try", host,
                  w->failed);
     } else if (w->arrived) {

@@ -202,16 +202,6 @@ static json_object *place_of(const struct qmp *qmp, const char *socket)
     return qmp_is_at_least(qmp, 8, 2) ? channels_of(socket) : uri_of(socket);
 }
 
-/* One that fails is to stay and say why, which QEMU 9.1 and later can. */
-static json_object *incoming_at(const struct qmp *qmp, const char *socket)
-{
-    json_object *arguments = place_of(qmp, socket);
-
-    if (qmp_is_at_least(qmp, 9, 1))
-        json_object_object_add(arguments, "exit-on-error", json_object_new_boolean(false));
-    return arguments;
-}
-
 int qemu_migrate(struct qmp *qmp, const char *socket, bool resume, struct trouble *trouble)
 {
     json_object *arguments = place_of(qmp, socket);
@@ -227,7 +217,7 @@ int qemu_listen(struct qmp *qmp, const char *socket, bool recover, struct troubl
     const char *hint = "";
 
     if (qmp_execute(qmp, recover ? "migrate-recover" : "migrate-incoming",
-                    recover ? uri_of(socket) : incoming_at(qmp, socket), NULL, &refused) >= 0)
+                    recover ? uri_of(socket) : place_of(qmp, socket), NULL, &refused) >= 0)
         return 0;
     if (refused.text && strstr(refused.text, "already been started"))
         hint =

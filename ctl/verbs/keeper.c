@@ -177,7 +177,7 @@ static enum verdict look(struct keeper *keeper)
     switch (info.phase) {
     case QEMU_DONE:
         return on_arrived(keeper, state);
-    case QEMU_FAILED: /* QEMU 9.1 and later stay, and say why */
+    case QEMU_FAILED: /* and it was told to stay (exit-on-error) */
         sd_journal_print(LOG_WARNING, "VM '%s' has not arrived, says QEMU: %s", keeper->tunnel->vm,
                          info.error[0] ? info.error : info.status);
         return OVER;

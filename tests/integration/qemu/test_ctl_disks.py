@@ -270,3 +270,27 @@ def test_killed_while_memory_goes(scene: Scene, ends: str) -> None:
     else:
         ctl(scene.hosts.source, "cancel", "web1", f"--qmp={scene.source.qmp_path}").succeeds()
         scene.goes_on_at(scene.source)
+
+
+@pytest.mark.parametrize("at", ["the first job", "all jobs", "the server"])
+def test_killed_before_it_says_go_on(scene: Scene, at: str) -> None:
+    """The copies are equal and their jobs go, as vmferryctl has them go; then it is killed, and the VM stands still."""
+    with scene.begin("--disks", SLOW) as run:
+        scene.wait_memory()
+        run.process.kill()
+        run.process.wait()
+    scene.source.set_parameters({"max-bandwidth": 1 << 30})
+    wait_until(lambda: scene.source.query_migrate()["status"] == "pre-switchover", "QEMU waits", 60)
+    names = [job["id"] for job in scene.source.execute("query-jobs")]
+    assert len(names) == len(FORMATS)
+    for name in names:
+        scene.source.execute("block-job-cancel", device=name)
+    wait_until(lambda: {job["status"] for job in scene.source.execute("query-jobs")} == {"concluded"}, "all have ended", 60)
+    for name in names[:1] if at == "the first job" else names:
+        scene.source.execute("job-dismiss", id=name)
+        scene.source.execute("blockdev-del", **{"node-name": name})
+    if at == "the server":
+        scene.destination.execute("nbd-server-stop")
+    assert scene.source.status() == "finish-migrate"
+    scene.migrate("--resume").succeeds()
+    scene.arrived()

@@ -27,6 +27,7 @@ def test_disk_and_memory(hosts: Hosts, needs_qemu: None, security: str, multifd:
     capabilities = {"pause-before-switchover": True, "multifd": multifd}
     with Pair(hosts.workdir, MIB, capabilities, {"multifd-channels": 2}) as pair:
         source, destination = pair.source, pair.destination
+        version = source.execute("query-version")["qemu"]["major"]
         add_disk(source, images[0])
         add_disk(destination, images[1])
         source.wait_sweeps()
@@ -61,6 +62,7 @@ def test_disk_and_memory(hosts: Hosts, needs_qemu: None, security: str, multifd:
     assert streams.count("disks") == 1 and streams.count("migrate") == (3 if multifd else 1)
     (disk,) = [channel for channel in tunnel.outgoing.get("Channels") if channel[0] == "disks"]
     assert disk[2] > 90 << 20
-    assert images[1].stat().st_blocks * 512 < SIZE // 2  # it has stayed sparse
+    if version < 10:
+        assert images[1].stat().st_blocks * 512 < SIZE // 2  # it has stayed sparse
     subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", "raw", *map(str, images)], check=True, timeout=60,
                    env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, stdout=subprocess.DEVNULL)

@@ -52,7 +52,8 @@ def test_migration(hosts: Hosts, workdir: Path, mode: str, security: str) -> Non
         tunnel = hosts.connect(security=security)
         outcome = run(pair, mode, tunnel)
         sent, received = judge(pair, tunnel)
-        assert sent >= outcome.ram["transferred"] > MIB << 20
+        # QEMU 10 counts some KiB that it does not write.
+        assert sent > outcome.ram["transferred"] - (64 << 10) > MIB << 20
         assert received > 0
 
 

@@ -51,7 +51,7 @@ def test_crossed(hosts: Hosts, workdir: Path, here: str, there: str, mode: str, 
 
 
 def test_an_incoming_qemu_that_fails(hosts: Hosts, workdir: Path) -> None:
-    """Up to 9.0 it ends, from 9.1 on it stays and says why; the guest goes on where it is. (It is another machine.)"""
+    """It ends, and the guest goes on where it is. (It is another machine.)"""
     for number, version in enumerate(QEMUS):
         prefixes = (QEMUS[version], QEMUS[version])
         with Pair(workdir, 64, name=f"a{number}", extra=MACHINE, prefixes=prefixes) as pair, \
@@ -59,8 +59,7 @@ def test_an_incoming_qemu_that_fails(hosts: Hosts, workdir: Path) -> None:
             pair.source.wait_sweeps(1)
             result = ctl(hosts.source, "migrate", "web1", hosts.destination.bus.address,
                          f"--qmp={pair.source.qmp_path}", f"--dst-qmp={other.destination.qmp_path}",
-                         "--downtime-limit=60s", timeout=120).fails(FAILED, "runs on at the source")
-            stays = [int(part) for part in version.split(".")] >= [9, 1]
-            assert ("end it, and start it anew before the next try" in result.err) == stays, result.err
-            assert other.destination.alive == stays
+                         "--downtime-limit=60s", timeout=120)
+            result.fails(FAILED, "runs on at the source")
+            assert other.destination.wait_exit() != 0
             pair.source.wait_sweeps(1)
