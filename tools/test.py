@@ -338,7 +338,7 @@ def check_trixie() -> Count:
             print(text)
             count.fail(f"trixie: {step[0]}")
             return count
-    status, text = in_trixie("tools/install-deps", "test")
+    status, text = in_trixie("tools/install-deps", "test", "bench")
     if status != 0:
         print(text)
         count.fail("trixie: tools/install-deps")
