@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/migration/accounts.h"
 #include "broker/migration/internal.h"
 #include "broker/migration/log.h"
 #include "broker/migration/news.h"
@@ -193,6 +194,8 @@ static void release(struct migration *migration, bool forgotten)
 
 void migration_free(struct migration *migration)
 {
+    if (state_of(migration) == STATE_FINISHED && !store_frozen(migration->services->store))
+        accounts_add(migration);
     migration_unstore(migration);
     release(migration, true);
     helper_side_clear(&migration->helper);
@@ -237,7 +240,10 @@ static void finish(struct migration *migration, enum vf_error error, const char 
     migration->status.finished = wall_now();
     stats_page_detach(&migration->helper.page);
     release(migration, false);
+    accounts_set_state(migration, STATE_FINISHED);
     registry_set_state(services->registry, &migration->entry, STATE_FINISHED);
+    if (migration->status.report.by != REPORT_BY_NOBODY)
+        accounts_add(migration);
     set_timer(migration, services->timing->kept);
     /* The helper's result is in its socket until this is stored. */
     migration_save(migration);
@@ -352,6 +358,7 @@ static void enter_state(struct migration *migration, const struct message_state_
     if (m->state == STATE_INTERRUPTED &&
         log_sample(&migration->interruptions, "interruptions of a migration"))
         migration_log(&entry->identity, LOG_WARNING, NULL, "Interrupted: %s", m->text);
+    accounts_set_state(migration, (enum message_state)m->state);
     registry_set_state(migration->services->registry, entry, (enum message_state)m->state);
     if (migration->ending.stage == ENDING_NO) {
         if (m->state == STATE_CONNECTED)

@@ -80,6 +80,9 @@ struct record {
     char host[OUTCOME_HOST_MAX];
     char run_state[OUTCOME_RUN_STATE_MAX];
     char reason[OUTCOME_REASON_MAX];
+    /* Its account: see registry.h. */
+    uint32_t added; /* bool */
+    uint64_t interrupted, interrupted_since;
 };
 
 enum record_verdict {
