@@ -240,7 +240,8 @@ def test_installed(tmp_path: Path) -> None:
     debian = prefix == tmp_path / "usr" and Path("/etc/debian_version").exists()
     share = ("man/man1/vmferryctl.1", "bash-completion/completions/vmferryctl",
              f"zsh/{'vendor-completions' if debian else 'site-functions'}/_vmferryctl", "doc/vmferry/README.md",
-             "doc/vmferry/threat-model.md", "doc/vmferry/libvirt.md", "doc/vmferry/examples/fd_client.py", "doc/vmferry/examples/vmferry-metrics.timer")
+             "doc/vmferry/threat-model.md", "doc/vmferry/libvirt.md", "doc/vmferry/examples/fd_client.py",
+             "doc/vmferry/examples/manager.c", "doc/vmferry/examples/manager.sh", "doc/vmferry/examples/vmferry-types.h", "doc/vmferry/examples/vmferry-metrics.timer")
     assert {"bin/vmferryctl", *(f"share/{name}" for name in share)} <= there, there
 
 
