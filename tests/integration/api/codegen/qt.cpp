@@ -5,8 +5,8 @@
 #include "broker.h"
 #include "migration.h"
 
-#include <QtCore/QCoreApplication>
 #include <cstdio>
+#include <QtCore/QCoreApplication>
 
 int main(int argc, char **argv)
 {
@@ -33,10 +33,10 @@ int main(int argc, char **argv)
     opened.waitForFinished();
     old.waitForFinished();
     list.waitForFinished();
-    std::printf("%s %s %s %d %s %s %d %d\n", qPrintable(migration.vm()), qPrintable(old.value().value(0).state),
-                prepared.argumentAt<1>().isEmpty() ? "" : "ticket", int(list.value().size()),
-                opened.value().isValid() ? "descriptor" : "",
-                qPrintable(migration.sockets().value("migrate").section('/', -1)), int(migration.channels().size()),
-                broker.totals().contains("migrations"));
+    std::printf("%s %s %s %d %s %s %d %d\n", qPrintable(migration.vm()),
+                qPrintable(old.value().value(0).state), prepared.argumentAt<1>().isEmpty() ? "" : "ticket",
+                int(list.value().size()), opened.value().isValid() ? "descriptor" : "",
+                qPrintable(migration.sockets().value("migrate").section('/', -1)),
+                int(migration.channels().size()), broker.totals().contains("migrations"));
     return EXIT_SUCCESS;
 }
