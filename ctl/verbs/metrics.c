@@ -221,7 +221,7 @@ static void print_totals(const struct text *text, json_object *totals)
     print_downtimes(text, totals);
 }
 
-static void print_all(FILE *file, bool openmetrics, json_object *broker, json_object *list)
+void metrics_print(FILE *file, bool openmetrics, json_object *broker, json_object *list)
 {
     const struct text out = {.file = file, .openmetrics = openmetrics}, *text = &out;
 
@@ -266,7 +266,7 @@ static int write_file(const char *name, bool openmetrics, json_object *broker, j
         }
         return r;
     }
-    print_all(file, openmetrics, broker, list);
+    metrics_print(file, openmetrics, broker, list);
     r = ferror(file);
     if (fclose(file) != 0 || r || rename(temporary, name) < 0) {
         r = errno;
@@ -298,6 +298,6 @@ int verb_metrics(struct ctl *ctl, struct trouble *trouble)
         return write_file(ctl->arguments.output, ctl->arguments.openmetrics, broker, list, trouble) < 0
                    ? -1
                    : STATUS_DONE;
-    print_all(stdout, ctl->arguments.openmetrics, broker, list);
+    metrics_print(stdout, ctl->arguments.openmetrics, broker, list);
     return STATUS_DONE;
 }
