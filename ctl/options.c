@@ -11,7 +11,7 @@
 /* Of org.vmferry.Migration1; a test holds them against its XML. */
 #define PROPERTIES                                                                                          \
     "Id Vm Role Security OwnerUid Sockets StartedUsec State Result ErrorName ErrorMessage Peer HelperUnit " \
-    "FinishedUsec BandwidthLimit BytesSent BytesReceived Rate Channels RoundTripUsec Reconnects Outcome "   \
+    "FinishedUsec GivesUpUsec BandwidthLimit BytesSent BytesReceived Rate Channels RoundTripUsec Reconnects Outcome "   \
     "Phase Progress RemainingUsec Details"
 
 const struct verb_rule verb_rules[VERB_MAX_] = {

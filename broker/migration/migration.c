@@ -238,6 +238,7 @@ static void finish(struct migration *migration, enum vf_error error, const char 
     set_message(migration, error, text);
     migration->status.result = vf_error_to_result(error);
     migration->status.finished = wall_now();
+    migration->status.gives_up = 0;
     stats_page_detach(&migration->helper.page);
     release(migration, false);
     accounts_set_state(migration, STATE_FINISHED);
@@ -354,6 +355,10 @@ static void enter_state(struct migration *migration, const struct message_state_
     }
     if (m->state != STATE_INTERRUPTED)
         peer_dials_proved(&migration->dials);
+    if (m->state != STATE_INTERRUPTED)
+        migration->status.gives_up = 0;
+    else if (migration->status.gives_up == 0) /* one loss after the other shares one time-out */
+        migration->status.gives_up = wall_now() + migration->options.resume_timeout;
     set_message(migration, m->state == STATE_INTERRUPTED ? VF_ERROR_INTERRUPTED : VF_ERROR_NONE, m->text);
     if (m->state == STATE_INTERRUPTED &&
         log_sample(&migration->interruptions, "interruptions of a migration"))

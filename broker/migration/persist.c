@@ -226,6 +226,7 @@ static void write_record(const struct migration *migration, struct record *recor
         .error = identity->error,
         .result = status->result,
         .finished = status->finished,
+        .gives_up = status->gives_up,
         .deadline = migration->deadline,
         .expects_peers = migration->expects_peers,
     };
@@ -258,6 +259,7 @@ void persist_read(struct migration *migration, const struct record *record, uint
     identity->error = record->error;
     status->result = record->result;
     status->finished = record->finished;
+    status->gives_up = record->gives_up;
     migration->deadline = record->deadline;
     migration->expects_peers = record->expects_peers;
     snprintf(identity->unit, sizeof(identity->unit), "%s", record->unit);

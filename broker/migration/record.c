@@ -100,6 +100,7 @@ static const struct field fields[] = {
     ONE(57, NUMBER, added),
     ONE(58, NUMBER, interrupted),
     ONE(59, NUMBER, interrupted_since),
+    ONE(60, NUMBER, gives_up),
 };
 
 enum { N_FIELDS = sizeof(fields) / sizeof(fields[0]) };
