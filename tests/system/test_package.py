@@ -34,6 +34,7 @@ FILES = """
 /usr/lib/systemd/catalog/vmferry.catalog
 /usr/lib/systemd/user/vmferry-helper.socket
 /usr/lib/systemd/user/vmferry-helper@.service
+/usr/lib/systemd/user/vmferry-notify.service
 /usr/lib/systemd/user/vmferry.slice
 /usr/lib/systemd/user/vmferryd.service
 /usr/lib/sysusers.d/vmferry.conf
