@@ -95,8 +95,9 @@ def test_files_for_cockpit() -> None:
     (deb,) = package().parent.glob("vmferry-cockpit_*_all.deb")
     listed = subprocess.run(["dpkg-deb", "--contents", deb], capture_output=True, text=True, check=True).stdout
     found = [line.split()[-1] for line in listed.splitlines() if line[0] == "-" and "/doc/" not in line]
-    assert sorted(found) == [f"./usr/share/cockpit/vmferry/{name}" for name in
-                             ("dialogs.js", "index.html", "manifest.json", "vmferry.css", "vmferry.js")]
+    page = ("dialogs.js", "index.html", "manifest.json", "vmferry.css", "vmferry.js")
+    assert sorted(found) == [*(f"./usr/share/cockpit/vmferry/{name}" for name in page),
+                             "./usr/share/lintian/overrides/vmferry-cockpit"]
 
 
 def test_documents(hosts: TwoHosts) -> None:
