@@ -23,6 +23,7 @@
 #include "broker/runtime-dir.h"
 #include "broker/sockets/give.h"
 #include "broker/store.h"
+#include "broker/totals.h"
 #include "common/cleanup.h"
 
 struct manager {
@@ -35,6 +36,7 @@ struct manager {
     struct helper_links helpers;
     struct give give;
     struct registry registry;
+    struct totals totals;
     struct arrivals arrivals;
     struct migration_services services;
     struct bus *bus; /* owned */
@@ -83,6 +85,7 @@ static int set_up(struct manager *manager)
         .give = &manager->give,
         .port = manager->port,
         .registry = &manager->registry,
+        .totals = &manager->totals,
         .bus_fd = -1,
         .timing = &timing,
         .events = &bus_events,
@@ -93,12 +96,14 @@ static int set_up(struct manager *manager)
 }
 
 /*
- * The port's sockets are taken before the migrations, which hold the port; once they do it is clear what of
- * it is of no use any more. Only then can it be told which directories are left over. The name comes last:
- * a client that finds the broker finds everything.
+ * The totals say which migration they have, and so are there first. The port's sockets are taken before the
+ * migrations, which hold the port; once they do it is clear what of it is of no use any more. Only then can
+ * it be told which directories are left over. The name comes last: a client that finds the broker finds
+ * everything.
  */
 static int take_over(struct manager *manager)
 {
+    totals_open(&manager->totals, manager->config->runtime_dir);
     port_restore(manager->port);
     migration_restore_all(&manager->services);
     port_settle(manager->port);

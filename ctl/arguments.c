@@ -12,7 +12,8 @@
 #include "ctl/spelling.h"
 #include "ctl/units.h"
 
-#define LONG_DOWNTIME ((uint64_t)10000000) /* µs; QEMU's own option is in ms */
+#define INTERRUPTION  (UINT64_C(60) * 1000000) /* µs that one lasts before --notify tells of it */
+#define LONG_DOWNTIME ((uint64_t)10000000)     /* µs; QEMU's own option is in ms */
 
 /* ---- Reading ---- */
 
@@ -169,6 +170,10 @@ static int read_option(struct arguments *a, enum option_id id, const char *text,
         return read_time(&a->expire, id, text, false, trouble);
     case OPTION_TIMEOUT:
         return read_time(&a->timeout, id, text, false, trouble);
+    case OPTION_NOTIFY:
+        a->notify = true;
+        a->notify_after = INTERRUPTION;
+        return text ? read_time(&a->notify_after, id, text, false, trouble) : 0;
     case OPTION_RESUME_TIMEOUT:
         a->has_resume_timeout = true;
         return read_time(&a->resume_timeout, id, text, true, trouble);

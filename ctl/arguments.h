@@ -57,6 +57,8 @@ struct arguments {
     uint64_t downtime_limit;  /* µs, 0: as QEMU has it */
     uint64_t expire, timeout; /* µs, 0: not given */
     uint64_t resume_timeout;  /* µs */
+    bool notify;
+    uint64_t notify_after; /* µs */
     bool has_resume_timeout;
 };
 

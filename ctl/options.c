@@ -11,14 +11,15 @@
 /* Of org.vmferry.Migration1; a test holds them against its XML. */
 #define PROPERTIES                                                                                          \
     "Id Vm Role Security OwnerUid Sockets StartedUsec State Result ErrorName ErrorMessage Peer HelperUnit " \
-    "FinishedUsec BandwidthLimit BytesSent BytesReceived Rate Channels RoundTripUsec Reconnects Outcome "   \
+    "FinishedUsec GivesUpUsec BandwidthLimit BytesSent BytesReceived Rate Channels RoundTripUsec "          \
+    "Reconnects Outcome "                                                                                   \
     "Phase Progress RemainingUsec Details"
 
 const struct verb_rule verb_rules[VERB_MAX_] = {
     [VERB_LIST] = {"list", "", 0, 0, "the migrations of this host"},
     [VERB_STATUS] = {"status", "[MIGRATION…]", 0, 64, "all about them; without one: the broker"},
     [VERB_SHOW] = {"show", "[MIGRATION…]", 0, 64, "their properties, for scripts"},
-    [VERB_WATCH] = {"watch", "MIGRATION", 1, 1, "its progress, until it is finished"},
+    [VERB_WATCH] = {"watch", "[MIGRATION]", 0, 1, "its progress, until it is finished"},
     [VERB_WAIT] = {"wait", "MIGRATION…", 1, 64, "return when they are finished"},
     [VERB_CANCEL] = {"cancel", "MIGRATION…", 1, 64, "end them on both hosts"},
     [VERB_LIMIT] = {"limit", "MIGRATION RATE", 2, 2, "bytes/s it may take of QEMU: 100M; 0: no limit"},
@@ -51,6 +52,7 @@ const struct option_rule option_rules[OPTION_MAX_] = {
     [OPTION_VALUE] = {"value", 0, NULL, V(SHOW), "values without their names"},
     [OPTION_FORCE] = {"force", 0, NULL, V(CANCEL), "even if that can lose the guest"},
     [OPTION_TIMEOUT] = {"timeout", 0, "TIME", V(WAIT), "give up after this long"},
+    [OPTION_NOTIFY] = {"notify", 0, "[TIME]", V(WATCH), "tell the desktop of ends and long interruptions"},
     [OPTION_QMP] = {"qmp", 0, "SOCKET", DRIVE | V(CANCEL), "QEMU's monitor: drive it, too", VALUES_FILES},
     [OPTION_DST_QMP] = {"dst-qmp", 0, "SOCKET", V(MIGRATE), "that of the QEMU at HOST", VALUES_FILES},
     [OPTION_SSH] = {"ssh", 0, NULL, V(MIGRATE), "QEMU's bytes go through ssh as well"},

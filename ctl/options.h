@@ -62,6 +62,7 @@ enum option_id {
     OPTION_VALUE,
     OPTION_FORCE,
     OPTION_TIMEOUT,
+    OPTION_NOTIFY,
     OPTION_QMP,
     OPTION_DST_QMP,
     OPTION_SSH,

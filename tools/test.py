@@ -13,6 +13,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ Checks everything, or the parts that are named:
   model         the model of the peer protocol (docs/model), searched whole, and with each of its rules broken
   sim           two helpers in a world of one number (tests/sim): seeds that found something once, and new ones
   unit          unit tests, and the fuzzers over their corpora, under ASan and UBSan
+  fuzz          each fuzzer for 5 seconds (--long: 60) over mutations that are others in every run, under ASan and UBSan
   valgrind      the unit tests under valgrind
   integration   brokers, helpers and stand-ins for QEMU on private buses, under ASan and UBSan
   qemu          real QEMUs and strace, with the release build
@@ -238,6 +240,28 @@ def check_unit() -> Count:
     return meson_tests(directory, "unit", tests_of(directory, {"unit", "fuzz"}))
 
 
+def check_fuzz() -> Count:
+    """A test is a fuzzer. All run at once; in the long run as many as there are processors."""
+    directory, count = build(SANITIZED), Count()
+    tests = tests_of(directory, {"fuzz"})
+    seconds, workers = (60, os.cpu_count()) if os.environ.get("VMFERRY_LONG") else (5, len(tests))
+    seed = time.time_ns() // 1000
+
+    def fuzz(test: str) -> tuple[str, int, str]:
+        name = test.removeprefix("fuzz-")
+        return (test, *run([str(directory / "tests/fuzz" / test), f"{seconds}s", str(ROOT / "tests/fuzz/corpus" / name),
+                            str(seed)], quiet=True, limit=seconds + 60))
+
+    with ThreadPoolExecutor(workers) as pool:
+        for test, status, text in pool.map(fuzz, tests):
+            print(f"  {test:16}{text.strip()}", flush=True)
+            if status == 0:
+                count.passed += 1
+            else:
+                count.fail(f"{test}: exit status {status}")
+    return count
+
+
 def check_valgrind() -> Count:
     directory = build(RELEASE)
     count = meson_tests(directory, "valgrind", tests_of(directory, {"unit"}), VALGRIND)
@@ -360,6 +384,7 @@ PARTS: dict[str, Callable[[], Count]] = {
     "model": check_model,
     "sim": check_sim,
     "unit": check_unit,
+    "fuzz": check_fuzz,
     "valgrind": check_valgrind,
     "integration": check_integration,
     "qemu": check_qemu,

@@ -8,6 +8,7 @@
 #include "broker/bus/list.h"
 #include "broker/bus/names.h"
 #include "broker/bus/options.h"
+#include "broker/bus/totals-property.h"
 #include "broker/errors.h"
 #include "broker/migration/admit.h"
 #include "broker/migration/permitted.h"
@@ -28,7 +29,8 @@ static const char *const features[] = {"tls",
                                        "outcome",
                                        "list",
                                        "progress",
-                                       "reload"};
+                                       "reload",
+                                       "totals"};
 
 static int reply_migration(sd_bus_message *m, const struct migration *migration)
 {
@@ -296,6 +298,14 @@ static int get_count(sd_bus *unused, const char *path, const char *interface, co
                                      : registry_count_running(bus->registry));
 }
 
+static int get_totals(sd_bus *unused, const char *path, const char *interface, const char *property,
+                      sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+    const struct bus *bus = userdata;
+
+    return totals_property_append(reply, bus->services);
+}
+
 static const sd_bus_vtable vtable[] = {
     SD_BUS_VTABLE_START(0),
     SD_BUS_METHOD_WITH_ARGS("PrepareIncoming", SD_BUS_ARGS("s", vm, "a{sv}", options),
@@ -317,6 +327,7 @@ static const sd_bus_vtable vtable[] = {
     SD_BUS_PROPERTY("Endpoints", "as", get_endpoints, 0, 0),
     SD_BUS_PROPERTY("MaxMigrations", "u", get_count, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
     SD_BUS_PROPERTY("ActiveMigrations", "u", get_count, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+    SD_BUS_PROPERTY("Totals", "a{sv}", get_totals, 0, 0),
     SD_BUS_SIGNAL_WITH_ARGS("MigrationNew", SD_BUS_ARGS("o", migration), 0),
     SD_BUS_SIGNAL_WITH_ARGS("MigrationRemoved", SD_BUS_ARGS("o", migration, "s", result), 0),
     SD_BUS_VTABLE_END,

@@ -37,6 +37,7 @@ static void on_changed(void *userdata, const struct migration *migration, unsign
         {CHANGE_LIMIT, "BandwidthLimit"},
         {CHANGE_RESULT, "FinishedUsec"},
         {CHANGE_STATE, "Reconnects"},
+        {CHANGE_STATE, "GivesUpUsec"},
         {CHANGE_OUTCOME, "Outcome"},
         {CHANGE_PROGRESS, "Phase"},
         {CHANGE_PROGRESS | CHANGE_OUTCOME | CHANGE_RESULT, "Progress"},

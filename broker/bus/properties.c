@@ -76,6 +76,8 @@ int get_number(sd_bus *bus, const char *path, const char *interface, const char 
         value = migration_identity(migration)->started;
     else if (strcmp(property, "FinishedUsec") == 0)
         value = migration_status(migration)->finished;
+    else if (strcmp(property, "GivesUpUsec") == 0)
+        value = migration_status(migration)->gives_up;
     else if (strcmp(property, "BandwidthLimit") == 0)
         value = migration_options(migration)->bandwidth_limit;
     else if (strcmp(property, "RemainingUsec") == 0)

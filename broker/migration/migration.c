@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/migration/accounts.h"
 #include "broker/migration/internal.h"
 #include "broker/migration/log.h"
 #include "broker/migration/news.h"
@@ -193,6 +194,8 @@ static void release(struct migration *migration, bool forgotten)
 
 void migration_free(struct migration *migration)
 {
+    if (state_of(migration) == STATE_FINISHED && !store_frozen(migration->services->store))
+        accounts_add(migration);
     migration_unstore(migration);
     release(migration, true);
     helper_side_clear(&migration->helper);
@@ -235,9 +238,13 @@ static void finish(struct migration *migration, enum vf_error error, const char 
     set_message(migration, error, text);
     migration->status.result = vf_error_to_result(error);
     migration->status.finished = wall_now();
+    migration->status.gives_up = 0;
     stats_page_detach(&migration->helper.page);
     release(migration, false);
+    accounts_set_state(migration, STATE_FINISHED);
     registry_set_state(services->registry, &migration->entry, STATE_FINISHED);
+    if (migration->status.report.by != REPORT_BY_NOBODY)
+        accounts_add(migration);
     set_timer(migration, services->timing->kept);
     /* The helper's result is in its socket until this is stored. */
     migration_save(migration);
@@ -348,10 +355,15 @@ static void enter_state(struct migration *migration, const struct message_state_
     }
     if (m->state != STATE_INTERRUPTED)
         peer_dials_proved(&migration->dials);
+    if (m->state != STATE_INTERRUPTED)
+        migration->status.gives_up = 0;
+    else if (migration->status.gives_up == 0) /* one loss after the other shares one time-out */
+        migration->status.gives_up = wall_now() + migration->options.resume_timeout;
     set_message(migration, m->state == STATE_INTERRUPTED ? VF_ERROR_INTERRUPTED : VF_ERROR_NONE, m->text);
     if (m->state == STATE_INTERRUPTED &&
         log_sample(&migration->interruptions, "interruptions of a migration"))
         migration_log(&entry->identity, LOG_WARNING, NULL, "Interrupted: %s", m->text);
+    accounts_set_state(migration, (enum message_state)m->state);
     registry_set_state(migration->services->registry, entry, (enum message_state)m->state);
     if (migration->ending.stage == ENDING_NO) {
         if (m->state == STATE_CONNECTED)

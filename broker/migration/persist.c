@@ -15,6 +15,7 @@
 #include "broker/migration/stored-names.h"
 #include "broker/migration/streams.h"
 #include "broker/release.h"
+#include "broker/totals.h"
 #include "common/cleanup.h"
 
 /* ---- A migration and its record, side by side ---- */
@@ -194,6 +195,23 @@ static void read_report(struct report *report, const struct record *record)
     memcpy(report->outcome.reason, record->reason, sizeof(record->reason));
 }
 
+static void write_account(const struct account *account, struct record *record)
+{
+    record->added = account->added;
+    record->interrupted = account->interrupted;
+    record->interrupted_since = account->interrupted_since;
+}
+
+/* The broker before this one may have been killed when the totals had it, and its record did not say so. */
+static void read_account(struct migration *migration, const struct record *record)
+{
+    const bool last = totals_is_last(migration->services->totals, record->id, record->role, record->started);
+
+    migration->entry.account = (struct account){.added = record->added || last,
+                                                .interrupted = record->interrupted,
+                                                .interrupted_since = record->interrupted_since};
+}
+
 static void write_record(const struct migration *migration, struct record *record)
 {
     const struct identity *identity = &migration->entry.identity;
@@ -208,6 +226,7 @@ static void write_record(const struct migration *migration, struct record *recor
         .error = identity->error,
         .result = status->result,
         .finished = status->finished,
+        .gives_up = status->gives_up,
         .deadline = migration->deadline,
         .expects_peers = migration->expects_peers,
     };
@@ -224,6 +243,7 @@ static void write_record(const struct migration *migration, struct record *recor
     write_sockets(&migration->streams, record);
     write_ending(&migration->ending, record);
     write_report(&status->report, record);
+    write_account(&migration->entry.account, record);
     if (identity->state == STATE_FINISHED && migration->helper.page.stats)
         write_counters(migration->helper.page.stats, record);
 }
@@ -239,6 +259,7 @@ void persist_read(struct migration *migration, const struct record *record, uint
     identity->error = record->error;
     status->result = record->result;
     status->finished = record->finished;
+    status->gives_up = record->gives_up;
     migration->deadline = record->deadline;
     migration->expects_peers = record->expects_peers;
     snprintf(identity->unit, sizeof(identity->unit), "%s", record->unit);
@@ -249,6 +270,7 @@ void persist_read(struct migration *migration, const struct record *record, uint
     read_sockets(&migration->streams, record);
     read_ending(&migration->ending, record);
     read_report(&status->report, record);
+    read_account(migration, record);
     if (record->state == STATE_FINISHED)
         read_counters(&migration->helper.page, record);
     registry_set_state(migration->services->registry, &migration->entry, record->state);

@@ -97,6 +97,10 @@ static const struct field fields[] = {
     ONE(54, TEXT, host),
     ONE(55, TEXT, run_state),
     ONE(56, TEXT, reason),
+    ONE(57, NUMBER, added),
+    ONE(58, NUMBER, interrupted),
+    ONE(59, NUMBER, interrupted_since),
+    ONE(60, NUMBER, gives_up),
 };
 
 enum { N_FIELDS = sizeof(fields) / sizeof(fields[0]) };
@@ -284,7 +288,8 @@ static const char *check(const struct record *record)
         return "its state is invalid";
     if (record->result != (finished ? (uint32_t)vf_error_to_result(record->error) : VF_RESULT_NONE))
         return "its result is not that of its state";
-    if (!is_bool(record->owner_group) || !is_bool(record->expects_peers) || !is_bool(record->farewell))
+    if (!is_bool(record->owner_group) || !is_bool(record->expects_peers) || !is_bool(record->farewell) ||
+        !is_bool(record->added))
         return "a boolean is out of range";
     if (record->vm[0] == '\0')
         return "it has no VM";

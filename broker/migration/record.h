@@ -41,6 +41,7 @@ struct record {
     uint32_t own_paths;       /* bits: of these streams the path is ours, and not one that the caller named */
     uint64_t started;         /* µs, CLOCK_REALTIME */
     uint64_t finished;        /* the same */
+    uint64_t gives_up;        /* the same */
     uint64_t deadline;        /* µs, CLOCK_MONOTONIC: the end of what bounds its state; 0: nothing does */
     uint64_t expire;          /* µs */
     uint64_t resume_timeout;  /* µs */
@@ -80,6 +81,9 @@ struct record {
     char host[OUTCOME_HOST_MAX];
     char run_state[OUTCOME_RUN_STATE_MAX];
     char reason[OUTCOME_REASON_MAX];
+    /* Its account: see registry.h. */
+    uint32_t added; /* bool */
+    uint64_t interrupted, interrupted_since;
 };
 
 enum record_verdict {

@@ -17,6 +17,13 @@ struct migration;
 struct stats_page;
 struct supplied;
 
+/* What the totals of the host take from it: see accounts.h. */
+struct account {
+    bool added;                 /* to the totals */
+    uint64_t interrupted;       /* µs, those that are over */
+    uint64_t interrupted_since; /* µs, CLOCK_MONOTONIC; 0: it is not interrupted */
+};
+
 struct entry {
     TAILQ_ENTRY(entry) next;
     LIST_ENTRY(entry) same_bucket;
@@ -28,6 +35,7 @@ struct entry {
     const struct supplied *supplied; /* borrowed: the sockets that it was given */
     uint32_t n_waiting;              /* sockets that wait to become a channel */
     bool restored;                   /* by a new broker: those that waited before are closed */
+    struct account account;
 };
 
 struct registry {

@@ -15,6 +15,7 @@ struct helper_links;
 struct migration;
 struct port;
 struct registry;
+struct totals;
 
 /* What of a migration has changed; bits. */
 enum migration_change {
@@ -49,6 +50,7 @@ struct migration_services {
     struct give *give;
     struct port *port;
     struct registry *registry;
+    struct totals *totals;
     int bus_fd; /* the broker's connection to the bus, which no caller can hand over; −1: none */
     const struct migration_timing *timing;
     const struct migration_events *events;

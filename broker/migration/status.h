@@ -15,5 +15,7 @@ struct migration_status {
     char *ticket;  /* owned; incoming, until a peer has come: the text, for the same client-id again */
     char peer[MESSAGE_ADDRESS_MAX];
     uint64_t finished; /* µs, CLOCK_REALTIME */
+    uint64_t gives_up; /* the same: when an interrupted one gives QEMU's connections up; 0: it is not
+                          interrupted */
     struct report report;
 };

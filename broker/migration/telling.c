@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "broker/errors.h"
+#include "broker/migration/accounts.h"
 #include "broker/migration/internal.h"
 #include "broker/migration/log.h"
 #include "broker/migration/news.h"
@@ -58,6 +59,8 @@ static void set_outcome(struct migration *migration, const struct outcome *outco
         return;
     report->outcome = *outcome;
     report->by = by;
+    if (migration->entry.identity.state == STATE_FINISHED)
+        accounts_add(migration);
     migration_save(migration);
     migration_log_outcome(&migration->entry.identity, report);
     migration->services->events->changed(migration->services->userdata, migration, CHANGE_OUTCOME);

@@ -144,7 +144,84 @@ static void print_outcomes(const struct text *text, json_object *list)
     }
 }
 
-static void print_all(FILE *file, bool openmetrics, json_object *broker, json_object *list)
+/* ---- All that this host has had ---- */
+
+static json_object *element(json_object *list, size_t i)
+{
+    return json_object_is_type(list, json_type_array) ? json_object_array_get_idx(list, i) : NULL;
+}
+
+static size_t count(json_object *list)
+{
+    return json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
+}
+
+static void print_sums(const struct text *text, json_object *totals)
+{
+    static const struct metric sums[] = {
+        {"vmferry_sent_bytes", "counter", "bytes", "Bytes taken from this host's QEMUs, of all migrations.",
+         "sent-bytes", 0},
+        {"vmferry_received_bytes", "counter", "bytes",
+         "Bytes delivered to this host's QEMUs, of all migrations.", "received-bytes", 0},
+        {"vmferry_reconnects", "counter", NULL, "How often helpers have connected again, of all migrations.",
+         "reconnects", 0},
+        {"vmferry_interrupted_seconds", "counter", "seconds",
+         "For how long migrations had lost the other host.", "interrupted-usec", 1e-6},
+    };
+
+    for (size_t i = 0; i < sizeof(sums) / sizeof(sums[0]); i++) {
+        const uint64_t value = record_number(totals, sums[i].property);
+
+        print_head(text, sums[i].name, sums[i].type, sums[i].unit, sums[i].help);
+        if (sums[i].scale > 0)
+            fprintf(text->file, "%s_total %.6f\n", sums[i].name, (double)value * sums[i].scale);
+        else
+            fprintf(text->file, "%s_total %" PRIu64 "\n", sums[i].name, value);
+    }
+}
+
+static void print_downtimes(const struct text *text, json_object *totals)
+{
+    json_object *bounds = record_list(totals, "downtimes");
+    const uint64_t n = record_number(totals, "downtime-count");
+
+    print_head(text, "vmferry_downtime_seconds", "histogram", "seconds",
+               "For how long VMs that moved stood still, as the owners report.");
+    for (size_t i = 0; i < count(bounds); i++) {
+        json_object *bound = element(bounds, i);
+
+        fprintf(text->file, "vmferry_downtime_seconds_bucket{le=\"%g\"} %" PRIu64 "\n",
+                json_object_get_double(element(bound, 0)) * 1e-6, json_object_get_uint64(element(bound, 1)));
+    }
+    fprintf(text->file, "vmferry_downtime_seconds_bucket{le=\"+Inf\"} %" PRIu64 "\n", n);
+    fprintf(text->file, "vmferry_downtime_seconds_sum %.6f\nvmferry_downtime_seconds_count %" PRIu64 "\n",
+            (double)record_number(totals, "downtime-usec") * 1e-6, n);
+}
+
+/* totals: NULL, of a broker that keeps none. */
+static void print_totals(const struct text *text, json_object *totals)
+{
+    json_object *migrations = record_list(totals, "migrations");
+
+    if (!migrations)
+        return;
+    print_head(text, "vmferry_migrations", "counter", NULL,
+               "Migrations that have ended, the forgotten ones too, by what they have come to.");
+    for (size_t i = 0; i < count(migrations); i++) {
+        json_object *line = element(migrations, i);
+
+        if (count(line) < 3)
+            continue;
+        fputs("vmferry_migrations_total{", text->file);
+        print_label(text->file, "role", json_object_get_string(element(line, 0)), false);
+        print_label(text->file, "outcome", json_object_get_string(element(line, 1)), true);
+        fprintf(text->file, "} %" PRIu64 "\n", json_object_get_uint64(element(line, 2)));
+    }
+    print_sums(text, totals);
+    print_downtimes(text, totals);
+}
+
+void metrics_print(FILE *file, bool openmetrics, json_object *broker, json_object *list)
 {
     const struct text out = {.file = file, .openmetrics = openmetrics}, *text = &out;
 
@@ -158,6 +235,7 @@ static void print_all(FILE *file, bool openmetrics, json_object *broker, json_ob
     fprintf(file, "vmferry_migrations_active %" PRIu64 "\n", record_number(broker, "ActiveMigrations"));
     print_head(text, "vmferry_migrations_max", "gauge", NULL, "How many may run at once.");
     fprintf(file, "vmferry_migrations_max %" PRIu64 "\n", record_number(broker, "MaxMigrations"));
+    print_totals(text, record_object(broker, "Totals"));
     print_states(text, list);
     print_outcomes(text, list);
     for (size_t i = 0; i < sizeof(metrics) / sizeof(metrics[0]); i++)
@@ -188,7 +266,7 @@ static int write_file(const char *name, bool openmetrics, json_object *broker, j
         }
         return r;
     }
-    print_all(file, openmetrics, broker, list);
+    metrics_print(file, openmetrics, broker, list);
     r = ferror(file);
     if (fclose(file) != 0 || r || rename(temporary, name) < 0) {
         r = errno;
@@ -220,6 +298,6 @@ int verb_metrics(struct ctl *ctl, struct trouble *trouble)
         return write_file(ctl->arguments.output, ctl->arguments.openmetrics, broker, list, trouble) < 0
                    ? -1
                    : STATUS_DONE;
-    print_all(stdout, ctl->arguments.openmetrics, broker, list);
+    metrics_print(stdout, ctl->arguments.openmetrics, broker, list);
     return STATUS_DONE;
 }

@@ -11,6 +11,7 @@
 #include "ctl/bus/standing.h"
 #include "ctl/terminal/meter.h"
 #include "ctl/units.h"
+#include "ctl/verbs/notify.h"
 
 /* ---- watch ---- */
 
@@ -67,6 +68,16 @@ static int look(struct ctl *ctl, struct meter *meter, json_object *record, struc
     return 1;
 }
 
+/* A migration, or with --notify all of this user's. */
+static int check_operands(const struct ctl *ctl, struct trouble *trouble)
+{
+    if (ctl->arguments.notify && ctl->arguments.n_operands > 0)
+        return trouble_set(trouble, STATUS_USAGE, "--notify tells of all migrations of yours: name none.");
+    if (!ctl->arguments.notify && ctl->arguments.n_operands == 0)
+        return trouble_set(trouble, STATUS_USAGE, "'watch' needs a MIGRATION, or --notify.");
+    return 0;
+}
+
 int verb_watch(struct ctl *ctl, struct trouble *trouble)
 {
     _cleanup_(side_close) struct side side = {0};
@@ -75,6 +86,10 @@ int verb_watch(struct ctl *ctl, struct trouble *trouble)
     struct found found;
     int r;
 
+    if (check_operands(ctl, trouble) < 0)
+        return -1;
+    if (ctl->arguments.notify)
+        return notify_run(ctl, trouble);
     if (side_open(ctl, &side, trouble) < 0 ||
         find_one(&side, ctl->arguments.operands[0], &found, trouble) < 0 ||
         ctl_catch_signals(ctl, trouble) < 0)

@@ -2,15 +2,21 @@
 
 /*
  * Runs a fuzzer as an ordinary test, without libFuzzer: over the files of a corpus, and then over so many
- * mutations of them, the same in every run.
+ * mutations of them, the same in every run; or over those that a seed makes, for so many seconds.
  *
  *     fuzz-NAME MUTATIONS DIRECTORY
+ *     fuzz-NAME SECONDSs DIRECTORY SEED
+ *
+ * An input that crashes it is told in hexadecimal: xxd -r -p makes a file of that.
  */
 
 #include "fuzz.h"
 
 #include <dirent.h>
+#include <signal.h>
 #include <stdio.h>
+#include <time.h>
+#include <unistd.h>
 
 enum { INPUT_MAX = 8192, CORPUS_MAX = 256 };
 
@@ -22,14 +28,37 @@ struct input {
 static struct input *corpus[CORPUS_MAX];
 static size_t n_corpus;
 
+static uint64_t state = 0x9e3779b97f4a7c15;
+static const struct input *running;
+
 static uint32_t next_random(void)
 {
-    static uint64_t x = 0x9e3779b97f4a7c15;
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return (uint32_t)((state * 0x2545f4914f6cdd1d) >> 32);
+}
 
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    return (uint32_t)((x * 0x2545f4914f6cdd1d) >> 32);
+/* Only what may be called in a signal's handler. */
+static void on_abort(int signal)
+{
+    static const char digits[] = "0123456789abcdef", head[] = "The input: ";
+    char text[2 * INPUT_MAX + 1];
+    size_t n = 0;
+
+    for (size_t i = 0; i < running->size; i++) {
+        text[n++] = digits[running->data[i] >> 4];
+        text[n++] = digits[running->data[i] & 15];
+    }
+    text[n++] = '\n';
+    if (write(STDERR_FILENO, head, sizeof(head) - 1) < 0 || write(STDERR_FILENO, text, n) < 0)
+        _exit(EXIT_FAILURE);
+}
+
+static void run(const struct input *input)
+{
+    running = input;
+    LLVMFuzzerTestOneInput(input->data, input->size);
 }
 
 static int load(const char *directory)
@@ -102,24 +131,37 @@ static void mutate(struct input *input)
     }
 }
 
-int main(int argc, char **argv)
+static void run_mutation(void)
 {
     static struct input input;
-    long mutations = argc == 3 ? strtol(argv[1], NULL, 10) : -1;
 
-    if (mutations < 0 || load(argv[2]) < 0 || n_corpus == 0) {
-        fprintf(stderr, "Usage: %s MUTATIONS DIRECTORY\n", argv[0]);
+    input = *corpus[next_random() % n_corpus];
+    for (uint32_t n = 1 + next_random() % 5; n > 0; n--)
+        mutate(&input);
+    run(&input);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct input nothing;
+    char *unit = NULL;
+    long amount = argc == 3 || argc == 4 ? strtol(argv[1], &unit, 10) : -1, n = 0;
+    time_t end = time(NULL) + amount;
+
+    if (amount < 0 || load(argv[2]) < 0 || n_corpus == 0) {
+        fprintf(stderr, "Usage: %s MUTATIONS DIRECTORY\n       %s SECONDSs DIRECTORY SEED\n", argv[0],
+                argv[0]);
         return EXIT_FAILURE;
     }
+    if (argc == 4)
+        state += strtoull(argv[3], NULL, 10);
+    signal(SIGABRT, on_abort);
     for (size_t i = 0; i < n_corpus; i++)
-        LLVMFuzzerTestOneInput(corpus[i]->data, corpus[i]->size);
-    LLVMFuzzerTestOneInput(NULL, 0);
-    for (long i = 0; i < mutations; i++) {
-        input = *corpus[next_random() % n_corpus];
-        for (uint32_t n = 1 + next_random() % 5; n > 0; n--)
-            mutate(&input);
-        LLVMFuzzerTestOneInput(input.data, input.size);
-    }
+        run(corpus[i]);
+    run(&nothing);
+    for (; *unit == 's' ? time(NULL) < end : n < amount; n++)
+        run_mutation();
+    printf("%ld mutations of %zu inputs\n", n, n_corpus);
     while (n_corpus > 0)
         free(corpus[--n_corpus]);
     return EXIT_SUCCESS;

@@ -5,13 +5,20 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 __attribute__((visibility("default"))) int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* What must hold for any input; also where NDEBUG is set. */
-#define MUST(condition) ((condition) ? (void)0 : abort())
+#define MUST(condition) ((condition) ? (void)0 : fuzz_must(__FILE__, __LINE__, #condition))
+
+_Noreturn static inline void fuzz_must(const char *file, int line, const char *what)
+{
+    fprintf(stderr, "%s:%d: this must hold: %s\n", file, line, what);
+    abort();
+}
 
 /* A copy of exactly that size, so that a sanitizer sees the first byte that is read beyond it; the caller's.
  */

@@ -47,6 +47,11 @@ LONG = {
     "lies, long": "LOSSES=1 LIES=1",
 }
 
+# Of which it is searched that each run ends: there is no cycle of states, and the others have seen to it that none stands
+# still before its end.
+ENDING = ("one channel", "window of two")
+ENDING_LONG = ("restarted brokers", "give-up", "cancel", "lies", "two streams", "limit")
+
 # In which configuration a broken rule is found.
 BROKEN = {
     "FREES_EARLY": "LOSSES=1",
@@ -98,17 +103,17 @@ def mutations() -> dict[str, tuple[int, str]]:
     return {name: (int(number), text) for name, number, text in found}
 
 
-def search(settings: str, number: int = 0, story: bool = False) -> Search:
-    """The whole of a configuration, or up to the first thing that is wrong."""
+def search(settings: str, number: int = 0, story: bool = False, cycles: bool = False) -> Search:
+    """The whole of a configuration, or up to the first thing that is wrong; or up to the first cycle of states."""
     began = time.monotonic()
     defines = [f"-D{setting}" for setting in settings.split()] + [f"-DBREAK={number}"]
     with tempfile.TemporaryDirectory(prefix="vmf-model-") as name:
         where = Path(name)
         command(["spin", *defines, "-a", str(MODEL)], where)
         # What is searched whole is worth a compiler's time.
-        command(["gcc", "-w", "-O0" if number else "-O1", "-DSAFETY", "-DNOREDUCE", "-DCOLLAPSE",
+        command(["gcc", "-w", "-O0" if number else "-O1", "-DNP" if cycles else "-DSAFETY", "-DNOREDUCE", "-DCOLLAPSE",
                  f"-DMEMLIM={MEMORY}", "-o", "pan", "pan.c"], where)
-        said = command(["./pan", f"-m{DEPTH}", "-w20"], where)
+        said = command(["./pan", f"-m{2 * DEPTH if cycles else DEPTH}", "-w20", *(["-l"] if cycles else [])], where)
         states = re.search(r"(\d+) states, stored", said)
         errors = re.search(r"errors: (\d+)", said)
         if not states or not errors or "depth too small" in said or ("not completed" in said and errors[1] == "0"):
@@ -131,13 +136,16 @@ def run(names: list[str], long: bool, story: bool) -> tuple[int, list[str]]:
     listed = mutations()
     if set(listed) != set(BROKEN):
         bad.append(f"model: the broken rules here and there differ: {set(listed) ^ set(BROKEN)}")
-    every = [(name, settings, 0) for name, settings in {**CONFIGURATIONS, **(LONG if long or names else {})}.items()]
-    every += [(name, settings, listed[name][0]) for name, settings in BROKEN.items() if name in listed]
-    for name, settings, number in every:
+    every = [(name, settings, 0, False) for name, settings in
+             {**CONFIGURATIONS, **(LONG if long or names else {})}.items()]
+    every += [(f"{name}, each run ends", CONFIGURATIONS[name], 0, True)
+              for name in (*ENDING, *(ENDING_LONG if long or names else ()))]
+    every += [(name, settings, listed[name][0], False) for name, settings in BROKEN.items() if name in listed]
+    for name, settings, number, cycles in every:
         if names and name not in names:
             continue
         try:
-            one = search(settings, number, story)
+            one = search(settings, number, story, cycles)
         except Failed as error:
             print(f"  {name}: no result: {error}", flush=True)
             bad.append(f"model: {name}: no result")
@@ -145,7 +153,7 @@ def run(names: list[str], long: bool, story: bool) -> tuple[int, list[str]]:
         total += one.states
         well = bool(one.found) == bool(number)
         what = f"found: {one.found[:60]}" if one.found else "nothing found"
-        print(f"  {name:32}{one.states:>10,} states {one.seconds:6.1f} s  {what}", flush=True)
+        print(f"  {name:36}{one.states:>10,} states {one.seconds:6.1f} s  {what}", flush=True)
         if one.story:
             print(one.story)
         if well:

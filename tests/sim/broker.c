@@ -143,6 +143,9 @@ void broker_ends(struct broker *broker, enum vf_error error)
         return;
     tell("side %d is cancelled", broker->side);
     broker->has_ended = broker_sends(broker, MESSAGE_END, &m, NULL);
+    broker->has_farewell = broker->has_ended && side_is_cut_off(broker->side);
+    broker->ended_at = sim.now;
+    broker->faults_left = plan.faults;
 }
 
 /* ---- What it was asked for ---- */
@@ -217,6 +220,7 @@ static void on_result(struct broker *broker, const struct message_result *m)
     if (broker->has_result)
         fault("side %d has a second result", broker->side);
     broker->has_result = true;
+    broker->result_at = sim.now;
     broker->error = m->error;
     memcpy(broker->text, m->text, sizeof(broker->text));
 }

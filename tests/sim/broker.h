@@ -37,7 +37,11 @@ struct broker {
     size_t n_tasks;
     enum message_state state; /* that the helper told last */
     bool has_ended;           /* it has told its helper to end: once */
+    bool has_farewell;        /* and that was cut off from its peer then, */
+    uint64_t ended_at;
+    unsigned faults_left; /* when so many faults were to come */
     bool has_result;
+    uint64_t result_at;
     enum vf_error error;
     char text[MESSAGE_TEXT_MAX];
 };

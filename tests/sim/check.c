@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "check.h"
 
+#include "broker.h"
 #include "common/error.h"
 #include "common/message.h"
 #include "qemu.h"
@@ -8,6 +9,8 @@
 #include "world.h"
 
 enum { FDS_OF_HELPER = 12, FDS_OF_CHANNEL = 5 };
+
+#define PATIENCE_FAREWELL (60 * SECOND) /* in which a source that was cancelled has told its peer */
 
 /* The last that was given up, of each stream; and the last that came to a good end. Numbers of connections at
  * the source, in their order. */
@@ -57,10 +60,27 @@ void check_message(int side, const void *data)
         return;
     if (fd_count(side) > FDS_OF_HELPER + FDS_OF_CHANNEL * 16)
         fault("side %d has %u descriptors", side, fd_count(side));
+    if (sim.has_lied)
+        return;
     if (m->result.error == VF_ERROR_NONE)
         check_done(side);
     /* Both keep to the protocol, and no process fails. */
     if (m->result.error == VF_ERROR_PROTOCOL_MISMATCH ||
         (m->result.error == VF_ERROR_HELPER_FAILED && !plan.goes))
         fault("side %d ends with what cannot be: %s", side, m->result.text);
+}
+
+void check_farewell(void)
+{
+    const struct broker *source = &brokers[SOURCE], *destination = &brokers[DESTINATION];
+    bool was_in_vain =
+        destination->has_result && (!source->has_result || destination->result_at <= source->result_at);
+
+    if (!source->has_farewell || source->faults_left != plan.faults || plan.goes || sim.has_failed ||
+        was_in_vain)
+        return;
+    if (!source->has_result && sim.now < source->ended_at + PATIENCE_FAREWELL)
+        return;
+    if (!source->has_result || !destination->has_result || destination->error == VF_ERROR_INTERRUPTED)
+        fault("the source was cancelled while it was cut off, and has not told the destination");
 }

@@ -2,6 +2,7 @@
 
 /*
  * vmferry-sim FIRST [COUNT [SECONDS]]       runs the schedules of seeds; one alone is told
+ * vmferry-sim lies FIRST [COUNT [SECONDS]]  likewise; a peer or a broker says what is not true
  * vmferry-sim allocation|call FIRST [COUNT [SECONDS]]
  *                                           each of them once with its first allocation (system call)
  * failing, once with its second, … vmferry-sim allocation|call SEED/NUMBER   tells one of these
@@ -87,7 +88,7 @@ static void run(uint64_t first, uint64_t count, uint64_t seconds)
 
     for (n = 0; n < count && real_msec() - began < seconds * 1000; n++) {
         alarm(LONGEST);
-        if (sim.fails != FAILS_NOTHING)
+        if (sim.fails == FAILS_ALLOCATION || sim.fails == FAILS_CALL)
             failed += fail_each(first + n, began + seconds * 1000);
         else
             world_run(first + n);
@@ -95,7 +96,7 @@ static void run(uint64_t first, uint64_t count, uint64_t seconds)
         steps += sim.steps;
     }
     took = real_msec() - began;
-    if (sim.fails != FAILS_NOTHING)
+    if (failed > 0)
         printf("%" PRIu64 " failed once each; ", failed);
     printf("%" PRIu64 " schedules from seed %" PRIu64 " on, %" PRIu64 " steps, %" PRIu64 " ms, %" PRIu64
            " a minute; hash %016" PRIx64 "\n",
@@ -121,6 +122,8 @@ int main(int argc, char *argv[])
         sim.fails = FAILS_ALLOCATION;
     else if (argc > 1 && strcmp(argv[1], "call") == 0)
         sim.fails = FAILS_CALL;
+    else if (argc > 1 && strcmp(argv[1], "lies") == 0)
+        sim.fails = FAILS_TRUTH;
     first += sim.fails != FAILS_NOTHING;
     at = argc > first ? strchr(argv[first], '/') : NULL;
     sim.talks = argc == first + 1;

@@ -24,7 +24,7 @@ SECONDS = 60  # in which each must be found, by one process
 CORPUS = Path(__file__).resolve().parent / "corpus"
 HEAD = """# Seeds whose schedules have found something: in the code, or where a rule of it was broken (mutations.py).
 """
-OPTIONS = ("-Dbuildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Dtests=true")
+OPTIONS = ("-Dbuildtype=release", "-Dtests=true")  # as many schedules as can be had
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Mutation:
     file: str  # in helper/
     old: str  # which must be there exactly once
     new: str
+    mode: str = ""  # "lies": it is found where a peer or a broker lies
 
 
 MUTATIONS = {
@@ -92,6 +93,16 @@ MUTATIONS = {
     "worker-deaf": Mutation(
         "a worker does not look for acknowledgements that came while it had its lock", "relay/crew.c",
         "    while (has_acks(crew, worker)) {", "    while (false && has_acks(crew, worker)) {"),
+    "farewell-forgotten": Mutation(
+        "a source that is cut off ends without a word to its peer", "session/messages.c",
+        "    if (session->role != ROLE_OUTGOING || session->state != STATE_INTERRUPTED ||\n"
+        "        session->connection == CONNECTION_UP) {\n", "    if (true) {\n"),
+    "farewell-unsaid": Mutation(
+        "a source that was cut off does not say its farewell when it is connected again", "session/frames.c",
+        "    if (session->ending == ENDING_FAREWELL) {\n", "    if (false) {\n"),
+    "ack-unchecked": Mutation(
+        "a peer can acknowledge more than was sent", "relay/flow.c",
+        "    if (delivered > flow->ring.cursor)\n        return \"an ACK of more than was sent\";\n", "", "lies"),
     "window-unbounded": Mutation(
         "more is taken from QEMU than there is room for", "carrier/ring.h",
         "ring->capacity - (size_t)(ring->end - ring->begin)",
@@ -134,8 +145,8 @@ def try_one(where: Path, directory: Path, mutation: Mutation) -> str:
     try:
         file.write_text(text.replace(mutation.old, mutation.new))
         build(directory)
-        status, said = command([str(directory / "tests/sim/vmferry-sim"), "1", "1000000000", str(SECONDS)],
-                               SECONDS + 30)
+        status, said = command([str(directory / "tests/sim/vmferry-sim"), *filter(None, [mutation.mode]), "1", "1000000000",
+                                str(SECONDS)], SECONDS + 30)
     except subprocess.TimeoutExpired:
         return ""
     finally:
@@ -176,7 +187,8 @@ def main() -> int:
     os.environ.setdefault("LC_ALL", "C.UTF-8")
     found, missed = run(options.names)
     if options.corpus:
-        CORPUS.write_text(HEAD + "".join(f"{seed:<8} {name}: {MUTATIONS[name].what}\n" for name, seed in found.items()))
+        CORPUS.write_text(HEAD + "".join(f"{seed:<8} {name}: {MUTATIONS[name].what}\n" for name, seed in found.items()
+                                        if not MUTATIONS[name].mode))
     print(f"{len(found)} found, {len(missed)} not found: {' '.join(missed)}")
     return 1 if missed else 0
 

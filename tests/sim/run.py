@@ -33,8 +33,8 @@ def corpus() -> list[int]:
     return [int(line.split()[0]) for line in CORPUS.read_text().splitlines() if line and line[0] != "#"]
 
 
-def start(program: str, first: int, count: int, seconds: int) -> subprocess.Popen[str]:
-    return subprocess.Popen([program, str(first), str(count), str(max(1, seconds))], text=True, errors="replace",
+def start(program: str, first: int, count: int, seconds: int, mode: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    return subprocess.Popen([program, *mode, str(first), str(count), str(max(1, seconds))], text=True, errors="replace",
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -80,6 +80,16 @@ def run_corpus(program: str) -> Tally:
     return tally
 
 
+def run_lies(program: str, first: int, seconds: int) -> tuple[int, list[str]]:
+    """Schedules in which a peer or a broker says what is not true."""
+    tally = Tally()
+    process = start(program, first, 1000000, seconds, ("lies",))
+    said, _ = process.communicate()
+    take(said, process.returncode, tally)
+    print(f"  {tally.schedules:,} schedules with lies", flush=True)
+    return tally.schedules, [f"lies: {fault}" for fault in tally.faults]
+
+
 def fail_each(program: str, what: str, first: int, count: int, seconds: int) -> tuple[int, list[str]]:
     """Each allocation (or call) of these schedules fails once: how many there were."""
     done = subprocess.run([program, what, str(first), str(count), str(seconds)], text=True, errors="replace",
@@ -94,7 +104,7 @@ def fail_each(program: str, what: str, first: int, count: int, seconds: int) -> 
 def simulate(program: str, count: int, seconds: int, first: int | None = None, processes: int | None = None,
              failing: tuple[int, int] = (1000, 8)) -> tuple[int, list[str]]:
     """Schedules that were as they must be, and what was not. failing: of so many each allocation and call fails once,
-    or of as many as fit into so many seconds."""
+    or of as many as fit into so many seconds; for as long there are lies."""
     first = first if first is not None else int(time.time()) * 1000000
     old = run_corpus(program)
     began = time.monotonic()
@@ -103,7 +113,8 @@ def simulate(program: str, count: int, seconds: int, first: int | None = None, p
     print(f"  {old.schedules} schedules of the corpus")
     print(f"  {new.schedules:,} new schedules, seeds from {first} on, {new.steps:,} steps, in {took:.0f} s: "
           f"{new.schedules / took:.0f} a second", flush=True)
-    passed, faults = old.schedules + new.schedules, old.faults + new.faults
+    lied, lies = run_lies(program, first, failing[1])
+    passed, faults = old.schedules + new.schedules + lied, old.faults + new.faults + lies
     for what in ("allocation", "call"):
         failed, bad = fail_each(program, what, first, *failing)
         passed += failed

@@ -85,7 +85,7 @@ bool side_worker_is_at_work(const pthread_mutex_t *lock)
     for (uint32_t i = 0; i < side->workers.n; i++) {
         if (&side->workers.all[i].lock != lock || epoll_of(side, i)->n_watched == 0)
             continue;
-        side->at_work[i] = side->at_work[i] || chance(300);
+        side->at_work[i] = side->at_work[i] || chance(400);
         return side->at_work[i];
     }
     return false;
@@ -186,4 +186,11 @@ static void leave(int which)
     if (fd_count(which) > 0)
         fault("the helper of side %d leaves %u descriptors", which, fd_count(which));
     sim.current = WORLD;
+}
+
+bool side_is_cut_off(int which)
+{
+    const struct session *session = sides[which].session;
+
+    return session && session->state == STATE_INTERRUPTED && session->connection == CONNECTION_DOWN;
 }

@@ -41,6 +41,9 @@ uint64_t side_next(int which);
 /* The helper ends where it has said so. */
 bool side_leaves(int which);
 
+/* It knows that it has no control connection, but has had one. */
+bool side_is_cut_off(int which);
+
 /* For calls.c */
 struct stats *side_page(int which);
 bool side_worker_is_at_work(const pthread_mutex_t *lock);

@@ -14,6 +14,7 @@
  *     broker.c   the broker of one side, which dies and comes back
  *     network.c  what is between the helpers: cuts, stalls, the gate, strangers
  *     qemu.c     the QEMUs, which know what they must receive
+ *     lies.c     frames and messages that are not true
  *     world.c    one schedule: who is there, what goes wrong, whose turn it is, what must come of it
  *     main.c     the command line
  */
@@ -32,6 +33,7 @@ enum failing {
     FAILS_NOTHING,
     FAILS_ALLOCATION,
     FAILS_CALL,
+    FAILS_TRUTH, /* lies.h; more than once */
 };
 
 struct sim {
@@ -45,6 +47,7 @@ struct sim {
     uint64_t fails_at;  /* from 1 on, that a helper asks for */
     uint64_t asked;     /* for so many */
     bool has_failed;
+    bool has_lied; /* what QEMUs are given, and which side is done, may be false from then on */
 };
 
 extern struct sim sim;

@@ -7,6 +7,7 @@
 #include "broker.h"
 #include "check.h"
 #include "event.h"
+#include "lies.h"
 #include "network.h"
 #include "qemu.h"
 #include "side.h"
@@ -161,6 +162,7 @@ static bool is_any_left(void)
 static void give_up(unsigned times)
 {
     if (times == 1) {
+        check_farewell();
         broker_ends(&brokers[SOURCE], VF_ERROR_CANCELLED);
         broker_ends(&brokers[DESTINATION], VF_ERROR_CANCELLED);
     } else if (plan.gentle || times > 4) {
@@ -182,7 +184,7 @@ static void manage(void)
     if (sim.steps == 1)
         at = times = recovered = 0, began = sim.now;
     if (sim.now > began + PATIENCE)
-        plan.faults = plan.channels = 0;
+        plan.faults = plan.lies = plan.channels = 0;
     if (plan.faults > 0 || plan.channels > 0 || sim.now < at)
         return;
     at = sim.now + 7 * SECOND;
@@ -279,6 +281,7 @@ static void end(void)
     for (int i = 0; i < 2; i++)
         if (plan.gentle && (!brokers[i].has_result || brokers[i].error != VF_ERROR_NONE))
             fault("side %d ended with error %u: %s", i, brokers[i].error, brokers[i].text);
+    check_farewell();
     network_end();
     for (size_t i = 0; i < qemus.n; i++)
         if (qemus.all[i].conn)
@@ -304,13 +307,17 @@ void world_run(uint64_t seed)
     if (sim.fails != FAILS_NOTHING) { /* then a clear end is enough */
         plan.gentle = plan.quiet = false;
         plan.goes = true;
+        plan.lies = sim.fails == FAILS_TRUTH ? 1 + (unsigned)pick(8) : 0;
     }
     tell("gentle %d, resume %ju µs, window %ju, %u faults, %u channels, size %ju", plan.gentle,
          (uintmax_t)plan.resume_timeout, (uintmax_t)plan.window, plan.faults, plan.channels,
          (uintmax_t)plan.size);
     for (int i = 0; i < 2; i++) {
+        struct message_start_relay start = plan.start;
+
         broker_begin(i);
-        side_start(i, &plan.start, chance(400) ? 1 + (unsigned)pick(2) : 0);
+        lie_at_start(&start);
+        side_start(i, &start, chance(500) ? 1 + (unsigned)pick(2) : 0);
         broker_offers(&brokers[i]);
     }
     while (!is_over()) {
@@ -318,6 +325,7 @@ void world_run(uint64_t seed)
             fault("it does not come to an end in %d steps", STEPS_MAX);
         maybe_connect();
         maybe_fault();
+        maybe_lie();
         manage();
         if (!turn() && !is_over())
             wait_for_next();

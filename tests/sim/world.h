@@ -13,6 +13,7 @@ struct plan {
     bool goes;         /* a broker may go for good */
     bool recovers;     /* who sees that QEMU's connections were given up makes new ones */
     unsigned faults;   /* that are still to come */
+    unsigned lies;     /* likewise */
     unsigned channels; /* of QEMU that are still to come */
     uint64_t size;     /* of their flows, at most */
 };

@@ -34,6 +34,7 @@ FILES = """
 /usr/lib/systemd/catalog/vmferry.catalog
 /usr/lib/systemd/user/vmferry-helper.socket
 /usr/lib/systemd/user/vmferry-helper@.service
+/usr/lib/systemd/user/vmferry-notify.service
 /usr/lib/systemd/user/vmferry.slice
 /usr/lib/systemd/user/vmferryd.service
 /usr/lib/sysusers.d/vmferry.conf
@@ -88,6 +89,15 @@ def test_files() -> None:
         if mode[0] == "-" and not name.startswith("./usr/share/doc/vmferry/"):
             found.append(re.sub("^/usr(?=/lib/systemd/system/)", "", name[1:]))  # which it is, depends on debhelper
     assert sorted(found) == FILES
+
+
+def test_files_for_cockpit() -> None:
+    (deb,) = package().parent.glob("vmferry-cockpit_*_all.deb")
+    listed = subprocess.run(["dpkg-deb", "--contents", deb], capture_output=True, text=True, check=True).stdout
+    found = [line.split()[-1] for line in listed.splitlines() if line[0] == "-" and "/doc/" not in line]
+    page = ("dialogs.js", "index.html", "manifest.json", "vmferry.css", "vmferry.js")
+    assert sorted(found) == [*(f"./usr/share/cockpit/vmferry/{name}" for name in page),
+                             "./usr/share/lintian/overrides/vmferry-cockpit"]
 
 
 def test_documents(hosts: TwoHosts) -> None:

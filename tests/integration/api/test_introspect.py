@@ -62,7 +62,7 @@ def test_waiting_migration_properties(workdir: Path) -> None:
             "Id": migration.id, "Vm": "web1", "Role": "incoming", "Security": "plain", "OwnerUid": os.getuid(),
             "Sockets": {"migrate": f"{broker.runtime_dir}/incoming/{migration.id}/migrate.sock"},
             "StartedUsec": started, "State": "waiting", "Result": "", "ErrorName": "", "ErrorMessage": "",
-            "Peer": "", "HelperUnit": "", "FinishedUsec": 0, "BandwidthLimit": 12345, "BytesSent": 0,
+            "Peer": "", "HelperUnit": "", "FinishedUsec": 0, "GivesUpUsec": 0, "BandwidthLimit": 12345, "BytesSent": 0,
             "BytesReceived": 0, "Rate": 0, "Channels": [], "RoundTripUsec": 0, "Reconnects": 0, "Progress": -1.0,
             "Outcome": "", "Phase": "", "RemainingUsec": 0, "Details": {},
         }

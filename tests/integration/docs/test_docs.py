@@ -21,6 +21,13 @@ RST2MAN = shutil.which("rst2man") or shutil.which("rst2man.py")
 # ---- The pages as such ----
 
 
+def test_texts_of_the_page_for_cockpit(tmp_path: Path) -> None:
+    """What translators get is what the page says."""
+    new = tmp_path / "vmferry.pot"
+    subprocess.run([ROOT / "cockpit" / "update-texts", new], check=True)
+    assert new.read_text() == (ROOT / "cockpit" / "vmferry.pot").read_text()
+
+
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.skipif(RST2MAN is None, reason="no rst2man")
 def test_page_compiles(name: str, tmp_path: Path) -> None:

@@ -240,7 +240,8 @@ def test_installed(tmp_path: Path) -> None:
     debian = prefix == tmp_path / "usr" and Path("/etc/debian_version").exists()
     share = ("man/man1/vmferryctl.1", "bash-completion/completions/vmferryctl",
              f"zsh/{'vendor-completions' if debian else 'site-functions'}/_vmferryctl", "doc/vmferry/README.md",
-             "doc/vmferry/threat-model.md", "doc/vmferry/libvirt.md", "doc/vmferry/examples/fd_client.py", "doc/vmferry/examples/vmferry-metrics.timer")
+             "doc/vmferry/threat-model.md", "doc/vmferry/libvirt.md", "doc/vmferry/examples/fd_client.py",
+             "doc/vmferry/examples/manager.c", "doc/vmferry/examples/manager.sh", "doc/vmferry/examples/vmferry-types.h", "doc/vmferry/examples/vmferry-metrics.timer")
     assert {"bin/vmferryctl", *(f"share/{name}" for name in share)} <= there, there
 
 
@@ -279,6 +280,11 @@ def meson_version() -> str:
 
 def test_figures_are_read_by_prometheus(hosts: Hosts, workdir: Path) -> None:
     """promtool and Debian's node exporter read the file that vmferryctl(1) names."""
+    before = hosts.connect("gone")
+    cancel_and_wait(before.outgoing)
+    before.outgoing.call("Report", "sa{sv}", "moved", {"downtime-usec": ("t", 250000)})
+    before.outgoing.call("Forget")
+    before.incoming.wait_finished()
     tunnel = hosts.connect("a\"b")
     tunnel.outgoing.call("Report", "sa{sv}", "lost", {})
     target = workdir / "vmferry.prom"
@@ -304,6 +310,9 @@ def test_figures_are_read_by_prometheus(hosts: Hosts, workdir: Path) -> None:
             exporter.terminate()
     assert "node_textfile_scrape_error 0\n" in text and "vmferry_up 1\n" in text
     assert re.search(r'^vmferry_migration_state_info\{.*outcome="lost".*vm="a\\"b"\} 1$', text, re.M), text
+    for line in ('vmferry_migrations_total{outcome="moved",role="outgoing"} 1', "vmferry_downtime_seconds_sum 0.25",
+                 'vmferry_downtime_seconds_bucket{le="0.1"} 0', 'vmferry_downtime_seconds_bucket{le="0.3"} 1'):
+        assert line in text.splitlines(), (line, text)
     cancel_and_wait(tunnel.outgoing)
     tunnel.incoming.wait_finished()
 
@@ -332,6 +341,9 @@ def test_metrics(hosts: Hosts, workdir: Path) -> None:
     assert families["vmferry_migrations_active"].samples[0].value == 1
     (sample,) = families["vmferry_migration_sent_bytes"].samples
     assert (sample.name, sample.labels, sample.value) == ("vmferry_migration_sent_bytes_total", labels, 1)
+    assert families["vmferry_sent_bytes"].samples[0].value == 1
+    assert {s.labels["outcome"] for s in families["vmferry_migrations"].samples} == \
+        {"moved", "not-moved", "lost", "unknown", "carried", "failed", "cancelled", "timed-out"}
     (state,) = families["vmferry_migration_state"].samples
     assert state.labels == {**labels, "security": "tls", "state": "active", "result": "", "phase": "", "outcome": ""}
     (started,) = families["vmferry_migration_started_seconds"].samples

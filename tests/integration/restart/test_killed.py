@@ -10,9 +10,32 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from vmlib.broker import Client
 from vmlib.lives import Life, Own
 from vmlib.managed import ManagedBroker
 from vmlib.restarts import brokers, close
+
+PATH, INTERFACE = "/org/vmferry/Broker1", "org.vmferry.Broker1"
+
+
+def assert_added_once(broker: ManagedBroker, role: str, n: int) -> None:
+    """Half of them had their outcome told; the others are added when they are forgotten."""
+    client = Client(broker.bus)
+    try:
+        assert outcomes(client, role) == {"moved": (n + 1) // 2}
+        for one in client.call(PATH, INTERFACE, "List", "a{sv}", {})[0]:
+            client.call(one["Path"][1], "org.vmferry.Migration1", "Forget")
+        assert outcomes(client, role) == {key: value for key, value in
+                                          {"moved": (n + 1) // 2, "carried": n // 2}.items() if value}
+        sums = client.get(PATH, INTERFACE, "Totals")
+        assert sums["sent-bytes"][1] == sums["received-bytes"][1] == n * (256 << 10)
+    finally:
+        client.close()
+
+
+def outcomes(client: Client, role: str) -> dict[str, int]:
+    lines = client.get(PATH, INTERFACE, "Totals")["migrations"][1]
+    return {word: n for whose, word, n in lines if whose == role and n}
 
 
 @pytest.mark.parametrize("n, rounds", [(1, 30), (50, 6)])
@@ -34,6 +57,9 @@ def test_killed_at_any_instant(workdir: Path, n: int, rounds: int) -> None:
                     deaths += 1
                 for life in lives:
                     life.result()
+            for broker, role in zip(brokers(pair), ("outgoing", "incoming")):
+                broker.restart()
+                assert_added_once(broker, role, number)
     except BaseException:
         close(pair, True)
         raise

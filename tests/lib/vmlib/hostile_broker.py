@@ -30,7 +30,7 @@ def variants(text: str, state: str) -> dict[str, Variant]:
     """A migration's properties with this text wherever a text can stand."""
     record: dict[str, Variant] = {key: ("s", text) for key in (
         "Vm", "Role", "Result", "ErrorName", "ErrorMessage", "Peer", "HelperUnit", "Security")}
-    record |= {key: ("t", 1) for key in ("StartedUsec", "FinishedUsec", "BandwidthLimit", "BytesSent", "BytesReceived",
+    record |= {key: ("t", 1) for key in ("StartedUsec", "FinishedUsec", "GivesUpUsec", "BandwidthLimit", "BytesSent", "BytesReceived",
                                          "Rate", "RoundTripUsec")}
     record |= {"Id": ("s", ID), "State": ("s", state), "OwnerUid": ("u", 0), "Reconnects": ("u", 0),
                "Progress": ("d", 0.5), "Sockets": ("a{ss}", {"migrate": f"/x/migrate.sock{text}", text: text}),

@@ -16,7 +16,7 @@ class Life:
     """A whole migration, whose calls are repeated as a manager would whom the broker has died under."""
 
     def __init__(self, pair: Hosts, number: int, size: int) -> None:
-        self.pair, self.vm, self.size = pair, f"vm{number}", size
+        self.pair, self.number, self.vm, self.size = pair, number, f"vm{number}", size
         self.client_id = ("s", self.vm)
 
     def __call__(self) -> tuple[int, int]:
@@ -37,6 +37,8 @@ class Life:
             found = self._again(lambda: self._finished(migration))
             assert (found["Result"], found["ErrorMessage"]) == ("done", ""), found
             assert found["BytesSent"] == found["BytesReceived"] == self.size
+            if self.number % 2 == 0:
+                self._again(lambda: self._report(migration))
         return self.size, self.size
 
     def _finished(self, migration: Migration) -> dict[str, object]:
@@ -48,6 +50,14 @@ class Life:
                 if found["State"] == "finished" or time.monotonic() > end:
                     return found
                 time.sleep(0.05)
+        finally:
+            client.close()
+
+    @staticmethod
+    def _report(migration: Migration) -> None:
+        client = Client(migration.broker.bus)
+        try:
+            client.call(migration.path, "org.vmferry.Migration1", "Report", "sa{sv}", "moved", {})
         finally:
             client.close()
 

@@ -43,6 +43,19 @@ enum { MMAP = SYS_mmap2 };
 enum { MMAP = SYS_mmap };
 #endif
 
+/* ThreadSanitizer's report needs these: in its build alone they are allowed. */
+static bool is_for_a_report(const struct forbidden *f)
+{
+#ifdef __SANITIZE_THREAD__
+    static const char *const names[] = {"openat", "open", STAT_NAME};
+
+    for (size_t i = 0; i < ELEMENTS(names); i++)
+        if (strcmp(f->name, names[i]) == 0)
+            return true;
+#endif
+    return false;
+}
+
 static void try_forbidden(int fd)
 {
     const struct forbidden *f = forbidden_call;
@@ -154,6 +167,8 @@ TEST(test_forbidden)
     for (size_t i = 0; i < ELEMENTS(calls); i++) {
         int status;
 
+        if (is_for_a_report(&calls[i]))
+            continue;
         forbidden_call = &calls[i];
         status = in_child(RELAY, try_forbidden);
         if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGSYS) {
@@ -180,6 +195,8 @@ TEST(test_forbidden_to_the_gate)
     for (size_t i = 0; i < ELEMENTS(calls); i++) {
         int status;
 
+        if (is_for_a_report(&calls[i]))
+            continue;
         forbidden_call = &calls[i];
         status = in_child(GATE, try_forbidden);
         assert_true(WIFSIGNALED(status));

@@ -18,6 +18,7 @@
 #include "broker/net/port.h"
 #include "broker/net/ticket.h"
 #include "broker/sockets/give.h"
+#include "broker/totals.h"
 
 struct rig {
     struct stand_ins stand_ins;
@@ -28,6 +29,7 @@ struct rig {
     struct helper_links helpers;
     struct give give;
     struct registry registry;
+    struct totals totals;
     struct arrivals arrivals;
     struct port *port;
     struct migration_services services;
@@ -70,6 +72,7 @@ static inline void rig_start_broker(struct rig *rig)
     helper_links_init(&rig->helpers, rig->event, "/nonexistent", rig->stand_ins.helper_path);
     give_init(&rig->give, NULL);
     registry_init(&rig->registry, migration_forget);
+    totals_open(&rig->totals, rig->stand_ins.directory);
     rig->arrivals = (struct arrivals){.registry = &rig->registry};
     assert_true(port_new(&rig->config, rig->event, rig->store, &rig->helpers, &arrivals_events,
                          &rig->arrivals, &rig->port) >= 0);
@@ -80,6 +83,7 @@ static inline void rig_start_broker(struct rig *rig)
                                                 .give = &rig->give,
                                                 .port = rig->port,
                                                 .registry = &rig->registry,
+                                                .totals = &rig->totals,
                                                 .bus_fd = -1,
                                                 .timing = &rig->timing,
                                                 .events = &rig_events,

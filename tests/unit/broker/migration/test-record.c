@@ -35,6 +35,7 @@ static void fill_sample(void)
         .own_paths = 0xffff,
         .started = UINT64_MAX,
         .finished = 1767225600000000,
+        .gives_up = 1767225600000001,
         .deadline = 3,
         .expire = 4,
         .resume_timeout = 5,

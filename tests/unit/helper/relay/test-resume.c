@@ -20,6 +20,8 @@ enum {
     STEPS = 160,
 #if defined(__SANITIZE_ADDRESS__)
     SCHEDULES = 20000,
+#elif defined(__SANITIZE_THREAD__)
+    SCHEDULES = 2000,
 #else
     SCHEDULES = 100000,
 #endif

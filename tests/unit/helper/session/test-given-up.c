@@ -11,13 +11,16 @@ TEST(test_given_up_unseen)
 {
     _cleanup_world_ world = world_new(start_of(SHORT), start_of(LONG));
     struct session *source = world->sides[SOURCE].session, *destination = world->sides[DESTINATION].session;
-    int qemus[2];
+    int qemus[2], first;
 
-    for (int i = 0; i < 2; i++)
-        qemus[i] = world_adds_qemu(world);
+    qemus[0] = world_adds_qemu(world);
     world_sends(world, qemus[0], "memory");
-    world_receives(world, world->qemu, "memory");
-    finish(world, qemus[0]);
+    first = world->qemu;
+    world_receives(world, first, "memory");
+    qemus[1] = world_adds_qemu(world); /* after a while the destination connects it without a byte, too */
+    shutdown(qemus[0], SHUT_WR);
+    shutdown(first, SHUT_WR);
+    world_run(world);
     world->down = true;
     world_cuts(world);
     world_sends(world, qemus[1], "lost");
@@ -29,7 +32,9 @@ TEST(test_given_up_unseen)
     assert_false(channels_are_complete(source->channels));
     for (int i = 0; i < 2; i++)
         close(qemus[i]);
-    close(world->qemu);
+    if (world->qemu != first)
+        close(world->qemu);
+    close(first);
     qemus[0] = world_adds_qemu(world);
     world_sends(world, qemus[0], "again");
     world_receives(world, world->qemu, "again");

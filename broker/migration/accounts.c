@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/migration/accounts.h"
+
+#include "broker/migration/internal.h"
+#include "common/clock.h"
+
+void accounts_set_state(struct migration *migration, enum message_state state)
+{
+    struct account *account = &migration->entry.account;
+    const uint64_t now = turn_now(migration->services->event);
+
+    if (account->interrupted_since > 0 && state != STATE_INTERRUPTED) {
+        account->interrupted += now - account->interrupted_since;
+        account->interrupted_since = 0;
+    } else if (account->interrupted_since == 0 && state == STATE_INTERRUPTED) {
+        account->interrupted_since = now;
+    }
+}
+
+/* What moves while it runs. */
+static struct tally tally_of(const struct entry *entry, uint64_t now)
+{
+    const struct account *account = &entry->account;
+    const struct stats *stats = entry->page->stats;
+    struct tally tally = {.id = entry->identity.id,
+                          .started = entry->identity.started,
+                          .role = entry->identity.role,
+                          .interrupted = account->interrupted};
+
+    if (account->interrupted_since > 0 && now > account->interrupted_since)
+        tally.interrupted += now - account->interrupted_since;
+    if (!stats)
+        return tally;
+    tally.sent = STATS_READ(stats->sent);
+    tally.received = STATS_READ(stats->received);
+    tally.reconnects = STATS_READ(stats->reconnects);
+    return tally;
+}
+
+void accounts_add(struct migration *migration)
+{
+    const struct migration_status *status = &migration->status;
+    struct account *account = &migration->entry.account;
+    struct tally tally;
+
+    if (account->added)
+        return;
+    tally = tally_of(&migration->entry, turn_now(migration->services->event));
+    tally.outcome = status->report.outcome.outcome;
+    tally.downtime = status->report.outcome.downtime;
+    tally.result = status->result;
+    account->added = true;
+    totals_add(migration->services->totals, &tally);
+}
+
+void accounts_sum(const struct migration_services *services, struct totals_sums *ret)
+{
+    const uint64_t now = turn_now(services->event);
+    const struct entry *entry;
+
+    *ret = services->totals->sums;
+    for (entry = registry_next(services->registry, NULL); entry;
+         entry = registry_next(services->registry, entry)) {
+        const struct tally tally = tally_of(entry, now);
+
+        if (entry->account.added)
+            continue;
+        ret->sent += tally.sent;
+        ret->received += tally.received;
+        ret->reconnects += tally.reconnects;
+        ret->interrupted += tally.interrupted;
+    }
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What the totals of the host take from each migration. */
+
+#include "broker/migration/services.h"
+#include "broker/totals.h"
+#include "common/message.h"
+
+struct migration;
+
+/* It is about to get this state: the time for which it was interrupted is taken. */
+void accounts_set_state(struct migration *migration, enum message_state state);
+
+/* Adds a finished one to the totals, unless it was. migration_save() is the caller's. */
+void accounts_add(struct migration *migration);
+
+/* The totals now: what moves of those that are yet to be added counts, too. */
+void accounts_sum(const struct migration_services *services, struct totals_sums *ret);

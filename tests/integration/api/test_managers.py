@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The examples of an ordinary manager move a real guest, through a network that is lost for a moment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from vmlib.broker import ROOT, Migration, build_dir, wait_until
+from vmlib.hosts import Hosts, cancel_and_wait
+from vmlib.migration import CONVERGE, NEVER_CONVERGE, Pair
+from vmlib.proxy import Proxy
+
+EXAMPLES = ROOT / "tests" / "examples"
+MANAGERS = {"c": [build_dir() / "tests" / "examples" / "manager"], "python": [sys.executable, EXAMPLES / "manager.py"],
+            "shell": [EXAMPLES / "manager.sh"]}
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("language", MANAGERS)
+def test_manager_moves_a_real_guest(hosts: Hosts, needs_qemu: None, language: str) -> None:
+    other = hosts.prepare("other")  # opens the port, so that the proxy can be told of it
+    (endpoint,) = hosts.destination.get("Endpoints")
+    with Pair(hosts.workdir, 32, parameters=NEVER_CONVERGE) as pair, Proxy(endpoint) as proxy:
+        pair.source.wait_sweeps()
+        words = [*MANAGERS[language], hosts.source.bus.address, hosts.destination.bus.address, pair.source.qmp_path,
+                 pair.destination.qmp_path, proxy.endpoint]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as manager:
+            wait_until(lambda: any(line[3] == "active" for line in hosts.source.list()), "it is active", 20)
+            outgoing = Migration(hosts.source, hosts.source.list()[0][5])
+            wait_until(lambda: outgoing.get("Phase") == "pre-copy", "the manager reports", 20)
+            proxy.cut()
+            wait_until(lambda: outgoing.get("Reconnects") == 1 and outgoing.get("State") == "active", "it goes on", 20)
+            pair.source.set_parameters(CONVERGE)
+            out, err = manager.communicate(timeout=60)
+        assert (manager.returncode, err) == (0, ""), (out, err)
+        assert "phase pre-copy" in out and out.splitlines()[-2:] in (["outcome moved", "result done"],
+                                                                    ["state finished, phase pre-copy", "result done"],
+                                                                    ["state finished", "result done"]), out
+        if language != "shell":  # which looks twice a second, and the loss is mended in less
+            assert "interrupted" in out, out
+        pair.assert_unharmed()
+    (incoming,) = [line[5] for line in hosts.destination.list() if line[1] == "web1"]
+    for migration in (outgoing, Migration(hosts.destination, incoming)):
+        assert migration.wait_finished()["Outcome"] == "moved"
+    cancel_and_wait(other)
