@@ -113,7 +113,7 @@ int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const
         return trouble_no_memory(trouble);
     if (!make_command(ctl, what, command))
         return trouble_set(trouble, STATUS_USAGE, "What is to be told to %s is too long.", host);
-    if (!stays && master_get(ctl, host, &use.control, trouble) < 0)
+    if (master_get(ctl, host, &use.control, trouble) < 0)
         return -1;
     if (use.control)
         use.way = SSH_SHARED;
@@ -156,6 +156,7 @@ void remote_leave(struct remote *remote)
 {
     ssh_leave(remote->ssh);
     remote->ssh = NULL;
+    master_leave(remote->ctl, remote->host);
     remote_free(remote);
 }
 
