@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ctl/ssh/remote.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ struct remote {
     uid_t uid;
     size_t n_greeting;
     char greeting[128];
+    char address[INET6_ADDRSTRLEN];
 };
 
 /* Byte by byte: what follows the greeting is not ours to read. */
@@ -55,14 +57,31 @@ static bool make_command(const struct ctl *ctl, const char *const *what,
     return fits;
 }
 
+/* Whether vmferryctl answers; takes what it says. */
+static bool take_greeting(struct remote *remote)
+{
+    char *uid = remote->greeting + strlen(REMOTE_GREETING), *address;
+    struct in6_addr any;
+    uint64_t number;
+
+    if (strncmp(remote->greeting, REMOTE_GREETING, strlen(REMOTE_GREETING)) != 0)
+        return false;
+    address = strchr(uid, ' ');
+    if (address) {
+        *address++ = '\0';
+        if (strlen(address) < sizeof(remote->address) &&
+            (inet_pton(AF_INET, address, &any) == 1 || inet_pton(AF_INET6, address, &any) == 1))
+            strcpy(remote->address, address);
+    }
+    if (!parse_number(uid, 0, UINT32_MAX, &number))
+        return false;
+    remote->uid = (uid_t)number;
+    return true;
+}
+
 static int judge(struct remote *remote, struct trouble *trouble)
 {
-    uint64_t uid;
-
-    if (remote->n_greeting > strlen(REMOTE_GREETING) &&
-        strncmp(remote->greeting, REMOTE_GREETING, strlen(REMOTE_GREETING)) == 0 &&
-        parse_number(remote->greeting + strlen(REMOTE_GREETING), 0, UINT32_MAX, &uid)) {
-        remote->uid = (uid_t)uid;
+    if (take_greeting(remote)) {
         ssh_is_through(remote->ssh);
         return 0;
     }
@@ -138,6 +157,11 @@ uid_t remote_uid(const struct remote *remote)
 int remote_hear_out(struct remote *remote, struct trouble *trouble)
 {
     return ssh_hear_out(remote->ssh, trouble);
+}
+
+const char *remote_address(const struct remote *remote)
+{
+    return remote->address;
 }
 
 bool remote_ended(const struct remote *remote)

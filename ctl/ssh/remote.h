@@ -8,9 +8,9 @@
 
 #include "ctl/loop.h"
 
-#define REMOTE_GREETING                                                         \
-    "vmferryctl stdio 1 " /* then the uid of the far end, or of what it reached \
-                           */
+#define REMOTE_GREETING                                                                                     \
+    "vmferryctl stdio 1 " /* then the uid of the far end, or of what it reached; "bus" adds, after a blank, \
+                             the address there at which ssh arrived, where it is known */
 
 struct remote;
 
@@ -30,6 +30,9 @@ uid_t remote_uid(const struct remote *remote);
 
 /* The connection is closed: waits, 5 s at most, for ssh's last words and its end. -1 with a trouble. */
 int remote_hear_out(struct remote *remote, struct trouble *trouble);
+
+/* The address of the other host at which ssh arrived: an IP address, numeric; "" where it did not say. */
+const char *remote_address(const struct remote *remote);
 
 /* Whether ssh has ended. */
 bool remote_ended(const struct remote *remote);

@@ -40,7 +40,8 @@ int ssh_take_fd(struct ssh *ssh);
 
 bool ssh_ended(const struct ssh *ssh);
 
-/* It has closed its stdout: what it has to say and how it ended follow at once. Waits for both, 5 s at most. */
+/* It has closed its stdout: what it has to say and how it ended follow at once. Waits for both, 5 s at most.
+ */
 int ssh_hear_out(struct ssh *ssh, struct trouble *trouble);
 
 /*

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from vmlib.broker import wait_until
 from vmlib.ctl import CANCELLED, FAILED, PROGRAM, Running, Terminal, ctl
+from vmlib.hosts import kill
 from vmlib.migration import Pair
 from vmlib.network import Network
 from vmlib.two_hosts import Scene
@@ -152,6 +153,37 @@ def test_asked_once_for_all_channels(scene: Scene, workdir: Path, ends: str) -> 
         for broker in (scene.a, scene.b):
             ctl(broker, "wait", "web1").succeeds()
         wait_until(lambda: sshd.connections() == 0, "the end of ssh's connection", 20)
+    scene.pair.assert_unharmed()
+
+
+def children(pid: int) -> set[int]:
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+@pytest.mark.parametrize("back", [True, False], ids=["back", "away"])
+def test_the_way_to_the_source_is_lost(scene: Scene, back: bool) -> None:
+    """vmferryctl is at a third place. Its ssh to the source's host ends; there is another one, or none."""
+    sshd = scene.sshds[0]
+    with Running(None, "-H", "host1", *scene.words, SLOW, env=scene.third) as run:
+        scene.pair.wait_transferred(2 << 20)
+        ours, sessions = children(run.process.pid), children(sshd.process.pid)
+        if not back:
+            sshd.close()
+        for pid in sessions:
+            kill(pid)
+        if not back:
+            wait_until(lambda: children(run.process.pid) - ours, "another try", 20)
+            run.interrupt()
+            run.end().fails(FAILED, "goes on without vmferryctl", "stands still until then", "--resume")
+        scene.pair.source.set_parameters({"max-bandwidth": 1 << 40, "downtime-limit": 60_000})
+        if back:
+            scene.judge(run.end())
+            return
+    scene.pair.source.wait_migration({"completed"}, 60)
+    assert scene.pair.destination.status() == "paused"
+    sshd.start()
+    ctl(None, "-H", "host1", *scene.words, "--resume", env=scene.third).succeeds()
+    assert scene.pair.destination.status() == "running"
     scene.pair.assert_unharmed()
 
 
