@@ -101,7 +101,8 @@ int trouble_set_bus(struct trouble *trouble, const sd_bus_error *error, const ch
         return trouble_set(trouble, STATUS_TIMED_OUT, "%s: the broker did not answer (%s).", doing, text);
     if (is(error, SD_BUS_ERROR_UNKNOWN_OBJECT))
         return trouble_set(trouble, STATUS_FAILED,
-                           "%s: it is gone; finished migrations are kept for 10 minutes. "
+                           "%s: " TROUBLE_GONE
+                           "; finished migrations are kept for 10 minutes. "
                            "'vmferryctl list' shows those that are there.",
                            doing);
     return trouble_set(trouble, trouble_status_of("failed", error->name), "%s: %s", doing, text);

@@ -19,6 +19,9 @@ enum {
     STATUS_BOTH_RUN = 6, /* the VM runs on both hosts, or may */
 };
 
+/* In the text of a call to an object that is not there (any more). */
+#define TROUBLE_GONE "it is gone"
+
 struct trouble {
     int status; /* 0: none */
     char *text; /* printable; NULL: nothing more is to be said */

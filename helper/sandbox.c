@@ -105,6 +105,9 @@ static const int sanitizer_calls[] = {
     SYSCALL(newfstatat),
     SYSCALL(stat),
     SYSCALL(pread64), /* a report */
+    /* Its own thread may begin after the sandbox. */
+    SYSCALL(rseq),
+    SYSCALL(set_robust_list),
 #endif
 };
 #endif

@@ -273,7 +273,7 @@ static int get_endpoints(sd_bus *unused, const char *path, const char *interface
 {
     const struct bus *bus = userdata;
     char endpoints[TICKET_ENDPOINTS_MAX][ADDRESS_TEXT_MAX];
-    size_t n = port_endpoints(bus->services->port, endpoints, TICKET_ENDPOINTS_MAX, NULL);
+    size_t n = port_endpoints(bus->services->port, NULL, endpoints, TICKET_ENDPOINTS_MAX, NULL);
     int r = sd_bus_message_open_container(reply, 'a', "s");
 
     for (size_t i = 0; r >= 0 && i < n; i++)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "broker/bus/options.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <grp.h>
 #include <inttypes.h>
@@ -316,6 +317,21 @@ static int read_endpoint(sd_bus_message *m, struct options *options, sd_bus_erro
     return check_endpoints(options, "endpoint", error);
 }
 
+static int read_near(sd_bus_message *m, struct options *options, sd_bus_error *error)
+{
+    const char *text;
+    struct in6_addr any;
+    int r = sd_bus_message_read(m, "s", &text);
+
+    if (r < 0)
+        return r;
+    if (strlen(text) >= sizeof(options->near) ||
+        (inet_pton(AF_INET, text, &any) != 1 && inet_pton(AF_INET6, text, &any) != 1))
+        return error_invalid(error, "Option 'near-address': '%.60s' is no IPv4 or IPv6 address.", text);
+    strcpy(options->near, text);
+    return 0;
+}
+
 static int read_expire(sd_bus_message *m, struct options *options, sd_bus_error *error)
 {
     int r = sd_bus_message_read(m, "t", &options->expire);
@@ -378,6 +394,7 @@ static const struct option_rule rules[] = {
     {"layout", "s", IN | OUT, read_layout},
     {"security", "s", IN | OUT, read_security},
     {"endpoints", "as", IN, read_endpoints},
+    {"near-address", "s", IN, read_near},
     {"endpoint", "s", OUT, read_endpoint},
     {"expire-usec", "t", IN | OUT, read_expire},
     {"resume-timeout-usec", "t", IN | OUT, read_resume_timeout},

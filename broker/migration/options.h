@@ -33,12 +33,13 @@ struct options {
     enum message_security security;
     uint32_t n_endpoints; /* incoming: what the ticket says; outgoing: what is dialled instead of that */
     char endpoints[TICKET_ENDPOINTS_MAX][ADDRESS_TEXT_MAX];
-    bool no_endpoints;        /* incoming: managers bring all peer connections, and no port is opened */
-    uint64_t expire;          /* µs */
-    uint64_t resume_timeout;  /* µs; 0 = never resume */
-    uint64_t bandwidth_limit; /* bytes/s; 0 = none */
-    uint64_t expected_bytes;  /* 0 = not known */
-    char *client_id;          /* owned; NULL: none */
+    char near[INET6_ADDRSTRLEN]; /* incoming: an address of the interface that the ticket names first; "" */
+    bool no_endpoints;           /* incoming: managers bring all peer connections, and no port is opened */
+    uint64_t expire;             /* µs */
+    uint64_t resume_timeout;     /* µs; 0 = never resume */
+    uint64_t bandwidth_limit;    /* bytes/s; 0 = none */
+    uint64_t expected_bytes;     /* 0 = not known */
+    char *client_id;             /* owned; NULL: none */
     bool tie_to_caller;
     char *tied_to; /* owned; the name on the bus to which it is tied, until it is finished; NULL: none */
 };

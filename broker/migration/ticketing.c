@@ -24,7 +24,7 @@ int ticket_issue(const struct identity *identity, struct options *options, struc
 
     if (options->n_endpoints == 0 && !options->no_endpoints)
         options->n_endpoints =
-            (uint32_t)port_endpoints(port, options->endpoints, TICKET_ENDPOINTS_MAX, &left);
+            (uint32_t)port_endpoints(port, options->near, options->endpoints, TICKET_ENDPOINTS_MAX, &left);
     if (left.n > 0)
         migration_log(
             identity, LOG_WARNING, NULL,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "broker/net/endpoint.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -240,19 +241,37 @@ static void write_one(const struct ifaddrs *ifa, const union any_address *listen
     address_format(&a.storage, size, ret);
 }
 
-static size_t announce_all(const struct ifaddrs *list, const union any_address *listener,
+/* The interface that has this address; NULL: none. */
+static const char *interface_of(const struct ifaddrs *list, const char *address)
+{
+    union any_address in = {.in.sin_family = AF_INET}, in6 = {.in6.sin6_family = AF_INET6};
+    bool is_in = address && inet_pton(AF_INET, address, &in.in.sin_addr) == 1;
+    bool is_in6 = address && inet_pton(AF_INET6, address, &in6.in6.sin6_addr) == 1;
+
+    for (const struct ifaddrs *ifa = list; (is_in || is_in6) && ifa; ifa = ifa->ifa_next)
+        if (is_same_host(is_in ? &in : &in6, ifa->ifa_addr))
+            return ifa->ifa_name;
+    return NULL;
+}
+
+/* The order in which the interfaces are announced. */
+enum rank { RANK_NEAR, RANK_DEFAULT, RANK_OTHER, RANK_LOOPBACK, N_RANKS };
+
+static size_t announce_all(const struct ifaddrs *list, const union any_address *listener, const char *near,
                            char (*ret)[ADDRESS_TEXT_MAX], size_t max, struct endpoints_left *left)
 {
+    const char *by = interface_of(list, near);
     const char *in = default_interface(list, AF_INET), *in6 = default_interface(list, AF_INET6);
     size_t n = 0;
 
-    /* Those of the default routes, then the others, then loopback. */
-    for (int pass = 0; pass < 3 && (pass < 2 || n == 0); pass++) {
+    for (enum rank rank = 0; rank < N_RANKS && (rank < RANK_LOOPBACK || n == 0); rank++) {
         for (const struct ifaddrs *ifa = list; ifa; ifa = ifa->ifa_next) {
             char text[ADDRESS_TEXT_MAX];
 
-            if (!is_reachable(ifa, listener->any.sa_family, pass == 2) ||
-                (pass < 2 && (is_named(ifa, in) || is_named(ifa, in6)) != (pass == 0)))
+            if (!is_reachable(ifa, listener->any.sa_family, rank == RANK_LOOPBACK) ||
+                (rank < RANK_LOOPBACK && rank != (is_named(ifa, by)                         ? RANK_NEAR
+                                                  : is_named(ifa, in) || is_named(ifa, in6) ? RANK_DEFAULT
+                                                                                            : RANK_OTHER)))
                 continue;
             write_one(ifa, listener, text);
             if (n < max)
@@ -264,7 +283,8 @@ static size_t announce_all(const struct ifaddrs *list, const union any_address *
     return n;
 }
 
-size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max, struct endpoints_left *left)
+size_t endpoint_announce(int listener, const char *near, char (*ret)[ADDRESS_TEXT_MAX], size_t max,
+                         struct endpoints_left *left)
 {
     union any_address a = {0};
     socklen_t size = sizeof(a);
@@ -281,7 +301,7 @@ size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max
         address_format(&a.storage, size, ret[0]);
         return 1;
     }
-    return getifaddrs(&list) < 0 ? 0 : announce_all(list, &a, ret, max, left);
+    return getifaddrs(&list) < 0 ? 0 : announce_all(list, &a, near, ret, max, left);
 }
 
 enum place { ELSEWHERE, OWN_ADDRESS, OWN_PATH };

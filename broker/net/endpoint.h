@@ -48,10 +48,11 @@ struct endpoints_left {
 
 /*
  * How peers can reach a listener: its address, or where it listens on all of them, those that this host has
- * now (only where it has no other: loopback), the interfaces of the default routes first. Returns how many
- * were written to ret. left: what found no room is added to it; may be NULL.
+ * now (only where it has no other: loopback): first those of the interface that has the address near (an IP
+ * address, numeric; NULL or no interface's: none is), then those of the default routes, then the others.
+ * Returns how many were written to ret. left: what found no room is added to it; may be NULL.
  */
-size_t endpoint_announce(int listener, char (*ret)[ADDRESS_TEXT_MAX], size_t max,
+size_t endpoint_announce(int listener, const char *near, char (*ret)[ADDRESS_TEXT_MAX], size_t max,
                          struct endpoints_left *left);
 
 /*

@@ -321,14 +321,14 @@ bool port_is_open(const struct port *port)
     return port->n_listeners > 0;
 }
 
-size_t port_endpoints(struct port *port, char (*ret)[ADDRESS_TEXT_MAX], size_t max,
+size_t port_endpoints(struct port *port, const char *near, char (*ret)[ADDRESS_TEXT_MAX], size_t max,
                       struct endpoints_left *left)
 {
     const struct config *config = port->config;
     size_t n = 0;
 
     for (size_t i = 0; i < port->n_listeners && n < max; i++)
-        n += endpoint_announce(port->listeners[i], ret + n, max - n, left);
+        n += endpoint_announce(port->listeners[i], near, ret + n, max - n, left);
     for (size_t i = 0; port->n_listeners == 0 && i < config->n_listen && n < max; i++)
         snprintf(ret[n++], ADDRESS_TEXT_MAX, "%s", config->listen[i]);
     return n;

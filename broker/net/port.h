@@ -45,6 +45,7 @@ void port_release(struct port *port);
 
 bool port_is_open(const struct port *port);
 
-/* Where peers can reach it now, or (closed) where it will listen. Returns how many were written to ret. */
-size_t port_endpoints(struct port *port, char (*ret)[ADDRESS_TEXT_MAX], size_t max,
+/* Where peers can reach it now, or (closed) where it will listen; near, left: see endpoint_announce().
+ * Returns how many were written to ret. */
+size_t port_endpoints(struct port *port, const char *near, char (*ret)[ADDRESS_TEXT_MAX], size_t max,
                       struct endpoints_left *left);

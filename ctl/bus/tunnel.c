@@ -52,9 +52,10 @@ static int add_shape(sd_bus_message *m, const struct tunnel_shape *shape)
     return r >= 0 && streams.n > 1 ? add_list(m, "streams", &streams) : r;
 }
 
-static int add_options(sd_bus_message *m, const struct arguments *a, bool incoming,
+static int add_options(sd_bus_message *m, const struct side *side, bool incoming,
                        const struct tunnel_shape *shape)
 {
+    const struct arguments *a = &side->ctl->arguments;
     uint64_t resume_timeout = a->has_resume_timeout ? a->resume_timeout : shape->resume_timeout;
     int r = sd_bus_message_open_container(m, 'a', "{sv}");
 
@@ -68,6 +69,8 @@ static int add_options(sd_bus_message *m, const struct arguments *a, bool incomi
         r = sd_bus_message_append(m, "{sv}", "security", "s", a->security);
     if (r >= 0 && incoming && (a->ssh || a->endpoints.n > 0))
         r = add_list(m, "endpoints", &a->endpoints);
+    else if (r >= 0 && incoming && side->link && remote_address(side->link)[0])
+        r = sd_bus_message_append(m, "{sv}", "near-address", "s", remote_address(side->link));
     if (r >= 0 && a->verb == VERB_SEND && a->endpoints.n > 0)
         r = sd_bus_message_append(m, "{sv}", "endpoint", "s", a->endpoints.texts[0]);
     if (r >= 0 && a->expire > 0)
@@ -138,7 +141,7 @@ int tunnel_prepare_as(struct side *side, const char *vm, const struct tunnel_sha
         return -1;
     r = sd_bus_message_append(m, "s", vm);
     if (r >= 0)
-        r = add_options(m, &side->ctl->arguments, true, shape);
+        r = add_options(m, side, true, shape);
     if (call(side, m, r, &reply, doing, trouble) < 0)
         return -1;
     sd_bus_message_sensitive(reply);
@@ -181,7 +184,7 @@ int tunnel_start_as(struct side *side, const char *vm, const char *ticket, const
     if (r >= 0)
         r = sd_bus_message_append(m, "ss", vm, ticket);
     if (r >= 0)
-        r = add_options(m, &side->ctl->arguments, false, shape);
+        r = add_options(m, side, false, shape);
     if (call(side, m, r, &reply, doing, trouble) < 0)
         return -1;
     r = sd_bus_message_read(reply, "o", &path);

@@ -70,13 +70,17 @@ enum reach recover_source(struct drive *drive, struct trouble *why)
     return REACH_AWAY;
 }
 
-/* One that was not found any more is over as well. */
+/* So is one that the broker does not know, as after a restart without what it had stored. */
 static bool is_over(const struct tunnel *tunnel)
 {
+    _cleanup_(trouble_clear) struct trouble why = {0};
     _cleanup_json_ json_object *record = NULL;
 
-    return !tunnel->path ||
-           (tunnel_read(tunnel, &record, NULL) >= 0 && strcmp(record_text(record, "State"), "finished") == 0);
+    if (!tunnel->path)
+        return true;
+    if (tunnel_read(tunnel, &record, &why) < 0)
+        return why.text && strstr(why.text, TROUBLE_GONE);
+    return strcmp(record_text(record, "State"), "finished") == 0;
 }
 
 /* Once it was paused, QEMU there says so until it is recovered; another one was not. */

@@ -18,6 +18,7 @@ struct master {
     struct master *next;
     char *host;
     struct ssh *ssh;
+    bool left; /* it carries what outlives this program */
     char directory[DIRECTORY_MAX], path[PATH_SIZE];
 };
 
@@ -25,7 +26,10 @@ static void master_free(struct master *master)
 {
     if (!master)
         return;
-    ssh_free(master->ssh); /* removes its socket */
+    if (master->left)
+        ssh_leave(master->ssh); /* what goes through it already needs the socket no more */
+    else
+        ssh_free(master->ssh); /* removes its socket */
     unlink(master->path);
     if (master->directory[0])
         rmdir(master->directory);
@@ -112,6 +116,7 @@ int master_get(struct ctl *ctl, const char *host, const char **ret, struct troub
 {
     struct master **at = find(ctl, host);
     _cleanup_(master_freep) struct master *master = NULL;
+    struct ssh_use use = {.way = SSH_MASTER, .stays = true, .command = "cat"};
 
     *ret = NULL;
     if (*at && ssh_ended((*at)->ssh)) {
@@ -134,12 +139,11 @@ int master_get(struct ctl *ctl, const char *host, const char **ret, struct troub
         return trouble_no_memory(trouble);
     if (make_directory(master) < 0)
         return 0;
+    use.control = master->path;
     master->host = strdup(host);
     if (!master->host)
         return trouble_no_memory(trouble);
-    if (ssh_start(ctl, host, &(struct ssh_use){.way = SSH_MASTER, .control = master->path}, &master->ssh,
-                  trouble) < 0 ||
-        wait_connected(ctl, master, trouble) < 0)
+    if (ssh_start(ctl, host, &use, &master->ssh, trouble) < 0 || wait_connected(ctl, master, trouble) < 0)
         return -1;
     *ret = master->path;
     *at = master;
@@ -152,6 +156,14 @@ const char *master_reason(struct ctl *ctl, const char *host)
     struct master *master = *find(ctl, host);
 
     return master && ssh_ended(master->ssh) ? ssh_reason(master->ssh) : "";
+}
+
+void master_leave(struct ctl *ctl, const char *host)
+{
+    struct master *master = *find(ctl, host);
+
+    if (master)
+        master->left = true;
 }
 
 void master_free_all(struct ctl *ctl)

@@ -2,18 +2,17 @@
 #pragma once
 
 /*
- * Where ssh may ask (a password, a touch of a token), it asks once for what vmferryctl itself says to a host:
- * one ssh per host is connected first, and the bus and the monitor go through it (ssh_config(5),
- * ControlMaster). Nothing else can use it: its socket is in a directory of its own that only this user may
- * enter. It ends with vmferryctl.
+ * Where ssh may ask (a password, a touch of a token), it asks once per host: one ssh is connected first, and
+ * the bus, the monitor and, with --ssh, the channels go through it (ssh_config(5), ControlMaster). Nothing
+ * else can use it: its socket is in a directory of its own that only this user may enter.
  *
- * With --ssh the channels do not go through it. They are not to share a TCP connection, since a page that the
- * guest waits for must not wait behind the bulk of the others; and in post-copy they must outlive vmferryctl,
- * which a connection that ends with it cannot give, and one that does not end with it would be left for ever.
- * So each channel's ssh asks for itself; the manual says how often, and to use an agent.
+ * It ends with vmferryctl, but not before a channel that was left to itself, as in post-copy: it runs 'cat'
+ * at the other host, which ends when vmferryctl closes its stdin, also by being killed. From then on ssh
+ * stays as long as others go through it, and not longer.
  *
- * Where ssh may not ask, each has a connection of its own: it costs nothing to the user, and no connection
- * depends on another one.
+ * The price is that the channels share a TCP connection: a page that the guest waits for waits behind the
+ * bulk of the others. So where ssh may not ask, each has a connection of its own: it costs nothing to the
+ * user, and no connection depends on another one.
  */
 
 #include "ctl/ssh/ssh.h"
@@ -29,5 +28,8 @@ int master_get(struct ctl *ctl, const char *host, const char **ret, struct troub
 /* Why the host's master has ended; "" where it has not, or said nothing. */
 const char *master_reason(struct ctl *ctl, const char *host);
 
-/* Ends them all, and removes what they had. */
+/* A channel that goes through this host's master is left to itself: master_free_all() lets it run on. */
+void master_leave(struct ctl *ctl, const char *host);
+
+/* Ends them all but those that were left, and removes what they had. */
 void master_free_all(struct ctl *ctl);

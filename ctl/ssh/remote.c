@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ctl/ssh/remote.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ struct remote {
     uid_t uid;
     size_t n_greeting;
     char greeting[128];
+    char address[INET6_ADDRSTRLEN];
 };
 
 /* Byte by byte: what follows the greeting is not ours to read. */
@@ -55,14 +57,31 @@ static bool make_command(const struct ctl *ctl, const char *const *what,
     return fits;
 }
 
+/* Whether vmferryctl answers; takes what it says. */
+static bool take_greeting(struct remote *remote)
+{
+    char *uid = remote->greeting + strlen(REMOTE_GREETING), *address;
+    struct in6_addr any;
+    uint64_t number;
+
+    if (strncmp(remote->greeting, REMOTE_GREETING, strlen(REMOTE_GREETING)) != 0)
+        return false;
+    address = strchr(uid, ' ');
+    if (address) {
+        *address++ = '\0';
+        if (strlen(address) < sizeof(remote->address) &&
+            (inet_pton(AF_INET, address, &any) == 1 || inet_pton(AF_INET6, address, &any) == 1))
+            strcpy(remote->address, address);
+    }
+    if (!parse_number(uid, 0, UINT32_MAX, &number))
+        return false;
+    remote->uid = (uid_t)number;
+    return true;
+}
+
 static int judge(struct remote *remote, struct trouble *trouble)
 {
-    uint64_t uid;
-
-    if (remote->n_greeting > strlen(REMOTE_GREETING) &&
-        strncmp(remote->greeting, REMOTE_GREETING, strlen(REMOTE_GREETING)) == 0 &&
-        parse_number(remote->greeting + strlen(REMOTE_GREETING), 0, UINT32_MAX, &uid)) {
-        remote->uid = (uid_t)uid;
+    if (take_greeting(remote)) {
         ssh_is_through(remote->ssh);
         return 0;
     }
@@ -113,7 +132,7 @@ int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const
         return trouble_no_memory(trouble);
     if (!make_command(ctl, what, command))
         return trouble_set(trouble, STATUS_USAGE, "What is to be told to %s is too long.", host);
-    if (!stays && master_get(ctl, host, &use.control, trouble) < 0)
+    if (master_get(ctl, host, &use.control, trouble) < 0)
         return -1;
     if (use.control)
         use.way = SSH_SHARED;
@@ -140,6 +159,11 @@ int remote_hear_out(struct remote *remote, struct trouble *trouble)
     return ssh_hear_out(remote->ssh, trouble);
 }
 
+const char *remote_address(const struct remote *remote)
+{
+    return remote->address;
+}
+
 bool remote_ended(const struct remote *remote)
 {
     return ssh_ended(remote->ssh);
@@ -156,6 +180,7 @@ void remote_leave(struct remote *remote)
 {
     ssh_leave(remote->ssh);
     remote->ssh = NULL;
+    master_leave(remote->ctl, remote->host);
     remote_free(remote);
 }
 

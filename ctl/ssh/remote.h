@@ -8,16 +8,16 @@
 
 #include "ctl/loop.h"
 
-#define REMOTE_GREETING                                                         \
-    "vmferryctl stdio 1 " /* then the uid of the far end, or of what it reached \
-                           */
+#define REMOTE_GREETING                                                                                     \
+    "vmferryctl stdio 1 " /* then the uid of the far end, or of what it reached; "bus" adds, after a blank, \
+                             the address there at which ssh arrived, where it is known */
 
 struct remote;
 
 /*
  * Starts ssh and waits until the far end says that it is connected. what: the arguments after "stdio",
- * NULL-terminated; no shell interprets them. stays: ssh outlives this program, over a connection of its own;
- * the others may share one, see master.h. The trouble says what ssh, or the far end, said on stderr.
+ * NULL-terminated; no shell interprets them. stays: ssh may outlive this program. It may share a connection
+ * with others, see master.h. The trouble says what ssh, or the far end, said on stderr.
  */
 int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const *what, struct remote **ret,
                 struct trouble *trouble);
@@ -31,13 +31,16 @@ uid_t remote_uid(const struct remote *remote);
 /* The connection is closed: waits, 5 s at most, for ssh's last words and its end. -1 with a trouble. */
 int remote_hear_out(struct remote *remote, struct trouble *trouble);
 
+/* The address of the other host at which ssh arrived: an IP address, numeric; "" where it did not say. */
+const char *remote_address(const struct remote *remote);
+
 /* Whether ssh has ended. */
 bool remote_ended(const struct remote *remote);
 
 /* What was said of the reason, on one line; "" for nothing. Valid until the next call. */
 const char *remote_reason(struct remote *remote);
 
-/* Forgets about it, and lets it run. */
+/* Forgets about it, and lets it run, with the connection that it shares. */
 void remote_leave(struct remote *remote);
 
 /* Ends ssh, if it still runs, and waits for its end. NULL: nothing. */

@@ -43,6 +43,7 @@ static const char options[][OPTION_MAX] = {
     "-x",
     "-oPermitLocalCommand=no",      /* a command per login is not meant for each channel */
     "-oRemoteCommand=none",         /* with one of ssh_config's, ours would be refused */
+    "-oSessionType=default",        /* likewise with "none" */
     "-T",                           /* a terminal would change bytes */
     "-oForkAfterAuthentication=no", /* it must remain our child */
     "-oStdinNull=no",               /* its stdin is half of our connection */
@@ -124,13 +125,11 @@ static int make_line(const struct ctl *ctl, const char *host, const struct ssh_u
         ret->argv[ret->n++] = options[i];
     ret->argv[ret->n++] = master[use->way];
     ret->argv[ret->n++] = ret->control;
-    ret->argv[ret->n++] = use->command ? "-oSessionType=default" : "-oSessionType=none";
     if (!ssh_may_ask(ctl))
         ret->argv[ret->n++] = "-oBatchMode=yes";
     ret->argv[ret->n++] = "--";
     ret->argv[ret->n++] = host;
-    if (use->command)
-        ret->argv[ret->n++] = use->command;
+    ret->argv[ret->n++] = use->command;
     ret->argv[ret->n] = NULL;
     return 0;
 }
@@ -162,7 +161,7 @@ static int on_child(sd_event_source *source, const siginfo_t *si, void *userdata
 static void child(const struct command_line *line, int stdio, int errors, bool stays, pid_t parent)
 {
     char *argv[sizeof(line->argv) / sizeof(line->argv[0])];
-    sigset_t none;
+    sigset_t mask;
 
     memcpy(argv, line->argv, sizeof(argv)); /* execvp(3) writes nothing to the texts */
     if (!stays) {
@@ -170,13 +169,19 @@ static void child(const struct command_line *line, int stdio, int errors, bool s
         if (getppid() != parent)
             _exit(255);
     }
-    /* Ctrl-C is for us, who then decide; ssh leaves an ignored signal ignored. */
+    /*
+     * Ctrl-C is for vmferryctl, which then decides, and so is the terminal's end. ssh leaves an ignored
+     * signal ignored, but not where it uses another one's connection: there it has to be blocked.
+     */
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGINT);
     signal(SIGINT, SIG_IGN);
-    if (stays)
+    if (stays) {
+        sigaddset(&mask, SIGHUP);
         signal(SIGHUP, SIG_IGN);
+    }
     signal(SIGPIPE, SIG_DFL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    sigprocmask(SIG_SETMASK, &mask, NULL);
     if (dup2(stdio, STDIN_FILENO) >= 0 && dup2(stdio, STDOUT_FILENO) >= 0 &&
         dup2(errors, STDERR_FILENO) >= 0) {
         execvp(argv[0], argv);

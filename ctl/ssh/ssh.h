@@ -14,7 +14,7 @@ struct ssh;
 /* Which connection carries its bytes. */
 enum ssh_way {
     SSH_ALONE,  /* one of its own that no other ssh uses */
-    SSH_MASTER, /* one that it keeps for others, and runs nothing there itself */
+    SSH_MASTER, /* one that it keeps for others, too */
     SSH_SHARED, /* that of the master at control, or one of its own where the master takes no more */
 };
 
@@ -22,7 +22,7 @@ struct ssh_use {
     enum ssh_way way;
     const char *control; /* ControlPath; NULL where it is alone */
     bool stays;          /* it outlives this program */
-    const char *command; /* for the shell at the other host; NULL: none, for a master */
+    const char *command; /* for the shell at the other host */
 };
 
 /* Whether ssh may ask: for a password, a passphrase, or whether a host key is right. */
@@ -40,7 +40,8 @@ int ssh_take_fd(struct ssh *ssh);
 
 bool ssh_ended(const struct ssh *ssh);
 
-/* It has closed its stdout: what it has to say and how it ended follow at once. Waits for both, 5 s at most. */
+/* It has closed its stdout: what it has to say and how it ended follow at once. Waits for both, 5 s at most.
+ */
 int ssh_hear_out(struct ssh *ssh, struct trouble *trouble);
 
 /*
@@ -55,7 +56,7 @@ void ssh_is_through(struct ssh *ssh);
 /* It has failed, or is about to end: waits for that, and says why. Returns -1. */
 int ssh_failed(struct ssh *ssh, struct trouble *trouble);
 
-/* Forgets about it, and lets it run. */
+/* Closes its stdin, unless that was given away, forgets about it, and lets it run. */
 void ssh_leave(struct ssh *ssh);
 
 /* Ends it, if it still runs, and waits for its end. NULL: nothing. */

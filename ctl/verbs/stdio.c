@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ctl/verbs/stdio.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,10 +62,28 @@ static int open_peer(struct ctl *ctl, const char *path, struct trouble *trouble)
     return fd_steal(&ours);
 }
 
+static void greet_from(uid_t uid, const char *address)
+{
+    printf(REMOTE_GREETING "%u%s%s\n", (unsigned)uid, address[0] ? " " : "", address);
+    fflush(stdout);
+}
+
 static void greet(uid_t uid)
 {
-    printf(REMOTE_GREETING "%u\n", (unsigned)uid);
-    fflush(stdout);
+    greet_from(uid, "");
+}
+
+/* This host's address of the ssh connection, as sshd says: client, its port, server, its port. */
+static void find_own_address(char ret[static INET6_ADDRSTRLEN])
+{
+    const char *connection = getenv("SSH_CONNECTION");
+    char address[INET6_ADDRSTRLEN];
+    struct in6_addr any;
+
+    ret[0] = '\0';
+    if (connection && sscanf(connection, "%*s %*s %45s", address) == 1 &&
+        (inet_pton(AF_INET, address, &any) == 1 || inet_pton(AF_INET6, address, &any) == 1))
+        strcpy(ret, address);
 }
 
 static int run_sink(struct ctl *ctl, char *path, struct trouble *trouble)
@@ -152,6 +171,7 @@ int verb_stdio(struct ctl *ctl, struct trouble *trouble)
     static char none[] = "";
     char *which = ctl->arguments.n_operands > 1 ? ctl->arguments.operands[1] : none;
     _cleanup_fd_ int fd = -1;
+    char address[INET6_ADDRSTRLEN] = "";
     uid_t uid = getuid();
 
     if (ctl->arguments.host)
@@ -179,7 +199,9 @@ int verb_stdio(struct ctl *ctl, struct trouble *trouble)
                            "'stdio' knows bus, qmp, postcopy, libvirt, peer and sink, not '%s'.", what);
     if (fd < 0)
         return -1;
-    greet(uid);
+    if (strcmp(what, "bus") == 0)
+        find_own_address(address);
+    greet_from(uid, address);
     ctl->relayed = true;
     relay_run(STDIN_FILENO, STDOUT_FILENO, fd);
     return STATUS_DONE;

@@ -190,6 +190,7 @@ void lie_at_start(struct message_start_relay *start)
         break;
     case 4:
         start->resume_timeout = number();
+        plan.goes = false; /* it may wait for ever: only its broker ends it then */
         start->bandwidth_limit = number();
         break;
     default:

@@ -20,8 +20,9 @@ import pytest
 from vmlib.broker import Broker, wait_until
 from vmlib.ctl import (CANCELLED, DONE, FAILED, PROGRAM, USAGE, Result, Running, Terminal, ctl,
                        environment, wait_all_finished)
-from vmlib.network import Network
+from vmlib.network import Network, ip
 from vmlib.sshd import Sshd
+from vmlib.wire import Ticket
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for network namespaces")
 
@@ -34,7 +35,7 @@ class Two:
         self.a = Broker(workdir, "a", netns=network.a)
         self.b = Broker(workdir, "b", netns=network.b, listen=f"tcp:{network.address_b}:0")
         self.sshd = Sshd(workdir, ("ip", "netns", "exec", network.b), network.address_b, bus=self.b.bus.address)
-        self.prefix = ("ip", "netns", "exec", network.a)
+        self.prefix, self.prefix_b = (("ip", "netns", "exec", netns) for netns in (network.a, network.b))
 
     def ctl(self, *args: str, broker: Broker | None = None, stdin: str = "", **env: str) -> Result:
         """As somebody at the first host."""
@@ -81,6 +82,25 @@ def test_receive_at_another_host(two: Two) -> None:
     two.remote("wait", "web1").fails(CANCELLED)
 
 
+def test_address_by_which_ssh_came(two: Two) -> None:
+    """It is the first in the ticket, before that of the default route, and where there are more than a ticket holds."""
+    for n in range(20):
+        ip("-n", two.network.b, "link", "add", f"br{n}", "type", "bridge")
+        ip("-n", two.network.b, "address", "add", f"172.{n + 16}.0.1/16", "dev", f"br{n}")
+        ip("-n", two.network.b, "link", "set", f"br{n}", "up")
+    ip("-n", two.network.b, "route", "add", "default", "via", "172.30.0.2")
+    two.b.stop()
+    two.b.listen = "tcp:*:0"
+    two.b.start()
+    for receive, first in ((two.remote, [two.network.address_b, "172.30.0.1"]),
+                           (lambda *words: ctl(two.b, *words), ["172.30.0.1", two.network.address_b])):
+        endpoints = Ticket.decode(receive("receive", "web1").succeeds().out.strip()).endpoints
+        assert [one.split(":")[1] for one in endpoints[:2]] == first and len(endpoints) == 16, endpoints
+        assert "5 of this host's are left out: tcp:172.3" in two.b.log()
+        ctl(two.b, "cancel", "web1").succeeds()
+        ctl(two.b, "wait", "-q", "web1").fails(CANCELLED)
+
+
 def test_check_of_another_host(two: Two) -> None:
     result = two.ctl("check", "host2")
     assert result.status == DONE, result
@@ -88,6 +108,22 @@ def test_check_of_another_host(two: Two) -> None:
         assert re.search(rf"^(ok  |warn)  .*{what}|answers at host2", result.out, re.M), (what, result)
     assert f"tcp:{two.network.address_b}:" in result.out and "FAIL" not in result.out
     assert [entry for broker in (two.a, two.b) for entry in broker.list()] == []
+
+
+@pytest.mark.parametrize(("value", "word"), [("1", "Every QEMU at host3 may use userfaultfd."),
+                                             ("0", "Only a QEMU that runs as root can receive a post-copy at host3.")])
+def test_check_asks_the_other_host_about_postcopy(two: Two, workdir: Path, value: str, word: str) -> None:
+    """The setting of the host that receives counts, not that of the host where it is asked."""
+    setting, device = workdir / "setting", workdir / "device"
+    setting.write_text(f"{value}\n")
+    device.touch(0o600)
+    mount = (f"mount --bind {setting} /proc/sys/vm/unprivileged_userfaultfd; "
+             f"test ! -e /dev/userfaultfd || mount --bind {device} /dev/userfaultfd")
+    two.sshd.close()
+    with Sshd(workdir, (*two.prefix_b, "sh", "-ec", f'{mount}; exec "$@"', "sh"), two.network.address_b, "host3",
+              bus=two.b.bus.address) as sshd:
+        assert word in two.ctl("check", "host3", VMFERRY_SSH=sshd.client).out
+    two.sshd.start()
 
 
 def test_check_finds_a_closed_port(two: Two, workdir: Path) -> None:

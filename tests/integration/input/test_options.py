@@ -15,13 +15,13 @@ INVALID = "org.freedesktop.DBus.Error.InvalidArgs"
 TYPES: dict[str, str] = {
     "streams": "as", "sockets": "a{ss}", "socket-owner": "s", "security": "s", "endpoints": "as", "endpoint": "s",
     "expire-usec": "t", "resume-timeout-usec": "t", "bandwidth-limit": "t", "expected-bytes": "t", "client-id": "s",
-    "tie-to-caller": "b",
+    "tie-to-caller": "b", "near-address": "s",
 }
 VALUES: list[tuple[str, Any]] = [
     ("s", "1"), ("t", 1), ("u", 1), ("x", -1), ("d", 1.0), ("b", True), ("as", ["a"]), ("a{ss}", {"a": "b"}),
     ("a{sv}", {"a": ("s", "b")}), ("v", ("s", "x")), ("(s)", ("x",)), ("ay", b"x"), ("o", "/x"), ("as", []),
 ]
-OTHERS = {"endpoints": "StartOutgoing", "endpoint": "PrepareIncoming"}
+OTHERS = {"endpoints": "StartOutgoing", "near-address": "StartOutgoing", "endpoint": "PrepareIncoming"}
 
 
 def ticket() -> str:
@@ -103,6 +103,8 @@ RANGES: list[tuple[str, Any, str]] = [
     ("endpoints", ["tcp:127.0.0.1:1"] * 17, "16"), ("endpoints", ["unix:/" + "x" * 200], "127"),
     ("endpoint", "", "''"), ("endpoint", "tcp:", "'tcp:'"), ("endpoint", "tcp:*", "host"),
     ("endpoint", "x" * 128, "127"),
+    ("near-address", "", "''"), ("near-address", "host2", "'host2'"), ("near-address", "1.2.3.4:5", "'1.2.3.4:5'"),
+    ("near-address", "fe80::1%eth0", "fe80::1%eth0"), ("near-address", "1" * 1000, "1111"),
     ("expire-usec", 0, "'expire-usec' is 0"), ("expire-usec", 99_999, "99999"),
     ("expire-usec", 86_400_000_001, "86400000001"), ("expire-usec", 2**64 - 1, "18446744073709551615"),
     ("resume-timeout-usec", 86_400_000_001, "86400000001"), ("client-id", "", "empty"),

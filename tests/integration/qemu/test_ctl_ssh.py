@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from vmlib.broker import wait_until
-from vmlib.ctl import CANCELLED, FAILED, Running, ctl
+from vmlib.ctl import CANCELLED, FAILED, PROGRAM, Running, Terminal, ctl
+from vmlib.hosts import kill
 from vmlib.migration import Pair
 from vmlib.network import Network
 from vmlib.two_hosts import Scene
@@ -112,6 +117,74 @@ def test_detached_where_connections_are_shared(scene: Scene, workdir: Path, pers
         ctl(broker, "wait", "web1").succeeds()
     scene.pair.assert_unharmed()
     assert not list(workdir.glob("cm-*"))
+
+
+@UNREACHABLE
+@pytest.mark.parametrize("ends", ["ctrl-c", "killed"])
+def test_asked_once_for_all_channels(scene: Scene, workdir: Path, ends: str) -> None:
+    """One connection carries all. It outlives vmferryctl, and ends with the migration."""
+    sshd, run = scene.sshds[1], workdir / "run"
+    sshd.lock_key("open sesame")
+    run.mkdir()
+    with Terminal(workdir, columns=200) as terminal:
+        terminal.type(f"export VMFERRY_SSH={shlex.quote(scene.env['VMFERRY_SSH'])} XDG_RUNTIME_DIR={run}; clear")
+        terminal.key("Enter")
+        terminal.wait_for(r"\A\$ *$")
+        terminal.run([*scene.prefix, str(PROGRAM), f"--address={scene.a.bus.address}", *scene.words, "--ssh", "--postcopy",
+                      SLOW])
+        terminal.wait_for("Enter passphrase for key")
+        terminal.type("open sesame")
+        terminal.key("Enter")
+        scene.wait_in_postcopy()
+        assert sshd.connections() == 1
+        if ends == "ctrl-c":
+            terminal.key("C-c")
+            screen = terminal.wait_for("goes on by itself")
+            assert len(re.findall("Enter passphrase", screen)) == 1, screen
+            terminal.wait_for(r"^\$\s*\Z")
+            assert list(run.iterdir()) == []
+        else:
+            found = subprocess.run(["pgrep", "-f", f"^{PROGRAM} .* migrate web1"], check=True, capture_output=True, text=True)
+            os.kill(int(found.stdout), signal.SIGKILL)
+            terminal.wait_for("Killed")
+        assert scene.pair.source.query_migrate()["status"] == "postcopy-active" and sshd.connections() == 1
+        scene.pair.source.set_parameters({"max-postcopy-bandwidth": 0})
+        scene.pair.wait_completed()
+        for broker in (scene.a, scene.b):
+            ctl(broker, "wait", "web1").succeeds()
+        wait_until(lambda: sshd.connections() == 0, "the end of ssh's connection", 20)
+    scene.pair.assert_unharmed()
+
+
+def children(pid: int) -> set[int]:
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+@pytest.mark.parametrize("back", [True, False], ids=["back", "away"])
+def test_the_way_to_the_source_is_lost(scene: Scene, back: bool) -> None:
+    """vmferryctl is at a third place. Its ssh to the source's host ends; there is another one, or none."""
+    sshd = scene.sshds[0]
+    with Running(None, "-H", "host1", *scene.words, SLOW, env=scene.third) as run:
+        scene.pair.wait_transferred(2 << 20)
+        ours, sessions = children(run.process.pid), children(sshd.process.pid)
+        if not back:
+            sshd.close()
+        for pid in sessions:
+            kill(pid)
+        if not back:
+            wait_until(lambda: children(run.process.pid) - ours, "another try", 20)
+            run.interrupt()
+            run.end().fails(FAILED, "goes on without vmferryctl", "stands still until then", "--resume")
+        scene.pair.source.set_parameters({"max-bandwidth": 1 << 40, "downtime-limit": 60_000})
+        if back:
+            scene.judge(run.end())
+            return
+    scene.pair.source.wait_migration({"completed"}, 60)
+    assert scene.pair.destination.status() == "paused"
+    sshd.start()
+    ctl(None, "-H", "host1", *scene.words, "--resume", env=scene.third).succeeds()
+    assert scene.pair.destination.status() == "running"
+    scene.pair.assert_unharmed()
 
 
 def test_short_cut_goes_unnoticed(scene: Scene) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .broker import wait_until
+from .nspawn import die_with_parent
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # what WebDriver calls one
 PATIENCE = 60  # seconds, for a browser on a busy machine
@@ -37,7 +38,7 @@ class Browser:
         self._log = (workdir / "chromedriver.log").open("w+b")
         self._driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=self._log, stderr=self._log, cwd=workdir,
                                         env={"PATH": "/usr/bin:/bin", "HOME": str(workdir), "LANG": "C.UTF-8", "TMPDIR": str(workdir)},
-                                        start_new_session=True)
+                                        preexec_fn=die_with_parent, start_new_session=True)
         self._session = ""
         try:
             port = wait_until(self._port, "chromedriver listens", PATIENCE)

@@ -92,7 +92,7 @@ class Host:
         self._process = subprocess.Popen(
             ["unshare", "--mount", "--propagation=private", "sh", "-c", _PREPARE, "sh", str(self.cgroup), *command],
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}, stdin=subprocess.PIPE,
-            stdout=self._console, stderr=self._console, preexec_fn=_die_with_parent, start_new_session=True)
+            stdout=self._console, stderr=self._console, preexec_fn=die_with_parent, start_new_session=True)
 
     # Making it.
 
@@ -468,6 +468,6 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Through execve(2), too: prctl(2), PR_SET_PDEATHSIG. On SIGTERM nspawn shuts its host down."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)

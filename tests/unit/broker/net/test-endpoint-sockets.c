@@ -82,7 +82,7 @@ TEST(test_tcp)
         if (fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL)
             continue; /* a host without IPv6 */
         assert_true(fd >= 0);
-        assert_int_equal(endpoint_announce(fd, announced, 2, NULL), 1);
+        assert_int_equal(endpoint_announce(fd, NULL, announced, 2, NULL), 1);
         assert_int_equal(strncmp(announced[0], hosts[i], strlen(hosts[i]) - 1), 0);
         expect_reachable(announced[0], fd);
         assert_int_equal(listen_on(announced[0]), -EADDRINUSE);
@@ -185,7 +185,7 @@ TEST(test_announce_all)
     size_t n;
 
     assert_true(fd >= 0);
-    n = endpoint_announce(fd, announced, ELEMENTS(announced), NULL);
+    n = endpoint_announce(fd, NULL, announced, ELEMENTS(announced), NULL);
     assert_true(n >= 1);
     for (size_t i = 0; i < n; i++) {
         assert_null(strstr(announced[i], "[::]"));
@@ -195,20 +195,20 @@ TEST(test_announce_all)
             assert_string_not_equal(announced[i], announced[j]);
         expect_reachable(announced[i], fd);
     }
-    assert_int_equal(endpoint_announce(fd, announced, 1, NULL), 1);
-    assert_int_equal(endpoint_announce(fd, announced, 0, NULL), 0);
+    assert_int_equal(endpoint_announce(fd, NULL, announced, 1, NULL), 1);
+    assert_int_equal(endpoint_announce(fd, NULL, announced, 0, NULL), 0);
     close(fd);
 
     fd = listen_on("tcp:0.0.0.0:0");
     assert_true(fd >= 0);
-    n = endpoint_announce(fd, announced, ELEMENTS(announced), NULL);
+    n = endpoint_announce(fd, NULL, announced, ELEMENTS(announced), NULL);
     assert_true(n >= 1);
     for (size_t i = 0; i < n; i++) {
         assert_null(strchr(announced[i], '['));
         expect_reachable(announced[i], fd);
     }
     close(fd);
-    assert_int_equal(endpoint_announce(-1, announced, 1, NULL), 0);
+    assert_int_equal(endpoint_announce(-1, NULL, announced, 1, NULL), 0);
 }
 
 TEST(test_announce_says_what_has_no_room)
@@ -216,10 +216,10 @@ TEST(test_announce_says_what_has_no_room)
     char announced[64][ADDRESS_TEXT_MAX], first[1][ADDRESS_TEXT_MAX];
     struct endpoints_left left = {0};
     int fd = listen_on("tcp:*:0");
-    size_t n = endpoint_announce(fd, announced, ELEMENTS(announced), &left);
+    size_t n = endpoint_announce(fd, NULL, announced, ELEMENTS(announced), &left);
 
     assert_int_equal(left.n, 0);
-    assert_int_equal(endpoint_announce(fd, first, 1, &left), 1);
+    assert_int_equal(endpoint_announce(fd, NULL, first, 1, &left), 1);
     assert_string_equal(first[0], announced[0]);
     assert_int_equal(left.n, n - 1);
     if (n > 1)
@@ -253,7 +253,7 @@ TEST(test_announce_vsock)
 
     if (fd < 0)
         skip(); /* no vsock here */
-    n = endpoint_announce(fd, announced, ELEMENTS(announced), NULL);
+    n = endpoint_announce(fd, NULL, announced, ELEMENTS(announced), NULL);
     close(fd);
     for (size_t i = 0; i < n; i++)
         if (endpoint_parse(announced[i], &endpoint))
@@ -266,7 +266,7 @@ TEST(test_refused)
     int fd = listen_on("tcp:127.0.0.1:0");
 
     assert_true(fd >= 0);
-    assert_int_equal(endpoint_announce(fd, text, 1, NULL), 1);
+    assert_int_equal(endpoint_announce(fd, NULL, text, 1, NULL), 1);
     close(fd);
     assert_int_equal(try_connect(text[0]), ECONNREFUSED);
 }
@@ -279,7 +279,7 @@ TEST(test_tune)
     socklen_t size = sizeof(on);
 
     assert_true(fd >= 0);
-    endpoint_announce(fd, text, 1, NULL);
+    endpoint_announce(fd, NULL, text, 1, NULL);
     parse(text[0], &endpoint);
     client = endpoint_connect(&endpoint);
     assert_true(client >= 0);
@@ -335,7 +335,7 @@ TEST(test_unix)
     path_of("a", path, text);
     fd = listen_on(text);
     assert_true(fd >= 0);
-    assert_int_equal(endpoint_announce(fd, announced, 1, NULL), 1);
+    assert_int_equal(endpoint_announce(fd, NULL, announced, 1, NULL), 1);
     assert_string_equal(announced[0], text);
     expect_reachable(text, fd);
     assert_int_equal(listen_on(text), -EADDRINUSE); /* in use */

@@ -146,9 +146,9 @@ TEST(says_where_it_listens_or_will_listen)
     _cleanup_rig_ struct rig *rig = rig_new(false);
     char before[4][ADDRESS_TEXT_MAX], now[4][ADDRESS_TEXT_MAX];
 
-    assert_int_equal(port_endpoints(rig->port, before, 4, NULL), 1);
+    assert_int_equal(port_endpoints(rig->port, NULL, before, 4, NULL), 1);
     rig_open(rig);
-    assert_int_equal(port_endpoints(rig->port, now, 4, NULL), 1);
+    assert_int_equal(port_endpoints(rig->port, NULL, now, 4, NULL), 1);
     assert_string_equal(before[0], now[0]);
 }
 

@@ -43,7 +43,7 @@ static struct rig {
     struct side here, there;
     struct ends ends;
     struct qmp source, destination;
-    const char *tunnel_state, *tunnel_result; /* of its record */
+    const char *tunnel_state, *tunnel_result; /* of its record; no state: the brokers do not know it */
     const char *outcome;                      /* that the source's broker was told last; "": none */
     bool socket_refused, source_cut, destination_cut;
     bool held;   /* the destination was told 'stop' while it waited: it does not start the VM by itself */
@@ -259,7 +259,7 @@ static json_object *record(void)
 {
     json_object *object = json_object_new_object();
 
-    json_object_object_add(object, "State", json_object_new_string(rig.tunnel_state));
+    json_object_object_add(object, "State", json_object_new_string(rig.tunnel_state ? rig.tunnel_state : ""));
     json_object_object_add(object, "Result", json_object_new_string(rig.tunnel_result));
     return object;
 }
@@ -268,6 +268,8 @@ int tunnel_read(const struct tunnel *tunnel, json_object **ret, struct trouble *
 {
     if (!tunnel->path)
         return trouble_set(trouble, STATUS_FAILED, "There is no tunnel.");
+    if (!rig.tunnel_state)
+        return trouble_set(trouble, STATUS_FAILED, "Cannot read it: " TROUBLE_GONE ".");
     *ret = record();
     return 0;
 }

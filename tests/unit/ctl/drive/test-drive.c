@@ -205,17 +205,23 @@ TEST(a_paused_post_copy_is_recovered)
     assert_string_equal(rig.outcome, "moved");
 }
 
-/* By another tunnel, where the brokers have given up theirs. */
-TEST(a_paused_post_copy_gets_another_tunnel)
+static void gets_another_tunnel(const char *state)
 {
     begin(STEPS(POSTCOPY, POSTCOPY, POSTCOPY, PAUSED), STEPS(PAUSED, PAUSED, ARRIVED));
     rig.ctl.arguments.postcopy = POSTCOPY_AUTO;
-    rig.tunnel_state = "finished";
+    rig.tunnel_state = state;
     rig.source.on_resume = STEPS(POSTCOPY, COMPLETED);
     ends_with(STATUS_DONE,
               "source migrates, destination cont, near cut, far cut, far prepared, near started, "
               "destination listens again, source resumes, source restored, destination restored",
               NULL);
+}
+
+/* Where the brokers have given up theirs, or know nothing of it after a restart. */
+TEST(a_paused_post_copy_gets_another_tunnel)
+{
+    gets_another_tunnel("finished");
+    gets_another_tunnel(NULL);
 }
 
 /* What another vmferryctl left, after the brokers have forgotten its tunnel. */
