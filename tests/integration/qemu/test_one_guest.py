@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vmlib.broker import wait_until
+from vmlib.broker import Broker, wait_until
 from vmlib.ctl import BOTH_RUN, CANCELLED, DONE, FAILED, Result, Running, ctl
 from vmlib.faulty import FaultyProxy
 from vmlib.guest import assert_unharmed
-from vmlib.hosts import Hosts
+from vmlib.hosts import Hosts, kill
 from vmlib.migration import Pair
 from vmlib.qemu import Qemu, QemuDied
 
@@ -235,6 +236,16 @@ def last_pass(scene: Scene, *args: str) -> Running:
     return run
 
 
+def after_last_word(scene: Scene, *args: str) -> Running:
+    """The source has heard it and let go; vmferryctl has not looked since, and has started the VM nowhere."""
+    run = switchover(scene, *args)
+    run.process.send_signal(signal.SIGSTOP)
+    scene.hold_last_word("0")
+    scene.source.wait_migration({"completed"}, 30)
+    assert scene.where() == NEITHER
+    return run
+
+
 def ctrl_c_twice(scene: Scene, run: Running) -> None:
     run.interrupt()
     run.interrupt()
@@ -256,8 +267,34 @@ def quit_destination(scene: Scene, run: Running) -> None:
     scene.destination.wait_exit()
 
 
+def guest_powers_off(scene: Scene, run: Running) -> None:
+    """Where it runs; in the switchover at the source, as if it had asked for that right before."""
+    qemu = scene.destination if runs(scene.destination) else scene.source
+    with contextlib.suppress(QemuDied):
+        qemu.execute("human-monitor-command", command_line="o /h 0x604 0x2000")  # ACPI's PM1a control: S5
+    qemu.wait_exit()
+
+
+def kill_broker(broker: Broker) -> None:
+    """With all that it had; the next one knows of no migration."""
+    helpers = broker.helpers()
+    broker.kill()
+    for pid in helpers:
+        with contextlib.suppress(ProcessLookupError):
+            kill(pid)
+    broker.start()
+
+
+def kill_source_broker(scene: Scene, run: Running) -> None:
+    kill_broker(scene.hosts.source)
+
+
+def kill_destination_broker(scene: Scene, run: Running) -> None:
+    kill_broker(scene.hosts.destination)
+
+
 EVENTS = [cut, ctrl_c, ctrl_c_twice, cancel, monitor_cancels, kill_source, kill_destination, quit_source,
-          quit_destination, sigterm]
+          quit_destination, sigterm, guest_powers_off, kill_source_broker, kill_destination_broker]
 
 
 def judge(scene: Scene, result: Result) -> None:
@@ -280,10 +317,11 @@ def judge(scene: Scene, result: Result) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("what", EVENTS)
-@pytest.mark.parametrize("far", [at_setup, first_pass, last_pass, switchover])
+@pytest.mark.parametrize("far", [at_setup, first_pass, last_pass, switchover, after_last_word])
 def test_each_cell_of_precopy(scene: Scene, far, what) -> None:  # type: ignore[no-untyped-def]
     with far(scene) as run:
         what(scene, run)
+        run.process.send_signal(signal.SIGCONT)
         judge(scene, run.end(90))
 
 

@@ -8,6 +8,7 @@ Everything that is started here is ended here, by its own pid.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import time
@@ -311,7 +312,7 @@ class Broker:
             status = self.stop()
         self.bus.close()
         assert status in self.good_ends, f"vmferryd {self.name} ended with {status}: {self.log()}"
-        assert "ERROR: AddressSanitizer" not in self.log() and "runtime error:" not in self.log(), self.log()
+        assert not re.search("ERROR: AddressSanitizer|WARNING: ThreadSanitizer|runtime error:", self.log()), self.log()
 
     def __enter__(self) -> "Broker":
         return self
