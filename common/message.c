@@ -36,6 +36,8 @@ static const struct message_rule rules[] = {
     RULE(OUTCOME, outcome, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
     RULE(OFFER, offer, TO_HELPER, 0, PHASE_RELAY | PHASE_GATE | PHASE_ENDED),
     RULE(PEER_MARKED, peer_marked, TO_HELPER, 1, PHASE_RELAY | PHASE_ENDED),
+    RULE(KEEP, keep, TO_HELPER, 1, PHASE_RELAY | PHASE_ENDED),
+    RULE(USE, use, TO_HELPER, 0, PHASE_RELAY | PHASE_ENDED),
     /* The broker's messages may cross a RESULT on its way; a helper has no such excuse. */
     RULE(READY, ready, TO_BROKER, 0, PHASE_NEW),
     RULE(ARRIVED, arrived, TO_BROKER, 1, PHASE_GATE),
@@ -48,6 +50,7 @@ static const struct message_rule rules[] = {
     RULE(PEER_OUTCOME, peer_outcome, TO_BROKER, 0, PHASE_RELAY),
     RULE(FEATURES, features, TO_BROKER, 0, PHASE_RELAY),
     RULE(ARRIVED_MARKED, arrived_marked, TO_BROKER, 1, PHASE_GATE),
+    RULE(KEPT, kept, TO_BROKER, 0, PHASE_RELAY),
 };
 
 static const struct message_rule *rule_find(uint32_t type)

@@ -49,6 +49,9 @@ enum message_type {
     MESSAGE_OUTCOME = 14,     /* relay, source: what became of the VM: for the peer */
     MESSAGE_OFFER = 15,       /* what the broker that starts the helper can do besides; FEATURES answers */
     MESSAGE_PEER_MARKED = 16, /* relay: as PEER, one whose preamble has a mark */
+    /* Only to a helper that has said OFFER_KEEPS. */
+    MESSAGE_KEEP = 17, /* relay: a socket that was supplied and waits to be needed; FD: that socket */
+    MESSAGE_USE = 18,  /* relay: it is the answer to NEED_PEER or NEED_QEMU */
     /* helper → broker */
     MESSAGE_READY = 32,     /* in the sandbox; nothing from outside was read before */
     MESSAGE_ARRIVED = 33,   /* gate: a peer connection with a good preamble; FD: that connection */
@@ -61,6 +64,7 @@ enum message_type {
     MESSAGE_PEER_OUTCOME = 40,   /* relay, destination: what the source's owner says that became of the VM */
     MESSAGE_FEATURES = 41,       /* relay: what it uses of the OFFER; again after SYNCED */
     MESSAGE_ARRIVED_MARKED = 42, /* gate: as ARRIVED, one whose preamble has a mark */
+    MESSAGE_KEPT = 43, /* relay: after SYNCED, for each socket that it was told to KEEP and still has */
 };
 
 /* What a helper can do that those of before could not; bits, in STATE. */
@@ -110,7 +114,8 @@ enum message_state {
  */
 enum message_offers {
     OFFER_MARKS = 1 << 0, /* PEER_MARKED, ARRIVED_MARKED */
-    OFFERS_KNOWN = OFFER_MARKS,
+    OFFER_KEEPS = 1 << 1, /* KEEP, USE, KEPT */
+    OFFERS_KNOWN = OFFER_MARKS | OFFER_KEEPS,
 };
 
 /* What a preamble says beside the id, so that it cannot be made up by who knows only that
@@ -239,6 +244,29 @@ struct message_peer_marked {
     struct message_mark mark;
 };
 
+/* What a socket waits for. */
+enum kept_for {
+    KEPT_FOR_QEMU = 0, /* destination: to be a channel's connection to QEMU */
+    KEPT_FOR_PEER = 1, /* source: to be a connection to the peer */
+};
+
+/* KEEP and KEPT */
+struct message_keep {
+    struct message_header header;
+    uint64_t number; /* not 0; of all that this helper was told to keep */
+    uint32_t what;   /* enum kept_for */
+    uint32_t stream; /* index; of a connection to QEMU */
+    uint32_t shared; /* as in message_peer */
+    uint32_t reserved;
+};
+
+struct message_use {
+    struct message_header header;
+    uint64_t number;
+    uint32_t request; /* the NEED_PEER's serial, or the NEED_QEMU's channel */
+    uint32_t kind;    /* enum peer_kind; of a connection to the peer */
+};
+
 struct message_ready {
     struct message_header header;
 };
@@ -319,6 +347,8 @@ union message {
     struct message_outcome peer_outcome;
     struct message_offer offer;
     struct message_peer_marked peer_marked;
+    struct message_keep keep;
+    struct message_use use;
     struct message_ready ready;
     struct message_arrived arrived;
     struct message_need_peer need_peer;
@@ -329,6 +359,7 @@ union message {
     struct message_synced synced;
     struct message_features features;
     struct message_arrived_marked arrived_marked;
+    struct message_keep kept;
 };
 
 enum message_direction {

@@ -71,6 +71,18 @@ bool helper_side_has(const struct helper_side *side, enum message_offers feature
     return (side->features & feature) != 0;
 }
 
+/* Those that the broker before this one gave are smaller: it is the time since the host's start. */
+uint64_t helper_side_keep(struct helper_side *side, enum kept_for what, uint32_t stream, bool shared, int fd)
+{
+    const uint64_t now = exact_now(), number = now > side->kept ? now : side->kept + 1;
+    union message m = {.keep = {.number = number, .what = what, .stream = stream, .shared = shared}};
+
+    if (!helper_side_has(side, OFFER_KEEPS) || helper_side_send(side, MESSAGE_KEEP, &m, fd) < 0)
+        return 0;
+    side->kept = number;
+    return number;
+}
+
 bool helper_side_hears(struct helper_side *side, const union message *m)
 {
     if (m->header.type == MESSAGE_FEATURES) {

@@ -26,6 +26,7 @@ struct helper_side {
     enum helper_voice voice;
     uint64_t cookie;   /* of our SYNC */
     uint32_t features; /* enum message_offers: what it has said that it knows */
+    uint64_t kept;     /* the last number of a KEEP */
     struct helper_logs logs;
 };
 
@@ -51,6 +52,10 @@ bool helper_side_hears(struct helper_side *side, const union message *m);
 int helper_side_offer(struct helper_side *side);
 
 bool helper_side_has(const struct helper_side *side, enum message_offers feature);
+
+/* Hands over a socket that waits to be needed, for the helper outlives this broker; borrows fd. Returns its
+ * number, 0 where the helper cannot keep it. */
+uint64_t helper_side_keep(struct helper_side *side, enum kept_for what, uint32_t stream, bool shared, int fd);
 
 /* It has said in which state it is. */
 void helper_side_settled(struct helper_side *side);

@@ -14,6 +14,7 @@
 #include "broker/migration/persist.h"
 #include "broker/migration/stream-dial.h"
 #include "broker/migration/streams.h"
+#include "broker/migration/supply.h"
 #include "broker/migration/telling.h"
 #include "broker/net/port.h"
 #include "common/cleanup.h"
@@ -439,8 +440,11 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
     struct migration *migration = userdata;
 
     fd_closep(&fd); /* a relay hands us none; the table sees to it */
-    if (!helper_side_hears(&migration->helper, m))
+    if (!helper_side_hears(&migration->helper, m)) {
+        if (m->header.type == MESSAGE_FEATURES)
+            supply_hand_over(migration);
         return;
+    }
     if (state_of(migration) == STATE_FINISHED && m->header.type != MESSAGE_NEED_PEER) {
         if (m->header.type == MESSAGE_RESULT)
             end_farewell(migration);
@@ -461,6 +465,9 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
         break;
     case MESSAGE_RESULT:
         on_result(migration, &m->result);
+        break;
+    case MESSAGE_KEPT:
+        supply_kept(migration, &m->kept);
         break;
     case MESSAGE_LOG:
         migration_log_helper(&migration->entry.identity, &m->log, &migration->helper.logs);

@@ -32,7 +32,7 @@ void peer_dials_init(struct peer_dials *dials, const struct migration_services *
 {
     *dials = (struct peer_dials){.services = services, .entry = entry, .options = options, .helper = helper};
     TAILQ_INIT(&dials->dials);
-    queue_init(&dials->brought, entry);
+    queue_init(&dials->brought, entry, helper, KEPT_FOR_PEER, 0);
 }
 
 static void dial_forget(struct peer_dial *dial)
@@ -91,10 +91,25 @@ static void peer_had(struct peer_dial *dial, int fd, bool shared, size_t endpoin
     else if (dial->kind != PEER_CHANNEL)
         dial->all->answered = 0;
 
-    if (dial->kind != PEER_CHANNEL)
+    if (dial->kind != PEER_CHANNEL && !shared)
         endpoint_tune_control(fd);
     helper_side_answer(dial->all->helper, MESSAGE_PEER, &m, fd);
     fd_closep(&fd);
+}
+
+/* By a caller, who holds it too. */
+static void peer_brought(struct peer_dial *dial, const struct waiting *waiting)
+{
+    union message m = {
+        .use = {.number = waiting->kept, .request = dial->serial, .kind = (uint32_t)dial->kind}};
+
+    if (waiting->kept == 0) {
+        peer_had(dial, waiting->fd, true, 0);
+        return;
+    }
+    if (dial->kind != PEER_CHANNEL)
+        dial->all->answered = 0;
+    helper_side_answer(dial->all->helper, MESSAGE_USE, &m, -1);
 }
 
 static void on_dialled(struct dial *unused, int fd, size_t which, const char *why, void *userdata)
@@ -176,11 +191,11 @@ static void supply(struct peer_dials *dials)
     struct peer_dial *dial, *next;
 
     for (dial = TAILQ_FIRST(&dials->dials); dial; dial = next) {
-        int fd = dial->dial ? -1 : queue_take(&dials->brought, NULL);
+        struct waiting waiting;
 
         next = TAILQ_NEXT(dial, next);
-        if (fd >= 0) {
-            peer_had(dial, fd, true, 0);
+        if (!dial->dial && queue_take(&dials->brought, &waiting)) {
+            peer_brought(dial, &waiting);
             dial_forget(dial);
         } else if (!dial->dial) {
             dial_endpoints(dial);

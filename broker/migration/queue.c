@@ -3,45 +3,68 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/cleanup.h"
 
-void queue_init(struct queue *queue, struct entry *entry)
+void queue_init(struct queue *queue, struct entry *entry, struct helper_side *helper, enum kept_for what,
+                uint32_t stream)
 {
-    *queue = (struct queue){.entry = entry};
+    *queue = (struct queue){.entry = entry, .helper = helper, .what = what, .stream = stream};
+}
+
+static int put(struct queue *queue, struct waiting waiting)
+{
+    if (queue->n == QUEUE_MAX)
+        return -ENOBUFS;
+    queue->waiting[queue->n++] = waiting;
+    queue->entry->n_waiting++;
+    return 0;
 }
 
 int queue_put(struct queue *queue, int fd, bool ours)
 {
     _cleanup_fd_ int owned = fd;
+    int r = put(queue, (struct waiting){.fd = fd, .ours = ours});
 
-    if (queue->n == QUEUE_MAX)
-        return -ENOBUFS;
-    queue->waiting[queue->n].ours = ours;
-    queue->waiting[queue->n++].fd = fd_steal(&owned);
-    queue->entry->n_waiting++;
+    if (r < 0)
+        return r;
+    fd_steal(&owned);
+    queue_hand_over(queue);
     return 0;
 }
 
-int queue_take(struct queue *queue, bool *ret_ours)
+int queue_put_kept(struct queue *queue, uint64_t number, bool ours)
 {
-    int fd;
+    return put(queue, (struct waiting){.kept = number, .fd = -1, .ours = ours});
+}
 
+void queue_hand_over(struct queue *queue)
+{
+    for (size_t i = 0; i < queue->n; i++) {
+        struct waiting *waiting = &queue->waiting[i];
+
+        if (waiting->kept == 0)
+            waiting->kept =
+                helper_side_keep(queue->helper, queue->what, queue->stream, !waiting->ours, waiting->fd);
+        if (waiting->kept != 0)
+            fd_closep(&waiting->fd);
+    }
+}
+
+bool queue_take(struct queue *queue, struct waiting *ret)
+{
     if (queue->n == 0)
-        return -1;
-    fd = queue->waiting[0].fd;
-    if (ret_ours)
-        *ret_ours = queue->waiting[0].ours;
+        return false;
+    *ret = queue->waiting[0];
     memmove(queue->waiting, queue->waiting + 1, --queue->n * sizeof(queue->waiting[0]));
     queue->entry->n_waiting--;
-    return fd;
+    return true;
 }
 
 void queue_clear(struct queue *queue)
 {
-    int fd;
+    struct waiting waiting;
 
-    while ((fd = queue_take(queue, NULL)) >= 0)
-        close(fd);
+    while (queue_take(queue, &waiting))
+        fd_closep(&waiting.fd);
 }

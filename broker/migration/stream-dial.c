@@ -70,14 +70,22 @@ static int dial(struct stream *stream, const struct socket_scope *scope)
     return qemu_socket_connect_by(stream->dial, stream->path, scope);
 }
 
-static void connected(struct stream *stream, int fd, bool ours)
+/* Borrows the socket. */
+static void connected(struct stream *stream, const struct waiting *by)
 {
-    union message m = {.qemu = {.channel = stream->channel, .stream = stream->index, .shared = !ours}};
+    union message m;
 
-    if (ours)
+    if (by->ours)
         pipes_give(stream->all, stream->channel);
     stream->dialling = false;
-    helper_side_answer(stream->all->helper, MESSAGE_QEMU, &m, fd);
+    if (by->kept != 0) {
+        m.use = (struct message_use){.number = by->kept, .request = stream->channel};
+        helper_side_answer(stream->all->helper, MESSAGE_USE, &m, -1);
+    } else {
+        m.qemu =
+            (struct message_qemu){.channel = stream->channel, .stream = stream->index, .shared = !by->ours};
+        helper_side_answer(stream->all->helper, MESSAGE_QEMU, &m, by->fd);
+    }
     stream_drop_dial(stream);
 }
 
@@ -130,15 +138,14 @@ static bool give_up(struct stream *stream, int r, uint64_t now)
 static bool try_connect(struct stream *stream, uint64_t now)
 {
     struct socket_scope scope;
+    struct waiting supplied;
     char why[256];
     uid_t uid = (uid_t)-1;
     int r;
 
-    if (stream->supplied.n > 0) {
-        bool ours;
-        _cleanup_fd_ int fd = queue_take(&stream->supplied, &ours);
-
-        connected(stream, fd, ours);
+    if (queue_take(&stream->supplied, &supplied)) {
+        connected(stream, &supplied);
+        fd_closep(&supplied.fd);
         return true;
     }
     if (stream->path[0] == '\0') {
@@ -161,7 +168,7 @@ static bool try_connect(struct stream *stream, uint64_t now)
         return true;
     }
     if (r >= 0) {
-        connected(stream, stream->dial, true);
+        connected(stream, &(struct waiting){.fd = stream->dial, .ours = true});
         return true;
     }
     return give_up(stream, r, now);

@@ -25,7 +25,7 @@ void streams_init(struct streams *streams, const struct migration_services *serv
         struct stream *stream = &streams->each[i];
 
         *stream = (struct stream){.all = streams, .index = i, .listener = -1, .dial = -1};
-        queue_init(&stream->supplied, entry);
+        queue_init(&stream->supplied, entry, helper, KEPT_FOR_QEMU, i);
     }
 }
 

@@ -10,7 +10,6 @@
 #include "broker/migration/internal.h"
 #include "broker/migration/quota.h"
 #include "broker/migration/stream-dial.h"
-#include "broker/net/endpoint.h"
 #include "broker/release.h"
 #include "common/cleanup.h"
 
@@ -110,7 +109,6 @@ int supply_add_peer(struct migration *migration, int fd, sd_bus_error *error)
         r = take(migration, fd, false, &taken, error);
     if (r < 0)
         return r;
-    endpoint_tune(taken);
     if (identity->role == ROLE_INCOMING)
         r = send_peer(migration, taken);
     else
@@ -124,4 +122,25 @@ int supply_add_peer(struct migration *migration, int fd, sd_bus_error *error)
     return error_set(error, VF_ERROR_LIMIT_EXCEEDED,
                      "%d peer connections of migration %s wait for a channel already.", QUEUE_MAX,
                      identity->id_text);
+}
+
+void supply_hand_over(struct migration *migration)
+{
+    for (uint32_t i = 0; i < migration->options.n_streams; i++)
+        queue_hand_over(&migration->streams.each[i].supplied);
+    queue_hand_over(&migration->dials.brought);
+}
+
+void supply_kept(struct migration *migration, const struct message_keep *m)
+{
+    struct queue *queue = NULL;
+
+    if (m->what == KEPT_FOR_PEER && migration->entry.identity.role == ROLE_OUTGOING)
+        queue = &migration->dials.brought;
+    else if (m->what == KEPT_FOR_QEMU && migration->entry.identity.role == ROLE_INCOMING &&
+             m->stream < migration->options.n_streams)
+        queue = &migration->streams.each[m->stream].supplied;
+    if (!queue || m->number == 0 || migration->helper.voice != VOICE_SYNCED ||
+        queue_put_kept(queue, m->number, m->shared == 0) < 0)
+        helper_side_kill(&migration->helper, "claimed to keep a socket that it was not given");
 }

@@ -8,16 +8,33 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 #include "broker/errors.h"
 #include "common/cleanup.h"
 
-const char *socket_check(int fd, bool unix_only)
+/*
+ * Nothing here waits for the socket's lock, which the caller can hold without end: whatever the kernel copies
+ * under it may be in memory that the caller does not let it have (userfaultfd(2), FUSE). So no option is set,
+ * and getpeername(2) and poll(2) are for the families where they take no such lock.
+ */
+static bool is_connected(int fd, int domain, bool unix_only)
 {
     /* QEMU may have said all that it has to say, and still listen; a peer that has is lost. */
     const short gone = unix_only ? POLLHUP | POLLERR : POLLRDHUP | POLLHUP | POLLERR;
     struct pollfd p = {.fd = fd, .events = POLLRDHUP};
-    struct sockaddr_storage address;
+    struct sockaddr_un address;
+    socklen_t size = sizeof(address);
+
+    if (domain == AF_VSOCK)
+        return true; /* the helper sees it */
+    if (poll(&p, 1, 0) < 0 || (p.revents & gone))
+        return false;
+    return domain != AF_UNIX || getpeername(fd, (struct sockaddr *)&address, &size) >= 0;
+}
+
+const char *socket_check(int fd, bool unix_only)
+{
     socklen_t size = sizeof(int);
     int v = 0, flags = fcntl(fd, F_GETFL);
 
@@ -33,20 +50,18 @@ const char *socket_check(int fd, bool unix_only)
         return "a socket that cannot be used";
     if (v != AF_UNIX && (unix_only || (v != AF_INET && v != AF_INET6 && v != AF_VSOCK)))
         return unix_only ? "not a UNIX socket" : "not a UNIX, TCP or vsock socket";
-    if (poll(&p, 1, 0) < 0 || (p.revents & gone))
-        return "not connected, or its other end is closed";
-    size = sizeof(address);
-    if (getpeername(fd, (struct sockaddr *)&address, &size) < 0)
-        return "not connected, or its other end is closed";
-    return NULL;
+    return is_connected(fd, v, unix_only) ? NULL : "not connected, or its other end is closed";
 }
 
 /* Whether the two are connected to the same socket: a caller's own connection to the bus is as ours. */
 static bool same_peer(int a, int b)
 {
-    struct sockaddr_storage of_a = {0}, of_b = {0};
-    socklen_t size_a = sizeof(of_a), size_b = sizeof(of_b);
+    struct sockaddr_un of_a = {0}, of_b = {0};
+    socklen_t size_a = sizeof(of_a), size_b = sizeof(of_b), size = sizeof(int);
+    int domain = 0;
 
+    if (getsockopt(a, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0 || domain != AF_UNIX)
+        return false;
     return getpeername(a, (struct sockaddr *)&of_a, &size_a) >= 0 &&
            getpeername(b, (struct sockaddr *)&of_b, &size_b) >= 0 && size_a == size_b &&
            size_a > sizeof(sa_family_t) && memcmp(&of_a, &of_b, size_a) == 0;

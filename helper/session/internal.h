@@ -24,6 +24,7 @@
 #include "helper/channel/channels.h"
 #include "helper/control/control.h"
 #include "helper/counters.h"
+#include "helper/kept.h"
 #include "helper/limits.h"
 #include "helper/link.h"
 #include "helper/peer/peers.h"
@@ -64,6 +65,7 @@ struct session {
     struct ring_pool pool;
     struct counters counters;
     struct requests *requests; /* owned, as all that follow */
+    struct kept *kept;
     struct control *control;
     struct channels *channels;
     struct peers *peers;

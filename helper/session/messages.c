@@ -20,6 +20,14 @@ static void on_qemu(struct session *session, const struct message_qemu *m, int f
         channels_add_qemu(session->channels, m->stream, fd_steal(&owned), m->shared != 0);
 }
 
+static void on_peer(struct session *session, const struct message_peer *m, int fd)
+{
+    _cleanup_fd_ int owned = fd;
+
+    if (m->kind <= PEER_RESUME && (m->kind != PEER_ANY || session->role == ROLE_INCOMING))
+        peers_start(session->peers, m, NULL, fd_steal(&owned));
+}
+
 static void on_peer_failed(struct session *session, const struct message_peer_failed *m)
 {
     uint32_t channel;
@@ -78,6 +86,26 @@ static void on_end(struct session *session, const struct message_end *m)
         session_redial(session);
 }
 
+/* A socket that waited here is what was asked for. */
+static void on_use(struct session *session, const struct message_use *m)
+{
+    struct kept_socket kept;
+
+    if (!kept_take(session->kept, m->number, &kept)) {
+        session_end(session, VF_ERROR_HELPER_FAILED, true,
+                    "A socket that was supplied is lost: there was no memory to keep it.");
+    } else if (kept.is.what == KEPT_FOR_QEMU) {
+        const struct message_qemu qemu = {
+            .channel = m->request, .stream = kept.is.stream, .shared = kept.is.shared};
+
+        on_qemu(session, &qemu, kept.fd);
+    } else {
+        const struct message_peer peer = {.serial = m->request, .kind = m->kind, .shared = kept.is.shared};
+
+        on_peer(session, &peer, kept.fd);
+    }
+}
+
 static void tell_features(struct session *session)
 {
     union message m = {.features.features = session->features};
@@ -94,6 +122,7 @@ static void on_sync(struct session *session, const struct message_sync *m)
     link_send(session->link, MESSAGE_SYNCED, &synced, -1);
     if (session->features != 0)
         tell_features(session);
+    kept_tell(session->kept, session->link);
     if (session->state != STATE_WAITING)
         session_tell_state(session);
     requests_repeat(session->requests);
@@ -115,8 +144,7 @@ void session_on_message(struct link *link, const union message *m, int fd, void 
         return;
     switch (m->header.type) {
     case MESSAGE_PEER:
-        if (m->peer.kind <= PEER_RESUME && (m->peer.kind != PEER_ANY || session->role == ROLE_INCOMING))
-            peers_start(session->peers, &m->peer, NULL, fd_steal(&owned));
+        on_peer(session, &m->peer, fd_steal(&owned));
         break;
     case MESSAGE_PEER_MARKED:
         if (m->peer.kind != PEER_ANY && m->peer.kind <= PEER_RESUME && session->role == ROLE_INCOMING)
@@ -130,6 +158,12 @@ void session_on_message(struct link *link, const union message *m, int fd, void 
         break;
     case MESSAGE_QEMU:
         on_qemu(session, &m->qemu, fd_steal(&owned));
+        break;
+    case MESSAGE_KEEP:
+        kept_put(session->kept, &m->keep, fd_steal(&owned));
+        break;
+    case MESSAGE_USE:
+        on_use(session, &m->use);
         break;
     case MESSAGE_PIPE:
         channels_on_pipe(session->channels, &m->pipe, fd_steal(&owned));

@@ -145,7 +145,8 @@ static int set_up(struct session *session, struct workers *workers, const struct
     if (r < 0)
         return r;
     session->requests = requests_new(session->link);
-    if (!session->requests)
+    session->kept = kept_new();
+    if (!session->requests || !session->kept)
         return -ENOMEM;
     r = control_new(session->event, &session->pool, &session->halted, &control_events, session,
                     &session->control);
@@ -203,6 +204,7 @@ struct session *session_free(struct session *session)
     session->channels = channels_free(session->channels);
     session->control = control_free(session->control);
     session->requests = requests_free(session->requests);
+    session->kept = kept_free(session->kept);
     ring_pool_clear(&session->pool);
     sd_event_source_disable_unref(session->tick);
     sd_event_source_disable_unref(session->linger);

@@ -83,7 +83,8 @@ WAYS = [add_stream, to_no_object, to_no_method, with_a_wrong_signature, nested, 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_of_a_caller(hosts: Hosts, way: Callable[[Broker, str, socket.socket], None]) -> None:
     broker = hosts.destination
-    path = hosts.prepare().path
+    migration = hosts.prepare()
+    path = migration.path
     before = settled(lambda: fds(broker), 0.3)
     with Lingering() as lingering:
         while_it_sleeps(broker, lambda: lingering.pass_on(lambda sock: way(broker, path, sock)))
@@ -93,7 +94,8 @@ def test_of_a_caller(hosts: Hosts, way: Callable[[Broker, str, socket.socket], N
         lingering.let_go()
         wait_until(lambda: "that did not close are closed" in broker.log(), "it is closed")
     assert fds(broker) == before
-    hosts.destination.client.call(path, MIGRATION, "Cancel")
+    migration.cancel()
+    migration.wait_finished()
 
 
 def test_one_that_the_helper_has(hosts: Hosts) -> None:
@@ -111,7 +113,8 @@ def test_one_that_the_helper_has(hosts: Hosts) -> None:
 def test_of_fuse(hosts: Hosts, workdir: Path) -> None:
     """A file whose file system does not answer the broker, but all others."""
     broker = hosts.destination
-    path = hosts.prepare().path
+    migration = hosts.prepare()
+    path = migration.path
     before = settled(lambda: fds(broker), 0.3)
     mountpoint = workdir / "fuse"
     mountpoint.mkdir()
@@ -130,7 +133,8 @@ def test_of_fuse(hosts: Hosts, workdir: Path) -> None:
         fuse.let_go()
         wait_until(lambda: "that did not close are closed" in broker.log(), "it is closed")
     assert fds(broker) == before
-    broker.client.call(path, MIGRATION, "Cancel")
+    migration.cancel()
+    migration.wait_finished()
 
 
 def test_of_a_qemu(hosts: Hosts) -> None:
@@ -183,6 +187,7 @@ def test_all_threads(hosts: Hosts) -> None:
         wait_until(lambda: fds(broker) == before, "nothing is left")
         migration.call("AddStream", "sh", "migrate", theirs)
     migration.cancel()
+    migration.wait_finished()
 
 
 def test_the_end(hosts: Hosts) -> None:

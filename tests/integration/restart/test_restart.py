@@ -270,7 +270,7 @@ def test_qemu_that_listens_late(managed: Hosts) -> None:
 
 
 def test_supplied(managed: Hosts) -> None:
-    """Connections that managers bring, before and after. Those that nobody has needed yet must be brought again: the
+    """Connections that managers bring, before and after. Those that nobody has needed yet wait in the helpers: the
     service manager keeps no open file of another process."""
     incoming = managed.prepare(endpoints=("as", []), sockets=("a{ss}", {"migrate": ""}))
     outgoing = managed.start(incoming, sockets=("a{ss}", {"migrate": ""}))
@@ -290,8 +290,6 @@ def test_supplied(managed: Hosts) -> None:
         broker.crash()  # type: ignore[attr-defined]
         assert not any(what in name for name in broker.store.names()  # type: ignore[attr-defined]
                        for what in ("-sock.", "-ours.", "-peer."))
-    incoming.call("AddStream", "sh", "migrate", far)
-    outgoing.call("AddPeerConnection", "h", pairs[1][0])
     far.close()
     (handle,) = outgoing.call("OpenStream", "s", "migrate")
     with FakeQemu(socket.socket(fileno=handle.to_raw_fd())) as source, FakeQemu(qemu) as destination:

@@ -31,6 +31,8 @@ static const struct {
     {14, "OUTCOME", TO_HELPER, sizeof(struct message_outcome), 0, PHASE_RELAY | PHASE_ENDED},
     {15, "OFFER", TO_HELPER, sizeof(struct message_offer), 0, PHASE_RELAY | PHASE_GATE | PHASE_ENDED},
     {16, "PEER_MARKED", TO_HELPER, sizeof(struct message_peer_marked), 1, PHASE_RELAY | PHASE_ENDED},
+    {17, "KEEP", TO_HELPER, sizeof(struct message_keep), 1, PHASE_RELAY | PHASE_ENDED},
+    {18, "USE", TO_HELPER, sizeof(struct message_use), 0, PHASE_RELAY | PHASE_ENDED},
     {32, "READY", TO_BROKER, sizeof(struct message_ready), 0, PHASE_NEW},
     {33, "ARRIVED", TO_BROKER, sizeof(struct message_arrived), 1, PHASE_GATE},
     {34, "NEED_PEER", TO_BROKER, sizeof(struct message_need_peer), 0, PHASE_RELAY},
@@ -42,6 +44,7 @@ static const struct {
     {40, "PEER_OUTCOME", TO_BROKER, sizeof(struct message_outcome), 0, PHASE_RELAY},
     {41, "FEATURES", TO_BROKER, sizeof(struct message_features), 0, PHASE_RELAY},
     {42, "ARRIVED_MARKED", TO_BROKER, sizeof(struct message_arrived_marked), 1, PHASE_GATE},
+    {43, "KEPT", TO_BROKER, sizeof(struct message_keep), 0, PHASE_RELAY},
 };
 
 /* A datagram as somebody who keeps to no table would send it, with n copies of stdin's descriptor. */
@@ -98,9 +101,9 @@ TEST(test_names)
     for (size_t i = 0; i < ELEMENTS(rules); i++)
         assert_string_equal(message_name(rules[i].type), rules[i].name);
     assert_string_equal(message_name(0), "?");
-    assert_string_equal(message_name(17), "?");
+    assert_string_equal(message_name(19), "?");
     assert_string_equal(message_name(31), "?");
-    assert_string_equal(message_name(43), "?");
+    assert_string_equal(message_name(44), "?");
     assert_string_equal(message_name(UINT32_MAX), "?");
 }
 
@@ -192,7 +195,7 @@ TEST(test_other_sizes)
 
 TEST(test_unknown_types)
 {
-    static const uint32_t types[] = {0, 17, 31, 43, 255, 1U << 31, UINT32_MAX};
+    static const uint32_t types[] = {0, 19, 31, 44, 255, 1U << 31, UINT32_MAX};
     int pair[2];
 
     test_pair(SOCK_SEQPACKET, 0, pair);

@@ -160,6 +160,115 @@ TEST(what_was_supplied_is_not_stored)
     close(pair[1]);
 }
 
+/* Brings one; returns what the helper is told of it. */
+static struct message_keep keeps_one(struct rig *rig, int helper, int pair[static 2])
+{
+    _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+    struct message_keep keep;
+
+    test_pair(SOCK_STREAM, 0, pair);
+    if (migration_identity(only_one(rig))->role == ROLE_INCOMING)
+        assert_true(supply_add_stream(only_one(rig), 0, pair[0], &error) >= 0);
+    else
+        assert_true(supply_add_peer(only_one(rig), pair[0], &error) >= 0);
+    helper_says(helper, MESSAGE_FEATURES, (union message){.features.features = OFFER_KEEPS});
+    rig_turn(rig);
+    close(pair[0]);
+    keep = helper_hears(helper, MESSAGE_KEEP, &pair[0]).keep;
+    assert_int_equal(write(pair[0], "x", 1), 1);
+    assert_int_equal(recv(pair[1], &(char){0}, 1, MSG_DONTWAIT), 1);
+    return keep;
+}
+
+TEST(what_was_supplied_waits_in_its_helper)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    struct message_keep first, second;
+    int helper, a[2], b[2];
+
+    rig_prepare(rig, &helper);
+    first = keeps_one(rig, helper, a);
+    assert_int_equal(first.what, KEPT_FOR_QEMU);
+    assert_int_equal(first.shared, 1);
+    rig_restart(rig);
+    assert_int_equal(TAILQ_FIRST(&rig->registry.entries)->n_waiting, 0);
+    helper_syncs(rig, helper);
+    helper_says(helper, MESSAGE_FEATURES, (union message){.features.features = OFFER_KEEPS});
+    helper_says(helper, MESSAGE_KEPT, (union message){.kept = first});
+    rig_turn(rig);
+    assert_int_equal(TAILQ_FIRST(&rig->registry.entries)->n_waiting, 1);
+    second = keeps_one(rig, helper, b);
+    assert_true(second.number > first.number);
+    for (uint32_t i = 0; i < 2; i++) {
+        struct message_use use;
+
+        helper_says(helper, MESSAGE_NEED_QEMU, (union message){.need_qemu.channel = i});
+        rig_turn(rig);
+        use = helper_hears(helper, MESSAGE_USE, NULL).use;
+        assert_int_equal(use.number, i == 0 ? first.number : second.number);
+        assert_int_equal(use.request, i);
+    }
+    assert_int_equal(TAILQ_FIRST(&rig->registry.entries)->n_waiting, 0);
+    for (int i = 0; i < 2; i++) {
+        close(a[i]);
+        close(b[i]);
+    }
+}
+
+TEST(a_connection_to_the_peer_waits_in_its_helper)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    struct message_keep keep;
+    struct message_use use;
+    int helper, pair[2];
+
+    rig_start(rig, &helper);
+    keep = keeps_one(rig, helper, pair);
+    assert_int_equal(keep.what, KEPT_FOR_PEER);
+    rig_restart(rig);
+    helper_syncs(rig, helper);
+    helper_says(helper, MESSAGE_KEPT, (union message){.kept = keep});
+    helper_says(helper, MESSAGE_NEED_PEER, (union message){.need_peer = {.serial = 7, .kind = PEER_CONTROL}});
+    rig_turn(rig);
+    use = helper_hears(helper, MESSAGE_USE, NULL).use;
+    assert_int_equal(use.number, keep.number);
+    assert_int_equal(use.request, 7);
+    assert_int_equal(use.kind, PEER_CONTROL);
+    close(pair[0]);
+    close(pair[1]);
+}
+
+TEST(a_helper_keeps_no_more_than_it_can_have_been_given)
+{
+    static const struct message_keep lies[] = {
+        {.number = 1, .what = KEPT_FOR_PEER},
+        {.number = 1, .what = KEPT_FOR_QEMU, .stream = 1},
+        {.number = 1, .what = 2},
+        {.number = 0, .what = KEPT_FOR_QEMU},
+    };
+
+    for (size_t i = 0; i < ELEMENTS(lies) + 2; i++) {
+        _cleanup_rig_ struct rig *rig = rig_new(true);
+        const bool asked = i<ELEMENTS(lies), many = i> ELEMENTS(lies);
+        const struct message_keep good = {.number = 1, .what = KEPT_FOR_QEMU};
+        int helper;
+
+        rig_prepare(rig, &helper);
+        if (asked || many) {
+            rig_restart(rig);
+            helper_syncs(rig, helper);
+        }
+        for (int n = 0; n < (many ? 64 : 0); n++) {
+            helper_says(helper, MESSAGE_KEPT, (union message){.kept = good});
+            rig_turn(rig);
+        }
+        assert_int_equal(migration_identity(only_one(rig))->error, VF_ERROR_NONE);
+        helper_says(helper, MESSAGE_KEPT, (union message){.kept = asked ? lies[i] : good});
+        rig_turn(rig);
+        assert_int_equal(migration_identity(only_one(rig))->error, VF_ERROR_HELPER_FAILED);
+    }
+}
+
 TEST(a_layout_goes_on)
 {
     _cleanup_rig_ struct rig *rig = rig_new(true);
@@ -194,7 +303,7 @@ TEST(it_says_that_what_was_supplied_is_gone)
     helper_says(helper, MESSAGE_NEED_QEMU, need);
     rig_turn(rig);
     assert_non_null(
-        strstr(helper_hears(helper, MESSAGE_QEMU_FAILED, NULL).qemu_failed.text, "bring them anew"));
+        strstr(helper_hears(helper, MESSAGE_QEMU_FAILED, NULL).qemu_failed.text, "bring it anew"));
 }
 
 /* As older brokers did. */
@@ -280,6 +389,9 @@ int main(void)
         CASE(an_ending_outlives_the_broker),
         CASE(a_finished_one_keeps_its_end),
         CASE(what_was_supplied_is_not_stored),
+        CASE(what_was_supplied_waits_in_its_helper),
+        CASE(a_connection_to_the_peer_waits_in_its_helper),
+        CASE(a_helper_keeps_no_more_than_it_can_have_been_given),
         CASE(a_layout_goes_on),
         CASE(it_says_that_what_was_supplied_is_gone),
         CASE(what_an_older_broker_stored_is_kept_in_its_order),

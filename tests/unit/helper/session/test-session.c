@@ -297,6 +297,54 @@ TEST(test_new_broker)
     close(qemu);
 }
 
+/* What waits to be needed outlives the broker that brought it. */
+TEST(test_kept)
+{
+    _cleanup_world_ world = world_of(LONG);
+    union message keep = {.keep = {.number = 5, .what = KEPT_FOR_QEMU, .shared = 1}}, m;
+    union message sync = {.sync.cookie = 42}, use = {.use = {.number = 5}};
+    struct side *destination = &world->sides[DESTINATION];
+    int qemu, pair[2];
+
+    world->keeps_qemu_waiting = true;
+    test_pair(SOCK_STREAM, 0, pair);
+    broker_sends(destination, MESSAGE_KEEP, &keep, pair[0]);
+    broker_sends(destination, MESSAGE_SYNC, &sync, -1);
+    desk_run(&destination->desk);
+    assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_SYNCED);
+    assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_FEATURES);
+    assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_KEPT);
+    assert_int_equal(m.kept.number, 5);
+    assert_int_equal(m.kept.what, KEPT_FOR_QEMU);
+    assert_int_equal(m.kept.shared, 1);
+    qemu = world_adds_qemu(world);
+    world_sends(world, qemu, "memory");
+    broker_sends(destination, MESSAGE_USE, &use, -1);
+    world->qemu = pair[1];
+    world_receives(world, world->qemu, "memory");
+    broker_sends(destination, MESSAGE_SYNC, &sync, -1);
+    desk_run(&destination->desk);
+    assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_SYNCED);
+    assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_FEATURES);
+    assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_STATE);
+    finish(world, qemu);
+    world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+    close(qemu);
+}
+
+/* One that it was never given: there is nothing to wait for. */
+TEST(test_kept_nothing)
+{
+    _cleanup_world_ world = world_of(LONG);
+    union message use = {.use = {.number = 9}};
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    broker_sends(&world->sides[DESTINATION], MESSAGE_USE, &use, -1);
+    world_ends(world, VF_ERROR_HELPER_FAILED, VF_ERROR_HELPER_FAILED);
+    close(qemu);
+}
+
 /* Without a broker channels that are open go on to their end; what needs one does not. */
 TEST(test_broker_is_gone)
 {
@@ -410,6 +458,8 @@ int main(void)
         CASE(test_farewell_after_another_loss),
         CASE(test_qemu_goes),
         CASE(test_new_broker),
+        CASE(test_kept),
+        CASE(test_kept_nothing),
         CASE(test_broker_is_gone),
         CASE(test_broker_is_gone_too_early),
         CASE(test_impossible_start),
