@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from jeepney import DBusAddress, HeaderFields, new_method_call
 from vmlib.broker import BROKER, MIGRATION, NAME, PATH, Broker, BusError, Client, settled, wait_until
+from vmlib.held_lock import HeldLock
 from vmlib.hosts import Hosts, fds
 from vmlib.lingering import Lingering, while_it_sleeps
 from vmlib.silent_fuse import SilentFuse
@@ -161,6 +162,33 @@ def test_of_a_qemu(hosts: Hosts) -> None:
         os.kill(broker.helper_of(outgoing), 9)
         outgoing.wait_finished()
         assert_answers(broker)
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        return ours, server.accept()[0]
+
+
+@pytest.mark.parametrize("make_pair", [socket.socketpair, tcp_pair])
+def test_a_lock_that_a_caller_holds(hosts: Hosts, make_pair: Callable[[], tuple[socket.socket, socket.socket]]) -> None:
+    """The broker asks nothing of the socket that would wait for it."""
+    incoming = hosts.prepare(endpoints=NO_PORT, sockets=NO_PATH)
+    outgoing = hosts.start(incoming)
+    ours, theirs = make_pair()
+    try:
+        held = HeldLock(theirs)
+    except OSError as error:
+        pytest.skip(f"kernel: {error}")
+    with ours, theirs:
+        with held:
+            for migration in (incoming, outgoing):
+                migration.call("AddPeerConnection", "h", theirs, timeout=5)
+            for broker in hosts.brokers:
+                assert_answers(broker)
+        for migration in (outgoing, incoming):
+            migration.cancel()
+            migration.wait_finished()
 
 
 def test_all_threads(hosts: Hosts) -> None:
