@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "helper/carrier/raw.h"
 #include "helper/channel/acks.h"
+#include "helper/channel/break-off.h"
 #include "helper/channel/opening.h"
 #include "helper/channel/table.h"
 #include "helper/control/outbox.h"
@@ -125,7 +126,8 @@ static void tell(struct channel *channel)
     else
         channel_ack_in_time(channel);
     /* After a loss not before the connection is back: FIN and the last ACK, which make it true, come then. */
-    if (relay_ended(&channel->relay) && !channel_is_said(channel, channel->said_close) &&
+    if (relay_ended(&channel->relay) && !channel_is_short(channel) &&
+        !channel_is_said(channel, channel->said_close) &&
         (relay_peer(&channel->relay) || channel->heard_close != 0) && !channels_halted(channels)) {
         struct frame close = {.type = FRAME_CLOSE, .channel = channel->number};
 
@@ -176,7 +178,9 @@ static void end(struct channel *channel)
             channels->lost_streams &= ~(1U << channel->stream);
     }
     channel_close(channel);
-    channels->events->ended(channels->userdata);
+    channels_judge(channels);
+    if (!channels_halted(channels))
+        channels->events->ended(channels->userdata);
 }
 
 /*
@@ -193,10 +197,15 @@ void channel_settle(struct channel *channel)
     if (!channel_lives(channel) || channels_halted(channels))
         return;
     _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
-    if (relay_lost(&channel->relay) != RELAY_NOTHING_LOST) {
+    if (relay_lost(&channel->relay) != RELAY_NOTHING_LOST &&
+        !(relay_lost(&channel->relay) == RELAY_QEMU_LOST && channel_break_off(channel))) {
         on_lost(channel, relay_lost(&channel->relay));
         return;
     }
+    if (channel_is_short(channel))
+        channels_judge(channels);
+    if (channels_halted(channels))
+        return;
     if (relay_violation(&channel->relay)) {
         channels->events->violated(channels->userdata, channel->number, relay_violation(&channel->relay));
         return;

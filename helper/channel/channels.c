@@ -8,6 +8,7 @@
 
 #include "common/cleanup.h"
 #include "helper/channel/acks.h"
+#include "helper/channel/break-off.h"
 #include "helper/channel/channel.h"
 #include "helper/channel/internal.h"
 #include "helper/channel/opening.h"
@@ -153,7 +154,7 @@ bool channels_are_complete(const struct channels *channels)
         if (!channel_lives(channel))
             continue;
         _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
-        if (!relay_ended(&channel->relay))
+        if (!relay_ended(&channel->relay) || channel_is_short(channel))
             return false;
         if (!relay_has_carried(&channel->relay))
             continue;

@@ -8,6 +8,7 @@
  *     channels.c   what the session and the peers ask for
  *     frames.c     what the peer says of channels
  *     channel.c    one channel after an event: moves its bytes, says what follows, ends it
+ *     break-off.c  a connection that QEMU closes before its main one
  *     opening.c    the source announces, the destination dials QEMU, one channel of a stream at a time
  *     acks.c       acknowledgements, at once or collected
  *     pace.c       the bandwidth limit
@@ -50,6 +51,7 @@ struct channel {
     uint64_t dialled;            /* the first of them, µs */
     uint32_t number;
     uint32_t stream;
+    bool broken_off; /* by QEMU, before the one that leads its stream */
     /* Numbers of control connections; 0: never. */
     unsigned said_open;   /* source: OPEN was sent and a peer connection asked for */
     unsigned said_close;  /* both flows are proved at this side */

@@ -171,6 +171,7 @@ static enum flow_verdict pump_out(struct flow *flow, ssize_t *ret_moved)
     *ret_moved = carrier_send(flow->to, &flow->ring);
     if (*ret_moved < 0 && *ret_moved != -EAGAIN && flow->kind == FLOW_IN && flow->expendable) {
         *ret_moved = (ssize_t)ring_unsent(&flow->ring);
+        flow->dropped += (uint64_t)*ret_moved;
         flow->ring.cursor = flow->ring.end; /* nobody is there to take it */
     }
     if (*ret_moved < 0)

@@ -33,14 +33,15 @@ struct flow {
     struct pacer *pacer;      /* borrowed; NULL: as fast as it goes */
     struct pacer_share share; /* of the pacer's */
     struct ring ring;
-    bool expendable; /* an end that QEMU's side breaks off is an end: what it has not taken is dropped */
-    bool forgetful;  /* out: nothing is kept, for a migration that is never resumed */
-    uint64_t acked;  /* out: bytes that the peer has delivered */
-    uint64_t total;  /* bytes; meaningful once ending */
-    bool ending;     /* total is known */
-    unsigned fin;    /* the control connection on which the peer was told the total (out), or told it (in) */
-    bool shut;       /* in: QEMU was told that no more comes */
-    int pipe;        /* in: owned; for the ring, which does not have it now; −1: none */
+    bool expendable;  /* an end that QEMU's side breaks off is an end: what it has not taken is dropped */
+    uint64_t dropped; /* in: bytes that were dropped so */
+    bool forgetful;   /* out: nothing is kept, for a migration that is never resumed */
+    uint64_t acked;   /* out: bytes that the peer has delivered */
+    uint64_t total;   /* bytes; meaningful once ending */
+    bool ending;      /* total is known */
+    unsigned fin;     /* the control connection on which the peer was told the total (out), or told it (in) */
+    bool shut;        /* in: QEMU was told that no more comes */
+    int pipe;         /* in: owned; for the ring, which does not have it now; −1: none */
     size_t pipe_size;
 };
 

@@ -104,6 +104,15 @@ enum relay_loss relay_lost(const struct relay *relay)
                                                                                    : RELAY_PEER_LOST;
 }
 
+bool relay_break_off(struct relay *relay)
+{
+    if (relay->in.ring.pipe >= 0)
+        return false; /* what is in there would have to be read */
+    relay->in.expendable = relay->out.expendable = true;
+    relay->verdict = FLOW_OK;
+    return true;
+}
+
 void relay_detach(struct relay *relay)
 {
     relay->peer = carrier_free(relay->peer);

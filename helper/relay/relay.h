@@ -85,6 +85,15 @@ bool relay_owes_ack(const struct relay *relay, bool timer_runs);
 
 enum relay_loss relay_lost(const struct relay *relay);
 
+/* After RELAY_QEMU_LOST: takes that for an end, and drops what QEMU has not taken. false: it cannot. */
+bool relay_break_off(struct relay *relay);
+
+/* Bytes that were dropped so. */
+static inline uint64_t relay_dropped(const struct relay *relay)
+{
+    return relay->in.dropped;
+}
+
 /* Its connections, which it keeps; NULL while one is not there. */
 static inline struct carrier *relay_qemu(const struct relay *relay)
 {

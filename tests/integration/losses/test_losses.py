@@ -284,3 +284,30 @@ def test_frozen_peer_is_noticed(hosts: Hosts) -> None:
     tunnel.assert_failed("cancelled", "Cancelled")
     source.close()
     destination.close()
+
+
+@pytest.mark.parametrize("rest", [0, 8])
+def test_qemu_leaves_something_unread(hosts: Hosts, rest: int) -> None:
+    """On a connection beside its main one, as QEMU 10 does on the preempted pages' one: the main one goes on to its end.
+    What the socket took is delivered; a rest that it did not take fails the migration, but only then."""
+    tunnel = hosts.connect()
+    main = tunnel.open_channel()
+    source, destination = tunnel.open_channel()
+    if rest == 0:
+        source.send(b"12345678")
+        wait_until(lambda: tunnel.incoming.get("Channels")[1][3] == 9, "it is delivered", 10)
+    destination.close()
+    wait_until(lambda: source.at_eof(), "QEMU at the source hears of it", 10)
+    source.send(bytes(rest))
+    main[0].send(b"memory")
+    assert main[1].recv_exact(6) == b"memory"
+    main[1].send(b"thanks")
+    assert main[0].recv_exact(6) == b"thanks"
+    for qemu in (*main, source):
+        qemu.close()
+    if rest == 0:
+        tunnel.assert_done()
+    else:
+        found = assert_failed(tunnel.incoming, "failed", "SocketUnavailable")
+        assert "before it had taken the last 8 bytes" in found["ErrorMessage"]
+        assert_failed(tunnel.outgoing, "failed", "SocketUnavailable", "PeerFailed")
