@@ -26,6 +26,8 @@ static const struct key progress_keys[] = {
     KEY("memory-remaining", "t", progress, memory_remaining),
     KEY("dirty-rate", "t", progress, dirty_rate),
     KEY("expected-downtime-usec", "t", progress, expected_downtime),
+    KEY("disk-total", "t", progress, disk_total),
+    KEY("disk-remaining", "t", progress, disk_remaining),
 };
 
 static const struct key outcome_keys[] = {
@@ -61,7 +63,7 @@ static int read_text(const struct key *key, const char *text, uint8_t *member, s
     if (phase == REPORT_PHASE_NONE)
         return error_invalid(
             error,
-            "The phase is '%.40s'; it can be 'setup', 'pre-copy', 'switchover', 'post-copy', "
+            "The phase is '%.40s'; it can be 'setup', 'disks', 'pre-copy', 'switchover', 'post-copy', "
             "'paused', 'recovering' or 'finishing'.",
             text);
     memcpy(member, &phase, sizeof(phase));

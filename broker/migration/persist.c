@@ -163,6 +163,8 @@ static void write_report(const struct report *report, struct record *record)
     record->memory_remaining = progress->memory_remaining;
     record->dirty_rate = progress->dirty_rate;
     record->expected_downtime = progress->expected_downtime;
+    record->disk_total = progress->disk_total;
+    record->disk_remaining = progress->disk_remaining;
     record->fraction = report->fraction;
     record->rate = report->rate;
     record->remaining = report->remaining;
@@ -183,7 +185,9 @@ static void read_report(struct report *report, const struct record *record)
                      .memory_total = record->memory_total,
                      .memory_remaining = record->memory_remaining,
                      .dirty_rate = record->dirty_rate,
-                     .expected_downtime = record->expected_downtime},
+                     .expected_downtime = record->expected_downtime,
+                     .disk_total = record->disk_total,
+                     .disk_remaining = record->disk_remaining},
         .fraction = record->fraction,
         .rate = record->rate,
         .remaining = record->remaining,

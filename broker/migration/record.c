@@ -101,6 +101,8 @@ static const struct field fields[] = {
     ONE(58, NUMBER, interrupted),
     ONE(59, NUMBER, interrupted_since),
     ONE(60, NUMBER, gives_up),
+    ONE(61, NUMBER, disk_total),
+    ONE(62, NUMBER, disk_remaining),
 };
 
 enum { N_FIELDS = sizeof(fields) / sizeof(fields[0]) };

@@ -72,7 +72,7 @@ struct record {
     /* What its owner reports: see report.h. */
     uint32_t phase; /* enum report_phase */
     uint32_t pass;
-    uint64_t memory_total, memory_remaining, dirty_rate, expected_downtime;
+    uint64_t memory_total, memory_remaining, dirty_rate, expected_downtime, disk_total, disk_remaining;
     uint32_t fraction;
     uint64_t rate, remaining;
     uint32_t outcome; /* enum vf_outcome */

@@ -15,6 +15,7 @@ static const char *const phases[REPORT_PHASE_MAX_] = {
     [REPORT_PHASE_PAUSED] = "paused",
     [REPORT_PHASE_RECOVERING] = "recovering",
     [REPORT_PHASE_FINISHING] = "finishing",
+    [REPORT_PHASE_DISKS] = "disks",
 };
 
 static const char *const by_whom[REPORT_BY_MAX_] = {
@@ -41,16 +42,27 @@ enum report_phase report_phase_of(const char *text)
     return REPORT_PHASE_NONE;
 }
 
-/* Of the memory; millionths, and one more. */
+/* What is on its way: the disks while they are, else the memory. */
+static uint64_t total_of(const struct progress *progress)
+{
+    return progress->phase == REPORT_PHASE_DISKS ? progress->disk_total : progress->memory_total;
+}
+
+static uint64_t left_of(const struct progress *progress)
+{
+    return progress->phase == REPORT_PHASE_DISKS ? progress->disk_remaining : progress->memory_remaining;
+}
+
+/* Of that; millionths, and one more. */
 static uint32_t fraction_of(const struct progress *progress)
 {
     double done;
 
-    if (progress->memory_total == 0)
+    if (total_of(progress) == 0)
         return 0;
-    if (progress->memory_remaining >= progress->memory_total)
+    if (left_of(progress) >= total_of(progress))
         return 1;
-    done = 1 - (double)progress->memory_remaining / (double)progress->memory_total;
+    done = 1 - (double)left_of(progress) / (double)total_of(progress);
     return (uint32_t)(done * MILLION < ALMOST ? done * MILLION : ALMOST) + 1;
 }
 
@@ -59,9 +71,9 @@ static uint64_t remaining_of(const struct progress *progress, uint64_t rate)
 {
     double usec;
 
-    if (progress->memory_remaining == 0 || rate <= progress->dirty_rate)
+    if (left_of(progress) == 0 || rate <= progress->dirty_rate)
         return 0;
-    usec = (double)progress->memory_remaining / (double)(rate - progress->dirty_rate) * 1e6;
+    usec = (double)left_of(progress) / (double)(rate - progress->dirty_rate) * 1e6;
     return usec < 1e15 ? (uint64_t)usec : 0;
 }
 

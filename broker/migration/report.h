@@ -20,6 +20,7 @@ enum report_phase {
     REPORT_PHASE_PAUSED = 5,
     REPORT_PHASE_RECOVERING = 6,
     REPORT_PHASE_FINISHING = 7, /* all is carried, and the outcome to come */
+    REPORT_PHASE_DISKS = 8,     /* they are copied; the memory has not begun */
     REPORT_PHASE_MAX_,
 };
 
@@ -35,8 +36,9 @@ struct progress {
     uint32_t phase; /* enum report_phase */
     uint32_t pass;  /* over the memory, from 1 */
     uint64_t memory_total, memory_remaining;
-    uint64_t dirty_rate;        /* bytes/s that the guest changes */
-    uint64_t expected_downtime; /* µs */
+    uint64_t dirty_rate;                 /* bytes/s that the guest changes */
+    uint64_t expected_downtime;          /* µs */
+    uint64_t disk_total, disk_remaining; /* bytes */
 };
 
 struct report {

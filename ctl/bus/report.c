@@ -27,6 +27,10 @@ static int append_progress(sd_bus_message *m, const struct report_progress *prog
         r = append_number(m, "memory-remaining", progress->memory_remaining);
     if (r >= 0)
         r = append_number(m, "dirty-rate", progress->dirty_rate);
+    if (r >= 0)
+        r = append_number(m, "disk-total", progress->disk_total);
+    if (r >= 0)
+        r = append_number(m, "disk-remaining", progress->disk_remaining);
     return r < 0 ? r : sd_bus_message_close_container(m);
 }
 

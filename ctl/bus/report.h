@@ -12,6 +12,7 @@ struct report_progress {
     uint32_t pass;
     uint64_t memory_total, memory_remaining;
     uint64_t dirty_rate; /* bytes/s */
+    uint64_t disk_total, disk_remaining;
 };
 
 /* Does not wait for an answer. */

@@ -50,7 +50,8 @@ void standing_progress(json_object *record, struct progress *ret)
 {
     json_object *details = record_object(record, "Details");
     bool incoming = strcmp(record_text(record, "Role"), "incoming") == 0;
-    uint64_t total = record_number(details, "memory-total");
+    bool disks = strcmp(record_text(record, "Phase"), "disks") == 0;
+    uint64_t total = record_number(details, disks ? "disk-total" : "memory-total");
 
     *ret = (struct progress){
         .vm = record_text(record, "Vm"),
@@ -60,8 +61,8 @@ void standing_progress(json_object *record, struct progress *ret)
         .bytes = record_number(record, incoming ? "BytesReceived" : "BytesSent"),
         .rate = record_number(record, "Rate"),
         .has_memory = total > 0 && !standing_is_finished(record),
-        .dirty = record_number(details, "dirty-rate"),
-        .remaining = record_number(details, "memory-remaining"),
+        .dirty = disks ? 0 : record_number(details, "dirty-rate"),
+        .remaining = record_number(details, disks ? "disk-remaining" : "memory-remaining"),
         .reconnects = (uint32_t)record_number(record, "Reconnects"),
     };
 }

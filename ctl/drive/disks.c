@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "ctl/bus/report.h"
 #include "ctl/drive/disks-choose.h"
 #include "ctl/qemu/qemu.h"
 #include "ctl/terminal/meter.h"
@@ -169,11 +170,16 @@ static int look(struct disks *disks, struct block_job *ret_sum, struct trouble *
     return 0;
 }
 
-static void show(struct meter *meter, const struct tunnel *tunnel, const struct block_job *sum)
+static void show(struct meter *meter, const struct tunnel *tunnel, const struct tunnel *destination,
+                 const struct block_job *sum)
 {
+    const struct report_progress report = {
+        .phase = "disks", .disk_total = sum->total, .disk_remaining = sum->total - sum->done};
     _cleanup_json_ json_object *record = NULL;
     struct progress progress = {.vm = tunnel->vm, .phase = "disks"};
 
+    report_progress(tunnel, &report);
+    report_progress(destination, &report);
     if (tunnel_read(tunnel, &record, NULL) < 0)
         return;
     progress.fraction = sum->total > 0 ? (double)sum->done / (double)sum->total : -1;
@@ -185,7 +191,8 @@ static void show(struct meter *meter, const struct tunnel *tunnel, const struct 
     meter_update(meter, &progress);
 }
 
-static int wait_ready(struct disks *disks, const struct tunnel *tunnel, struct trouble *trouble)
+static int wait_ready(struct disks *disks, const struct tunnel *tunnel, const struct tunnel *destination,
+                      struct trouble *trouble)
 {
     struct meter meter = {0};
     struct block_job sum = {.state = BLOCK_JOB_RUNS};
@@ -200,7 +207,7 @@ static int wait_ready(struct disks *disks, const struct tunnel *tunnel, struct t
                             tunnel->vm);
         if (r < 0 || sum.state >= BLOCK_JOB_READY)
             break;
-        show(&meter, tunnel, &sum);
+        show(&meter, tunnel, destination, &sum);
         r = ctl_turn(disks->ctl, LOOK, trouble);
     }
     meter_clear(&meter);
@@ -251,7 +258,8 @@ int disks_mirror(struct disks *disks, const struct tunnel *source, const struct 
     clear_leftovers(disks);
     near = socket_of(source, qmp_uid(disks->near), trouble);
     far = near ? socket_of(destination, qmp_uid(disks->far), trouble) : NULL;
-    return far && begin(disks, near, far, trouble) >= 0 ? wait_ready(disks, source, trouble) : -1;
+    return far && begin(disks, near, far, trouble) >= 0 ? wait_ready(disks, source, destination, trouble)
+                                                        : -1;
 }
 
 int disks_check(struct disks *disks, struct trouble *trouble)

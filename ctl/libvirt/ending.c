@@ -82,13 +82,15 @@ static void print_json(struct move *move, json_object *record, const struct plac
 static void say_done(struct move *move, json_object *record, const struct places *places)
 {
     char took[UNITS_TEXT_MAX], stood[UNITS_TEXT_MAX], sent[UNITS_TEXT_MAX];
+    bool timed = move->stats.downtime_msec > 0; /* libvirt forgets it where it called the migration failed */
     bool confirmed = record && strcmp(record_text(record, "Result"), "done") == 0;
 
     format_time(ctl_now() - move->since, took);
     format_time(move->stats.downtime_msec * 1000, stood);
     format_size(record ? record_number(record, "BytesSent") : 0, sent);
-    ctl_say(move->ctl, "%s: done after %s; it stood still for %s; %s sent. At the destination it %s%s.",
-            move->vm, took, stood, sent, domain_state_text(places->far),
+    ctl_say(move->ctl, "%s: done after %s; %s%s%s%s sent. At the destination it %s%s.", move->vm, took,
+            timed ? "it stood still for " : "", timed ? stood : "", timed ? "; " : "", sent,
+            domain_state_text(places->far),
             places->far_persistent ? ", and stays defined"
             : move->persistent     ? "; it is not defined there"
                                    : "");
@@ -125,9 +127,12 @@ static void read_times(struct move *move)
                              ? move->far.libvirt->virDomainLookupByName(move->far.connection, move->far_name)
                              : NULL;
 
+    struct job_stats stats;
+
     if (!there)
         return;
-    job_read(move->far.libvirt, there, true, &move->stats);
+    if (job_read(move->far.libvirt, there, true, &stats))
+        move->stats = stats;
     move->far.libvirt->virDomainFree(there);
 }
 
@@ -137,6 +142,7 @@ static int end_done(struct move *move, struct places *places)
 
     read_times(move);
     undefine_source(move, places);
+    move_report(move, VF_OUTCOME_MOVED, places->far, "");
     close_far(move);
     tunnel_wait_finished(&move->tunnel, END_WAIT, &record, NULL);
     meter_clear(&move->meter);
@@ -146,33 +152,57 @@ static int end_done(struct move *move, struct places *places)
     return STATUS_DONE;
 }
 
+/* Where it is after a migration that failed, in ret. */
+static enum vf_outcome tell_where(const struct places *places, char *ret, size_t size)
+{
+    if (both_run(places)) {
+        snprintf(ret, size, "It runs on both hosts: stop one of them at once (virsh destroy)");
+        return VF_OUTCOME_UNKNOWN;
+    }
+    if (places->near == DOMAIN_RUNS || (places->near == DOMAIN_PAUSED && is_gone(places->far))) {
+        snprintf(ret, size, "It %s on at the source", places->near == DOMAIN_RUNS ? "runs" : "stays paused");
+        return VF_OUTCOME_NOT_MOVED;
+    }
+    snprintf(ret, size, "At the source it %s, at the destination it %s", domain_state_text(places->near),
+             domain_state_text(places->far));
+    return VF_OUTCOME_UNKNOWN;
+}
+
 static int end_failed(struct move *move, const struct places *places, struct trouble *trouble)
 {
     _cleanup_json_ json_object *record = NULL;
     const char *words = job_code(move->job) == VIR_ERR_OK ? "it has moved" : job_words(move->job);
     const char *remedy = plan_remedy(job_code(move->job), words), *why = "";
-    int status = move->stage == MOVE_CANCELLED || plan_is_cancelled(job_code(move->job)) ? STATUS_CANCELLED
-                                                                                         : STATUS_FAILED;
+    bool cancelled = move->stage == MOVE_CANCELLED || plan_is_cancelled(job_code(move->job));
     char where[200];
+    enum vf_outcome outcome = tell_where(places, where, sizeof(where));
+    int status = both_run(places) ? STATUS_BOTH_RUN : cancelled ? STATUS_CANCELLED : STATUS_FAILED;
 
     close_far(move);
     if (tunnel_wait_finished(&move->tunnel, SECOND, &record, NULL) > 0)
         why = record_text(record, "ErrorMessage");
+    move_report(move, outcome, places->near, words);
     way_undo(move);
     meter_clear(&move->meter);
-    if (both_run(places)) {
-        snprintf(where, sizeof(where), "It runs on both hosts: stop one of them at once (virsh destroy)");
-        status = STATUS_BOTH_RUN;
-    } else if (places->near == DOMAIN_RUNS || (places->near == DOMAIN_PAUSED && is_gone(places->far))) {
-        snprintf(where, sizeof(where), "It %s on at the source",
-                 places->near == DOMAIN_RUNS ? "runs" : "stays paused");
-    } else {
-        snprintf(where, sizeof(where), "At the source it %s, at the destination it %s",
-                 domain_state_text(places->near), domain_state_text(places->far));
-    }
     return trouble_set(trouble, status, "%sVM '%s' has not moved. %s. libvirt says: %s.%s%s%s%s",
                        status == STATUS_CANCELLED ? "Cancelled: " : "", move->vm, where, words,
                        remedy[0] ? " " : "", remedy, why[0] ? " The tunnel says: " : "", why);
+}
+
+/* In post-copy, and its QEMU at the destination has ended: each had a part of its memory. */
+static int end_lost(struct move *move, struct trouble *trouble)
+{
+    close_far(move);
+    move_report(move, VF_OUTCOME_LOST, DOMAIN_UNKNOWN, job_words(move->job));
+    way_undo(move);
+    meter_clear(&move->meter);
+    return trouble_set(
+        trouble, STATUS_FAILED,
+        "VM '%s' is lost: it was in post-copy, and its domain at the destination is gone. End "
+        "what is left of it at the source (virsh destroy %s), and start it anew from its disks. "
+        "The reason stands in the log of its QEMU there (/var/log/libvirt/qemu). libvirt says: "
+        "%s.",
+        move->vm, move->vm, job_words(move->job));
 }
 
 static int end_paused(struct move *move, struct trouble *trouble)
@@ -223,7 +253,7 @@ static int follow(struct move *move, struct places *places, struct trouble *trou
         if (tunnel_read(&move->tunnel, &record, NULL) < 0)
             record = json_object_new_object();
         move->near_state = places->near;
-        job_read(move->near.libvirt, move->domain, false, &move->stats);
+        move_read_stats(move);
         view_move(move, record);
         if (strcmp(record_text(record, "State"), "interrupted") == 0) {
             silent = ctl_now();
@@ -273,5 +303,7 @@ int ending_of(struct move *move, struct trouble *trouble)
         return end_done(move, &places);
     if (r < 0)
         return -1;
-    return is_in_postcopy(places.near) ? end_paused(move, trouble) : end_failed(move, &places, trouble);
+    if (!is_in_postcopy(places.near))
+        return end_failed(move, &places, trouble);
+    return is_gone(places.far) ? end_lost(move, trouble) : end_paused(move, trouble);
 }

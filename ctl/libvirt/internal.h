@@ -3,6 +3,7 @@
 
 /* How far the migration of a domain is; for the files of this folder. */
 
+#include "common/outcome.h"
 #include "ctl/bus/tunnel.h"
 #include "ctl/drive/peers.h"
 #include "ctl/libvirt/host.h"
@@ -45,7 +46,8 @@ struct move {
     bool began; /* libvirt has told of it once */
     enum move_stage stage;
     enum domain_state near_state;
-    uint64_t since;
+    uint64_t since, reported;
+    const char *phase; /* that was reported */
     struct meter meter;
 };
 
@@ -59,5 +61,13 @@ void way_undo(struct move *move);
 int ending_of(struct move *move, struct trouble *trouble);
 int ending_detached(struct move *move, struct trouble *trouble);
 
-/* Shows how far it is (view.c). record: of the source's tunnel, or an empty object. */
+/* Tells the brokers of both hosts, as far as they are in hand, how far it is, once a second and when the
+ * phase changes; and what became of the VM: state: where it is, reason: "" for none (report.c). */
+void move_report_progress(struct move *move, const char *phase);
+void move_report(struct move *move, enum vf_outcome outcome, enum domain_state state, const char *reason);
+
+/* What libvirt counts; once it counts nothing any more, the totals of before (move.c). */
+void move_read_stats(struct move *move);
+
+/* Shows and reports how far it is (view.c). record: of the source's tunnel, or an empty object. */
 void view_move(struct move *move, json_object *record);

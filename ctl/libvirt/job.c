@@ -154,7 +154,8 @@ bool job_read(const struct libvirt *libvirt, virDomainPtr domain, bool completed
     ret->disk_total = number_of(libvirt, params, n, VIR_DOMAIN_JOB_DISK_TOTAL);
     ret->disk_remaining = number_of(libvirt, params, n, VIR_DOMAIN_JOB_DISK_REMAINING);
     ret->elapsed_msec = number_of(libvirt, params, n, VIR_DOMAIN_JOB_TIME_ELAPSED);
-    ret->downtime_msec = number_of(libvirt, params, n, VIR_DOMAIN_JOB_DOWNTIME);
+    if (completed) /* before, it is what QEMU expects */
+        ret->downtime_msec = number_of(libvirt, params, n, VIR_DOMAIN_JOB_DOWNTIME);
     libvirt->virTypedParamsFree(params, n);
     return true;
 }

@@ -57,12 +57,25 @@ static void cancel(struct move *move)
     }
 }
 
+void move_read_stats(struct move *move)
+{
+    struct job_stats now;
+
+    job_read(move->near.libvirt, move->domain, false, &now);
+    move->began = move->began || now.active;
+    if (now.active || !move->began) {
+        move->stats = now;
+    } else {
+        move->stats.active = false;
+        move->stats.remaining = move->stats.disk_remaining = move->stats.dirty = 0;
+    }
+}
+
 static void look(struct move *move)
 {
     _cleanup_json_ json_object *record = NULL;
 
-    job_read(move->near.libvirt, move->domain, false, &move->stats);
-    move->began = move->began || move->stats.active;
+    move_read_stats(move);
     move->near_state = domain_look(move->near.libvirt, move->domain);
     if (move->near_state == DOMAIN_PAUSED_POSTCOPY)
         move->stage = MOVE_POSTCOPY;

@@ -5,17 +5,17 @@
 
 #include "ctl/libvirt/internal.h"
 
+/* Of the domain, in the brokers' words. */
 static const char *phase_of(const struct move *move, json_object *record)
 {
     const struct job_stats *stats = &move->stats;
 
-    const char *state = record_text(record, "State");
-
-    if (strcmp(state, "interrupted") == 0)
-        return "interrupted";
     /* libvirt calls it failed by its own keepalive, too, while the QEMUs go on. */
     if (move->near_state == DOMAIN_PAUSED_POSTCOPY_FAILED)
-        return strcmp(state, "active") == 0 && record_number(record, "Rate") > 0 ? "post-copy" : "paused";
+        return strcmp(record_text(record, "State"), "active") == 0 && record_number(record, "Rate") > 0
+                   ? "post-copy"
+               : move->ctl->arguments.resume ? "recovering"
+                                             : "paused";
     if (move->near_state == DOMAIN_PAUSED_POSTCOPY)
         return "post-copy";
     if (!stats->active)
@@ -32,11 +32,13 @@ void view_move(struct move *move, json_object *record)
 {
     const struct job_stats *stats = &move->stats;
     const char *phase = phase_of(move, record);
+    bool interrupted = strcmp(record_text(record, "State"), "interrupted") == 0;
     bool disks = strcmp(phase, "disks") == 0;
     double disk = fraction_of(stats->disk_total, stats->disk_remaining);
     char note[64] = "";
     int n = 0;
 
+    move_report_progress(move, phase);
     if (stats->passes > 1)
         n = snprintf(note, sizeof(note), "pass %" PRIu64, stats->passes);
     if (disk >= 0 && !disks)
@@ -44,7 +46,7 @@ void view_move(struct move *move, json_object *record)
     meter_update(&move->meter,
                  &(struct progress){
                      .vm = move->vm,
-                     .phase = phase,
+                     .phase = interrupted ? "interrupted" : phase,
                      .fraction = disks                  ? disk
                                  : stats->processed > 0 ? fraction_of(stats->total, stats->remaining)
                                                         : -1,

@@ -62,9 +62,8 @@ static void check_local(struct check *check)
 
     if (read_line("/sys/module/apparmor/parameters/enabled", text) && strcmp(text, "Y") == 0 &&
         access("/etc/apparmor.d/abstractions/libvirt-qemu", F_OK) == 0)
-        check_found(check, VERDICT_WARN, "apparmor",
-                    "Give a VM of libvirt's --socket=/run/libvirt/qemu/NAME.tunnelmigrate.dest.VM.",
-                    "AppArmor lets libvirt's QEMUs make sockets only at certain paths.");
+        check_found(check, VERDICT_OK, "apparmor", NULL,
+                    "AppArmor's profiles of libvirt let its QEMUs use the sockets of its domains.");
     else
         check_found(check, VERDICT_OK, "apparmor", NULL,
                     "No AppArmor profile of libvirt's is in the way here.");
@@ -88,10 +87,12 @@ static void check_postcopy(struct check *check)
                     "Whether a post-copy can be received%s is not known: %s", there->where,
                     trouble.text ? trouble.text : "it does not say.");
     else
-        check_found(check, VERDICT_WARN, "post-copy",
-                    "There: sysctl vm.unprivileged_userfaultfd=1, or run QEMU as root.",
-                    "Only a QEMU that runs as root can receive a post-copy%s.",
-                    there->host ? there->where : " on this host");
+        check_found(
+            check, VERDICT_WARN, "post-copy",
+            "There: sysctl vm.unprivileged_userfaultfd=1. Without libvirt, which takes root's rights from "
+            "QEMU, running it as root will do as well.",
+            "Only a QEMU with root's rights can receive a post-copy%s.",
+            there->host ? there->where : " on this host");
 }
 
 /* Which library seals what tls sends from here. */

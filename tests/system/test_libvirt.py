@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import time
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
@@ -66,6 +68,11 @@ def assert_stayed(domain: Domain, source: Host, destination: Host) -> None:
     domain.assert_unharmed()
 
 
+def record(host: Host, vm: str) -> dict[str, Any]:
+    """All that the broker there knows of its migration."""
+    return cast(dict[str, Any], json.loads(ctl(host, "show", vm, "--json=short").stdout))
+
+
 def wait_processed(domain: Domain, mib: int, host: Host) -> None:
     """Until so much of its memory has gone."""
     def processed() -> bool:
@@ -83,13 +90,25 @@ def test_migrate(web1: Domain, hosts: TwoHosts) -> None:
     done = ctl(hosts.a, "migrate", "web1", "host-b")
     assert re.search(r"^web1: done after .* At the destination it runs, and stays defined\.$", done.stderr, re.M)
     assert_moved(web1, hosts.a, hosts.b)
+    assert re.search(r"; it stood still for [\d.]+ (ms|s);", done.stderr), done.stderr
     for host in hosts:
-        assert "\nResult=done\n" in ctl(host, "show", "web1").stdout
+        shown = ctl(host, "show", "web1").stdout
+        assert "\nResult=done\n" in shown and "\nOutcome=moved\n" in shown
+        details = record(host, "web1")["Details"]
+        assert details["downtime-usec"] > 0, details
+        assert (details["told-by"], details["host"], details["run-state"]) == ("owner", "host-b", "running")
 
 
 def test_all_in_one(web2: Domain, hosts: TwoHosts) -> None:
     """Disks, several connections and libvirt's own calls, through one port."""
-    done = ctl(hosts.a, "migrate", "web2", "host-b", "--disks", "--multifd=3")
+    moving = Background(hosts.a, "vmferryctl", "migrate", "web2", "host-b", "--disks", "--multifd=3", "--bandwidth=16M")
+    for host in hosts:
+        wait_until(lambda: any(one[1] == "web2" for one in host.broker.list()) and
+                   record(host, "web2")["Details"].get("disk-total", 0) >= 40 << 20, "its disks are told", 30)
+    wait_processed(web2, 1, hosts.a)
+    web2.hurry(hosts.a)
+    done = moving.wait()
+    assert done.returncode == 0, done.stderr
     assert_moved(web2, hosts.a, hosts.b)
     web2.assert_disks_equal()
     channels = hosts.a.get(hosts.a.broker.list()[-1][5], "org.vmferry.Migration1", "Channels")
@@ -125,10 +144,18 @@ def test_one_disk(web2: Domain, hosts: TwoHosts) -> None:
 def test_ctrl_c_has_libvirt_cancel(web1: Domain, hosts: TwoHosts) -> None:
     moving = Background(hosts.a, "vmferryctl", "migrate", "web1", "host-b", "--bandwidth=2M")
     wait_processed(web1, 2, hosts.a)
+    for host in hosts:
+        wait_until(lambda: record(host, "web1")["Phase"] == "pre-copy", "its phase is told", 10)
+        assert " pre-copy " in ctl(host, "list").stdout
+        assert record(host, "web1")["Details"]["memory-total"] > 24 << 20
     hosts.a.run("pkill", "-TERM", "-x", "vmferryctl")
     done = moving.wait()
     assert done.returncode == 3 and "canceled by client" in done.stderr, done
     assert_stayed(web1, hosts.a, hosts.b)
+    for host in hosts:
+        found = record(host, "web1")
+        assert (found["Result"], found["Outcome"]) == ("cancelled", "not-moved"), found
+        assert "canceled by client" in found["Details"]["reason"]
     assert [one[3] for host in hosts for one in host.broker.list()] == ["finished"] * 2
     ctl(hosts.a, "migrate", "web1", "host-b")  # nothing is in the way of the next try
     assert_moved(web1, hosts.a, hosts.b)

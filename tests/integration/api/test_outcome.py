@@ -16,7 +16,8 @@ from vmlib.signals import Signals
 
 PROGRESS: dict[str, tuple[str, Any]] = {
     "phase": ("s", "pre-copy"), "pass": ("u", 2), "memory-total": ("t", 1000), "memory-remaining": ("t", 250),
-    "dirty-rate": ("t", 7), "expected-downtime-usec": ("t", 30000)}
+    "dirty-rate": ("t", 7), "expected-downtime-usec": ("t", 30000), "disk-total": ("t", 90),
+    "disk-remaining": ("t", 5)}
 MOVED: dict[str, tuple[str, Any]] = {
     "downtime-usec": ("t", 6000), "total-usec": ("t", 1100000), "host": ("s", "host2"), "run-state": ("s", "running")}
 

@@ -55,6 +55,8 @@ static void fill_sample(void)
         .memory_remaining = 14,
         .dirty_rate = 15,
         .expected_downtime = 16,
+        .disk_total = 21,
+        .disk_remaining = 22,
         .fraction = 17,
         .rate = 18,
         .remaining = 19,

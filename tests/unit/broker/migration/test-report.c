@@ -51,6 +51,24 @@ TEST(tells_how_long_it_takes)
     assert_int_equal(report.remaining, 0);
 }
 
+TEST(tells_of_the_disks_while_they_go)
+{
+    struct report report = {0};
+    struct progress progress = {.phase = REPORT_PHASE_DISKS,
+                                .memory_total = 1000,
+                                .memory_remaining = 1000,
+                                .disk_total = 400,
+                                .disk_remaining = 300};
+
+    report_update(&report, &progress, 100);
+    assert_true(about(report_fraction(&report), 0.25));
+    assert_int_equal(report.remaining, 3000000);
+    progress.phase = REPORT_PHASE_PRECOPY;
+    report_update(&report, &progress, 100);
+    assert_true(about(report_fraction(&report), 0));
+    assert_int_equal(report.remaining, 10000000);
+}
+
 TEST(the_own_owner_has_the_last_word)
 {
     const struct outcome moved = {.outcome = VF_OUTCOME_MOVED}, lost = {.outcome = VF_OUTCOME_LOST};
@@ -82,11 +100,9 @@ TEST(names)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        CASE(never_goes_back_within_a_pass),
-        CASE(is_all_only_when_the_vm_has_moved),
-        CASE(tells_how_long_it_takes),
-        CASE(the_own_owner_has_the_last_word),
-        CASE(names),
+        CASE(never_goes_back_within_a_pass),   CASE(is_all_only_when_the_vm_has_moved),
+        CASE(tells_how_long_it_takes),         CASE(tells_of_the_disks_while_they_go),
+        CASE(the_own_owner_has_the_last_word), CASE(names),
     };
 
     return cmocka_run_group_tests_name("broker-migration-report", tests, NULL, NULL);
