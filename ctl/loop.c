@@ -106,6 +106,15 @@ void ctl_step(const struct ctl *ctl, const char *format, ...)
     va_end(args);
 }
 
+int ctl_pause(struct ctl *ctl, uint64_t usec, struct trouble *trouble)
+{
+    for (uint64_t now = ctl_now(), end = now + usec; now < end && !ctl->interrupts && !ctl->resized;
+         now = ctl_now())
+        if (ctl_turn(ctl, end - now, trouble) < 0)
+            return -1;
+    return 0;
+}
+
 int ctl_flush(struct trouble *trouble)
 {
     int r = fflush(stdout) != 0 ? -errno : ferror(stdout) ? -EIO : 0, copy;

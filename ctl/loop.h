@@ -34,6 +34,9 @@ int ctl_catch_signals(struct ctl *ctl, struct trouble *trouble);
 /* Runs the event loop once: waits at most so long (UINT64_MAX: for ever) for an event. -1 with a trouble. */
 int ctl_turn(struct ctl *ctl, uint64_t usec, struct trouble *trouble);
 
+/* Runs it for so long, or until Ctrl-C or another size of the terminal. */
+int ctl_pause(struct ctl *ctl, uint64_t usec, struct trouble *trouble);
+
 /* CLOCK_MONOTONIC in µs. */
 uint64_t ctl_now(void);
 

@@ -9,13 +9,25 @@
 
 #define PLAIN (10 * SECOND)
 
+bool terminal_is_smart(int fd)
+{
+    const char *term = getenv("TERM");
+
+    return term && term[0] && strcmp(term, "dumb") != 0 && isatty(fd);
+}
+
+bool terminal_has_colour(int fd)
+{
+    const char *no_color = getenv("NO_COLOR");
+
+    return terminal_is_smart(fd) && !(no_color && no_color[0]);
+}
+
 void meter_open(struct meter *meter, struct ctl *ctl)
 {
-    const char *term = getenv("TERM"), *no_color = getenv("NO_COLOR");
-    bool smart = term && term[0] && strcmp(term, "dumb") != 0;
-
-    *meter = (struct meter){.ctl = ctl, .terminal = smart && isatty(STDERR_FILENO)};
-    meter->colour = meter->terminal && !(no_color && no_color[0]);
+    *meter = (struct meter){.ctl = ctl,
+                            .terminal = terminal_is_smart(STDERR_FILENO),
+                            .colour = terminal_has_colour(STDERR_FILENO)};
 }
 
 static size_t columns_now(void)

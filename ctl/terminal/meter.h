@@ -14,6 +14,10 @@ struct meter {
     char phase[32]; /* of the last plain line */
 };
 
+/* Whether this is a terminal that can redraw, and whether it is to have colours. */
+bool terminal_is_smart(int fd);
+bool terminal_has_colour(int fd);
+
 void meter_open(struct meter *meter, struct ctl *ctl);
 
 void meter_update(struct meter *meter, const struct progress *progress);

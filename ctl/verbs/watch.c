@@ -12,6 +12,7 @@
 #include "ctl/terminal/meter.h"
 #include "ctl/units.h"
 #include "ctl/verbs/notify.h"
+#include "ctl/verbs/watch-all.h"
 
 /* ---- watch ---- */
 
@@ -21,16 +22,6 @@ static void show(struct meter *meter, json_object *record)
 
     standing_progress(record, &progress);
     meter_update(meter, &progress);
-}
-
-/* Waits until the next look, or until Ctrl-C. */
-static int pause_for(struct ctl *ctl, uint64_t usec, struct trouble *trouble)
-{
-    for (uint64_t now = ctl_now(), end = now + usec; now < end && !ctl->interrupts && !ctl->resized;
-         now = ctl_now())
-        if (ctl_turn(ctl, end - now, trouble) < 0)
-            return -1;
-    return 0;
 }
 
 static void summarize(struct ctl *ctl, json_object *record)
@@ -68,16 +59,6 @@ static int look(struct ctl *ctl, struct meter *meter, json_object *record, struc
     return 1;
 }
 
-/* A migration, or with --notify all of this user's. */
-static int check_operands(const struct ctl *ctl, struct trouble *trouble)
-{
-    if (ctl->arguments.notify && ctl->arguments.n_operands > 0)
-        return trouble_set(trouble, STATUS_USAGE, "--notify tells of all migrations of yours: name none.");
-    if (!ctl->arguments.notify && ctl->arguments.n_operands == 0)
-        return trouble_set(trouble, STATUS_USAGE, "'watch' needs a MIGRATION, or --notify.");
-    return 0;
-}
-
 int verb_watch(struct ctl *ctl, struct trouble *trouble)
 {
     _cleanup_(side_close) struct side side = {0};
@@ -86,10 +67,12 @@ int verb_watch(struct ctl *ctl, struct trouble *trouble)
     struct found found;
     int r;
 
-    if (check_operands(ctl, trouble) < 0)
-        return -1;
+    if (ctl->arguments.notify && ctl->arguments.n_operands > 0)
+        return trouble_set(trouble, STATUS_USAGE, "--notify tells of all migrations of yours: name none.");
     if (ctl->arguments.notify)
         return notify_run(ctl, trouble);
+    if (ctl->arguments.n_operands == 0)
+        return watch_all(ctl, trouble);
     if (side_open(ctl, &side, trouble) < 0 ||
         find_one(&side, ctl->arguments.operands[0], &found, trouble) < 0 ||
         ctl_catch_signals(ctl, trouble) < 0)
@@ -105,7 +88,7 @@ int verb_watch(struct ctl *ctl, struct trouble *trouble)
         r = look(ctl, &meter, record, trouble);
         if (r != 0)
             return r < 0 ? -1 : standing_judge(record, trouble);
-        if (pause_for(ctl, interval, trouble) < 0)
+        if (ctl_pause(ctl, interval, trouble) < 0)
             return -1;
     }
     meter_clear(&meter);

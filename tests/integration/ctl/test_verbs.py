@@ -312,7 +312,7 @@ def test_not_authorized(workdir: Path) -> None:
 @pytest.mark.parametrize(("arguments", "words"), [
     (["nonsense"], ["'nonsense'", "--help"]),
     (["list", "extra"], ["vmferryctl list"]),
-    (["watch"], ["watch MIGRATION"]),
+    (["watch", "a", "b"], ["watch [MIGRATION]"]),
     (["limit", "web1"], ["limit MIGRATION RATE"]),
     (["list", "--nonsense"], ["--nonsense"]),
     (["list", "-Q"], ["-Q"]),
