@@ -47,6 +47,7 @@ def test_watch_all(hosts: Hosts, terminal: Terminal) -> None:
     dim = [line.startswith("\x1b[2m") for line in terminal.screen(colours=True).splitlines()[1:3]]
     assert dim == [False, True], terminal.screen(colours=True)
     terminal.key("C-c")
+    terminal.wait_for(r"^(\^C)?\$ *$")
     terminal.type("echo status $?\n")
     terminal.wait_for("^status 0")
     cancel_and_wait(second)

@@ -9,7 +9,6 @@ import pwd
 import re
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -349,12 +348,6 @@ def test_output_that_cannot_be_written(hosts: Hosts) -> None:
 
 
 # ---- On a terminal ----
-
-
-@pytest.fixture
-def terminal(workdir: Path) -> Iterator[Terminal]:
-    with Terminal(workdir) as screen:
-        yield screen
 
 
 def test_watch_on_a_terminal(hosts: Hosts, terminal: Terminal) -> None:

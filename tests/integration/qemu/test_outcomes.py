@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,13 @@ def test_all_say_the_same(scene: Scene, name: str) -> None:
         assert waited.out == f"{migration.id} web1 {way.outcome}\n"
         assert waited.status == (way.status if way.status >= 0 else {"cancelled": 3}.get(found["Result"], 1)), waited
         assert broker.client.get(migration.path, MIGRATION, "Phase") != ""
+        (line,) = ctl(broker, "list", "--all", "--no-legend", "--columns=vm,state,outcome").succeeds().out.splitlines()
+        assert line.split() == ["web1", "finished", way.outcome]
+        figures = ctl(broker, "metrics").succeeds().out
+        role = found["Role"]
+        assert f'vmferry_migrations_total{{role="{role}",outcome="{way.outcome}"}} 1\n' in figures
+        assert sum(int(n) for n in re.findall(r"^vmferry_migrations_total.* (\d+)$", figures, re.M)) == 1
+        assert re.search(rf'^vmferry_migration_state_info{{.*,outcome="{way.outcome}"}} 1$', figures, re.M), figures
 
 
 def test_ctrl_c_is_a_cancel_each_time(hosts: Hosts, workdir: Path) -> None:
