@@ -111,7 +111,7 @@ def test_check_of_another_host(two: Two) -> None:
 
 
 @pytest.mark.parametrize(("value", "word"), [("1", "Every QEMU at host3 may use userfaultfd."),
-                                             ("0", "Only a QEMU that runs as root can receive a post-copy at host3.")])
+                                             ("0", "Only a QEMU with root's rights can receive a post-copy at host3.")])
 def test_check_asks_the_other_host_about_postcopy(two: Two, workdir: Path, value: str, word: str) -> None:
     """The setting of the host that receives counts, not that of the host where it is asked."""
     setting, device = workdir / "setting", workdir / "device"
