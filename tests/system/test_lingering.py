@@ -99,7 +99,7 @@ def test_end(hosts: TwoHosts, end: Callable[[Host, list[HostMigration]], None]) 
     incoming = hosts.a.broker.prepare("web1", options)
     ticket = hosts.b.broker.prepare("web2", options)
     outgoing = host.broker.outgoing(ticket.ticket or "", "web2", {"sockets": NO_PATH})
-    before, cursor = host.show(UNIT, "NFileDescriptorStore"), host.journal_cursor()
+    before = host.show(UNIT, "NFileDescriptorStore")
     with Lingering() as lingering:
         for _ in range(3):
             bring(host, lingering, outgoing, "AddPeerConnection")
@@ -109,8 +109,8 @@ def test_end(hosts: TwoHosts, end: Callable[[Host, list[HostMigration]], None]) 
         assert int(host.show(UNIT, "NFileDescriptorStore")) <= int(before)
         with pid_1_never_waits(host):
             end(host, [incoming, outgoing])
-        if end is cancel:  # so they were the last, and hang where they may
-            assert "threads hang" in host.journal_text(f"--after-cursor={cursor}", "-u", UNIT)
+        if end is cancel:  # the helpers were the last to hold them, and hang where they may
+            assert len(host.helpers()) > 1
     ticket.cancel()
     ticket.wait_finished()
     wait_until(lambda: len(host.helpers()) <= 1, "no helper is left")
