@@ -59,18 +59,49 @@ int disks_find(struct ctl *ctl, struct side *source, struct qmp *near, struct qm
     return 0;
 }
 
+static bool export_is_gone(struct disks *disks, unsigned i)
+{
+    _cleanup_(trouble_clear) struct trouble refused = {0};
+
+    return block_export_remove(disks->far, disks->export[i], &refused) >= 0 ||
+           (refused.text && strstr(refused.text, "not found"));
+}
+
+/*
+ * Removes the exports, each once its client's last word has come: else the tunnel would have bytes for
+ * nobody, and fail. One that is not there was removed before.
+ */
+static bool wait_unused(struct disks *disks, unsigned n)
+{
+    uint64_t end = ctl_now() + FINISH_MAX;
+
+    for (unsigned i = 0; i < n; i++)
+        while (!export_is_gone(disks, i))
+            if (!qmp_is_open(disks->far) || ctl_now() > end || ctl_turn(disks->ctl, LOOK_FINISH, NULL) < 0)
+                return false;
+    return true;
+}
+
+static int still_used(const struct disks *disks, struct trouble *trouble)
+{
+    return trouble_set(trouble, STATUS_FAILED, "%s does not close its disks.", qmp_name(disks->far));
+}
+
 /*
  * Of a vmferryctl that has ended while QEMU waits for it to go on. It removes a job only once all have ended
  * well, and one that has failed stays: without the first job all copies are equal, for the VM stands still.
  */
-static void tidy(struct disks *disks)
+static int tidy(struct disks *disks, struct trouble *trouble)
 {
     for (unsigned i = 0; i < DISKS_MAX; i++) {
         name_export(disks, i);
         block_job_remove(disks->near, disks->export[i]);
         block_node_remove(disks->near, disks->export[i]);
     }
-    block_serve_end(disks->far, NULL);
+    if (!wait_unused(disks, DISKS_MAX))
+        return still_used(disks, trouble);
+    block_serve_end(disks->far, NULL); /* it may have ended before */
+    return 0;
 }
 
 int disks_take_over(struct ctl *ctl, struct qmp *near, struct qmp *far, struct disks **ret,
@@ -99,8 +130,10 @@ int disks_take_over(struct ctl *ctl, struct qmp *near, struct qmp *far, struct d
         free(disks);
         return 0;
     }
-    if (disks->n == 0)
-        tidy(disks);
+    if (disks->n == 0 && tidy(disks, trouble) < 0) {
+        free(disks);
+        return -1;
+    }
     *ret = disks;
     return 0;
 }
@@ -319,19 +352,6 @@ static int finish_jobs(struct disks *disks, struct trouble *trouble)
     return 0;
 }
 
-/* Removes the exports, each once its client's last word has come: else the tunnel would have bytes for
- * nobody. */
-static bool wait_unused(struct disks *disks)
-{
-    uint64_t end = ctl_now() + FINISH_MAX;
-
-    for (unsigned i = 0; i < disks->n; i++)
-        while (block_export_remove(disks->far, disks->export[i], NULL) < 0)
-            if (!qmp_is_open(disks->far) || ctl_now() > end || ctl_turn(disks->ctl, LOOK_FINISH, NULL) < 0)
-                return false;
-    return true;
-}
-
 int disks_finish(struct disks *disks, struct trouble *trouble)
 {
     struct block_job sum;
@@ -345,8 +365,8 @@ int disks_finish(struct disks *disks, struct trouble *trouble)
             return -1;
         remove_jobs(disks);
         /* Before the VM starts there: nothing may write to its disks beside it. */
-        if (!wait_unused(disks) || block_serve_end(disks->far, trouble) < 0)
-            return trouble_set(trouble, STATUS_FAILED, "%s does not close its disks.", qmp_name(disks->far));
+        if (!wait_unused(disks, disks->n) || block_serve_end(disks->far, trouble) < 0)
+            return still_used(disks, trouble);
     }
     disks->stage = OVER;
     return 0;

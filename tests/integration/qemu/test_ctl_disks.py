@@ -18,6 +18,7 @@ from vmlib.ctl import CANCELLED, FAILED, Result, Running, ctl, wait_all_finished
 from vmlib.guest import DISK_SOURCE, assemble, assert_unharmed, count_sweeps
 from vmlib.hosts import Hosts, kill
 from vmlib.qemu import Qemu
+from vmlib.qmp import QmpError
 
 pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("needs_qemu")]
 needs_postcopy = pytest.mark.usefixtures("needs_postcopy")
@@ -68,6 +69,15 @@ class Scene:
     def words(self) -> list[str]:
         return ["migrate", "web1", self.hosts.destination.bus.address, f"--qmp={self.source.qmp_path}",
                 f"--dst-qmp={self.destination.qmp_path}"]
+
+    def unexported(self, export: str) -> bool:
+        """Removed, where no client uses it."""
+        try:
+            self.destination.execute("block-export-del", id=export)
+        except QmpError as error:
+            assert "in use" in str(error), error
+            return False
+        return True
 
     def migrate(self, *args: str) -> Result:
         return ctl(self.hosts.source, *self.words, *args, timeout=150)
@@ -290,6 +300,8 @@ def test_killed_before_it_says_go_on(scene: Scene, at: str) -> None:
         scene.source.execute("job-dismiss", id=name)
         scene.source.execute("blockdev-del", **{"node-name": name})
     if at == "the server":
+        for name in names:
+            wait_until(lambda: scene.unexported(name), "the client of an export has said its last word", 60)
         scene.destination.execute("nbd-server-stop")
     assert scene.source.status() == "finish-migrate"
     scene.migrate("--resume").succeeds()
