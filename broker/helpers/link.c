@@ -2,9 +2,11 @@
 #include "broker/helpers/link.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "broker/helpers/connect.h"
@@ -466,6 +468,15 @@ int helper_link_send(struct helper_link *link, enum message_type type, union mes
             link->phase = role;
     }
     return r;
+}
+
+bool helper_link_has_room(const struct helper_link *link)
+{
+    int unread, size;
+    socklen_t length = sizeof(size);
+
+    return link->fd >= 0 && ioctl(link->fd, SIOCOUTQ, &unread) >= 0 &&
+           getsockopt(link->fd, SOL_SOCKET, SO_SNDBUF, &size, &length) >= 0 && unread <= size / 2;
 }
 
 const char *helper_link_unit(const struct helper_link *link)

@@ -87,6 +87,10 @@ struct helper_link *helper_link_free(struct helper_link *link);
 /* Borrows fd (−1 for none). A negative errno where it cannot be sent. */
 int helper_link_send(struct helper_link *link, enum message_type type, union message *m, int fd);
 
+/* Whether the helper has read at least half of what its socket holds: the other half is for what it asks for.
+ */
+bool helper_link_has_room(const struct helper_link *link);
+
 /* SIGKILL, for a helper that is not to be trusted any more: nothing that it said is read. gone() follows
  * with why. */
 void helper_link_kill(struct helper_link *link, const char *why);

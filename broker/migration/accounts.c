@@ -10,7 +10,7 @@ void accounts_set_state(struct migration *migration, enum message_state state)
     const uint64_t now = turn_now(migration->services->event);
 
     if (account->interrupted_since > 0 && state != STATE_INTERRUPTED) {
-        account->interrupted += now - account->interrupted_since;
+        account->interrupted += now > account->interrupted_since ? now - account->interrupted_since : 0;
         account->interrupted_since = 0;
     } else if (account->interrupted_since == 0 && state == STATE_INTERRUPTED) {
         account->interrupted_since = now;

@@ -35,6 +35,11 @@ int helper_side_send(struct helper_side *side, enum message_type type, union mes
     return side->link ? helper_link_send(side->link, type, m, fd) : -ENOTCONN;
 }
 
+bool helper_side_has_room(const struct helper_side *side)
+{
+    return side->link && helper_link_has_room(side->link);
+}
+
 void helper_side_answer(struct helper_side *side, enum message_type type, union message *m, int fd)
 {
     if (side->link && helper_link_send(side->link, type, m, fd) < 0)

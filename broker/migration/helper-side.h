@@ -36,6 +36,9 @@ void helper_side_clear(struct helper_side *side);
 /* Borrows fd (−1 for none). A negative errno where it cannot be sent. */
 int helper_side_send(struct helper_side *side, enum message_type type, union message *m, int fd);
 
+/* False: it does not keep up, and what nobody waits for is to be left out. */
+bool helper_side_has_room(const struct helper_side *side);
+
 /* What the helper asked for; one that cannot take it would wait for ever, and is ended. Borrows fd. */
 void helper_side_answer(struct helper_side *side, enum message_type type, union message *m, int fd);
 

@@ -308,11 +308,11 @@ void migration_peer_arrived(struct migration *migration, enum peer_kind kind, co
     bool marked = mark && helper_side_has(&migration->helper, OFFER_MARKS);
     union message m = {.peer = {.serial = 0, .kind = kind}};
 
-    /* A helper that does not keep up with a flood of connections loses the newest of them, and nothing else.
-     */
+    /* A helper that does not keep up with a flood of connections loses the newest of them, and nothing else:
+     * there is room left for the answers to what it asks. */
     if (marked)
         m.peer_marked.mark = *mark;
-    if (migration->entry.identity.role == ROLE_INCOMING)
+    if (migration->entry.identity.role == ROLE_INCOMING && helper_side_has_room(&migration->helper))
         helper_side_send(&migration->helper, marked ? MESSAGE_PEER_MARKED : MESSAGE_PEER, &m, fd);
 }
 

@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
-from vmlib.broker import BusError, Migration, wait_until
+from vmlib.broker import Broker, BusError, Migration, wait_until
 from vmlib.hosts import Hosts, Tunnel, assert_failed, cancel_and_wait
 from vmlib.proxy import Proxy
 from vmlib.signals import Signals
+
+MANY = 1000 if os.environ.get("VMFERRY_LONG") else 12
 
 PROGRESS: dict[str, tuple[str, Any]] = {
     "phase": ("s", "pre-copy"), "pass": ("u", 2), "memory-total": ("t", 1000), "memory-remaining": ("t", 250),
@@ -125,6 +130,44 @@ def test_signals(hosts: Hosts, tunnel: Tunnel) -> None:
         assert len(signals.changes(path, "Progress")) <= 4
         report(tunnel.outgoing, "unknown")
         signals.wait(lambda _: signals.changes(path, "Outcome") == ["unknown"], "the outcome")
+
+
+def wakes(broker: Broker, seconds: float = 3) -> int:
+    """How often its loop wakes up in that time."""
+    def slept() -> int:
+        found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", Path(f"/proc/{broker.pid}/status").read_text(), re.M)
+        assert found
+        return int(found[1])
+
+    before = slept()
+    time.sleep(seconds)
+    return slept() - before
+
+
+def test_many(workdir: Path) -> None:
+    """While nothing happens they cost the broker no wake-up, with a subscriber or without; and then a signal a second."""
+    with Hosts(workdir, args=(f"--max-migrations={MANY + 8}",)) as hosts:
+        tunnels = [hosts.connect(f"vm{i}") for i in range(MANY)]
+        assert min(wakes(hosts.source) for _ in range(2)) < 5
+        with closing(Signals(hosts.source.bus)) as signals:
+            began = time.monotonic()
+            for i in range(3):
+                for tunnel in tunnels:
+                    progress(tunnel.outgoing, memory_remaining=("t", 900 - i))
+                time.sleep(0.26)
+            for tunnel in tunnels:
+                signals.wait(lambda _: 0.102 in [round(p, 3) for p in signals.changes(tunnel.outgoing.path, "Progress")],
+                             "the last report", 60)
+            spent = time.monotonic() - began
+            counts = [len(signals.changes(tunnel.outgoing.path, "Progress")) for tunnel in tunnels]
+            print(f"{MANY} migrations: at most {max(counts)} signals of one in {spent:.1f} s")
+            assert max(counts) <= spent + 2
+            assert min(wakes(hosts.source) for _ in range(2)) < 5
+        for tunnel in tunnels:
+            tunnel.outgoing.cancel()
+        for tunnel in tunnels:
+            for end in (tunnel.outgoing, tunnel.incoming):
+                end.wait_finished()
 
 
 def test_reconnects_are_signalled_and_nothing_comes_before_the_object(hosts: Hosts) -> None:

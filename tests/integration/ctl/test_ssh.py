@@ -47,9 +47,11 @@ class Two:
 
     def close(self) -> None:
         self.sshd.close()
-        wait_all_finished(self.a, self.b)
-        for broker in (self.a, self.b):
-            broker.close()
+        try:
+            wait_all_finished(self.a, self.b)
+        finally:
+            for broker in (self.a, self.b):
+                broker.close()
 
 
 @pytest.fixture

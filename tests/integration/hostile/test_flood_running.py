@@ -232,6 +232,6 @@ def test_flood_of_who_has_seen_the_id(workdir: Path, kind: int, greets: bool) ->
         assert running.incoming.get("Reconnects") == running.outgoing.get("Reconnects") == 0
         assert destination.helpers() == helpers, destination.log()
         assert statistics.median(took) < 0.1 and max(took) < 1, took
-        # Of a machine that others use, too; see docs/performance.md.
-        assert statistics.median(rates[1]) > statistics.median(rates[0]) / 2
+        # It goes on, also where others use the machine; how fast is in docs/performance.md.
+        assert statistics.median(rates[1]) > statistics.median(rates[0]) / 5
         running.finish()

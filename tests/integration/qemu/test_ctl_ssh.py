@@ -144,7 +144,8 @@ def test_asked_once_for_all_channels(scene: Scene, workdir: Path, ends: str) -> 
             terminal.wait_for(r"^\$\s*\Z")
             assert list(run.iterdir()) == []
         else:
-            found = subprocess.run(["pgrep", "-o", "-f", f"^{PROGRAM} .* migrate web1"], check=True, capture_output=True, text=True)
+            found = subprocess.run(["pgrep", "-o", "-f", f"^{PROGRAM} .*{scene.pair.source.qmp_path}"], check=True,
+                                   capture_output=True, text=True)
             os.kill(int(found.stdout), signal.SIGKILL)
             terminal.wait_for("Killed")
         assert scene.pair.source.query_migrate()["status"] == "postcopy-active" and sshd.connections() == 1

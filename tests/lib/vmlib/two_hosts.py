@@ -68,6 +68,8 @@ class Scene:
     def close(self) -> None:
         for sshd in self.sshds:
             sshd.close()
-        wait_all_finished(self.a, self.b)
-        for broker in (self.a, self.b):
-            broker.close()
+        try:
+            wait_all_finished(self.a, self.b)
+        finally:
+            for broker in (self.a, self.b):
+                broker.close()
