@@ -151,7 +151,7 @@ def test_normal_end(workdir: Path, mode: str, request: pytest.FixtureRequest) ->
         ends = relay.wait_ends(2 * connections)
         print_ends(mode, ends)
         # With multifd QEMU 7.2 may close a connection beside the main one before it has read its last packet.
-        assert {end.how for end in ends if mode != "precopy-multifd" or end.channel == 0} == {"EOF"}
+        assert {end.how for end in ends if mode != "precopy-multifd" or end.connection == 0} == {"EOF"}
         back = sum(end.size for end in ends if end.sender == "destination")
         assert (back > 0) == (postcopy or "return-path" in capabilities), f"{back} bytes came back"
 
