@@ -244,6 +244,25 @@ TEST(a_limit_goes_to_the_helper)
     assert_int_equal(migration_options(migration)->bandwidth_limit, 12345);
 }
 
+/* Those that it has not read yet. */
+TEST(connections_without_end_leave_room_for_what_the_helper_is_told)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    int helper, pair[2];
+    struct migration *migration = rig_prepare(rig, &helper);
+    uint32_t next;
+
+    test_pair(SOCK_STREAM, 0, pair);
+    for (int i = 0; i < 1000; i++)
+        migration_peer_arrived(migration, PEER_CHANNEL, NULL, pair[0]);
+    migration_set_limit(migration, 12345);
+    while (message_peek_type(helper, &next) > 0 && next == MESSAGE_PEER)
+        helper_hears(helper, MESSAGE_PEER, NULL);
+    assert_int_equal(helper_hears(helper, MESSAGE_LIMIT, NULL).limit.bandwidth_limit, 12345);
+    close(pair[0]);
+    close(pair[1]);
+}
+
 /* Turns until nothing more was told for a second; how often something was. */
 static unsigned told_soon(struct rig *rig)
 {
@@ -321,6 +340,7 @@ int main(void)
         CASE(ends_where_its_qemu_does_not_come),
         CASE(nothing_bounds_an_active_one),
         CASE(a_limit_goes_to_the_helper),
+        CASE(connections_without_end_leave_room_for_what_the_helper_is_told),
         CASE(states_that_come_often_are_told_as_the_last_one),
         CASE(a_helper_that_changes_its_state_without_end_is_ended),
     };
