@@ -58,6 +58,13 @@ void address_format(const struct sockaddr_storage *address, socklen_t size, char
     }
 }
 
+bool address_is_ip(const char *text)
+{
+    struct in6_addr any;
+
+    return inet_pton(AF_INET, text, &any) == 1 || inet_pton(AF_INET6, text, &any) == 1;
+}
+
 void address_of_peer(int fd, char ret[static ADDRESS_TEXT_MAX])
 {
     struct sockaddr_storage address = {0};

@@ -38,6 +38,9 @@ void address_format(const struct sockaddr_storage *address, socklen_t size,
 /* The other end of a connected socket, in the same way. */
 void address_of_peer(int fd, char ret[static ADDRESS_TEXT_MAX]);
 
+/* Whether it is an IPv4 or IPv6 address in numbers, without a port or a scope. */
+bool address_is_ip(const char *text);
+
 /*
  * Reads an address. Names are never resolved. For listening there are also tcp:*:PORT (all addresses, IPv4
  * and IPv6) and vsock:*:PORT. NULL, or what is wrong with the text (static).

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "broker/bus/options.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <grp.h>
 #include <inttypes.h>
@@ -13,6 +12,7 @@
 #include "broker/errors.h"
 #include "broker/sockets/deputy.h"
 #include "broker/sockets/qemu-socket.h"
+#include "common/address.h"
 
 enum { CLIENT_ID_MAX = 128, IN = 1 << ROLE_INCOMING, OUT = 1 << ROLE_OUTGOING };
 
@@ -320,13 +320,11 @@ static int read_endpoint(sd_bus_message *m, struct options *options, sd_bus_erro
 static int read_near(sd_bus_message *m, struct options *options, sd_bus_error *error)
 {
     const char *text;
-    struct in6_addr any;
     int r = sd_bus_message_read(m, "s", &text);
 
     if (r < 0)
         return r;
-    if (strlen(text) >= sizeof(options->near) ||
-        (inet_pton(AF_INET, text, &any) != 1 && inet_pton(AF_INET6, text, &any) != 1))
+    if (strlen(text) >= sizeof(options->near) || !address_is_ip(text))
         return error_invalid(error, "Option 'near-address': '%.60s' is no IPv4 or IPv6 address.", text);
     strcpy(options->near, text);
     return 0;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ctl/ssh/remote.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "common/address.h"
 #include "common/cleanup.h"
 #include "ctl/shell.h"
 #include "ctl/ssh/master.h"
@@ -61,7 +61,6 @@ static bool make_command(const struct ctl *ctl, const char *const *what,
 static bool take_greeting(struct remote *remote)
 {
     char *uid = remote->greeting + strlen(REMOTE_GREETING), *address;
-    struct in6_addr any;
     uint64_t number;
 
     if (strncmp(remote->greeting, REMOTE_GREETING, strlen(REMOTE_GREETING)) != 0)
@@ -69,8 +68,7 @@ static bool take_greeting(struct remote *remote)
     address = strchr(uid, ' ');
     if (address) {
         *address++ = '\0';
-        if (strlen(address) < sizeof(remote->address) &&
-            (inet_pton(AF_INET, address, &any) == 1 || inet_pton(AF_INET6, address, &any) == 1))
+        if (strlen(address) < sizeof(remote->address) && address_is_ip(address))
             strcpy(remote->address, address);
     }
     if (!parse_number(uid, 0, UINT32_MAX, &number))

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ctl/verbs/stdio.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/address.h"
 #include "common/cleanup.h"
 #include "ctl/bus/bus-socket.h"
 #include "ctl/bus/stream.h"
@@ -78,11 +78,9 @@ static void find_own_address(char ret[static INET6_ADDRSTRLEN])
 {
     const char *connection = getenv("SSH_CONNECTION");
     char address[INET6_ADDRSTRLEN];
-    struct in6_addr any;
 
     ret[0] = '\0';
-    if (connection && sscanf(connection, "%*s %*s %45s", address) == 1 &&
-        (inet_pton(AF_INET, address, &any) == 1 || inet_pton(AF_INET6, address, &any) == 1))
+    if (connection && sscanf(connection, "%*s %*s %45s", address) == 1 && address_is_ip(address))
         strcpy(ret, address);
 }
 
