@@ -59,6 +59,15 @@ int disks_find(struct ctl *ctl, struct side *source, struct qmp *near, struct qm
     return 0;
 }
 
+/* Jobs that have ended, and their targets: with these the connections to the destination go. */
+static void remove_jobs(struct disks *disks, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        block_job_remove(disks->near, disks->export[i]);
+        block_node_remove(disks->near, disks->export[i]);
+    }
+}
+
 static bool export_is_gone(struct disks *disks, unsigned i)
 {
     _cleanup_(trouble_clear) struct trouble refused = {0};
@@ -93,11 +102,9 @@ static int still_used(const struct disks *disks, struct trouble *trouble)
  */
 static int tidy(struct disks *disks, struct trouble *trouble)
 {
-    for (unsigned i = 0; i < DISKS_MAX; i++) {
+    for (unsigned i = 0; i < DISKS_MAX; i++)
         name_export(disks, i);
-        block_job_remove(disks->near, disks->export[i]);
-        block_node_remove(disks->near, disks->export[i]);
-    }
+    remove_jobs(disks, DISKS_MAX);
     if (!wait_unused(disks, DISKS_MAX))
         return still_used(disks, trouble);
     block_serve_end(disks->far, NULL); /* it may have ended before */
@@ -327,15 +334,6 @@ static bool wait_ended(struct disks *disks, uint64_t usec)
     return false;
 }
 
-/* Jobs that have ended, and their targets: with these the connections to the destination go. */
-static void remove_jobs(struct disks *disks)
-{
-    for (unsigned i = 0; i < disks->n; i++) {
-        block_job_remove(disks->near, disks->export[i]);
-        block_node_remove(disks->near, disks->export[i]);
-    }
-}
-
 /* One that was told so by a vmferryctl that has ended, may have ended, too. */
 static int finish_jobs(struct disks *disks, struct trouble *trouble)
 {
@@ -363,7 +361,7 @@ int disks_finish(struct disks *disks, struct trouble *trouble)
             return trouble_set(trouble, STATUS_FAILED, "The copies of the disks do not come to their end.");
         if (look(disks, &sum, trouble) < 0)
             return -1;
-        remove_jobs(disks);
+        remove_jobs(disks, disks->n);
         /* Before the VM starts there: nothing may write to its disks beside it. */
         if (!wait_unused(disks, disks->n) || block_serve_end(disks->far, trouble) < 0)
             return still_used(disks, trouble);
@@ -386,7 +384,7 @@ void disks_undo(struct disks *disks)
         for (unsigned i = 0; i < disks->n; i++)
             block_job_stop(disks->near, disks->export[i]);
         if (wait_ended(disks, STOP_MAX))
-            remove_jobs(disks);
+            remove_jobs(disks, disks->n);
     }
     if (qmp_is_open(disks->far))
         block_serve_end(disks->far, NULL);
