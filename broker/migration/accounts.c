@@ -4,13 +4,21 @@
 #include "broker/migration/internal.h"
 #include "common/clock.h"
 
+/* Those that are over, and the one that is going on. */
+static uint64_t interrupted_until(const struct account *account, uint64_t now)
+{
+    return account->interrupted_since > 0 && now > account->interrupted_since
+               ? account->interrupted + now - account->interrupted_since
+               : account->interrupted;
+}
+
 void accounts_set_state(struct migration *migration, enum message_state state)
 {
     struct account *account = &migration->entry.account;
     const uint64_t now = turn_now(migration->services->event);
 
     if (account->interrupted_since > 0 && state != STATE_INTERRUPTED) {
-        account->interrupted += now > account->interrupted_since ? now - account->interrupted_since : 0;
+        account->interrupted = interrupted_until(account, now);
         account->interrupted_since = 0;
     } else if (account->interrupted_since == 0 && state == STATE_INTERRUPTED) {
         account->interrupted_since = now;
@@ -20,15 +28,12 @@ void accounts_set_state(struct migration *migration, enum message_state state)
 /* What moves while it runs. */
 static struct tally tally_of(const struct entry *entry, uint64_t now)
 {
-    const struct account *account = &entry->account;
     const struct stats *stats = entry->page->stats;
     struct tally tally = {.id = entry->identity.id,
                           .started = entry->identity.started,
                           .role = entry->identity.role,
-                          .interrupted = account->interrupted};
+                          .interrupted = interrupted_until(&entry->account, now)};
 
-    if (account->interrupted_since > 0 && now > account->interrupted_since)
-        tally.interrupted += now - account->interrupted_since;
     if (!stats)
         return tally;
     tally.sent = STATS_READ(stats->sent);
