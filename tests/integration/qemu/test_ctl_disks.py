@@ -94,6 +94,15 @@ class Scene:
     def wait_memory(self) -> None:
         wait_until(lambda: self.source.query_migrate().get("status") == "active", "the memory goes", 60)
 
+    def leave_before_switchover(self) -> None:
+        """vmferryctl is killed while the memory goes; then QEMU waits for what it would have said next."""
+        with self.begin("--disks", SLOW) as run:
+            self.wait_memory()
+            run.process.kill()
+            run.process.wait()
+        self.source.set_parameters({"max-bandwidth": 1 << 30})
+        wait_until(lambda: self.source.query_migrate()["status"] == "pre-switchover", "QEMU waits", 60)
+
     def goes_on_at(self, qemu: Qemu) -> None:
         """There, and without harm; it has read all that it wrote before."""
         before = count_sweeps(qemu.serial())
@@ -268,12 +277,7 @@ def test_killed_while_disks_go(scene: Scene) -> None:
 @pytest.mark.parametrize("ends", ["resume", "cancel"])
 def test_killed_while_memory_goes(scene: Scene, ends: str) -> None:
     """Once all is copied the VM stands still until one comes that goes on, or takes it back."""
-    with scene.begin("--disks", SLOW) as run:
-        scene.wait_memory()
-        run.process.kill()
-        run.process.wait()
-    scene.source.set_parameters({"max-bandwidth": 1 << 30})
-    wait_until(lambda: scene.source.query_migrate()["status"] == "pre-switchover", "QEMU waits", 60)
+    scene.leave_before_switchover()
     if ends == "resume":
         scene.migrate("--resume").succeeds()
         scene.arrived()
@@ -285,12 +289,7 @@ def test_killed_while_memory_goes(scene: Scene, ends: str) -> None:
 @pytest.mark.parametrize("at", ["the first job", "all jobs", "the server"])
 def test_killed_before_it_says_go_on(scene: Scene, at: str) -> None:
     """The copies are equal and their jobs go, as vmferryctl has them go; then it is killed, and the VM stands still."""
-    with scene.begin("--disks", SLOW) as run:
-        scene.wait_memory()
-        run.process.kill()
-        run.process.wait()
-    scene.source.set_parameters({"max-bandwidth": 1 << 30})
-    wait_until(lambda: scene.source.query_migrate()["status"] == "pre-switchover", "QEMU waits", 60)
+    scene.leave_before_switchover()
     names = [job["id"] for job in scene.source.execute("query-jobs")]
     assert len(names) == len(FORMATS)
     for name in names:
