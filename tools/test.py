@@ -328,7 +328,6 @@ TRIXIE_PARTS = ("unit", "integration", "qemu")
 # What a process in the root needs of the kernel. It is a mount namespace: all is gone with it.
 ENTER_TRIXIE = """
 set -e
-mount --bind "$PWD" "$PWD" && cd "$PWD"
 mount --bind /dev dev && mount --bind /dev/pts dev/pts && mount -t tmpfs tmpfs dev/shm
 mount -t proc proc proc && mount -t sysfs sysfs sys && mount -t cgroup2 cgroup2 sys/fs/cgroup && mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs tmp && cp /etc/resolv.conf etc/resolv.conf
