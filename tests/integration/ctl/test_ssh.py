@@ -107,7 +107,7 @@ def test_check_of_another_host(two: Two) -> None:
     result = two.ctl("check", "host2")
     assert result.status == DONE, result
     for what in ("vmferryd", "answers at host2", "versions", "endpoints", "clock", "tunnel", "speed", "round trip"):
-        assert re.search(rf"^(ok  |warn)  .*{what}|answers at host2", result.out, re.M), (what, result)
+        assert re.search(rf"^(ok  |warn)  .*{what}", result.out, re.M), (what, result)
     assert f"tcp:{two.network.address_b}:" in result.out and "FAIL" not in result.out
     assert [entry for broker in (two.a, two.b) for entry in broker.list()] == []
 
@@ -386,7 +386,7 @@ def test_ssh_asks_once(two: Two, asking: Terminal) -> None:
     asking.wait_for("Enter passphrase for key")
     asking.type("open sesame")
     asking.key("Enter")
-    screen = asking.wait_for(r"^ok +round trip .*\n(.*\n)*\$ *$", 60)
+    screen = asking.wait_for(r"^(ok|warn) +round trip .*\n(.*\n)*\$ *$", 60)
     assert len(re.findall("Enter passphrase", screen)) == 1 and "FAIL" not in screen, screen
 
 
