@@ -137,7 +137,7 @@ static int call_report(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bus_err
         return -ENOENT;
     r = reports_read_outcome(m, &outcome, error);
     if (r >= 0)
-        r = telling_outcome(migration, &outcome, error);
+        r = telling_outcome(migration_telling(migration), &outcome, error);
     return r < 0 ? r : sd_bus_reply_method_return(m, NULL);
 }
 
@@ -151,7 +151,7 @@ static int call_report_progress(struct bus *bus, sd_bus_message *m, uid_t uid, s
         return -ENOENT;
     r = reports_read_progress(m, &progress, error);
     if (r >= 0)
-        r = telling_progress(migration, &progress, error);
+        r = telling_progress(migration_telling(migration), &progress, error);
     return r < 0 ? r : sd_bus_reply_method_return(m, NULL);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "broker/migration/accounts.h"
 
-#include "broker/migration/internal.h"
+#include "broker/helpers/stats-page.h"
 #include "common/clock.h"
 
 /* Those that are over, and the one that is going on. */
@@ -12,10 +12,11 @@ static uint64_t interrupted_until(const struct account *account, uint64_t now)
                : account->interrupted;
 }
 
-void accounts_set_state(struct migration *migration, enum message_state state)
+void accounts_set_state(const struct migration_services *services, struct entry *entry,
+                        enum message_state state)
 {
-    struct account *account = &migration->entry.account;
-    const uint64_t now = turn_now(migration->services->event);
+    struct account *account = &entry->account;
+    const uint64_t now = turn_now(services->event);
 
     if (account->interrupted_since > 0 && state != STATE_INTERRUPTED) {
         account->interrupted = interrupted_until(account, now);
@@ -42,20 +43,19 @@ static struct tally tally_of(const struct entry *entry, uint64_t now)
     return tally;
 }
 
-void accounts_add(struct migration *migration)
+void accounts_add(const struct migration_services *services, struct entry *entry,
+                  const struct migration_status *status)
 {
-    const struct migration_status *status = &migration->status;
-    struct account *account = &migration->entry.account;
     struct tally tally;
 
-    if (account->added)
+    if (entry->account.added)
         return;
-    tally = tally_of(&migration->entry, turn_now(migration->services->event));
+    tally = tally_of(entry, turn_now(services->event));
     tally.outcome = status->report.outcome.outcome;
     tally.downtime = status->report.outcome.downtime;
     tally.result = status->result;
-    account->added = true;
-    totals_add(migration->services->totals, &tally);
+    entry->account.added = true;
+    totals_add(services->totals, &tally);
 }
 
 void accounts_sum(const struct migration_services *services, struct totals_sums *ret)

@@ -3,17 +3,18 @@
 
 /* What the totals of the host take from each migration. */
 
+#include "broker/migration/registry.h"
 #include "broker/migration/services.h"
+#include "broker/migration/status.h"
 #include "broker/totals.h"
-#include "common/message.h"
-
-struct migration;
 
 /* It is about to get this state: the time for which it was interrupted is taken. */
-void accounts_set_state(struct migration *migration, enum message_state state);
+void accounts_set_state(const struct migration_services *services, struct entry *entry,
+                        enum message_state state);
 
 /* Adds a finished one to the totals, unless it was. migration_save() is the caller's. */
-void accounts_add(struct migration *migration);
+void accounts_add(const struct migration_services *services, struct entry *entry,
+                  const struct migration_status *status);
 
 /* The totals now: what moves of those that are yet to be added counts, too. */
 void accounts_sum(const struct migration_services *services, struct totals_sums *ret);

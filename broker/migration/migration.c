@@ -44,6 +44,11 @@ const struct stats_page *migration_page(const struct migration *migration)
     return &migration->helper.page;
 }
 
+struct telling *migration_telling(struct migration *migration)
+{
+    return &migration->telling;
+}
+
 const char *migration_socket_path(const struct migration *migration, uint32_t stream)
 {
     return migration->streams.each[stream].path;
@@ -57,6 +62,12 @@ static enum message_state state_of(const struct migration *migration)
 static void tell_changed(const struct migration *migration, unsigned what)
 {
     migration->services->events->changed(migration->services->userdata, migration, what);
+}
+
+void migration_tell(struct migration *migration, unsigned changed)
+{
+    migration_save(migration);
+    tell_changed(migration, changed);
 }
 
 /* ---- That it is told to end ---- */
@@ -85,87 +96,32 @@ static void finish_told(struct migration *migration)
 
 /* ---- What bounds each state ---- */
 
-static int on_forget_time(sd_event_source *source, uint64_t usec, void *userdata)
+static void on_expired(struct migration *migration)
 {
-    migration_forget(userdata);
-    return 0;
-}
-
-static int on_stop_timeout(sd_event_source *source, uint64_t usec, void *userdata)
-{
-    finish_told(userdata);
-    return 0;
-}
-
-static int on_expired(sd_event_source *source, uint64_t usec, void *userdata)
-{
-    struct migration *migration = userdata;
     const char *what = migration->entry.identity.role == ROLE_INCOMING ? "No source connected"
                                                                        : "The destination did not answer";
 
     migration_stop(migration, VF_ERROR_TIMED_OUT, "%s within %" PRIu64 " s (expire-usec).", what,
                    migration->options.expire / 1000000);
-    return 0;
 }
 
-static int on_idle(sd_event_source *source, uint64_t usec, void *userdata)
+int migration_on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct migration *migration = userdata;
 
-    migration_stop(migration, VF_ERROR_TIMED_OUT, "The source QEMU did not connect within %" PRIu64 " s.",
-                   migration->services->timing->idle / 1000000);
+    if (state_of(migration) == STATE_FINISHED)
+        migration_forget(migration);
+    else if (migration->ending.stage != ENDING_NO)
+        finish_told(migration);
+    else if (state_of(migration) == STATE_WAITING)
+        on_expired(migration);
+    else if (state_of(migration) == STATE_CONNECTED)
+        migration_stop(migration, VF_ERROR_TIMED_OUT, "The source QEMU did not connect within %" PRIu64 " s.",
+                       migration->services->timing->idle / 1000000);
     return 0;
 }
 
-static sd_event_time_handler_t timer_of(const struct migration *migration)
-{
-    if (state_of(migration) == STATE_FINISHED)
-        return on_forget_time;
-    if (migration->ending.stage != ENDING_NO)
-        return on_stop_timeout;
-    if (state_of(migration) == STATE_WAITING)
-        return on_expired;
-    return state_of(migration) == STATE_CONNECTED ? on_idle : NULL;
-}
-
-void migration_arm(struct migration *migration)
-{
-    sd_event_time_handler_t handler = timer_of(migration);
-    int r;
-
-    migration->timer = sd_event_source_disable_unref(migration->timer);
-    if (!handler || migration->deadline == 0)
-        return;
-    r = sd_event_add_time(migration->services->event, &migration->timer, CLOCK_MONOTONIC, migration->deadline,
-                          0, handler, migration);
-    if (r < 0)
-        migration_log(&migration->entry.identity, LOG_ERR, NULL, "Failed to set a timer: %s", strerror(-r));
-}
-
-/* Bounds the current state. */
-static void set_timer(struct migration *migration, uint64_t usec)
-{
-    migration->deadline = turn_now(migration->services->event) + usec;
-    migration_arm(migration);
-}
-
-static void clear_timer(struct migration *migration)
-{
-    migration->timer = sd_event_source_disable_unref(migration->timer);
-    migration->deadline = 0;
-}
-
 /* ---- The end ---- */
-
-static void drop_ticket(struct migration *migration)
-{
-    char *ticket = migration->status.ticket;
-
-    if (ticket)
-        explicit_bzero(ticket, strlen(ticket));
-    free(ticket);
-    migration->status.ticket = NULL;
-}
 
 /* Whether its source may still come, to hear that it is over. */
 static bool may_come_back(const struct migration *migration)
@@ -186,17 +142,18 @@ static void release(struct migration *migration, bool forgotten)
         port_release(migration->services->port);
         migration->expects_peers = false;
     }
-    clear_timer(migration);
-    news_take(migration);
+    bound_clear(&migration->bound);
+    news_take(&migration->news);
+    news_take(&migration->progress_news);
     free(migration->options.tied_to);
     migration->options.tied_to = NULL;
-    drop_ticket(migration);
+    status_drop_ticket(&migration->status);
 }
 
 void migration_free(struct migration *migration)
 {
     if (state_of(migration) == STATE_FINISHED && !store_frozen(migration->services->store))
-        accounts_add(migration);
+        accounts_add(migration->services, &migration->entry, &migration->status);
     migration_unstore(migration);
     release(migration, true);
     helper_side_clear(&migration->helper);
@@ -206,20 +163,6 @@ void migration_free(struct migration *migration)
     free(migration->status.message);
     identity_clear(&migration->entry.identity);
     free(migration);
-}
-
-/* What ErrorName and ErrorMessage say: why it ended, or why it is interrupted. */
-static void set_message(struct migration *migration, enum vf_error error, const char *text)
-{
-    struct identity *identity = &migration->entry.identity;
-    char *message = NULL;
-
-    identity->error = error;
-    free(migration->status.message);
-    migration->status.message = NULL;
-    if (error != VF_ERROR_NONE &&
-        asprintf(&message, "Migration %s of VM '%s': %s", identity->id_text, identity->vm, text) >= 0)
-        migration->status.message = message;
 }
 
 static void drop_helper(struct migration *migration)
@@ -235,18 +178,19 @@ static void finish(struct migration *migration, enum vf_error error, const char 
 
     if (state_of(migration) == STATE_FINISHED)
         return;
-    changed = CHANGE_STATE | CHANGE_RESULT | news_take(migration);
-    set_message(migration, error, text);
+    changed =
+        CHANGE_STATE | CHANGE_RESULT | news_take(&migration->news) | news_take(&migration->progress_news);
+    status_set_error(&migration->status, &migration->entry.identity, error, text);
     migration->status.result = vf_error_to_result(error);
     migration->status.finished = wall_now();
     migration->status.gives_up = 0;
     stats_page_detach(&migration->helper.page);
     release(migration, false);
-    accounts_set_state(migration, STATE_FINISHED);
+    accounts_set_state(migration->services, &migration->entry, STATE_FINISHED);
     registry_set_state(services->registry, &migration->entry, STATE_FINISHED);
     if (migration->status.report.by != REPORT_BY_NOBODY)
-        accounts_add(migration);
-    set_timer(migration, services->timing->kept);
+        accounts_add(migration->services, &migration->entry, &migration->status);
+    bound_set(&migration->bound, services->timing->kept);
     /* The helper's result is in its socket until this is stored. */
     migration_save(migration);
     if (migration->ending.stage != ENDING_FAREWELL)
@@ -291,13 +235,13 @@ void migration_stop(struct migration *migration, enum vf_error error, const char
     if (helper_side_send(&migration->helper, MESSAGE_END, &m, -1) < 0 || farewell)
         finish(migration, error, text);
     else
-        set_timer(migration, migration->services->timing->stop);
+        bound_set(&migration->bound, migration->services->timing->stop);
     migration_save(migration);
 }
 
 void migration_await_peer(struct migration *migration)
 {
-    set_timer(migration, migration->options.expire);
+    bound_set(&migration->bound, migration->options.expire);
 }
 
 /* ---- Connecting: what the helper asks for ---- */
@@ -351,7 +295,7 @@ static void enter_state(struct migration *migration, const struct message_state_
     struct entry *entry = &migration->entry;
 
     if (entry->identity.state == STATE_WAITING) {
-        drop_ticket(migration);
+        status_drop_ticket(&migration->status);
         migration_log(&entry->identity, LOG_INFO, LOG_CONNECTED, "Connected to %s.", migration->status.peer);
     }
     if (m->state != STATE_INTERRUPTED)
@@ -360,19 +304,20 @@ static void enter_state(struct migration *migration, const struct message_state_
         migration->status.gives_up = 0;
     else if (migration->status.gives_up == 0) /* one loss after the other shares one time-out */
         migration->status.gives_up = wall_now() + migration->options.resume_timeout;
-    set_message(migration, m->state == STATE_INTERRUPTED ? VF_ERROR_INTERRUPTED : VF_ERROR_NONE, m->text);
+    status_set_error(&migration->status, &entry->identity,
+                     m->state == STATE_INTERRUPTED ? VF_ERROR_INTERRUPTED : VF_ERROR_NONE, m->text);
     if (m->state == STATE_INTERRUPTED &&
         log_sample(&migration->interruptions, "interruptions of a migration"))
         migration_log(&entry->identity, LOG_WARNING, NULL, "Interrupted: %s", m->text);
-    accounts_set_state(migration, (enum message_state)m->state);
+    accounts_set_state(migration->services, &migration->entry, (enum message_state)m->state);
     registry_set_state(migration->services->registry, entry, (enum message_state)m->state);
     if (migration->ending.stage == ENDING_NO) {
         if (m->state == STATE_CONNECTED)
-            set_timer(migration, migration->services->timing->idle);
+            bound_set(&migration->bound, migration->services->timing->idle);
         else
-            clear_timer(migration);
+            bound_clear(&migration->bound);
     }
-    news_tell(migration, &migration->news, CHANGE_STATE | (another_peer ? CHANGE_PEER : 0));
+    news_tell(&migration->news, CHANGE_STATE | (another_peer ? CHANGE_PEER : 0));
 }
 
 static void on_state(struct migration *migration, const struct message_state_changed *m)
@@ -392,7 +337,7 @@ static void on_state(struct migration *migration, const struct message_state_cha
     }
     helper_side_settled(&migration->helper);
     if (m->features != migration->telling.features)
-        telling_features(migration, m->features);
+        telling_features(&migration->telling, m->features);
     if (state_of(migration) == m->state)
         return;
     if (another_peer)
@@ -461,7 +406,7 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
         on_state(migration, &m->state_changed);
         break;
     case MESSAGE_PEER_OUTCOME:
-        telling_peer_outcome(migration, &m->peer_outcome.outcome);
+        telling_peer_outcome(&migration->telling, &m->peer_outcome.outcome);
         break;
     case MESSAGE_RESULT:
         on_result(migration, &m->result);

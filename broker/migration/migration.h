@@ -13,6 +13,7 @@
 #include "broker/migration/status.h"
 
 struct migration;
+struct telling;
 
 /* ---- How it stands: borrowed, to be read ---- */
 
@@ -21,6 +22,9 @@ const struct options *migration_options(const struct migration *migration);
 const struct migration_status *migration_status(const struct migration *migration);
 const struct stats_page *migration_page(const struct migration *migration);
 const char *migration_socket_path(const struct migration *migration, uint32_t stream);
+
+/* Where its owner reports to. */
+struct telling *migration_telling(struct migration *migration);
 
 /* ---- Its story ---- */
 
@@ -42,8 +46,11 @@ void migration_free(struct migration *migration);
 
 /* ---- For setup.c and restore.c ---- */
 
-/* Sets the timer again that bounds its state, at its deadline. */
-void migration_arm(struct migration *migration);
+/* Stores it, and tells that this has changed: enum migration_change. */
+void migration_tell(struct migration *migration, unsigned changed);
+
+/* What bounds its state is over; userdata: the migration. */
+int migration_on_deadline(sd_event_source *source, uint64_t usec, void *userdata);
 
 /* The end of one that can have no helper any more. */
 void migration_lost(struct migration *migration, const char *why);

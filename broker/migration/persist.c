@@ -231,7 +231,7 @@ static void write_record(const struct migration *migration, struct record *recor
         .result = status->result,
         .finished = status->finished,
         .gives_up = status->gives_up,
-        .deadline = migration->deadline,
+        .deadline = migration->bound.deadline,
         .expects_peers = migration->expects_peers,
     };
     TEXT_SET(record->vm, identity->vm);
@@ -264,7 +264,7 @@ void persist_read(struct migration *migration, const struct record *record, uint
     status->result = record->result;
     status->finished = record->finished;
     status->gives_up = record->gives_up;
-    migration->deadline = record->deadline;
+    migration->bound.deadline = record->deadline;
     migration->expects_peers = record->expects_peers;
     snprintf(identity->unit, sizeof(identity->unit), "%s", record->unit);
     memcpy(migration->ticket_digest, record->ticket_digest, sizeof(migration->ticket_digest));

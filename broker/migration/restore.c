@@ -116,11 +116,11 @@ static int make(const struct migration_services *services, const struct record *
         return r;
     persist_read(migration, record, names[0].number);
     migration->entry.restored = true;
-    if (migration->deadline > 0 && migration->deadline < earliest)
-        migration->deadline = earliest;
+    if (migration->bound.deadline > 0 && migration->bound.deadline < earliest)
+        migration->bound.deadline = earliest;
     if (migration->expects_peers)
         port_hold(services->port);
-    migration_arm(migration);
+    bound_arm(&migration->bound);
     streams_restore(&migration->streams);
     for (size_t i = 0; i < n; i++)
         take_socket(migration, names[i].text);

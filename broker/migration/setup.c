@@ -84,8 +84,14 @@ int migration_new(const struct migration_services *services, enum message_role r
         return -ENOMEM;
     }
     migration->services = services;
-    migration->news.pace = &news_of_states;
-    migration->progress_news.pace = &news_of_progress;
+    news_init(&migration->news, &news_of_states, services->event, migration_tell, migration);
+    news_init(&migration->progress_news, &news_of_progress, services->event, migration_tell, migration);
+    telling_init(&migration->telling, services, entry, &migration->status, &migration->helper,
+                 &migration->progress_news);
+    migration->bound = (struct bound){.event = services->event,
+                                      .identity = &entry->identity,
+                                      .reached = migration_on_deadline,
+                                      .migration = migration};
     migration->options = *options;
     *options = (struct options){0};
     owner = owner_of(&migration->options, uid);

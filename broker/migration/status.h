@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "broker/migration/identity.h"
 #include "broker/migration/report.h"
 #include "common/error.h"
 #include "common/message.h"
@@ -19,3 +20,10 @@ struct migration_status {
                           interrupted */
     struct report report;
 };
+
+/* What ErrorName and ErrorMessage say: why it ended, or why it is interrupted. */
+void status_set_error(struct migration_status *status, struct identity *identity, enum vf_error error,
+                      const char *text);
+
+/* It has served, or serves nobody any more. */
+void status_drop_ticket(struct migration_status *status);

@@ -39,7 +39,7 @@ static struct migration *finished(struct rig *rig, bool told)
 
     migration = rig_start(rig, &helper);
     if (told)
-        assert_int_equal(telling_outcome(migration, &moved, &error), 0);
+        assert_int_equal(telling_outcome(migration_telling(migration), &moved, &error), 0);
     rig_state(rig, helper, STATE_CONNECTED, "");
     rig_result(rig, helper, VF_ERROR_NONE, "");
     assert_int_equal(rig_state_of(migration), STATE_FINISHED);
@@ -74,10 +74,11 @@ TEST(adds_one_whose_outcome_comes_late)
     struct migration *migration = finished(rig, false);
 
     assert_int_equal(n_all(rig), 0);
-    assert_int_equal(telling_outcome(migration, &lost, &error), 0);
+    assert_int_equal(telling_outcome(migration_telling(migration), &lost, &error), 0);
     assert_int_equal(n_of(rig, "lost"), 1);
     assert_int_equal(rig->totals.sums.downtimes[TOTALS_BOUNDS], 0);
-    assert_int_equal(telling_outcome(migration, &moved, &error), 0); /* a counter goes up only */
+    assert_int_equal(telling_outcome(migration_telling(migration), &moved, &error),
+                     0); /* a counter goes up only */
     assert_int_equal(n_all(rig), 1);
 }
 

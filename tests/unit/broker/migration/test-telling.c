@@ -14,14 +14,14 @@ static void reports(struct migration *migration)
 {
     _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
 
-    assert_true(telling_progress(migration, &half, &error) >= 0);
+    assert_true(telling_progress(migration_telling(migration), &half, &error) >= 0);
 }
 
 static void tells(struct migration *migration, const struct outcome *outcome)
 {
     _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
 
-    assert_true(telling_outcome(migration, outcome, &error) >= 0);
+    assert_true(telling_outcome(migration_telling(migration), outcome, &error) >= 0);
 }
 
 static const struct report *report_of(const struct migration *migration)
@@ -71,7 +71,7 @@ TEST(too_many_reports_are_refused)
     int helper, n = 0;
     struct migration *migration = rig_start(rig, &helper);
 
-    while (n < 100 && telling_progress(migration, &half, &error) >= 0)
+    while (n < 100 && telling_progress(migration_telling(migration), &half, &error) >= 0)
         n++;
     assert_int_equal(n, 8);
     assert_string_equal(error.name, "org.vmferry.Error.LimitExceeded");
