@@ -186,7 +186,8 @@ static void shut_when_done(struct flow *flow)
 {
     if (flow->kind != FLOW_IN || flow->shut || !flow->to || !flow->ending || flow->ring.begin != flow->total)
         return;
-    shutdown(flow->to->fd, SHUT_WR); /* an error means that QEMU is gone already, which is as good */
+    if (flow->dropped == 0)              /* else QEMU has not had all of it */
+        shutdown(flow->to->fd, SHUT_WR); /* an error means that QEMU is gone already, which is as good */
     flow->shut = true;
 }
 

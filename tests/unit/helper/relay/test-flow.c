@@ -73,6 +73,29 @@ TEST(what_is_expendable_breaks_off_as_an_end)
     rig_clear(&rig);
 }
 
+/* For QEMU may have shut down no more than its reading, and would take it for the end of all. */
+TEST(what_was_dropped_is_followed_by_no_end)
+{
+    struct rig rig;
+    int fresh[2];
+
+    rig_init(&rig);
+    rig.in.expendable = true;
+    close_end(&rig.qemu);
+    put(rig.peer, 0, 2000);
+    assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    assert_int_equal(rig.in.dropped, 2000);
+    test_pair(SOCK_STREAM, 0, fresh);
+    assert_int_equal(dup2(fresh[1], rig.to_qemu->fd), rig.to_qemu->fd);
+    close_end(&fresh[1]);
+    assert_null(flow_on_fin(&rig.in, 2000, 1));
+    assert_int_equal(pump(&rig.in, 0), FLOW_OK);
+    assert_true(flow_ended(&rig.in));
+    assert_int_equal(get(fresh[0], 0, SIZE_MAX), 0);
+    close_end(&fresh[0]);
+    rig_clear(&rig);
+}
+
 TEST(test_fin_before_its_data)
 {
     struct rig rig;
@@ -377,6 +400,7 @@ int main(void)
         CASE(test_out),
         CASE(test_in),
         CASE(what_is_expendable_breaks_off_as_an_end),
+        CASE(what_was_dropped_is_followed_by_no_end),
         CASE(test_fin_before_its_data),
         CASE(test_fin_of_nothing),
         CASE(test_nothing_beyond_fin),
