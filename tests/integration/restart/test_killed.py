@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Brokers that die at any instant, under managers that call again."""
+"""Brokers that die at any instant, under managers that call again. $VMFERRY_LONG adds 64 migrations at once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def outcomes(client: Client, role: str) -> dict[str, int]:
     return {word: n for whose, word, n in lines if whose == role and n}
 
 
-@pytest.mark.parametrize("n, rounds", [(1, 30), (50, 6)])
+ROUNDS = [(1, 30), (50, 6)] + ([(64, 30)] if os.environ.get("VMFERRY_LONG") else [])
+
+
+@pytest.mark.parametrize("n, rounds", ROUNDS)
 def test_killed_at_any_instant(workdir: Path, n: int, rounds: int) -> None:
     """Both brokers die at random instants of the lives of migrations, from the first call to the last result."""
     rng = random.Random(int(os.environ.get("VMFERRY_SEED", "1")))
@@ -57,6 +60,7 @@ def test_killed_at_any_instant(workdir: Path, n: int, rounds: int) -> None:
                     deaths += 1
                 for life in lives:
                     life.result()
+            print(f"{number} migrations, {n} at once: {deaths} deaths of brokers")
             for broker, role in zip(brokers(pair), ("outgoing", "incoming")):
                 broker.restart()
                 assert_added_once(broker, role, number)
