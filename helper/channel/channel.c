@@ -199,7 +199,9 @@ void channel_settle(struct channel *channel)
     _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
     if (relay_lost(&channel->relay) != RELAY_NOTHING_LOST &&
         !(relay_lost(&channel->relay) == RELAY_QEMU_LOST && channel_break_off(channel))) {
-        on_lost(channel, relay_lost(&channel->relay));
+        if (relay_lost(&channel->relay) != RELAY_QEMU_LOST ||
+            !channels->events->awaits_cancel(channels->userdata))
+            on_lost(channel, relay_lost(&channel->relay));
         return;
     }
     if (channel_is_short(channel))

@@ -165,6 +165,12 @@ bool channels_are_complete(const struct channels *channels)
     return main_ended && lost == 0;
 }
 
+void channels_look_again(struct channels *channels)
+{
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        channel_settle(&channels->all[i]);
+}
+
 bool channels_is_any_living(const struct channels *channels)
 {
     return channels->n_living > 0;

@@ -31,6 +31,9 @@ void channels_disconnect(struct channels *channels);
  * again before the migration can be done. */
 void channels_give_up(struct channels *channels);
 
+/* Looks once more at what is lost: see awaits_cancel() in events.h. */
+void channels_look_again(struct channels *channels);
+
 /* The migration has ended: the QEMUs learn of it at once, the peer only after it was told why. */
 void channels_quit(struct channels *channels);
 

@@ -28,6 +28,9 @@ struct channel_events {
     void (*ended)(void *userdata);
     /* The peer connection of one is lost. */
     void (*lost)(void *userdata, const char *why);
+    /* QEMU's connection of one is lost: whether the owner may be about to say that it has cancelled, which
+     * channels_look_again() comes after. */
+    bool (*awaits_cancel)(void *userdata);
     /* One cannot go on, and so the migration cannot. */
     void (*failed)(void *userdata, enum vf_error error, const char *why);
     /* The peer has refused one, and so the migration. */

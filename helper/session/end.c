@@ -155,6 +155,7 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
     session->state = STATE_FINISHED;
     session->tick = sd_event_source_disable_unref(session->tick);
     session->hold = sd_event_source_disable_unref(session->hold);
+    session->cancel = sd_event_source_disable_unref(session->cancel);
     channels_quit(session->channels);
     peers_quit(session->peers);
     /* The peer first: what the broker closes then must not tell it less. */
@@ -193,6 +194,28 @@ static bool is_held(struct session *session)
         return false;
     return timer_arm_once(session->event, &session->hold, session->held_until - now, on_hold_end, session) >=
            0;
+}
+
+static int on_cancel_end(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct session *session = userdata;
+
+    channels_look_again(session->channels);
+    return 0;
+}
+
+bool session_awaits_cancel(void *userdata)
+{
+    struct session *session = userdata;
+    uint64_t now = turn_now(session->event);
+
+    /* Not for longer, whatever is reported meanwhile: a post-copy that is paused needs another tunnel. */
+    if (session->cancel_until == 0)
+        session->cancel_until = session->held_until;
+    if (now >= session->cancel_until)
+        return false;
+    return timer_arm_once(session->event, &session->cancel, session->cancel_until - now, on_cancel_end,
+                          session) >= 0;
 }
 
 void session_end_if_complete(void *userdata)

@@ -31,3 +31,10 @@ void session_end_violated(void *userdata, uint32_t channel, const char *what);
 
 /* Source: ends the migration when nothing is left of it. For struct channel_events, too. */
 void session_end_if_complete(void *userdata);
+
+/*
+ * Source: whether what QEMU has closed early waits for the owner, who reports how far it is, to cancel. QEMU
+ * 10 that is told to cancel closes its socket before it has read what the destination still says. For struct
+ * channel_events.
+ */
+bool session_awaits_cancel(void *userdata);

@@ -87,10 +87,11 @@ struct session {
     uint32_t n_outcomes;        /* destination: that the peer has told */
     bool broker_takes_outcome, outcome_told; /* destination: the broker was told */
     uint64_t held_until;                     /* source: µs; all is carried, and the end waits */
-    uint32_t n_rejections;                   /* of the connections that were to follow, in a row */
-    uint64_t redial;                         /* µs until the next try; 0: at once */
-    uint64_t resume_timeout;                 /* µs; 0: a loss is for good */
-    sd_event_source *tick, *linger, *cleanup, *redial_timer, *recovery_timer, *hold;
+    uint64_t cancel_until; /* source: µs; QEMU has closed a connection early, for which the end waits, too */
+    uint32_t n_rejections; /* of the connections that were to follow, in a row */
+    uint64_t redial;       /* µs until the next try; 0: at once */
+    uint64_t resume_timeout; /* µs; 0: a loss is for good */
+    sd_event_source *tick, *linger, *cleanup, *redial_timer, *recovery_timer, *hold, *cancel;
 };
 
 static inline bool session_is_over(const struct session *session)

@@ -61,6 +61,7 @@ static const struct channel_events channel_events = {
     .active = on_active,
     .ended = session_end_if_complete,
     .lost = on_channel_lost,
+    .awaits_cancel = session_awaits_cancel,
     .failed = on_channel_failed,
     .refused = on_channel_refused,
     .violated = session_end_violated,
@@ -212,6 +213,7 @@ struct session *session_free(struct session *session)
     sd_event_source_disable_unref(session->redial_timer);
     sd_event_source_disable_unref(session->recovery_timer);
     sd_event_source_disable_unref(session->hold);
+    sd_event_source_disable_unref(session->cancel);
     counters_unmap(&session->counters);
     free(session);
     return NULL;

@@ -44,6 +44,11 @@ static inline void rig_ended(void *userdata)
     ((struct channels_rig *)userdata)->n_ended++;
 }
 
+static inline bool rig_awaits_cancel(void *userdata)
+{
+    return false;
+}
+
 static inline void rig_lost(void *userdata, const char *why)
 {
     struct channels_rig *rig = userdata;
@@ -81,6 +86,7 @@ static const struct channel_events rig_events = {
     .active = rig_active,
     .ended = rig_ended,
     .lost = rig_lost,
+    .awaits_cancel = rig_awaits_cancel,
     .failed = rig_failed,
     .refused = rig_refused,
     .violated = rig_violated,

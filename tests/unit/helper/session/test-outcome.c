@@ -70,6 +70,50 @@ TEST(a_cancel_after_qemus_is_a_cancel_at_both_ends)
     assert_int_equal(world->sides[DESTINATION].outcome.outcome, VF_OUTCOME_NOT_MOVED);
 }
 
+/* QEMU has closed the source's connection before it had read what the destination says. */
+static void close_early(struct world *world)
+{
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    world_receives(world, world->qemu, "memory");
+    close(qemu);
+    world_sends(world, world->qemu, "I heard");
+    world_run(world);
+}
+
+TEST(a_cancel_after_a_connection_that_was_closed_early_is_a_cancel)
+{
+    _cleanup_world_ world = world_of(LONG);
+
+    hold(world, DESTINATION, 0);
+    hold(world, SOURCE, LONG);
+    close_early(world);
+    assert_false(world->sides[SOURCE].has_ended);
+    cancel(world);
+    world_ends(world, VF_ERROR_CANCELLED, VF_ERROR_CANCELLED);
+}
+
+/* Nor for longer because of reports that come meanwhile. */
+TEST(a_connection_that_was_closed_early_does_not_wait_for_long)
+{
+    _cleanup_world_ world = world_of(LONG);
+
+    hold(world, SOURCE, SHORT);
+    close_early(world);
+    hold(world, SOURCE, LONG);
+    WORLD_WAIT(world, world->sides[SOURCE].has_ended && world->sides[DESTINATION].has_ended);
+    world_ends(world, VF_ERROR_SOCKET_UNAVAILABLE, VF_ERROR_SOCKET_UNAVAILABLE);
+}
+
+TEST(a_connection_that_was_closed_early_fails_at_once_where_nobody_reports)
+{
+    _cleanup_world_ world = world_of(LONG);
+
+    close_early(world);
+    world_ends(world, VF_ERROR_SOCKET_UNAVAILABLE, VF_ERROR_SOCKET_UNAVAILABLE);
+}
+
 TEST(the_end_does_not_wait_for_long)
 {
     _cleanup_world_ world = world_of(LONG);
@@ -158,6 +202,9 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         CASE(goes_to_the_peer_and_ends_the_waiting),
         CASE(a_cancel_after_qemus_is_a_cancel_at_both_ends),
+        CASE(a_cancel_after_a_connection_that_was_closed_early_is_a_cancel),
+        CASE(a_connection_that_was_closed_early_does_not_wait_for_long),
+        CASE(a_connection_that_was_closed_early_fails_at_once_where_nobody_reports),
         CASE(the_end_does_not_wait_for_long),
         CASE(nothing_waits_where_nobody_reports),
         CASE(outlives_a_cut),
