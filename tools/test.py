@@ -325,13 +325,16 @@ def check_vm() -> Count:
 
 TRIXIE = Path("/var/cache/vmferry-test/trixie")
 TRIXIE_PARTS = ("unit", "integration", "qemu")
-# What a process in the root needs of the kernel. It is a mount namespace: all is gone with it.
+# What a process in the root needs of the kernel. It is a mount namespace: all is gone with it. The directory becomes its root by
+# pivot_root, not by chroot: tests make mount and user namespaces of their own, which the kernel refuses to who is in a chroot.
 ENTER_TRIXIE = """
 set -e
+mount --bind . . && cd "$(pwd -P)"
 mount --bind /dev dev && mount --bind /dev/pts dev/pts && mount -t tmpfs tmpfs dev/shm
 mount -t proc proc proc && mount -t sysfs sysfs sys && mount -t cgroup2 cgroup2 sys/fs/cgroup && mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs tmp && cp /etc/resolv.conf etc/resolv.conf
-exec chroot . sh -c 'cd /vmferry && exec "$@"' sh "$@"
+pivot_root . . && umount -l . && cd /vmferry
+exec "$@"
 """
 
 
