@@ -7,7 +7,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from vmlib.broker import MIGRATION, ROOT, Broker, Migration
+from vmlib.broker import MIGRATION, ROOT, Broker, Migration, running
 from vmlib.hosts import cancel_and_wait
 
 SOURCES = Path(__file__).parent / "codegen"
@@ -54,9 +54,8 @@ def test_qdbusxml2cpp(workdir: Path) -> None:
 
 def test_busctl_monitor(workdir: Path) -> None:
     """A migration is there before anything of it changes; and what changes is readable."""
-    with Broker(workdir, "a") as broker, subprocess.Popen(
-            ["busctl", f"--address={broker.bus.address}", "--json=short", "monitor", "org.vmferry.Broker1"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as monitor:
+    with Broker(workdir, "a") as broker, running(
+            ["busctl", f"--address={broker.bus.address}", "--json=short", "monitor", "org.vmferry.Broker1"]) as monitor:
         assert monitor.stdout and monitor.stderr
         assert "Monitoring bus message stream" in monitor.stderr.readline()
         migration = broker.prepare("web1")

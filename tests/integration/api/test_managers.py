@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 
 import pytest
-from vmlib.broker import ROOT, Migration, build_dir, wait_until
+from vmlib.broker import ROOT, Migration, build_dir, running, wait_until
 from vmlib.hosts import Hosts, cancel_and_wait
 from vmlib.migration import CONVERGE, NEVER_CONVERGE, Pair
 from vmlib.proxy import Proxy
@@ -27,7 +26,7 @@ def test_manager_moves_a_real_guest(hosts: Hosts, needs_qemu: None, language: st
         pair.source.wait_sweeps()
         words = [*MANAGERS[language], hosts.source.bus.address, hosts.destination.bus.address, pair.source.qmp_path,
                  pair.destination.qmp_path, proxy.endpoint]
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as manager:
+        with running(words) as manager:
             wait_until(lambda: any(line[3] == "active" for line in hosts.source.list()), "it is active", 20)
             outgoing = Migration(hosts.source, hosts.source.list()[0][5])
             wait_until(lambda: outgoing.get("Phase") == "pre-copy", "the manager reports", 20)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vmlib.broker import ROOT, Migration, build_dir
+from vmlib.broker import ROOT, Migration, build_dir, running
 from vmlib.guest import assert_unharmed
 from vmlib.hosts import Hosts, Tunnel, kill
 from vmlib.migration import NEVER_CONVERGE, Outcome, Pair
@@ -256,9 +256,8 @@ def test_demo(workdir: Path) -> None:
 
 def test_demo_says_that_it_failed(workdir: Path) -> None:
     """The helpers are killed behind its back."""
-    with subprocess.Popen([str(ROOT / "tools" / "demo"), "--mem", "256"], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True,
-                          env={**os.environ, "VMFERRY_BUILD": str(build_dir())}) as demo:
+    with running([ROOT / "tools" / "demo", "--mem", "256"],
+                 env={**os.environ, "VMFERRY_BUILD": str(build_dir())}) as demo:
         assert demo.stdout and demo.stderr
         for line in demo.stdout:
             if "pids" in line:

@@ -12,8 +12,9 @@ import re
 import socket
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Callable
+from typing import IO, Any, Callable, Iterator, Sequence
 
 from jeepney import DBusAddress, HeaderFields, MessageFlag, MessageType, new_method_call
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
@@ -184,6 +185,17 @@ class Migration:
 
     def set_limit(self, limit: int) -> None:
         self.broker.client.call(self.path, PROPERTIES, "Set", "ssv", MIGRATION, "BandwidthLimit", ("t", limit))
+
+
+@contextmanager
+def running(words: Sequence[object], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process whose output is read as text, and that ends with a test that fails."""
+    with subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 class Broker:

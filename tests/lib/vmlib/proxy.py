@@ -40,7 +40,7 @@ class Proxy:
             except OSError:
                 return
             far = connect(self._target, 60)
-            near.settimeout(60)
+            far.settimeout(None)  # one way may well be silent for ever
             said = bytearray()
             with self._lock:
                 self._sockets += [near, far]
@@ -62,14 +62,12 @@ class Proxy:
                     sock.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
-        """Ends all connections. New ones go through."""
+        """Ends all connections. New ones go through, and get nowhere before all of the old ones have ended."""
         with self._lock:
-            cut, self._sockets = self._sockets, []
-        for sock in cut:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it has ended already
+            for sock in self._sockets:
+                with suppress(OSError):  # it has ended already
+                    sock.shutdown(socket.SHUT_RDWR)
+            self._sockets = []
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
