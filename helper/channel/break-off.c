@@ -10,15 +10,27 @@
 #include "helper/channel/table.h"
 #include "helper/limits.h"
 
-#define REST_MAX 64 /* bytes; more is no mark of an end */
+/*
+ * Bytes; more is no mark of an end. This is a packet of multifd without a page, which QEMU 7.2 may send after
+ * the last one that its destination waits for (with pages of 4 KiB; where they are larger it is shorter).
+ */
+#define REST_MAX 1344
 
-/* There is a main connection before it, or has been, and it ended well. */
+/* The main connection of its stream was before it, and has ended well. */
+static bool main_has_ended(const struct channel *channel)
+{
+    const struct channels *channels = channel->channels;
+
+    return channels->main_ended && channel->stream == channels->main_stream &&
+           channels->first_ended < channel->number && !(channels->lost_streams & 1U << channel->stream);
+}
+
+/* That, or there is one. */
 static bool is_led(const struct channel *channel)
 {
     const struct channels *channels = channel->channels;
 
-    if (channels->main_ended && channel->stream == channels->main_stream &&
-        !(channels->lost_streams & 1U << channel->stream))
+    if (main_has_ended(channel))
         return true;
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
         const struct channel *other = &channels->all[i];
@@ -48,26 +60,67 @@ bool channel_break_off(struct channel *channel)
 
 bool channel_is_short(const struct channel *channel)
 {
-    return channel->broken_off && relay_dropped(&channel->relay) > 0;
+    return channel->broken_off && relay_dropped(&channel->relay) > (channel->spared ? REST_MAX : 0);
 }
 
-void channels_judge(struct channels *channels)
+/* There is one that is carried to its end, after which it is judged again. */
+static bool is_any_whole(const struct channels *channels)
 {
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
+        const struct channel *channel = &channels->all[i];
+
+        if (!channel_lives(channel))
+            continue;
+        _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
+        if (!channel_is_short(channel))
+            return true;
+    }
+    return false;
+}
+
+static void fail(struct channel *channel)
+{
+    struct channels *channels = channel->channels;
+
+    channels_fail(channels, VF_ERROR_SOCKET_UNAVAILABLE,
+                  "QEMU closed its connection on the stream '%s' (channel %" PRIu32
+                  ") before it had taken the last %" PRIu64
+                  " bytes that were sent to it. The log of that QEMU says why.",
+                  channels->options.streams->names[channel->stream], channel->number,
+                  relay_dropped(&channel->relay));
+}
+
+static void spare(struct channel *channel)
+{
+    struct channels *channels = channel->channels;
+
+    channel->spared = true;
+    link_log(
+        channels->options.link, LOG_NOTICE,
+        "QEMU did not take the last %" PRIu64 " bytes of its connection on the stream '%s' (channel %" PRIu32
+        "), and ended its main one well.",
+        relay_dropped(&channel->relay), channels->options.streams->names[channel->stream], channel->number);
+}
+
+bool channels_judge(struct channels *channels)
+{
+    bool wait = is_any_whole(channels), spared = false;
+
     for (size_t i = 0; i < STATS_CHANNELS_MAX && !channels_halted(channels); i++) {
         struct channel *channel = &channels->all[i];
 
         if (!channel_lives(channel))
             continue;
         _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
-        if (!channel_is_short(channel) ||
-            (channels->n_living > 1 && relay_dropped(&channel->relay) <= REST_MAX))
+        if (!channel_is_short(channel) || (wait && relay_dropped(&channel->relay) <= REST_MAX))
             continue;
-        channels_fail(channels, VF_ERROR_SOCKET_UNAVAILABLE,
-                      "QEMU closed its connection on the stream '%s' (channel %" PRIu32
-                      ") before it had taken the last %" PRIu64
-                      " bytes that were sent to it. The log of that QEMU says why.",
-                      channels->options.streams->names[channel->stream], channel->number,
-                      relay_dropped(&channel->relay));
-        return;
+        if (relay_dropped(&channel->relay) > REST_MAX || !relay_has_delivered(&channel->relay) ||
+            !main_has_ended(channel)) {
+            fail(channel);
+            return false;
+        }
+        spare(channel);
+        spared = true;
     }
+    return spared;
 }

@@ -2,11 +2,13 @@
 #pragma once
 
 /*
- * The lowest connection of a stream is QEMU's main one, and says whether all is well. QEMU 10 closes the one
- * for preempted pages before that, after a recovery with up to 8 bytes unread. To end the migration for that
- * would take the destination's last word from the source, which then lets the guest run there as well. So
- * what breaks off behind a main connection is judged when all the others have ended: what QEMU's socket has
- * taken is delivered, and where it did not take the rest the migration has failed then.
+ * The lowest connection of a stream is QEMU's main one, and says whether all is well. QEMU closes others
+ * before that, with something unread: 10 the one for preempted pages after a recovery (up to 8 bytes), 7.2
+ * one of multifd (an empty packet). To end the migration for that would take the destination's last word from
+ * the source, which then lets the guest run there as well. So what breaks off behind a main connection is
+ * judged when all the others have ended. QEMU's end of the main one of the migration's stream, once it has
+ * read all of that, proves that it has the guest: the rest is spared then, where it is short and QEMU
+ * has taken what was before it. Else the migration has failed.
  */
 
 #include "helper/channel/internal.h"
@@ -14,8 +16,9 @@
 /* QEMU's connection of this channel is lost: false where that ends the migration. */
 bool channel_break_off(struct channel *channel);
 
-/* Whether it has broken off with a rest. */
+/* Whether it has broken off with a rest that is not spared. */
 bool channel_is_short(const struct channel *channel);
 
-/* After one has ended, or broken off: fails where nothing is left but such a rest, or it is no mere rest. */
-void channels_judge(struct channels *channels);
+/* After one has ended, or broken off: fails, or leaves them for later, or spares all that are left: then
+ * true, and the caller settles these. */
+bool channels_judge(struct channels *channels);

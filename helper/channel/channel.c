@@ -167,18 +167,37 @@ static void lend(struct channel *channel)
         relay_watch(&channel->relay);
 }
 
+static void set_main_ended(struct channel *channel)
+{
+    struct channels *channels = channel->channels;
+
+    if (!channels->main_ended || channel->number < channels->first_ended)
+        channels->first_ended = channel->number;
+    channels->main_ended = true;
+}
+
+static void judge(struct channels *channels)
+{
+    if (!channels_judge(channels))
+        return;
+    for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
+        if (channels->all[i].spared)
+            channel_settle(&channels->all[i]);
+}
+
 /* Both sides have said CLOSE. One that carried nothing only looked whether this side listens. */
 static void end(struct channel *channel)
 {
     struct channels *channels = channel->channels;
 
     if (relay_has_carried(&channel->relay)) {
-        channels->main_ended = channels->main_ended || channel->stream == channels->main_stream;
+        if (channel->stream == channels->main_stream)
+            set_main_ended(channel);
         if (channel_replaces(channel))
             channels->lost_streams &= ~(1U << channel->stream);
     }
     channel_close(channel);
-    channels_judge(channels);
+    judge(channels);
     if (!channels_halted(channels))
         channels->events->ended(channels->userdata);
 }
@@ -205,8 +224,8 @@ void channel_settle(struct channel *channel)
         return;
     }
     if (channel_is_short(channel))
-        channels_judge(channels);
-    if (channels_halted(channels))
+        judge(channels);
+    if (channels_halted(channels) || !channel_lives(channel))
         return;
     if (relay_violation(&channel->relay)) {
         channels->events->violated(channels->userdata, channel->number, relay_violation(&channel->relay));

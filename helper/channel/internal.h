@@ -52,6 +52,7 @@ struct channel {
     uint32_t number;
     uint32_t stream;
     bool broken_off; /* by QEMU, before the one that leads its stream */
+    bool spared;     /* then: without a short rest */
     /* Numbers of control connections; 0: never. */
     unsigned said_open;   /* source: OPEN was sent and a peer connection asked for */
     unsigned said_close;  /* both flows are proved at this side */
@@ -73,6 +74,7 @@ struct channels {
     uint32_t next;         /* number that no channel has had */
     uint32_t main_stream;  /* the source's first */
     bool main_ended;       /* a channel of that has ended well */
+    uint32_t first_ended;  /* then: the lowest number of these */
     uint32_t lost_streams; /* bits: a channel was given up, and none has ended well in its place */
     unsigned gave_up; /* the number of the control connection on which the peer last said that it has given
                          up what it had; 0: never */

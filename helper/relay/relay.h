@@ -94,6 +94,12 @@ static inline uint64_t relay_dropped(const struct relay *relay)
     return relay->in.dropped;
 }
 
+/* QEMU has taken anything. */
+static inline bool relay_has_delivered(const struct relay *relay)
+{
+    return relay->in.ring.begin > relay->in.dropped;
+}
+
 /* Its connections, which it keeps; NULL while one is not there. */
 static inline struct carrier *relay_qemu(const struct relay *relay)
 {

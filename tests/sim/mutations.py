@@ -103,6 +103,9 @@ MUTATIONS = {
     "ack-unchecked": Mutation(
         "a peer can acknowledge more than was sent", "relay/flow.c",
         "    if (delivered > flow->ring.cursor)\n        return \"an ACK of more than was sent\";\n", "", "lies"),
+    "spares-much": Mutation(
+        "what QEMU left unread is spared however much it is", "channel/break-off.c",
+        "#define REST_MAX 1344", "#define REST_MAX 1000000"),
     "window-unbounded": Mutation(
         "more is taken from QEMU than there is room for", "carrier/ring.h",
         "ring->capacity - (size_t)(ring->end - ring->begin)",

@@ -80,8 +80,9 @@ static void leave(struct qemu *qemu)
 void qemu_dies(struct qemu *qemu)
 {
     qemu->die_at = NEVER;
-    if (qemu->written > 0 && qemu->written < sizeof(qemu->head))
-        return; /* it has to say first who it is */
+    if ((qemu->written > 0 && qemu->written < sizeof(qemu->head)) ||
+        (qemu->received > 0 && qemu->received < sizeof(qemu->head)))
+        return; /* it has to say first who it is, and to hear whose it is */
     tell("QEMU's connection %u dies", qemu->id);
     leave(qemu);
 }

@@ -289,7 +289,7 @@ def test_frozen_peer_is_noticed(hosts: Hosts) -> None:
 @pytest.mark.parametrize("rest", [0, 8])
 def test_qemu_leaves_something_unread(hosts: Hosts, rest: int) -> None:
     """On a connection beside its main one, as QEMU 10 does on the preempted pages' one: the main one goes on to its end.
-    What the socket took is delivered; a rest that it did not take fails the migration, but only then."""
+    What the socket took is delivered; a short rest that it did not take is spared then."""
     tunnel = hosts.connect()
     main = tunnel.open_channel()
     source, destination = tunnel.open_channel()
@@ -305,9 +305,5 @@ def test_qemu_leaves_something_unread(hosts: Hosts, rest: int) -> None:
     assert main[0].recv_exact(6) == b"thanks"
     for qemu in (*main, source):
         qemu.close()
-    if rest == 0:
-        tunnel.assert_done()
-    else:
-        found = assert_failed(tunnel.incoming, "failed", "SocketUnavailable")
-        assert "before it had taken the last 8 bytes" in found["ErrorMessage"]
-        assert_failed(tunnel.outgoing, "failed", "SocketUnavailable", "PeerFailed")
+    tunnel.assert_done()
+    assert ("did not take the last 8 bytes" in hosts.destination.log()) == (rest == 8)
