@@ -46,8 +46,16 @@ struct manager {
 static const struct migration_timing timing = {
     .stop = 3000000, .idle = CONNECTED_IDLE, .kept = FINISHED_KEPT};
 
+/* Before each turn of the loop: what comes is no caller's any more. */
+static int on_turn(sd_event_source *source, void *userdata)
+{
+    release_charge(RELEASE_NOBODY);
+    return 0;
+}
+
 static int set_up_event(struct manager *manager)
 {
+    sd_event_source *term; /* the event loop's */
     sigset_t signals;
     int r = sd_event_new(&manager->event);
 
@@ -59,7 +67,13 @@ static int set_up_event(struct manager *manager)
     sigaddset(&signals, SIGCHLD);
     if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0)
         return -errno;
-    r = sd_event_add_signal(manager->event, NULL, SIGTERM, NULL, NULL);
+    r = sd_event_add_signal(manager->event, &term, SIGTERM, NULL, NULL);
+    if (r >= 0)
+        r = sd_event_source_set_floating(term, true);
+    if (r >= 0) {
+        r = sd_event_source_set_prepare(term, on_turn);
+        sd_event_source_unref(term);
+    }
     if (r >= 0)
         r = sd_event_add_signal(manager->event, NULL, SIGINT, NULL, NULL);
     return r < 0 ? r : release_start();

@@ -9,16 +9,27 @@
  *
  * Once release_start() was called, each close(2) of the calling thread, be it by our code or by a library,
  * hands the descriptor to these threads and returns; see close() in release.c. Closes that hang hold up one
- * thread each. Where all threads hang, further descriptors wait, open; where too many wait, the process is
- * told to end (SIGTERM), for the end of a process does not linger, and the broker's next start goes on.
+ * thread each, and each user's some of the threads at most: what this user passes besides waits, open, and
+ * holds up nobody else. Where too many wait, the process is told to end (SIGTERM), for the end of a process
+ * does not linger, and the broker's next start goes on.
+ *
+ * A descriptor is charged to the user whom release_charge() has named; else, for a socket, to the user at its
+ * other end or to the one that made it; what is left is the broker's own.
  */
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "common/cleanup.h"
 
-enum { RELEASE_THREADS = 8, RELEASE_WAITING_MAX = 65536 /* and not more than half of RLIMIT_NOFILE */ };
+enum {
+    RELEASE_THREADS = 16,
+    RELEASE_SHARE = 4,          /* threads that one user's can hold up */
+    RELEASE_WAITING_MAX = 65536 /* and not more than half of RLIMIT_NOFILE */
+};
+
+#define RELEASE_NOBODY ((uid_t)-1)
 
 /* Starts the threads, which block all signals. The caller's thread must be the only one so far, and must
  * block SIGTERM. 0 or a negative errno, -ENOTSUP (logged): libraries do not close by our close(). */
@@ -36,7 +47,11 @@ void release_own(int *fd);
 
 #define _cleanup_own_fd_ _cleanup_(release_own)
 
-/* Whether all threads hang: nothing more that needs them should be let in. */
+/* What the loop's thread does from now on it does for this user, or for RELEASE_NOBODY in particular. */
+void release_charge(uid_t uid);
+
+/* Whether all threads hang, or as many as the user may hold up who was named last: nothing more that needs
+ * them should be let in. */
 bool release_is_stuck(void);
 
 /* Descriptors that hang in a close (for longer than a second), and those that wait for a thread. */

@@ -9,6 +9,7 @@
 
 #include "broker/errors.h"
 #include "broker/log.h"
+#include "broker/release.h"
 #include "common/cleanup.h"
 
 /* Calls that wait for polkit, which may be for minutes: of one user, and all of them. */
@@ -90,6 +91,7 @@ static int on_answer(sd_bus_message *reply, void *userdata, sd_bus_error *unused
     _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
     int r = authorize_answer(&call->authorization, reply, &error);
 
+    release_charge(call->authorization.uid);
     if (sd_bus_message_is_method_error(reply, NULL))
         authorize_cancel(&call->all->polkit,
                          &call->authorization); /* it was too slow, and may be asking still */
@@ -140,6 +142,7 @@ static int on_uid(sd_bus_message *reply, void *userdata, sd_bus_error *unused)
         call_free(call);
         return 0;
     }
+    release_charge(uid);
     r = subject_read(call->m, call->action, all->registry, all->config, &subject, &error);
     if (r >= 0)
         r = authorize_decide(&all->polkit, &subject, uid,
@@ -252,6 +255,7 @@ void caller_gone(struct calls *calls, const char *name)
         next = TAILQ_NEXT(call, next);
         if (strcmp(sd_bus_message_get_sender(call->m), name) != 0)
             continue;
+        release_charge(call->stage == CALL_ASKS_POLKIT ? call->authorization.uid : RELEASE_NOBODY);
         authorize_cancel(&calls->polkit, &call->authorization);
         call_free(call);
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "broker/errors.h"
+#include "broker/release.h"
 #include "broker/sockets/deputy.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
@@ -176,13 +177,25 @@ static uint32_t work_of(const struct rates *rates, sd_bus_message *m)
     return 1;
 }
 
+/* Whose the descriptors are that the call has brought, whatever comes of it. */
+static void charge_descriptors(const struct rates *rates, const char *name)
+{
+    const struct rates_sender *sender = find(rates, name);
+
+    release_charge(sender && sender->known ? sender->uid : RELEASE_NOBODY);
+}
+
 static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
     struct rates *rates = userdata;
     const char *sender = sd_bus_message_get_sender(m);
+    bool admitted;
 
-    if (!sender || !sd_bus_message_is_method_call(m, NULL, NULL) ||
-        rates_admit(rates, sender, work_of(rates, m), turn_now(rates->event)))
+    if (!sender || !sd_bus_message_is_method_call(m, NULL, NULL))
+        return 0;
+    admitted = rates_admit(rates, sender, work_of(rates, m), turn_now(rates->event));
+    charge_descriptors(rates, sender);
+    if (admitted)
         return 0;
     if (sd_bus_message_get_expect_reply(m) <= 0)
         return 1;

@@ -58,9 +58,8 @@ static int take(struct migration *migration, int fd, bool unix_only, int *ret, s
     if (release_is_stuck())
         return error_set(
             error, VF_ERROR_LIMIT_EXCEEDED,
-            "vmferryd takes no descriptor now: %d that were passed before do not close. Try again "
-            "later.",
-            RELEASE_THREADS);
+            "vmferryd takes no descriptor now: too many that were passed before do not close. Try again "
+            "later.");
     r = supplied_check(migration->services->bus_fd, fd, unix_only, error);
     if (r < 0)
         return r;

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from vmlib.lingering import Lingering, while_it_sleeps
 from vmlib.silent_fuse import SilentFuse
 from vmlib.supplied import NO_PATH, NO_PORT
 
-THREADS = 8  # RELEASE_THREADS
+THREADS, SHARE = 16, 4  # RELEASE_THREADS, RELEASE_SHARE
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be several users")
+TENANTS = range(60001, 60001 + THREADS // SHARE)  # that can hold up all of them together
 
 
 def assert_answers(broker: Broker) -> None:
@@ -89,7 +92,7 @@ def test_of_a_caller(hosts: Hosts, way: Callable[[Broker, str, socket.socket], N
     before = settled(lambda: fds(broker), 0.3)
     with Lingering() as lingering:
         while_it_sleeps(broker, lambda: lingering.pass_on(lambda sock: way(broker, path, sock)))
-        wait_until(lambda: "1 of 8 threads hang" in broker.log(), "it hangs")
+        wait_until(lambda: "1 of 16 threads hang" in broker.log(), "it hangs")
         assert_answers(broker)
         assert fds(broker) == before
         lingering.let_go()
@@ -129,7 +132,7 @@ def test_of_fuse(hosts: Hosts, workdir: Path) -> None:
                 send(broker, path, "AddPeerConnection", "h", file)
 
         while_it_sleeps(broker, give)
-        wait_until(lambda: "1 of 8 threads hang" in broker.log(), "it hangs")
+        wait_until(lambda: "1 of 16 threads hang" in broker.log(), "it hangs")
         assert_answers(broker)
         fuse.let_go()
         wait_until(lambda: "that did not close are closed" in broker.log(), "it is closed")
@@ -191,6 +194,53 @@ def test_a_lock_that_a_caller_holds(hosts: Hosts, make_pair: Callable[[], tuple[
             migration.wait_finished()
 
 
+def flood(broker: Broker, path: str, *whose: tuple[Lingering, int, int]) -> None:
+    """Of each so many, as this user. All at once: a broker that is stopped while threads hang leaves its closes."""
+    def act() -> None:
+        for lingering, uid, n in whose:
+            for _ in range(n):
+                lingering.pass_on(lambda sock: to_no_method(broker, path, sock), uid)
+
+    while_it_sleeps(broker, act)
+
+
+def passed_as(broker: Broker, path: str, uid: int) -> socket.socket:
+    """The other end of a socket of this user's that was passed: it ends when the broker has closed that."""
+    os.seteuid(uid)
+    ours, theirs = socket.socketpair()
+    os.seteuid(0)
+    to_no_method(broker, path, theirs)
+    theirs.close()
+    ours.settimeout(20)
+    return ours
+
+
+@needs_root
+def test_one_user(hosts: Hosts) -> None:
+    """Of its share of the threads all hang, and what it passes besides waits; nothing that others pass does."""
+    broker = hosts.destination
+    migration = hosts.prepare(endpoints=NO_PORT, sockets=NO_PATH)
+    before = settled(lambda: fds(broker), 0.3)
+    with Lingering() as lingering:
+        flood(broker, migration.path, (lingering, TENANTS[0], 3 * SHARE))
+        wait_until(lambda: f" {SHARE} of 16 threads hang" in broker.log(), "its share hangs")
+        assert f"uid {TENANTS[0]} passed does not close" in broker.log()
+        with passed_as(broker, migration.path, TENANTS[0]) as waits:
+            with passed_as(broker, migration.path, TENANTS[1]) as closed:
+                assert closed.recv(1) == b""
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                migration.call("AddStream", "sh", "migrate", theirs)
+            assert_answers(broker)
+            assert not select.select([waits], [], [], 0)[0]
+            lingering.let_go()
+            assert waits.recv(1) == b""
+    migration.cancel()
+    migration.wait_finished()
+    wait_until(lambda: len(fds(broker)) <= len(before), "nothing is left")
+
+
+@needs_root
 def test_all_threads(hosts: Hosts) -> None:
     """No more are let in, and that is said, until one has let go."""
     broker = hosts.destination
@@ -198,15 +248,11 @@ def test_all_threads(hosts: Hosts) -> None:
     before = settled(lambda: fds(broker), 0.3)
     ours, theirs = socket.socketpair()
     with ours, theirs, Lingering() as lingering:
-        def flood() -> None:
-            for _ in range(THREADS + 2):
-                lingering.pass_on(lambda sock: to_no_method(broker, migration.path, sock))
-
-        while_it_sleeps(broker, flood)
-        wait_until(lambda: "8 of 8 threads hang" in broker.log(), "all hang")
+        flood(broker, migration.path, *((lingering, uid, SHARE + 1) for uid in TENANTS))
+        wait_until(lambda: "16 of 16 threads hang" in broker.log(), "all hang")
         assert_answers(broker)
         for call in (("AddStream", "sh", "migrate", theirs), ("AddPeerConnection", "h", theirs)):
-            with pytest.raises(BusError, match="takes no descriptor now: 8 that were passed before") as refused:
+            with pytest.raises(BusError, match="takes no descriptor now: too many that were passed before") as refused:
                 migration.call(*call)
             assert refused.value.short == "LimitExceeded"
         assert_answers(broker)
@@ -223,12 +269,8 @@ def test_the_end(hosts: Hosts) -> None:
     broker = hosts.destination
     path = hosts.prepare().path
     with Lingering() as lingering:
-        def flood() -> None:
-            for _ in range(THREADS + 2):
-                lingering.pass_on(lambda sock: to_no_method(broker, path, sock))
-
-        while_it_sleeps(broker, flood)
-        wait_until(lambda: "8 of 8 threads hang" in broker.log(), "all hang")
+        flood(broker, path, (lingering, 0, SHARE + 2))
+        wait_until(lambda: "4 of 16 threads hang" in broker.log(), "all hang")
         begun = time.monotonic()
         assert broker.stop() == 0
         assert time.monotonic() - begun < 5

@@ -25,8 +25,12 @@ class Lingering:
         self._server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self._peers: list[socket.socket] = []
 
-    def _make(self) -> socket.socket:
+    def _make(self, uid: int) -> socket.socket:
+        if uid:
+            os.seteuid(uid)
         sock = socket.create_connection(self._server.getsockname())
+        if uid:
+            os.seteuid(0)
         sock.setblocking(False)
         try:
             while True:
@@ -36,13 +40,14 @@ class Lingering:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, SECONDS))
         return sock
 
-    def pass_on(self, use: Callable[[socket.socket], None]) -> None:
-        """Another process makes one, does this with it, and ends. What use() raises is raised here as OSError."""
+    def pass_on(self, use: Callable[[socket.socket], None], uid: int = 0) -> None:
+        """Another process makes one, as this user if it is not 0, does this with it, and ends. What use() raises is
+        raised here as OSError."""
         errors, theirs = os.pipe()
         child = os.fork()
         if child == 0:
             status = 1
-            sock = self._make()  # and kept: it must not be closed here
+            sock = self._make(uid)  # and kept: it must not be closed here
             try:
                 use(sock)
                 status = 0

@@ -10,12 +10,18 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <systemd/sd-bus.h>
 #include <time.h>
 
 /* Descriptors whose close(2) waits until the test lets go. All cases share the threads of this process. */
 
-enum { LIMIT = 256 /* RLIMIT_NOFILE, so half of it can wait */, QUICK = 100000 /* µs */ };
+enum {
+    LIMIT = 256 /* RLIMIT_NOFILE, so half of it can wait */,
+    QUICK = 100000 /* µs */,
+    USERS = RELEASE_THREADS / RELEASE_SHARE /* that can hold up all threads together */,
+    UID = 2000 /* and the ones after it: users of these tests */
+};
 
 /* A connection that lingers: what was sent through it the peer never reads. */
 struct stuck {
@@ -193,15 +199,120 @@ TEST(what_a_message_to_nothing_brings_is_closed_by_them)
 
 /* ---- Bounds ---- */
 
+/* On behalf of n users after each other, each as many as may hang of one. */
+static void fill(struct stuck *stuck, size_t n)
+{
+    for (size_t i = 0; i < n * RELEASE_SHARE; i++)
+        stuck[i] = stuck_new();
+    for (size_t i = 0; i < n * RELEASE_SHARE; i++) {
+        release_charge(UID + (uid_t)(i / RELEASE_SHARE));
+        close(stuck[i].fd);
+    }
+    release_charge(RELEASE_NOBODY);
+}
+
+static bool is_closed_within(int fd, int ms)
+{
+    for (; ms > 0 && is_open(fd); ms--)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    return !is_open(fd);
+}
+
+TEST(one_user_holds_up_nobody_else)
+{
+    struct stuck stuck[RELEASE_SHARE + 20];
+    const size_t n = ELEMENTS(stuck);
+    int theirs = open("/dev/null", O_RDONLY), others = open("/dev/null", O_RDONLY),
+        ours = open("/dev/null", O_RDONLY);
+
+    for (size_t i = 0; i < n; i++)
+        stuck[i] = stuck_new();
+    release_charge(UID);
+    for (size_t i = 0; i < n; i++)
+        close(stuck[i].fd);
+    close(theirs);
+    WAIT_UNTIL(hanging() == RELEASE_SHARE);
+    assert_int_equal(waiting(), n - RELEASE_SHARE + 1);
+    assert_true(release_is_stuck());
+    release_charge(UID + 1);
+    assert_false(release_is_stuck());
+    close(others);
+    release_charge(RELEASE_NOBODY);
+    assert_false(release_is_stuck());
+    close(ours);
+    assert_true(is_closed_within(others, 4000));
+    assert_true(is_closed_within(ours, 4000));
+    assert_true(is_open(theirs));
+    assert_int_equal(hanging(), RELEASE_SHARE);
+    for (size_t i = 0; i < n; i++)
+        let_go(&stuck[i]);
+    assert_true(is_closed_within(theirs, 4000));
+}
+
+TEST(a_socket_is_its_makers_or_its_peers)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX}; /* one is made up */
+    struct stuck stuck[RELEASE_SHARE];
+    int listener, of_maker, to_listener, of_peer;
+    socklen_t size = sizeof(name);
+
+    if (geteuid() != 0) /* only root can be others */
+        return;
+    listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&name, sizeof(sa_family_t)), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&name, &size), 0);
+    for (size_t i = 0; i < RELEASE_SHARE; i++)
+        stuck[i] = stuck_new();
+    assert_int_equal(syscall(SYS_setresuid, -1, UID, -1), 0); /* of this thread alone */
+    of_maker = socket(AF_INET, SOCK_STREAM, 0);
+    to_listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(connect(to_listener, (struct sockaddr *)&name, size), 0);
+    assert_int_equal(syscall(SYS_setresuid, -1, 0, -1), 0);
+    of_peer = accept(listener, NULL, NULL);
+    release_charge(UID);
+    for (size_t i = 0; i < RELEASE_SHARE; i++)
+        close(stuck[i].fd);
+    WAIT_UNTIL(release_is_stuck());
+    release_charge(RELEASE_NOBODY);
+    close(of_maker);
+    close(of_peer);
+    close(listener); /* the broker's own */
+    assert_true(is_closed_within(listener, 4000));
+    assert_int_equal(waiting(), 2);
+    assert_true(is_open(of_maker) && is_open(of_peer));
+    for (size_t i = 0; i < RELEASE_SHARE; i++)
+        let_go(&stuck[i]);
+    assert_true(is_closed_within(of_maker, 4000) && is_closed_within(of_peer, 4000));
+    close(to_listener);
+}
+
+TEST(more_users_than_shares)
+{
+    struct stuck stuck[RELEASE_SHARE];
+    int null[100];
+
+    fill(stuck, 1);
+    WAIT_UNTIL(hanging() == RELEASE_SHARE);
+    for (size_t i = 0; i < ELEMENTS(null); i++)
+        null[i] = open("/dev/null", O_RDONLY);
+    for (size_t i = 0; i < ELEMENTS(null); i++) {
+        release_charge(UID + 1 + (uid_t)i);
+        close(null[i]);
+    }
+    release_charge(RELEASE_NOBODY);
+    for (size_t i = 0; i < ELEMENTS(null); i++)
+        assert_true(is_closed_within(null[i], 4000));
+    for (size_t i = 0; i < RELEASE_SHARE; i++)
+        let_go(&stuck[i]);
+}
+
 TEST(where_all_hang_the_others_wait)
 {
     struct stuck stuck[RELEASE_THREADS];
     int pair[2];
 
-    for (size_t i = 0; i < RELEASE_THREADS; i++)
-        stuck[i] = stuck_new();
-    for (size_t i = 0; i < RELEASE_THREADS; i++)
-        close(stuck[i].fd);
+    fill(stuck, USERS);
     WAIT_UNTIL(release_is_stuck());
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
     close(pair[0]);
@@ -223,10 +334,7 @@ TEST(too_many_that_wait_end_the_process)
 
     sigemptyset(&term);
     sigaddset(&term, SIGTERM);
-    for (size_t i = 0; i < RELEASE_THREADS; i++)
-        stuck[i] = stuck_new();
-    for (size_t i = 0; i < RELEASE_THREADS; i++)
-        close(stuck[i].fd);
+    fill(stuck, USERS);
     WAIT_UNTIL(release_is_stuck() && waiting() == 0);
     for (size_t i = 0; i < ELEMENTS(null); i++)
         null[i] = open("/dev/null", O_RDONLY);
@@ -292,6 +400,9 @@ int main(void)
         RELEASE_CASE(a_close_that_hangs_holds_nothing_up),
         RELEASE_CASE(so_does_one_in_the_queue_of_another),
         RELEASE_CASE(what_a_message_to_nothing_brings_is_closed_by_them),
+        RELEASE_CASE(one_user_holds_up_nobody_else),
+        RELEASE_CASE(a_socket_is_its_makers_or_its_peers),
+        RELEASE_CASE(more_users_than_shares),
         RELEASE_CASE(where_all_hang_the_others_wait),
         RELEASE_CASE(too_many_that_wait_end_the_process),
         RELEASE_CASE(a_close_waits_for_its_barrier),
