@@ -127,23 +127,37 @@ static int take_over(struct manager *manager)
 
 /* ---- The configuration, once more ---- */
 
+/* Appends a setting's name; false: there is no room for it. */
+static bool append_name(char *text, size_t size, const char *key)
+{
+    const size_t n = strlen(text);
+    const int r = snprintf(text + n, size - n, "%s%s=", n > 0 ? ", " : "", key);
+
+    if (r >= 0 && (size_t)r < size - n)
+        return true;
+    text[n] = '\0';
+    return false;
+}
+
 /* Says which settings have changed; a port that is open keeps those that it was opened with. */
 static void log_changes(const struct manager *manager, const struct config *old)
 {
     const struct config *new = manager->config;
     bool of_port = new->max_gate != old->max_gate;
     const struct setting *setting;
-    char text[1024] = "";
-    size_t n = 0;
+    char names[700] = "", more[40] = "";
+    size_t n_more = 0;
 
     for (size_t i = 0; (setting = setting_at(i)); i++) {
         if (setting_is_equal(setting, old, new))
             continue;
         of_port = of_port || setting->kind == SETTING_ENDPOINTS;
-        n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s=", n > 0 ? ", " : "", setting->key);
+        n_more += n_more > 0 || !append_name(names, sizeof(names), setting->key);
     }
-    log_event(LOG_INFO, NULL, NULL, "The configuration was read again: %s%s.%s", n > 0 ? "changed are " : "",
-              n > 0 ? text : "nothing has changed",
+    if (n_more > 0)
+        snprintf(more, sizeof(more), " and %zu more", n_more);
+    log_event(LOG_INFO, NULL, NULL, "The configuration was read again: %s%s%s.%s",
+              names[0] ? "changed are " : "", names[0] ? names : "nothing has changed", more,
               of_port && port_is_open(manager->port)
                   ? " The peer port is open, and stays as it is until no migration needs it."
                   : "");
