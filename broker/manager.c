@@ -307,6 +307,7 @@ int manager_run(struct manager *manager)
         log_event(LOG_INFO, NULL, NULL, "Ready as %s.", BUS_NAME);
         r = sd_event_loop(manager->event);
     }
+    bus_close(manager->bus); /* what follows is no news of a migration's */
     lifecycle_stop(&manager->lifecycle);
     return r;
 }

@@ -2,8 +2,11 @@
 #include "broker/bus/connection.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "broker/bus/broker-object.h"
 #include "broker/bus/internal.h"
@@ -66,6 +69,8 @@ static int set_up(struct bus *bus)
     waiters_init(&bus->waiters, bus->bus, bus->registry);
     if (r >= 0)
         r = sd_bus_set_exit_on_disconnect(bus->bus, true);
+    if (r >= 0)
+        r = sd_bus_set_close_on_exit(bus->bus, false); /* bus_close() does, and does not wait without end */
     if (r >= 0)
         r = sd_bus_attach_event(bus->bus, bus->services->event, SD_EVENT_PRIORITY_NORMAL);
     return r < 0 ? r : put_objects(bus);
@@ -131,12 +136,38 @@ void bus_drop_calls(struct bus *bus)
     rates_clear(&bus->rates);
 }
 
+static volatile sig_atomic_t closing = -1; /* the bus's socket */
+
+static void on_alarm(int signal)
+{
+    shutdown(closing, SHUT_RDWR);
+}
+
+/* sd_bus_flush(3) waits until the bus has taken all: what wakes it is an end of the connection. */
+void bus_close(struct bus *bus)
+{
+    const struct sigaction alarmed = {.sa_handler = on_alarm}, as_ever = {.sa_handler = SIG_DFL};
+
+    closing = sd_bus_get_fd(bus->bus);
+    if (closing >= 0 && sigaction(SIGALRM, &alarmed, NULL) >= 0) {
+        alarm(BUS_CLOSE_MAX);
+        if (sd_bus_flush(bus->bus) < 0 && alarm(0) == 0)
+            log_event(LOG_WARNING, NULL, NULL,
+                      "The bus has taken nothing for %d s: what it was to be told is dropped.",
+                      BUS_CLOSE_MAX);
+        alarm(0);
+        sigaction(SIGALRM, &as_ever, NULL);
+    }
+    sd_bus_close(bus->bus);
+}
+
 struct bus *bus_free(struct bus *bus)
 {
     if (!bus)
         return NULL;
     bus_drop_calls(bus);
-    sd_bus_flush_close_unref(bus->bus);
+    bus_close(bus);
+    sd_bus_unref(bus->bus);
     free(bus);
     return NULL;
 }

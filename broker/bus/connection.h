@@ -26,5 +26,10 @@ bool bus_is_answering(const struct bus *bus);
 /* Drops all that waits, while there still are migrations; */
 void bus_drop_calls(struct bus *bus);
 
-/* and the connection. */
+/* the connection, at once or, where the bus takes nothing, after some seconds: what it was to be told is
+ * dropped then; */
+enum { BUS_CLOSE_MAX = 2 /* s */ };
+void bus_close(struct bus *bus);
+
+/* and all that is left. */
 struct bus *bus_free(struct bus *bus);
