@@ -81,7 +81,7 @@ static int read_texts(struct arguments *a, enum option_id id, const char *text, 
         {OPTION_SECURITY, &a->security}, {OPTION_TICKET_FILE, &a->ticket_file},
         {OPTION_OUTPUT, &a->output},     {OPTION_CONNECT, &a->connect},
         {OPTION_RPC, &a->rpc},           {OPTION_NAME, &a->name},
-        {OPTION_COLUMNS, &a->columns},
+        {OPTION_DOMAIN, &a->domain},     {OPTION_COLUMNS, &a->columns},
     };
 
     for (unsigned i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {

@@ -48,7 +48,7 @@ struct arguments {
     bool value, force, resume, ssh, verbose, dry_run, background, attach;
     bool libvirt, temporary, unsafe, auto_converge, paused;
     const char *disks; /* NULL: none; "": all; else their names, with commas */
-    const char *connect, *rpc, *name;
+    const char *connect, *rpc, *name, *domain;
     const char *qmp, *dst_qmp, *socket, *socket_owner, *security, *ticket_file, *output;
     enum postcopy_mode postcopy;
     uint64_t postcopy_after;  /* µs */

@@ -100,6 +100,7 @@ const struct option_rule option_rules[OPTION_MAX_] = {
                        .brief = true},
     [OPTION_AUTO_CONVERGE] = {"auto-converge", 0, NULL, V(SEND) | V(MIGRATE),
                               "slow the VM down if it changes too fast", .brief = true},
+    [OPTION_DOMAIN] = {"domain", 0, "DOMAIN", V(CHECK), "whether this one of libvirt's can run there"},
 };
 
 bool option_takes_none_or_one(const struct option_rule *rule)

@@ -94,6 +94,7 @@ enum option_id {
     OPTION_TEMPORARY,
     OPTION_UNSAFE,
     OPTION_AUTO_CONVERGE,
+    OPTION_DOMAIN,
     OPTION_MAX_,
 };
 

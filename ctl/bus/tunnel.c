@@ -355,6 +355,15 @@ void tunnel_cancel(const struct tunnel *tunnel)
         tunnel_wait_finished(tunnel, 5 * SECOND, NULL, NULL);
 }
 
+void tunnel_forget(struct tunnel *tunnel)
+{
+    if (!tunnel->path)
+        return;
+    tunnel_cancel(tunnel);
+    side_call(tunnel->side, tunnel->path, MIGRATION_INTERFACE, "Forget", NULL, NULL, "", NULL);
+    tunnel_clear(tunnel);
+}
+
 void tunnel_clear(struct tunnel *tunnel)
 {
     free(tunnel->path);

@@ -68,6 +68,9 @@ int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object
 /* Ends it, where there is one that has not ended, and waits for that. */
 void tunnel_cancel(const struct tunnel *tunnel);
 
+/* Ends it, and removes it from the broker's list: for one that was only tried. */
+void tunnel_forget(struct tunnel *tunnel);
+
 /* The owner to ask for where QEMU runs as uid: --socket-owner= if it was given, else the uid as a text in
  * ret. */
 const char *tunnel_owner(const struct arguments *arguments, uid_t uid, char ret[static 16]);

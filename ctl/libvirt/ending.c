@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/cleanup.h"
 #include "ctl/libvirt/internal.h"
@@ -176,11 +177,16 @@ static int end_failed(struct move *move, const struct places *places, struct tro
     bool cancelled = move->stage == MOVE_CANCELLED || plan_is_cancelled(job_code(move->job));
     char where[200];
     enum vf_outcome outcome = tell_where(places, where, sizeof(where));
-    int status = both_run(places) ? STATUS_BOTH_RUN : cancelled ? STATUS_CANCELLED : STATUS_FAILED;
+    int status;
 
     close_far(move);
-    if (tunnel_wait_finished(&move->tunnel, SECOND, &record, NULL) > 0)
+    if (tunnel_wait_finished(&move->tunnel, SECOND, &record, NULL) > 0) {
         why = record_text(record, "ErrorMessage");
+        /* Another vmferryctl may have cancelled the tunnel, so that libvirt has lost the other host. */
+        cancelled = cancelled || (outcome == VF_OUTCOME_NOT_MOVED &&
+                                  strcmp(record_text(record, "Result"), "cancelled") == 0);
+    }
+    status = both_run(places) ? STATUS_BOTH_RUN : cancelled ? STATUS_CANCELLED : STATUS_FAILED;
     move_report(move, outcome, places->near, words);
     way_undo(move);
     meter_clear(&move->meter);
@@ -233,6 +239,18 @@ int ending_detached(struct move *move, struct trouble *trouble)
         tunnel_id(&move->tunnel));
 }
 
+/* Whether the tunnel keeps QEMU's connections until the network is back. Once it has given them up it is
+ * interrupted, too, until the QEMUs recover. */
+static bool awaits_network(json_object *record)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return strcmp(record_text(record, "State"), "interrupted") == 0 &&
+           record_number(record, "GivesUpUsec") >
+               (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec / 1000;
+}
+
 /*
  * libvirt has given up a post-copy, by its keepalive, or has called one failed that goes on: the QEMUs
  * decide. Waits for what becomes of it. 1: it has moved, 0: it is paused until it is recovered, or -1.
@@ -255,7 +273,7 @@ static int follow(struct move *move, struct places *places, struct trouble *trou
         move->near_state = places->near;
         move_read_stats(move);
         view_move(move, record);
-        if (strcmp(record_text(record, "State"), "interrupted") == 0) {
+        if (awaits_network(record)) {
             silent = ctl_now();
             if (!said) {
                 meter_clear(&move->meter);

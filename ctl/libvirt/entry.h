@@ -5,6 +5,7 @@
  */
 
 #include "ctl/bus/find.h"
+#include "ctl/bus/findings.h"
 #include "ctl/bus/tunnel.h"
 
 /* 'migrate' without --qmp=: the exit status, or -1 with a trouble. */
@@ -18,3 +19,9 @@ int libvirt_send(struct ctl *ctl, const char *ticket, struct trouble *trouble);
  * to end there any more, or -1.
  */
 int libvirt_cancel(struct side *side, const struct found *found, struct trouble *trouble);
+
+/*
+ * What 'check' looks at where libvirt drives the migration: nothing where there is no libvirt, unless
+ * --domain= asks for it.
+ */
+void libvirt_check(struct check *check);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "ctl/libvirt/plan.h"
 #include "ctl/libvirt/thread.h"
 #include "ctl/ssh/relay.h"
 #include "ctl/units.h"
@@ -43,12 +44,13 @@ static int connect_host(struct host *host, struct trouble *trouble)
     host->connection = opening.connection;
     if (!host->connection)
         return trouble_set(
-            trouble, opening.code == VIR_ERR_AUTH_FAILED ? STATUS_DENIED : STATUS_FAILED,
+            trouble, plan_is_denied(opening.code) ? STATUS_DENIED : STATUS_FAILED,
             "Cannot connect to libvirt%s (%s): %s%s%s. %s", host->where, host->uri, opening.words,
             reason[0] ? "; " : "", reason,
-            opening.code == VIR_ERR_AUTH_FAILED
-                ? "Run it as root, or as a member of the group libvirt."
-                : "Does libvirtd run there? For a QEMU of your own give --qmp= and --dst-qmp=.");
+            plan_is_denied(opening.code)           ? "Run it as root, or as a member of the group libvirt."
+            : strstr(opening.words, "Cannot recv") ? plan_remedy(opening.code, opening.words)
+                                                   : "Does libvirtd run there? For a QEMU of your own give "
+                                                     "--qmp= and --dst-qmp=.");
     if (host->libvirt->virConnectGetLibVersion(host->connection, &host->libvirt_version) < 0 ||
         host->libvirt->virConnectGetVersion(host->connection, &host->qemu_version) < 0)
         return trouble_set(trouble, STATUS_FAILED, "libvirt%s does not tell its version: %s.", host->where,
@@ -75,6 +77,14 @@ int host_open(struct ctl *ctl, const char *uri, const char *where, struct host *
         return -1;
     snprintf(ret->uri, sizeof(ret->uri), "%s", uri);
     return end(ret, connect_host(ret, trouble));
+}
+
+int host_open_here(struct ctl *ctl, const char *where, struct host *ret, struct trouble *trouble)
+{
+    char uri[URI_MAX];
+
+    snprintf(uri, sizeof(uri), "qemu:///%s", libvirt_instance(ctl));
+    return host_open(ctl, uri, where, ret, trouble);
 }
 
 /* A process carries the bytes between libvirt's library and ssh, until they end. */
@@ -105,8 +115,7 @@ int host_open_by_ssh(struct ctl *ctl, const char *name, const char *where, struc
     if (r >= 0) {
         door_uri(door, ret->uri);
         r = connect_host(ret, trouble);
-        snprintf(ret->uri, sizeof(ret->uri), "qemu:///%s at %s", ctl->arguments.user ? "session" : "system",
-                 name);
+        snprintf(ret->uri, sizeof(ret->uri), "qemu:///%s at %s", libvirt_instance(ctl), name);
     }
     door_close(door);
     return end(ret, r);

@@ -34,6 +34,9 @@ struct host {
 /* Connects to a URI as libvirt reads it. All empty where it fails. where as above. */
 int host_open(struct ctl *ctl, const char *uri, const char *where, struct host *ret, struct trouble *trouble);
 
+/* Connects to the libvirt of this host: the system's, or the user's with --user. */
+int host_open_here(struct ctl *ctl, const char *where, struct host *ret, struct trouble *trouble);
+
 /* To the libvirtd of another host, by 'ssh HOST vmferryctl stdio libvirt'. */
 int host_open_by_ssh(struct ctl *ctl, const char *name, const char *where, struct host *ret,
                      struct trouble *trouble);

@@ -8,6 +8,7 @@
 #include "ctl/libvirt/internal.h"
 
 #define LOOK       (SECOND / 4)
+#define ABORT_WAIT (10 * SECOND)
 #define AUTO_AFTER 4 /* the pass over the memory with which it is clear that pre-copy does not end */
 
 /* ---- While it runs ---- */
@@ -154,11 +155,9 @@ static int open_near(struct move *move, struct host *ret, struct trouble *troubl
 
     if (a->host && !a->connect)
         return host_open_by_ssh(move->ctl, a->host, move->source.where, ret, trouble);
-    return host_open(move->ctl,
-                     a->connect ? a->connect
-                     : a->user  ? "qemu:///session"
-                                : "qemu:///system",
-                     move->source.where, ret, trouble);
+    if (a->connect)
+        return host_open(move->ctl, a->connect, move->source.where, ret, trouble);
+    return host_open_here(move->ctl, move->source.where, ret, trouble);
 }
 
 static int begin(struct move *move, struct trouble *trouble)
@@ -240,7 +239,7 @@ static int open_far(struct move *move, struct trouble *trouble)
         return host_open_through(move->ctl, move->door, where, &move->far, trouble);
     if (move->destination.host)
         return host_open_by_ssh(move->ctl, move->destination.host, where, &move->far, trouble);
-    return host_open(move->ctl, "qemu:///system", where, &move->far, trouble);
+    return host_open_here(move->ctl, where, &move->far, trouble);
 }
 
 static int go(struct move *move, const char *ticket, struct trouble *trouble)
@@ -315,5 +314,13 @@ int libvirt_cancel(struct side *side, const struct found *found, struct trouble 
     if (libvirt->virDomainAbortJob(move.domain) < 0)
         return trouble_set(trouble, STATUS_FAILED, "Cannot cancel migration %s of VM '%s'. libvirt says: %s.",
                            found->id, found->vm, libvirt_words(libvirt));
+    /* The tunnel has to carry libvirt's own words about it to the other host. */
+    for (uint64_t end = ctl_now() + ABORT_WAIT; ctl_now() < end && ctl->interrupts == 0;) {
+        job_read(libvirt, move.domain, false, &move.stats);
+        if (!move.stats.active)
+            break;
+        if (ctl_turn(ctl, SECOND / 20, trouble) < 0)
+            return -1;
+    }
     return 1;
 }

@@ -30,12 +30,21 @@ unsigned plan_flags(const struct arguments *a, const struct plan_ends *ends)
     return flags;
 }
 
+bool plan_crashes_on_resume(unsigned long libvirt)
+{
+    return libvirt >= 11002000 && libvirt < 11004000;
+}
+
+bool plan_loses_multifd_postcopy(unsigned long qemu)
+{
+    return qemu < 10001000;
+}
+
 int plan_check(const struct arguments *a, const char *vm, const struct plan_ends *ends,
                struct trouble *trouble)
 {
-    const unsigned long least = 10001000; /* QEMU 10.1 */
-
-    if (a->multifd > 0 && a->postcopy != POSTCOPY_NO && (ends->near_qemu < least || ends->far_qemu < least))
+    if (a->multifd > 0 && a->postcopy != POSTCOPY_NO &&
+        (plan_loses_multifd_postcopy(ends->near_qemu) || plan_loses_multifd_postcopy(ends->far_qemu)))
         return trouble_set(
             trouble, STATUS_FAILED,
             "--multifd with --postcopy loses the guest with QEMU before 10.1 (here %lu.%lu, there "
@@ -43,7 +52,7 @@ int plan_check(const struct arguments *a, const char *vm, const struct plan_ends
             "the two out.",
             ends->near_qemu / 1000000, ends->near_qemu / 1000 % 1000, ends->far_qemu / 1000000,
             ends->far_qemu / 1000 % 1000, vm);
-    if (a->resume && ends->far_libvirt >= 11002000 && ends->far_libvirt < 11004000)
+    if (a->resume && plan_crashes_on_resume(ends->far_libvirt))
         return trouble_set(
             trouble, STATUS_FAILED,
             "libvirt %lu.%lu at the destination crashes when a post-copy is resumed (mended in 11.4). "
@@ -69,11 +78,18 @@ unsigned plan_disks(char *text, const char **ret, unsigned max)
     return n;
 }
 
+bool plan_is_denied(int code)
+{
+    return code == VIR_ERR_AUTH_FAILED || code == VIR_ERR_ACCESS_DENIED || code == VIR_ERR_AUTH_UNAVAILABLE ||
+           code == VIR_ERR_AUTH_CANCELLED || code == VIR_ERR_OPERATION_DENIED;
+}
+
 const char *plan_remedy(int code, const char *words)
 {
     static const struct {
         const char *words, *remedy;
     } remedies[] = {
+        /* post-copy, disks */
         {"Postcopy is not supported",
          "Let QEMU at the destination use userfaultfd: sysctl vm.unprivileged_userfaultfd=1 there (Debian 12 "
          "has "
@@ -86,6 +102,11 @@ const char *plan_remedy(int code, const char *words)
          "Give --disks to copy the disks, or --unsafe where the destination sees the same ones."},
         {"Unsafe migration",
          "Give --disks to copy the disks, or --unsafe where both hosts use the same ones safely."},
+        {"NBD URI must be supplied", "Give --disks; of virsh, --disks-uri {disks-uri}."},
+        {"Cannot access storage file",
+         "Make the VM's storage reachable at the destination, or give --disks to copy it."},
+        {"No space left on device", "Make room at the destination."},
+        /* the hosts */
         {"Failed to bind socket",
          "The broker at the destination makes no directory for libvirt's QEMU: upgrade vmferry there, and "
          "see that "
@@ -98,25 +119,48 @@ const char *plan_remedy(int code, const char *words)
          "libvirt lost the other host: see its log there (journalctl -u libvirtd), and whether the network "
          "was away "
          "for more than the 30 s of its keepalive_interval."},
+        {"attempt to migrate guest to the same host",
+         "Both hosts have the same UUID: set host_uuid in libvirtd.conf of one of them."},
+        {"Host key verification failed", "See that 'ssh HOST true' works for this user."},
+        {"Permission denied (publickey", "See that 'ssh HOST true' works for this user."},
+        {"ssh: ", "See that 'ssh HOST true' works for this user."},
+        /* the domain */
         {"already exists with uuid", "The destination has another domain of this name: give --name=."},
         {"is already active", "The destination runs a domain of this name or UUID already."},
+        {"already running for domain", "Let the other one end, or cancel it: virsh domjobabort."},
+        {"cannot acquire state change lock",
+         "Let what libvirt does with it end: virsh domjobinfo tells of it."},
         {"unable to find any emulator", "Install QEMU for this architecture at the destination."},
+        {"Cannot check QEMU binary", "Install that QEMU at the destination, at the same path."},
+        {"unsupported machine type", "The QEMU at the destination is older than the VM's machine type."},
         {"guest CPU doesn't match",
-         "The destination's CPU lacks something that this VM has: see 'vmferryctl check'."},
+         "The destination's CPU lacks something that this VM has: see 'vmferryctl check "
+         "HOST --domain='."},
+        {"CPU is incompatible with host CPU",
+         "Start the VM with a CPU model that both hosts have: see 'vmferryctl "
+         "check HOST --domain='."},
         {"Unknown savevm section or instance",
          "QEMU at the destination is older, or lacks a device that this VM has: give the VM an older machine "
          "type."},
-        {"unsupported machine type", "The QEMU at the destination is older than the VM's machine type."},
-        {"attempt to migrate guest to the same host",
-         "Both hosts have the same UUID: set host_uuid in libvirtd.conf of one of them."},
+        {"host devices", "Take the device from the VM before it moves: virsh detach-device."},
+        {"hostdev", "Take the device from the VM before it moves: virsh detach-device."},
+        {"non-migratable", "Take the device from the VM before it moves: virsh detach-device."},
+        {"no network with matching name",
+         "Define and start that network at the destination: virsh net-define."},
+        {"Cannot get interface MTU", "Make that bridge at the destination."},
+        {"cannot set up guest memory", "Free memory at the destination."},
+        {"cannot limit locked memory",
+         "Raise the memory that may be locked at the destination (memtune, hard_limit)."},
     };
 
+    if (plan_is_cancelled(code))
+        return "";
     for (size_t i = 0; i < sizeof(remedies) / sizeof(remedies[0]); i++)
         if (strstr(words, remedies[i].words))
             return remedies[i].remedy;
-    if (code == VIR_ERR_AUTH_FAILED || code == VIR_ERR_ACCESS_DENIED || code == VIR_ERR_AUTH_UNAVAILABLE)
+    if (plan_is_denied(code))
         return "Run it as root, or as a member of the group libvirt on both hosts.";
-    return "";
+    return "Both hosts' logs have more: journalctl -u libvirtd, and of its QEMUs /var/log/libvirt/qemu.";
 }
 
 bool plan_is_cancelled(int code)

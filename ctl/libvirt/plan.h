@@ -20,14 +20,21 @@ unsigned plan_flags(const struct arguments *a, const struct plan_ends *ends);
 int plan_check(const struct arguments *a, const char *vm, const struct plan_ends *ends,
                struct trouble *trouble);
 
+/* Versions of libvirt at the destination, and of QEMU at either end. */
+bool plan_crashes_on_resume(unsigned long libvirt);
+bool plan_loses_multifd_postcopy(unsigned long qemu);
+
 /* MiB/s, which is what libvirt counts in; never 0 where a limit is wanted. */
 unsigned long long plan_bandwidth(uint64_t bytes);
 
 /* Splits "vda,vdb" into ret, at most max; returns how many there are. Writes to text. */
 unsigned plan_disks(char *text, const char **ret, unsigned max);
 
-/* What can be done about an error of libvirt's: a sentence, or "". */
+/* What can be done about an error of libvirt's: a sentence; "" where it was cancelled. */
 const char *plan_remedy(int code, const char *words);
+
+/* Whether libvirt refuses this user. */
+bool plan_is_denied(int code);
 
 /* Whether libvirt says that it was told to end it. */
 bool plan_is_cancelled(int code);

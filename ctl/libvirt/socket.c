@@ -29,10 +29,34 @@ static int connect_to(const char *directory, const char *name)
     return connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : fd_steal(&fd);
 }
 
+static const char *const names[] = {"virtqemud-sock", "libvirt-sock"};
+
+static const char *find_directory(const struct ctl *ctl)
+{
+    return ctl->arguments.user ? getenv("XDG_RUNTIME_DIR") : "/run";
+}
+
+const char *libvirt_instance(const struct ctl *ctl)
+{
+    return ctl->arguments.user ? "session" : "system";
+}
+
+bool libvirt_is_here(const struct ctl *ctl)
+{
+    const char *directory = find_directory(ctl);
+    char path[PATH_MAX];
+    bool found = false;
+
+    for (size_t i = 0; directory && i < 2; i++) {
+        snprintf(path, sizeof(path), "%s/libvirt/%s", directory, names[i]);
+        found = found || access(path, F_OK) == 0;
+    }
+    return found;
+}
+
 int libvirt_connect(const struct ctl *ctl, struct trouble *trouble)
 {
-    static const char *const names[] = {"virtqemud-sock", "libvirt-sock"};
-    const char *directory = ctl->arguments.user ? getenv("XDG_RUNTIME_DIR") : "/run";
+    const char *directory = find_directory(ctl);
     int r = -ENOENT;
 
     for (size_t i = 0; directory && i < 2; i++) {
@@ -46,10 +70,11 @@ int libvirt_connect(const struct ctl *ctl, struct trouble *trouble)
         return trouble_set(
             trouble, STATUS_DENIED,
             "libvirt does not let this user in. Run it as root, or as a member of the group libvirt.");
-    return trouble_set(trouble, STATUS_FAILED,
-                       "Cannot connect to libvirtd (%s/libvirt/libvirt-sock): %s. Is libvirt installed, and "
-                       "libvirtd.socket or virtqemud.socket started?",
-                       directory ? directory : "$XDG_RUNTIME_DIR", strerror(-r));
+    return trouble_set(trouble, STATUS_FAILED, "Cannot connect to libvirtd (%s/libvirt/libvirt-sock): %s. %s",
+                       directory ? directory : "$XDG_RUNTIME_DIR", strerror(-r),
+                       ctl->arguments.user
+                           ? "Start it there as this user: virsh -c qemu:///session list"
+                           : "Is libvirt installed, and libvirtd.socket or virtqemud.socket started?");
 }
 
 /* ---- To the broker ---- */
@@ -111,6 +136,7 @@ int libvirt_supply_ahead(const struct tunnel *tunnel, json_object *record, unsig
 /* ---- The door ---- */
 
 struct door {
+    const struct ctl *ctl;
     door_give_t give;
     void *userdata;
     int listener;
@@ -168,7 +194,7 @@ int door_open(struct ctl *ctl, door_give_t give, void *userdata, struct door **r
 
     if (!door)
         return trouble_no_memory(trouble);
-    *door = (struct door){.give = give, .userdata = userdata, .listener = -1};
+    *door = (struct door){.ctl = ctl, .give = give, .userdata = userdata, .listener = -1};
     r = make_directory(door);
     if (r >= 0)
         r = listen_at(door);
@@ -189,7 +215,12 @@ const char *door_path(const struct door *door)
 
 const char *door_uri(const struct door *door, char ret[static URI_MAX])
 {
-    snprintf(ret, URI_MAX, "qemu+unix:///system?socket=%s", door->path);
+    return door_uri_of(door->ctl, door->path, ret);
+}
+
+const char *door_uri_of(const struct ctl *ctl, const char *path, char ret[static URI_MAX])
+{
+    snprintf(ret, URI_MAX, "qemu+unix:///%s?socket=%s", libvirt_instance(ctl), path);
     return ret;
 }
 

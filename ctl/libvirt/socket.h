@@ -15,6 +15,12 @@
  */
 int libvirt_connect(const struct ctl *ctl, struct trouble *trouble);
 
+/* Which one it is in libvirt's addresses: "system", or "session" with --user. */
+const char *libvirt_instance(const struct ctl *ctl);
+
+/* Whether there is one to connect to, also where it would refuse. */
+bool libvirt_is_here(const struct ctl *ctl);
+
 /* Hands a connected socket to the tunnel's broker, on this host, without waiting for its answer. Borrows fd.
  */
 int libvirt_supply(const struct tunnel *tunnel, int fd, struct trouble *trouble);
@@ -41,6 +47,9 @@ const char *door_path(const struct door *door);
 
 /* The address for libvirt, in ret. */
 const char *door_uri(const struct door *door, char ret[static URI_MAX]);
+
+/* The same for a door that another process has opened there. */
+const char *door_uri_of(const struct ctl *ctl, const char *path, char ret[static URI_MAX]);
 
 /* Closes and removes it; connections that were given on stay. NULL: nothing. */
 void door_close(struct door *door);

@@ -122,7 +122,7 @@ static int open_door(struct move *move, struct trouble *trouble)
     if (remote_open(move->ctl, move->source.host, false, what, &move->door_there, trouble) < 0 ||
         read_path(move->door_there, path, sizeof(path), trouble) < 0)
         return -1;
-    snprintf(move->far_uri, sizeof(move->far_uri), "qemu+unix:///system?socket=%s", path);
+    door_uri_of(move->ctl, path, move->far_uri);
     return 0;
 }
 

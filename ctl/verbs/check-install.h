@@ -3,8 +3,8 @@
 
 /* Whether vmferry is installed whole on a host: what systemd and D-Bus know of it. */
 
+#include "ctl/bus/findings.h"
 #include "ctl/bus/side.h"
-#include "ctl/verbs/findings.h"
 
 /* Starts the broker of that side if none runs. False after a finding that says why it cannot start. */
 bool check_install(struct check *check, struct side *side);

@@ -264,15 +264,6 @@ static bool make(struct trial *trial, const char *vm)
     return false;
 }
 
-static void end(struct tunnel *tunnel)
-{
-    if (!tunnel->path)
-        return;
-    tunnel_cancel(tunnel);
-    side_call(tunnel->side, tunnel->path, MIGRATION_INTERFACE, "Forget", NULL, NULL, "", NULL);
-    tunnel_clear(tunnel);
-}
-
 void check_tunnel(struct check *check)
 {
     struct trial trial = {.check = check};
@@ -290,7 +281,7 @@ void check_tunnel(struct check *check)
     }
     stop_mover(trial.pump);
     stop_mover(trial.drain);
-    end(&trial.source);
-    end(&trial.destination);
+    tunnel_forget(&trial.source);
+    tunnel_forget(&trial.destination);
     remote_free(trial.sink);
 }

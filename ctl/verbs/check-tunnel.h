@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-#include "ctl/verbs/findings.h"
+#include "ctl/bus/findings.h"
 
 /* Makes a real tunnel from the source to the destination: is it permitted, does it connect, how fast is it.
  */

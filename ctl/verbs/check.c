@@ -7,10 +7,11 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "ctl/bus/findings.h"
+#include "ctl/libvirt/entry.h"
+#include "ctl/qemu/userfaultfd.h"
 #include "ctl/verbs/check-install.h"
 #include "ctl/verbs/check-tunnel.h"
-#include "ctl/verbs/findings.h"
-#include "ctl/verbs/userfaultfd.h"
 #include "version.h"
 
 /* ---- What can be seen without a tunnel ---- */
@@ -69,15 +70,18 @@ static void check_local(struct check *check)
                     "No AppArmor profile of libvirt's is in the way here.");
 }
 
+#define DEVICE_SINCE 8001000 /* QEMU 8.1 uses /dev/userfaultfd where it is */
+
 /* Of the host that receives. */
 static void check_postcopy(struct check *check)
 {
-    static const char *const what[] = {"postcopy", NULL};
+    bool libvirt = check->libvirt_qemu != 0, device = !libvirt || check->libvirt_qemu >= DEVICE_SINCE;
+    const char *const what[] = {"postcopy", device ? NULL : "sysctl", NULL};
     _cleanup_(trouble_clear) struct trouble trouble = {0};
     _cleanup_(remote_freep) struct remote *remote = NULL;
     const struct side *there = check->destination;
     bool all = there->host ? remote_open(check->ctl, there->host, false, what, &remote, &trouble) >= 0
-                           : userfaultfd_is_for_all();
+                           : userfaultfd_is_for_all(device);
 
     if (all)
         check_found(check, VERDICT_OK, "post-copy", NULL, "Every QEMU%s may use userfaultfd.",
@@ -89,9 +93,14 @@ static void check_postcopy(struct check *check)
     else
         check_found(
             check, VERDICT_WARN, "post-copy",
-            "There: sysctl vm.unprivileged_userfaultfd=1. Without libvirt, which takes root's rights from "
-            "QEMU, running it as root will do as well.",
-            "Only a QEMU with root's rights can receive a post-copy%s.",
+            libvirt ? "As root there: sysctl vm.unprivileged_userfaultfd=1, and for the next boot echo "
+                      "vm.unprivileged_userfaultfd=1 > /etc/sysctl.d/60-postcopy.conf. Running QEMU as root "
+                      "does not "
+                      "help: libvirt takes root's rights from it."
+                    : "There: sysctl vm.unprivileged_userfaultfd=1, or run QEMU as root, without libvirt.",
+            "%s%s.",
+            libvirt ? "libvirt's QEMU cannot receive a post-copy"
+                    : "Only a QEMU with root's rights can receive a post-copy",
             there->host ? there->where : " on this host");
 }
 
@@ -130,6 +139,7 @@ static void look(struct check *check)
     }
     if (!here || !there)
         return;
+    libvirt_check(check);
     check_postcopy(check);
     if (two)
         check_versions(check, source, destination);

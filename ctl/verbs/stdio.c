@@ -15,9 +15,9 @@
 #include "ctl/bus/stream.h"
 #include "ctl/libvirt/socket.h"
 #include "ctl/qemu/qmp-connect.h"
+#include "ctl/qemu/userfaultfd.h"
 #include "ctl/ssh/relay.h"
 #include "ctl/ssh/remote.h"
-#include "ctl/verbs/userfaultfd.h"
 
 /*
  * 'vmferryctl stdio …', the far end of an ssh connection: connects to something of this host, says so, and
@@ -25,12 +25,12 @@
  *
  *   stdio bus          the D-Bus that the options name
  *   stdio qmp PATH     a monitor
- *   stdio postcopy     nothing: says whether any QEMU may receive a post-copy there
- *   stdio peer OBJECT  a connection that this migration's helper has with its peer
- *   stdio libvirt      libvirtd
- *   stdio libvirt-in OBJECT   hands connections to libvirtd to the broker for this migration, and stays
- *   stdio libvirt-out OBJECT  makes a socket for libvirtd, tells its path, hands its connections to the
- * broker stdio sink OBJECT  a connection of this migration's stream; drops its bytes here
+ *   stdio postcopy [sysctl]  nothing: says whether any QEMU may receive a post-copy there; sysctl: also one
+ * that does not know the device /dev/userfaultfd stdio peer OBJECT  a connection that this migration's helper
+ * has with its peer stdio libvirt      libvirtd stdio libvirt-in OBJECT   hands connections to libvirtd to
+ * the broker for this migration, and stays stdio libvirt-out OBJECT  makes a socket for libvirtd, tells its
+ * path, hands its connections to the broker stdio sink OBJECT  a connection of this migration's stream; drops
+ * its bytes here
  *
  * systemd-stdio-bridge(1) relays a bus, too. But it does not say that it is connected, nor, with one line and
  * an exit status, why it is not, and looks for the bus by rules of its own.
@@ -175,7 +175,7 @@ int verb_stdio(struct ctl *ctl, struct trouble *trouble)
     if (ctl->arguments.host)
         return trouble_set(trouble, STATUS_USAGE, "'stdio' is for this host.");
     if (strcmp(what, "postcopy") == 0) {
-        if (!userfaultfd_is_for_all())
+        if (!userfaultfd_is_for_all(strcmp(which, "sysctl") != 0))
             return trouble_set(trouble, STATUS_FAILED, "Only root.");
         greet(uid);
         return STATUS_DONE;

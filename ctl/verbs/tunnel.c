@@ -91,7 +91,7 @@ static int find_words(struct run *run, struct trouble *trouble)
     if (run->door)
         door_uri(run->door, run->words[2].value);
     else
-        snprintf(run->words[2].value, URI_MAX, "qemu+ssh://%.400s/system", run->host);
+        snprintf(run->words[2].value, URI_MAX, "qemu+ssh://%.400s/%s", run->host, libvirt_instance(run->ctl));
     return 0;
 }
 

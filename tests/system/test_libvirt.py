@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -227,6 +228,62 @@ def test_what_cannot_be(web1: Domain, hosts: TwoHosts) -> None:
     assert_stayed(web1, hosts.a, hosts.b)
 
 
+def findings(host: Host, *argv: str) -> dict[str, dict[str, str]]:
+    """What check has found, by the name of it; of two of one name the last."""
+    return {one["Name"]: one for one in json.loads(ctl(host, "check", *argv, "--json=short", check=False).stdout)}
+
+
+def test_check(libvirt: Libvirt, web2: Domain, hosts: TwoHosts) -> None:
+    """What libvirt has here and there, and whether this domain can go; with advice that works under libvirt."""
+    found = findings(hosts.a, "host-b", "--domain=web2")
+    assert "FAIL" not in {one["Verdict"] for one in found.values()}, found
+    assert re.fullmatch(r"libvirt \d+\.\d+\.\d+ with QEMU \d+\.\d+\.\d+ answers at host-b\.", found["libvirt"]["Text"])
+    assert "below /run/libvirt/vmferry" in found["rights"]["Text"]
+    assert found["keepalive"]["Verdict"] == "warn" and "after 30 s" in found["keepalive"]["Text"]
+    assert "keepalive_interval = -1" in found["keepalive"]["Remedy"]
+    assert found["domain"]["Text"] == "web2 runs here."
+    assert (found["machine"]["Verdict"], found["cpu"]["Verdict"]) == ("ok", "ok"), found
+    assert found["disks"]["Text"].endswith(": vda, vdb.") and "--disks" in found["disks"]["Remedy"]
+    assert found["pool"]["Verdict"] == "warn" and "--target /var/lib/libvirt/images" in found["pool"]["Remedy"]
+    if Path("/proc/sys/vm/unprivileged_userfaultfd").read_text().strip() == "0":
+        assert found["post-copy"]["Verdict"] == "warn"
+        assert found["post-copy"]["Remedy"].startswith("As root there: sysctl vm.unprivileged_userfaultfd=1")
+        assert "as root does not help" in found["post-copy"]["Remedy"]
+    assert [one[3] for host in hosts for one in host.broker.list()] == []  # nothing of it is left
+
+
+_ODD = """
+<domain type='qemu'>
+  <name>odd</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type></os>
+  <cpu mode='custom' match='exact'><model>qemu64</model><feature policy='require' name='amx-tile'/></cpu>
+  <devices><emulator>/usr/bin/qemu-system-x86_64</emulator></devices>
+</domain>
+"""
+
+
+@pytest.mark.long
+def test_check_finds_what_a_domain_lacks(libvirt: Libvirt, web1: Domain, hosts: TwoHosts) -> None:
+    hosts.a.run("virsh", "-q", "define", "/dev/stdin", stdin=_ODD)
+    hosts.b.run("virsh", "-q", "pool-create-as", "images", "dir", "--target", "/var/lib/libvirt/images")
+    try:
+        found = findings(hosts.a, "host-b", "--domain=odd")
+        assert found["cpu"]["Verdict"] == "FAIL" and "amx-tile" in found["cpu"]["Text"], found["cpu"]
+        assert found["domain"]["Verdict"] == "warn" and "is shut off" in found["domain"]["Text"]
+        assert findings(hosts.a, "host-b", "--domain=none")["domain"]["Verdict"] == "FAIL"
+        hosts.b.run("adduser", "-q", "alice", "vmferry")
+        done = hosts.b.run("vmferryctl", "check", user="alice", check=False)
+        assert re.search(r"^warn +libvirt .*\n +→ Run it as root, or as a member of the group libvirt", done.stdout, re.M)
+        hosts.b.systemctl("stop", "libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket", "libvirtd")
+        found = findings(hosts.a, "host-b")
+        assert found["libvirt"]["Verdict"] == "warn" and "Install libvirt there" in found["libvirt"]["Remedy"]
+    finally:
+        hosts.b.run("deluser", "-q", "alice", "vmferry", check=False)
+        hosts.b.systemctl("start", "libvirtd.socket", "libvirtd")
+        hosts.b.run("virsh", "-q", "pool-destroy", "images")
+        hosts.a.run("virsh", "-q", "undefine", "odd")
+
+
 @pytest.mark.long
 def test_there_and_back(libvirt: Libvirt, web1: Domain, hosts: TwoHosts) -> None:
     for source, destination in ((hosts.a, hosts.b), (hosts.b, hosts.a)) * 2:
@@ -256,6 +313,36 @@ def test_from_a_third_place(web1: Domain, hosts: TwoHosts) -> None:
     """Host b sends what runs on a to itself: by ssh to both."""
     hosts.b.run("vmferryctl", "-H", "host-a", "migrate", "web1", "host-b", timeout=120)
     assert_moved(web1, hosts.a, hosts.b)
+
+
+@pytest.mark.long
+def test_own_domains_of_a_user(libvirt: Libvirt, web1: Domain, hosts: TwoHosts) -> None:
+    """qemu:///session, by the user's brokers; and the system's domain as a member of the two groups, by the user's ssh."""
+    alice = ["env", "HOME=/home/alice", "XDG_RUNTIME_DIR=/run/user/4101"]
+    virsh = [*alice, "virsh", "-q", "-c", "qemu:///session"]
+    for host in hosts:
+        host.run("sh", "-ec", f"""
+            usermod -d /home/alice -s /bin/bash -p '*' alice; adduser -q alice libvirt; adduser -q alice vmferry
+            install -d -o alice -m 700 /home/alice /home/alice/.ssh; chmod 711 /var/lib/libvirt/images
+            install -o alice -m 600 {hosts.shared}/libvirt-key /home/alice/.ssh/id_ed25519
+            install -o alice -m 600 {hosts.shared}/libvirt-key.pub /home/alice/.ssh/authorized_keys
+            install -o alice -m 600 /root/.ssh/config /home/alice/.ssh/config
+            loginctl enable-linger alice""")
+        wait_until(lambda: host.run("test", "-S", "/run/user/4101/bus", check=False).returncode == 0, "alice has a bus", 30)
+        host.run(*virsh, "list", user="alice")  # starts her libvirtd
+    xml = hosts.a.run("virsh", "dumpxml", "--inactive", "web1").stdout.replace("/var/log/libvirt/web1.ser", "/home/alice/s.ser")
+    hosts.a.run(*virsh, "create", "/dev/stdin", user="alice", stdin=xml)
+    try:
+        hosts.a.run(*alice, "vmferryctl", "--user", "migrate", "web1", "host-b", user="alice", timeout=120)
+        assert hosts.b.run(*virsh, "domstate", "web1", user="alice").stdout.strip() == "running"
+        assert hosts.a.run(*virsh, "list", "--all", user="alice").stdout.strip() == ""
+        hosts.a.run(*alice, "vmferryctl", "migrate", "web1", "host-b", user="alice", timeout=120)
+        assert_moved(web1, hosts.a, hosts.b)
+    finally:
+        for host in hosts:
+            host.run(*virsh, "destroy", "web1", user="alice", check=False)
+            host.run("sh", "-c", "loginctl disable-linger alice; loginctl terminate-user alice; "
+                                 "deluser -q alice libvirt; deluser -q alice vmferry; rm -rf /home/alice")
 
 
 # ---- Losses ----

@@ -190,13 +190,15 @@ class Libvirt:
         one.remove()
         return one
 
+    def _left(self, host: Host) -> list[str]:
+        return host.run("find", "/run/libvirt/vmferry", "-mindepth", "1").stdout.splitlines()
+
     def clean(self) -> None:
         for one in self._domains:
             one.remove()
         self._domains = []
         for host in self.hosts:
-            for left in host.run("find", "/run/libvirt/vmferry", "-mindepth", "1").stdout.splitlines():
-                raise AssertionError(f"{left} is left on host {host.name}")
+            wait_until(lambda host=host: not self._left(host), f"no socket is left on host {host.name}")  # type: ignore[misc]
             assert not host.run("sh", "-c", "ls -d /run/vmferryctl-* 2>/dev/null || true").stdout
 
     @contextmanager

@@ -94,22 +94,76 @@ TEST(disks_are_named_with_commas)
     assert_int_equal(plan_disks(none, found, 4), 0);
 }
 
-/* As libvirt 9.0 says it. */
+/* As libvirt 9.0 and 11.3 say it. */
 TEST(what_libvirt_says_has_a_remedy)
 {
-    assert_non_null(
-        strstr(plan_remedy(VIR_ERR_CONFIG_UNSUPPORTED, "Postcopy is not supported"), "userfaultfd"));
-    assert_non_null(strstr(plan_remedy(VIR_ERR_NO_STORAGE_POOL,
-                                       "Storage pool not found: no storage pool with matching target path "
-                                       "'/var/lib/libvirt/images'"),
-                           "pool"));
-    assert_non_null(strstr(
-        plan_remedy(VIR_ERR_MIGRATE_UNSAFE, "Unsafe migration: Migration without shared storage is unsafe"),
-        "--disks"));
-    assert_non_null(strstr(plan_remedy(VIR_ERR_AUTH_FAILED, "authentication unavailable: no polkit agent"),
-                           "group libvirt"));
+    static const struct {
+        int code;
+        const char *words, *remedy;
+    } cases[] = {
+        {VIR_ERR_CONFIG_UNSUPPORTED, "Postcopy is not supported", "sysctl vm.unprivileged_userfaultfd=1"},
+        {VIR_ERR_NO_STORAGE_POOL,
+         "Storage pool not found: no storage pool with matching target path '/var/lib/libvirt/images'",
+         "virsh pool"},
+        {VIR_ERR_MIGRATE_UNSAFE, "Unsafe migration: Migration without shared storage is unsafe", "--disks"},
+        {VIR_ERR_MIGRATE_UNSAFE,
+         "Unsafe migration: Migration may lead to data corruption if disks use cache other "
+         "than none or directsync",
+         "--unsafe"},
+        {VIR_ERR_INVALID_ARG, "NBD URI must be supplied when migration URI uses UNIX transport method",
+         "--disks"},
+        {VIR_ERR_INTERNAL_ERROR,
+         "internal error: unable to execute QEMU command 'migrate-incoming': Failed to bind "
+         "socket to /run/libvirt/qemu/x: Permission denied",
+         "LibvirtUser="},
+        {VIR_ERR_INTERNAL_ERROR, "internal error: connection closed due to keepalive timeout",
+         "keepalive_interval"},
+        {VIR_ERR_INTERNAL_ERROR, "internal error: client socket is closed", "keepalive_interval"},
+        {VIR_ERR_INTERNAL_ERROR, "internal error: attempt to migrate guest to the same host 5b1c",
+         "host_uuid"},
+        {VIR_ERR_SYSTEM_ERROR, "Cannot recv data: Host key verification failed.: Connection reset by peer",
+         "ssh HOST"},
+        {VIR_ERR_SYSTEM_ERROR, "Cannot recv data: root@h: Permission denied (publickey).: Connection reset",
+         "ssh HOST"},
+        {VIR_ERR_SYSTEM_ERROR, "Cannot recv data: ssh: Could not resolve hostname h: Name unknown",
+         "ssh HOST"},
+        {VIR_ERR_OPERATION_FAILED, "operation failed: domain 'web1' already exists with uuid 6a2c",
+         "--name="},
+        {VIR_ERR_OPERATION_INVALID, "Requested operation is not valid: domain 'web1' is already active",
+         "runs"},
+        {VIR_ERR_OPERATION_INVALID,
+         "Requested operation is not valid: another migration job is already running for "
+         "domain 'web1'",
+         "domjobabort"},
+        {VIR_ERR_OPERATION_TIMEOUT,
+         "Timed out during operation: cannot acquire state change lock (held by x)", "domjobinfo"},
+        {VIR_ERR_INVALID_ARG, "invalid argument: unable to find any emulator to serve 'x86_64'",
+         "Install QEMU"},
+        {VIR_ERR_SYSTEM_ERROR, "Cannot check QEMU binary /usr/local/bin/q: No such file or directory",
+         "Install"},
+        {VIR_ERR_INTERNAL_ERROR, "qemu-system-x86_64: unsupported machine type", "older"},
+        {VIR_ERR_OPERATION_FAILED, "guest CPU doesn't match specification: missing features: avx",
+         "--domain="},
+        {VIR_ERR_CPU_INCOMPATIBLE, "the CPU is incompatible with host CPU: x", "CPU model"},
+        {VIR_ERR_INTERNAL_ERROR,
+         "qemu unexpectedly closed the monitor: Unknown savevm section or instance 'x' 0", "machine type"},
+        {VIR_ERR_OPERATION_INVALID,
+         "Requested operation is not valid: domain has assigned non-USB host devices", "detach-device"},
+        {VIR_ERR_NO_NETWORK, "Network not found: no network with matching name 'default'", "net-define"},
+        {VIR_ERR_SYSTEM_ERROR, "Cannot get interface MTU on 'br0': No such device", "bridge"},
+        {VIR_ERR_SYSTEM_ERROR, "cannot limit locked memory of process 7 to 1: Operation not permitted",
+         "hard_limit"},
+        {VIR_ERR_AUTH_UNAVAILABLE, "authentication unavailable: no polkit agent", "group libvirt"},
+        {VIR_ERR_AUTH_FAILED, "authentication failed: x", "group libvirt"},
+        {VIR_ERR_INTERNAL_ERROR, "internal error: something that nobody has thought of", "journalctl"},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        if (!strstr(plan_remedy(cases[i].code, cases[i].words), cases[i].remedy))
+            fail_msg("%s: %s", cases[i].words, plan_remedy(cases[i].code, cases[i].words));
     assert_string_equal(plan_remedy(VIR_ERR_OPERATION_ABORTED, "migration out job: canceled by client"), "");
     assert_true(plan_is_cancelled(VIR_ERR_OPERATION_ABORTED));
+    assert_false(plan_is_denied(VIR_ERR_SYSTEM_ERROR));
 }
 
 int main(void)

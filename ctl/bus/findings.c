@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "ctl/verbs/findings.h"
+#include "ctl/bus/findings.h"
 
 #include <stdarg.h>
 #include <stdio.h>

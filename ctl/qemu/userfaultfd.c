@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "ctl/verbs/userfaultfd.h"
+#include "ctl/qemu/userfaultfd.h"
 
 #include <stdio.h>
 #include <sys/stat.h>
 
-bool userfaultfd_is_for_all(void)
+bool userfaultfd_is_for_all(bool device)
 {
     FILE *file = fopen("/proc/sys/vm/unprivileged_userfaultfd", "re");
     int c = file ? fgetc(file) : EOF;
@@ -12,6 +12,6 @@ bool userfaultfd_is_for_all(void)
 
     if (file)
         fclose(file);
-    /* The device is since Linux 6.1; QEMU uses it since 8.1. */
-    return c == '1' || (stat("/dev/userfaultfd", &st) >= 0 && (st.st_mode & 0006) == 0006);
+    /* The device is since Linux 6.1. */
+    return c == '1' || (device && stat("/dev/userfaultfd", &st) >= 0 && (st.st_mode & 0006) == 0006);
 }

@@ -14,6 +14,7 @@ enum verdict {
 struct check {
     struct ctl *ctl;
     struct side *source, *destination; /* the same where there is no HOST */
+    unsigned long libvirt_qemu;        /* the version of libvirt's QEMU at the destination; 0: none */
     json_object *findings;
     bool failed;
 };

@@ -1,7 +1,0 @@
-/* SPDX-License-Identifier: LGPL-2.1-or-later */
-#pragma once
-
-#include <stdbool.h>
-
-/* Whether a QEMU of any user may receive a post-copy on this host: it needs userfaultfd(2). */
-bool userfaultfd_is_for_all(void);
