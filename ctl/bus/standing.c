@@ -26,6 +26,13 @@ const char *standing_word(json_object *record)
     return phase[0] == '\0' || strcmp(state, "interrupted") == 0 ? state : phase;
 }
 
+const char *standing_reason(json_object *record)
+{
+    const char *text = record_text(record, "ErrorMessage"), *at = strstr(text, "': ");
+
+    return strncmp(text, "Migration ", 10) == 0 && at ? at + 3 : text;
+}
+
 int standing_judge(json_object *record, struct trouble *trouble)
 {
     const char *outcome = record_text(record, "Outcome"), *error = record_text(record, "ErrorMessage");

@@ -16,6 +16,10 @@ const char *standing_outcome(json_object *record);
 /* One word: that where it is finished; else "interrupted", its phase where that was told, or its state. */
 const char *standing_word(json_object *record);
 
+/* Why it failed or is interrupted, without the migration's name, which the broker's message begins with; "".
+ */
+const char *standing_reason(json_object *record);
+
 /* The exit status of a finished one, and the trouble that says why it is not 0. */
 int standing_judge(json_object *record, struct trouble *trouble);
 

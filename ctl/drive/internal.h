@@ -6,6 +6,13 @@
 #include "ctl/drive/ends.h"
 #include "ctl/terminal/meter.h"
 
+struct away {
+    sd_event_source *timer; /* NULL: none is */
+    const char *host;
+    uint64_t since;
+    char why[72];
+};
+
 struct drive {
     struct ends *ends; /* borrowed */
     struct meter meter;
@@ -19,6 +26,7 @@ struct drive {
     bool left_out;          /* it was said that post-copy is left out */
     bool held_up;           /* it was said that Ctrl-C waits for QEMU */
     char note[180];         /* shown beside the progress */
+    struct away away;       /* the host that is connected to again; only view.c uses it */
     uint64_t sent, sent_at; /* what had arrived, and when that last changed */
     bool asked;             /* for post-copy: from here on a cancel can lose the guest */
     bool told;              /* it was said that the post-copy is paused */

@@ -17,9 +17,23 @@ static bool says_gone(const char *text)
            (strstr(text, "There is no QMP socket") || strstr(text, "Nobody listens on the QMP socket"));
 }
 
+/* The destination's monitor, again. */
+static enum reach reach_again(struct drive *drive, struct trouble *why)
+{
+    struct ends *ends = drive->ends;
+
+    if (side_open_host(ends->ctl, ends->host, ends->destination, why) < 0)
+        return REACH_AWAY;
+    if (qmp_open(ends->destination, ends->ctl->arguments.dst_qmp, &ends->destination_qmp, why) < 0)
+        return why && says_gone(why->text) ? REACH_GONE : REACH_AWAY;
+    view_be_patient(drive, ends->destination_qmp);
+    return REACH_THERE;
+}
+
 enum reach recover_reach(struct drive *drive, struct trouble *why)
 {
     struct ends *ends = drive->ends;
+    enum reach reach;
     char ended[32];
 
     if (ends->destination_qmp && qmp_is_open(ends->destination_qmp))
@@ -33,11 +47,25 @@ enum reach recover_reach(struct drive *drive, struct trouble *why)
     qmp_free(ends->destination_qmp);
     ends->destination_qmp = NULL;
     side_close(ends->destination);
-    if (side_open_host(ends->ctl, ends->host, ends->destination, why) < 0)
-        return REACH_AWAY;
-    if (qmp_open(ends->destination, ends->ctl->arguments.dst_qmp, &ends->destination_qmp, why) < 0)
-        return why && says_gone(why->text) ? REACH_GONE : REACH_AWAY;
-    view_be_patient(drive, ends->destination_qmp);
+    view_away(drive, ends->host, NULL);
+    reach = reach_again(drive, why);
+    view_back(drive);
+    return reach;
+}
+
+/* One try. REACH_AWAY: not now, why says what is in the way. */
+static enum reach reach_source(struct drive *drive, const char *host, struct trouble *why)
+{
+    struct ends *ends = drive->ends;
+    struct qmp *again = NULL;
+
+    side_close(ends->source);
+    if (side_open_host(ends->ctl, host, ends->source, why) < 0 ||
+        qmp_open(ends->source, ends->ctl->arguments.qmp, &again, why) < 0)
+        return says_gone(why->text) ? REACH_GONE : REACH_AWAY;
+    qmp_free(ends->qmp);
+    ends->qmp = again;
+    view_be_patient(drive, again);
     return REACH_THERE;
 }
 
@@ -45,29 +73,22 @@ enum reach recover_source(struct drive *drive, struct trouble *why)
 {
     struct ends *ends = drive->ends;
     const char *host = ends->source->host;
-    struct qmp *again = NULL;
+    enum reach reach = REACH_AWAY;
 
     if (!host || qmp_shutdown(ends->qmp)[0] || qmp_silence(ends->qmp) > 0 || !qmp_has_ended(ends->qmp))
         return REACH_GONE;
+    view_away(drive, host, NULL);
     for (uint64_t end = ctl_now() + REACHES; ctl_now() < end && ends->ctl->interrupts == 0;) {
-        _cleanup_(trouble_clear) struct trouble trouble = {0};
-
-        side_close(ends->source);
-        if (side_open_host(ends->ctl, host, ends->source, &trouble) >= 0 &&
-            qmp_open(ends->source, ends->ctl->arguments.qmp, &again, &trouble) >= 0) {
-            qmp_free(ends->qmp);
-            ends->qmp = again;
-            view_be_patient(drive, again);
-            return REACH_THERE;
-        }
-        if (says_gone(trouble.text))
-            return REACH_GONE;
         trouble_clear(why);
-        trouble_set(why, STATUS_FAILED, "%s", trouble.text ? trouble.text : "no reason is known");
+        reach = reach_source(drive, host, why);
+        if (reach != REACH_AWAY)
+            break;
+        view_away(drive, host, why->text);
         if (ctl_turn(ends->ctl, SECOND, NULL) < 0)
             break;
     }
-    return REACH_AWAY;
+    view_back(drive);
+    return reach;
 }
 
 /* So is one that the broker does not know, as after a restart without what it had stored. */

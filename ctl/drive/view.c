@@ -5,12 +5,15 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/message.h"
+#include "ctl/bus/standing.h"
 #include "ctl/drive/report.h"
 #include "ctl/drive/sequence.h"
 
 #define SILENT      (3 * SECOND)  /* for so long QEMU may be silent without it being said */
 #define STANDS      (60 * SECOND) /* for so long nothing may arrive */
 #define MANY_PASSES 5             /* over the memory, without an end */
+#define AWAY_FIRST  (2 * SECOND)  /* for so long a host may be away without it being said */
 
 static const char *phase_text(const struct drive *drive, json_object *record)
 {
@@ -27,14 +30,6 @@ static const char *phase_text(const struct drive *drive, json_object *record)
                                                      : "setup";
 }
 
-/* The broker's message without "Migration ID of VM '…': ". */
-static const char *reason_of(json_object *record)
-{
-    const char *text = record_text(record, "ErrorMessage"), *at = strstr(text, "': ");
-
-    return strncmp(text, "Migration ", 10) == 0 && at ? at + 3 : text;
-}
-
 /* What is beside the progress, unless something is there already. */
 static void note(struct drive *drive, json_object *record)
 {
@@ -48,7 +43,7 @@ static void note(struct drive *drive, json_object *record)
     }
     drive->note[0] = '\0';
     if (interrupted)
-        snprintf(drive->note, sizeof(drive->note), "%.150s", reason_of(record));
+        snprintf(drive->note, sizeof(drive->note), "%.150s", standing_reason(record));
     else if (now >= drive->sent_at + STANDS && record_number(record, "RoundTripUsec") > 0)
         snprintf(
             drive->note, sizeof(drive->note),
@@ -137,4 +132,58 @@ void view_let_go(struct drive *drive)
 {
     let_go(drive->ends->qmp);
     let_go(drive->ends->destination_qmp);
+}
+
+/* ---- A host is away ---- */
+
+/* Asks nothing, for it runs inside of the loop. */
+static void show_away(struct drive *drive)
+{
+    const struct away *away = &drive->away;
+    const struct qemu_info *info = &drive->info;
+    struct progress progress = {
+        .vm = drive->ends->vm,
+        .phase = "unreachable",
+        .fraction = info->total > 0 ? 1 - (double)info->remaining / (double)info->total : -1,
+        .bytes = drive->sent,
+        .has_memory = info->total > 0,
+        .remaining = info->remaining,
+        .note = drive->note,
+    };
+
+    snprintf(drive->note, sizeof(drive->note), "no connection to %.50s for %u s, trying again%s%.70s%s",
+             away->host, (unsigned)((ctl_now() - away->since) / SECOND), away->why[0] ? " (" : "", away->why,
+             away->why[0] ? ")" : "");
+    snprintf(drive->shown, sizeof(drive->shown), "%s", progress.phase);
+    sequence_show(drive, &progress);
+    meter_update(&drive->meter, &progress);
+    drive->note[0] = '\0';
+}
+
+static int on_away(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct drive *drive = userdata;
+
+    show_away(drive);
+    sd_event_source_set_time_relative(source, SECOND);
+    sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+    return 0;
+}
+
+void view_away(struct drive *drive, const char *host, const char *why)
+{
+    struct away *away = &drive->away;
+
+    message_text_set(away->why, sizeof(away->why), why ? why : "");
+    if (away->timer)
+        return;
+    away->host = host;
+    away->since = ctl_now();
+    sd_event_add_time_relative(drive->ends->ctl->event, &away->timer, CLOCK_MONOTONIC, AWAY_FIRST, 0, on_away,
+                               drive);
+}
+
+void view_back(struct drive *drive)
+{
+    drive->away.timer = sd_event_source_disable_unref(drive->away.timer);
 }

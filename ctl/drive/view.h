@@ -13,3 +13,10 @@ void view_be_patient(struct drive *drive, struct qmp *qmp);
 
 /* Ends that, for both. */
 void view_let_go(struct drive *drive);
+
+/*
+ * While host is connected to again: shows for how long that is so already, and why the last try failed (NULL:
+ * none has), whatever turns the loop meanwhile. Until view_back().
+ */
+void view_away(struct drive *drive, const char *host, const char *why);
+void view_back(struct drive *drive);
