@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "ctl/bus/standing.h"
 #include "ctl/drive/arrival.h"
 #include "ctl/drive/handover.h"
 #include "ctl/drive/loss.h"
@@ -119,27 +120,44 @@ static void end_tunnel(struct drive *drive, struct whereabouts *w, bool finished
     whereabouts_look(drive, w);
 }
 
+/* After a cancel. */
+static const char *hint_at_waiting(const struct whereabouts *w)
+{
+    return w->arrived || w->both
+               ? ""
+               : " The QEMU that waited for it has ended, or must be started anew before the next try.";
+}
+
 int outcome_failed(struct drive *drive, struct trouble *trouble)
 {
     _cleanup_json_ json_object *record = NULL;
     struct whereabouts whereabouts;
     char where[WHEREABOUTS_MAX];
     const char *why = "", *hint = qemu_hint_at_owner(drive->info.error);
-    int status = drive->info.phase == QEMU_CANCELLED ? STATUS_CANCELLED : STATUS_FAILED, finished;
+    int status = STATUS_FAILED, finished;
+    bool by_other;
 
     meter_clear(&drive->meter);
     /* Where the tunnel was the reason, it has one; else it learns now. */
     finished = tunnel_wait_finished(&drive->ends->tunnel, SECOND, &record, NULL);
     if (record)
-        why = record_text(record, "ErrorMessage"); /* also while it is interrupted */
-    if (finished > 0 && trouble_status_of(record_text(record, "Result"), record_text(record, "ErrorName")) ==
-                            STATUS_CANCELLED)
-        status = STATUS_CANCELLED; /* by another client, at either end */
+        why = standing_reason(record); /* also while it is interrupted */
+    /* By another client, at either end: what QEMU says comes of that. */
+    by_other = finished > 0 && trouble_status_of(record_text(record, "Result"),
+                                                 record_text(record, "ErrorName")) == STATUS_CANCELLED;
+    if (by_other)
+        drive->info.phase = QEMU_CANCELLED;
+    if (drive->info.phase == QEMU_CANCELLED)
+        status = STATUS_CANCELLED;
     end_tunnel(drive, &whereabouts, finished > 0);
     whereabouts_tell(drive, &whereabouts, where);
-    trouble_set(trouble, whereabouts_status(&whereabouts, status), "%s. QEMU says: %s%s%s%s%s", where,
-                drive->info.error[0] ? drive->info.error : drive->info.status, hint, hint[0] ? "" : ".",
-                why[0] ? " The tunnel says: " : "", why);
+    if (status == STATUS_CANCELLED)
+        trouble_set(trouble, whereabouts_status(&whereabouts, status), "%s. %s%s", where,
+                    by_other && why[0] ? why : "QEMU says: cancelled.", hint_at_waiting(&whereabouts));
+    else
+        trouble_set(trouble, whereabouts_status(&whereabouts, status), "%s. QEMU says: %s%s%s%s%s", where,
+                    drive->info.error[0] ? drive->info.error : drive->info.status, hint, hint[0] ? "" : ".",
+                    why[0] ? " The tunnel says: " : "", why);
     report_whereabouts(drive, &whereabouts, trouble);
     if (finished <= 0)
         tunnel_cancel(&drive->ends->tunnel);
@@ -171,9 +189,7 @@ int outcome_cancelled(struct drive *drive, struct trouble *trouble)
     end_tunnel(drive, &whereabouts, false);
     whereabouts_tell(drive, &whereabouts, where);
     trouble_set(trouble, whereabouts_status(&whereabouts, STATUS_CANCELLED), "Cancelled: %s.%s", where,
-                whereabouts.arrived || whereabouts.both
-                    ? ""
-                    : " The QEMU that waited for it has ended, or must be started anew before the next try.");
+                hint_at_waiting(&whereabouts));
     report_whereabouts(drive, &whereabouts, trouble);
     tunnel_cancel(&drive->ends->tunnel);
     ends_undo(drive->ends);

@@ -69,6 +69,24 @@ def test_cancelled_while_the_destination_has_all(scene: Standins) -> None:
     assert "cont" not in scene.destination.asked
 
 
+@pytest.mark.parametrize("end", ["source", "destination"])
+def test_cancelled_by_another_client(scene: Standins, end: str) -> None:
+    """What QEMU says then comes of that, and is no reason."""
+    with scene.run() as run:
+        ctl(getattr(scene.hosts, end), "cancel", "web1", "--force").succeeds()
+        fail(scene, **{"query-migrate": {"status": "failed", "error-desc": "Bad file descriptor"}})
+        result = run.end().fails(CANCELLED, f"runs on at the source. Cancelled at the {end} by uid")
+    assert "Bad file descriptor" not in result.err and "Migration " not in result.err
+
+
+def test_cancelled_by_another_client_of_qemu(scene: Standins) -> None:
+    """However the tunnel takes that."""
+    with scene.run() as run:
+        scene.destination.end_stream()
+        scene.source.answers["query-migrate"] = {"status": "cancelled"}
+        run.end().fails(CANCELLED, "runs on at the source. QEMU says: cancelled. The QEMU that waited")
+
+
 @pytest.mark.parametrize("how", ["failed", "cancelled"])
 def test_both_run(scene: Standins, how: str) -> None:
     """Something else has started it at the destination."""
