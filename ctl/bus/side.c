@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ctl/bus/side.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/address.h"
 #include "common/cleanup.h"
 #include "ctl/bus/bus-socket.h"
 #include "ctl/bus/password-agent.h"
@@ -116,6 +118,30 @@ int side_open_host(struct ctl *ctl, const char *host, struct side *ret, struct t
         return attach(ret, open_address(ret, host, trouble), trouble);
     ret->host = host;
     return attach(ret, open_remote(ret, trouble), trouble);
+}
+
+/* D-Bus over TCP ("tcp:host=…"): it goes to where the other broker is. */
+static void address_of_bus(sd_bus *bus, char ret[static INET6_ADDRSTRLEN])
+{
+    union any_address a = {0};
+    socklen_t size = sizeof(a.storage);
+    int fd = sd_bus_get_fd(bus);
+
+    if (fd < 0 || getpeername(fd, &a.any, &size) < 0)
+        return;
+    if (a.any.sa_family == AF_INET && (ntohl(a.in.sin_addr.s_addr) >> 24) != IN_LOOPBACKNET)
+        inet_ntop(AF_INET, &a.in.sin_addr, ret, INET6_ADDRSTRLEN);
+    if (a.any.sa_family == AF_INET6 && !IN6_IS_ADDR_LOOPBACK(&a.in6.sin6_addr))
+        inet_ntop(AF_INET6, &a.in6.sin6_addr, ret, INET6_ADDRSTRLEN);
+}
+
+void side_address(const struct side *side, char ret[static INET6_ADDRSTRLEN])
+{
+    ret[0] = '\0';
+    if (side->link)
+        strcpy(ret, remote_address(side->link));
+    else if (side->bus)
+        address_of_bus(side->bus, ret);
 }
 
 void side_close(struct side *side)

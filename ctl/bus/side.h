@@ -3,6 +3,8 @@
 
 /* One host's broker: the connection to its bus, and calls over it. */
 
+#include <netinet/in.h>
+
 #include "ctl/loop.h"
 #include "ctl/ssh/remote.h"
 
@@ -30,6 +32,12 @@ int side_open(struct ctl *ctl, struct side *ret, struct trouble *trouble);
 int side_open_host(struct ctl *ctl, const char *host, struct side *ret, struct trouble *trouble);
 
 void side_close(struct side *side);
+
+/*
+ * The address at which the bus's connection arrived at its host, as far as this end knows: an IP address that
+ * is not of this host alone; "" for a bus on this host.
+ */
+void side_address(const struct side *side, char ret[static INET6_ADDRSTRLEN]);
 
 /*
  * Calls a method of the object at path and waits for its reply while the loop turns. types and what follows

@@ -57,8 +57,10 @@ static int add_options(sd_bus_message *m, const struct side *side, bool incoming
 {
     const struct arguments *a = &side->ctl->arguments;
     uint64_t resume_timeout = a->has_resume_timeout ? a->resume_timeout : shape->resume_timeout;
+    char near[INET6_ADDRSTRLEN];
     int r = sd_bus_message_open_container(m, 'a', "{sv}");
 
+    side_address(side, near);
     if (r >= 0)
         r = add_shape(m, shape);
     if (r >= 0 && a->socket)
@@ -69,8 +71,8 @@ static int add_options(sd_bus_message *m, const struct side *side, bool incoming
         r = sd_bus_message_append(m, "{sv}", "security", "s", a->security);
     if (r >= 0 && incoming && (a->ssh || a->endpoints.n > 0))
         r = add_list(m, "endpoints", &a->endpoints);
-    else if (r >= 0 && incoming && side->link && remote_address(side->link)[0])
-        r = sd_bus_message_append(m, "{sv}", "near-address", "s", remote_address(side->link));
+    else if (r >= 0 && incoming && near[0])
+        r = sd_bus_message_append(m, "{sv}", "near-address", "s", near);
     if (r >= 0 && a->verb == VERB_SEND && a->endpoints.n > 0)
         r = sd_bus_message_append(m, "{sv}", "endpoint", "s", a->endpoints.texts[0]);
     if (r >= 0 && a->expire > 0)

@@ -84,8 +84,22 @@ def test_receive_at_another_host(two: Two) -> None:
     two.remote("wait", "web1").fails(CANCELLED)
 
 
-def test_address_by_which_ssh_came(two: Two) -> None:
-    """It is the first in the ticket, before that of the default route, and where there are more than a ticket holds."""
+@contextmanager
+def bus_over_tcp(two: Two) -> Iterator[str]:
+    """Yields the address of the second host's bus, as the first host reaches it without ssh."""
+    forward = subprocess.Popen([*two.prefix_b, "socat", f"TCP-LISTEN:1234,bind={two.network.address_b},fork,reuseaddr",
+                                f"UNIX-CONNECT:{two.b.bus.address.removeprefix('unix:path=')}"])
+    try:
+        wait_until(lambda: subprocess.run([*two.prefix_b, "ss", "-Hltn", "sport = :1234"], check=True, capture_output=True,
+                                          text=True).stdout != "", "socat", 10)
+        yield f"tcp:host={two.network.address_b},port=1234"
+    finally:
+        forward.terminate()
+        forward.wait()
+
+
+def test_address_by_which_the_caller_came(two: Two) -> None:
+    """By ssh or D-Bus. It is first in the ticket, before that of the default route, also of more than a ticket holds."""
     for n in range(20):
         ip("-n", two.network.b, "link", "add", f"br{n}", "type", "bridge")
         ip("-n", two.network.b, "address", "add", f"172.{n + 16}.0.1/16", "dev", f"br{n}")
@@ -94,13 +108,16 @@ def test_address_by_which_ssh_came(two: Two) -> None:
     two.b.stop()
     two.b.listen = "tcp:*:0"
     two.b.start()
-    for receive, first in ((two.remote, [two.network.address_b, "172.30.0.1"]),
-                           (lambda *words: ctl(two.b, *words), ["172.30.0.1", two.network.address_b])):
-        endpoints = Ticket.decode(receive("receive", "web1").succeeds().out.strip()).endpoints
-        assert [one.split(":")[1] for one in endpoints[:2]] == first and len(endpoints) == 16, endpoints
-        assert "5 of this host's are left out: tcp:172.3" in two.b.log()
-        ctl(two.b, "cancel", "web1").succeeds()
-        ctl(two.b, "wait", "-q", "web1").fails(CANCELLED)
+    with bus_over_tcp(two) as bus:
+        for receive, first in ((two.remote, [two.network.address_b, "172.30.0.1"]),
+                               (lambda *words: ctl(None, f"--address={bus}", *words, prefix=two.prefix),
+                                [two.network.address_b, "172.30.0.1"]),
+                               (lambda *words: ctl(two.b, *words), ["172.30.0.1", two.network.address_b])):
+            endpoints = Ticket.decode(receive("receive", "web1").succeeds().out.strip()).endpoints
+            assert [one.split(":")[1] for one in endpoints[:2]] == first and len(endpoints) == 16, endpoints
+            assert "5 of this host's are left out: tcp:172.3" in two.b.log()
+            ctl(two.b, "cancel", "web1").succeeds()
+            ctl(two.b, "wait", "-q", "web1").fails(CANCELLED)
 
 
 def test_check_of_another_host(two: Two) -> None:
