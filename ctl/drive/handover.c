@@ -68,8 +68,11 @@ void handover_try(struct drive *drive)
             (qemu_query(drive->ends->qmp, &drive->info, NULL) < 0 || !has_let_go(drive->info.phase)))
             return;
         trouble_clear(&drive->refused);
-        if (qmp_execute(there, "cont", NULL, NULL, &drive->refused) < 0)
+        drive->ends->held = false; /* it may start the VM, and end before it says so */
+        if (qmp_execute(there, "cont", NULL, NULL, &drive->refused) < 0) {
+            drive->ends->held = qmp_is_open(there);
             return;
+        }
         qemu_run_state(there, drive->arrived, NULL);
     }
     drive->begun = is_live(drive->arrived);

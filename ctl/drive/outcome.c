@@ -35,21 +35,31 @@ static void print_json(struct drive *drive, json_object *record)
     record_print_json(drive->ends->ctl, record);
 }
 
-/* The source says that the VM has moved, the destination does not. */
+/*
+ * The source says that the VM has moved, the destination does not. As long as that one was not told to start
+ * it, the VM is at the source as it was: QEMU there goes on with 'cont', also after 'completed'.
+ */
 static int end_astray(struct drive *drive, enum arrival arrival, struct trouble *trouble)
 {
-    char why[160];
+    const char *host = drive->ends->host;
+    char why[160], then[400];
 
     if (qmp_is_open(drive->ends->destination_qmp) && drive->arrived[0])
-        snprintf(why, sizeof(why), "says that it is '%s'", drive->arrived);
+        snprintf(why, sizeof(why), "says that it is '%s'%s", drive->arrived,
+                 arrival == ARRIVAL_FAILED ? ", and that the migration has failed" : "");
     else
-        snprintf(why, sizeof(why), "does not answer any more");
+        whereabouts_of_silent(drive->ends->destination_qmp, why);
+    if (handover_holds(drive) && !drive->ends->resume)
+        snprintf(then, sizeof(then),
+                 "It had not been told to start the VM, which stands still at the source as well: make sure "
+                 "that QEMU at %.80s has ended, then tell the one at the source 'cont'.",
+                 host);
+    else
+        snprintf(then, sizeof(then),
+                 "Look at its log, and whether the VM runs there, before you start it anywhere.");
     return trouble_set(trouble, STATUS_FAILED,
-                       "QEMU at the source says that VM '%s' has moved, but the one at %s %s%s. Look at its "
-                       "log, and whether "
-                       "the VM runs there, before you start it anywhere.",
-                       drive->ends->vm, drive->ends->host, why,
-                       arrival == ARRIVAL_FAILED ? ", and that the migration has failed" : "");
+                       "QEMU at the source says that VM '%s' has moved, but the one at %s %s. %s",
+                       drive->ends->vm, host, why, then);
 }
 
 static void summarize(struct drive *drive, json_object *record, bool confirmed)
@@ -128,6 +138,16 @@ static const char *hint_at_waiting(const struct whereabouts *w)
                : " The QEMU that waited for it has ended, or must be started anew before the next try.";
 }
 
+/* 'send' cannot ask the destination's QEMU, nor compare its capabilities. reason: the tunnel's. */
+static const char *hint_at_halves(const struct drive *drive, const char *reason)
+{
+    if (drive->ends->destination || (reason[0] && !strstr(reason, "QEMU closed its connection")))
+        return "";
+    return reason[0] ? " --postcopy and --multifd= must be given to 'receive' as here."
+                     : " The log of QEMU at the destination may say why; --postcopy and --multifd= must be "
+                       "given to 'receive' as here.";
+}
+
 int outcome_failed(struct drive *drive, struct trouble *trouble)
 {
     _cleanup_json_ json_object *record = NULL;
@@ -155,9 +175,9 @@ int outcome_failed(struct drive *drive, struct trouble *trouble)
         trouble_set(trouble, whereabouts_status(&whereabouts, status), "%s. %s%s", where,
                     by_other && why[0] ? why : "QEMU says: cancelled.", hint_at_waiting(&whereabouts));
     else
-        trouble_set(trouble, whereabouts_status(&whereabouts, status), "%s. QEMU says: %s%s%s%s%s", where,
+        trouble_set(trouble, whereabouts_status(&whereabouts, status), "%s. QEMU says: %s%s%s%s%s%s", where,
                     drive->info.error[0] ? drive->info.error : drive->info.status, hint, hint[0] ? "" : ".",
-                    why[0] ? " The tunnel says: " : "", why);
+                    why[0] ? " The tunnel says: " : "", why, hint_at_halves(drive, why));
     report_whereabouts(drive, &whereabouts, trouble);
     if (finished <= 0)
         tunnel_cancel(&drive->ends->tunnel);

@@ -12,6 +12,7 @@
 
 #define SILENT      (3 * SECOND)  /* for so long QEMU may be silent without it being said */
 #define STANDS      (60 * SECOND) /* for so long nothing may arrive */
+#define DIFFERS     (10 * SECOND) /* the same where the options of 'receive' are not known */
 #define MANY_PASSES 5             /* over the memory, without an end */
 #define AWAY_FIRST  (2 * SECOND)  /* for so long a host may be away without it being said */
 
@@ -50,6 +51,9 @@ static void note(struct drive *drive, json_object *record)
             "nothing arrives, though the hosts hear each other: something on the way swallows large packets "
             "(MTU, firewall)%s",
             drive->ends->destination ? "" : ", or --multifd= differs");
+    else if (!drive->ends->destination && now >= drive->sent_at + DIFFERS && info->phase == QEMU_PRECOPY)
+        snprintf(drive->note, sizeof(drive->note),
+                 "nothing arrives: was --multifd= given to 'receive' as here?");
     else if (info->phase == QEMU_PRECOPY && info->passes >= MANY_PASSES &&
              drive->ends->ctl->arguments.postcopy == POSTCOPY_NO)
         snprintf(

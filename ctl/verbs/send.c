@@ -10,6 +10,7 @@
 
 #include "common/cleanup.h"
 #include "ctl/drive/drive.h"
+#include "ctl/drive/sequence.h"
 #include "ctl/libvirt/entry.h"
 
 /* The ticket's line. */
@@ -122,29 +123,39 @@ static int check_paused(struct ends *ends, struct trouble *trouble)
     return 0;
 }
 
+/* QEMU's monitor, what the options say, and the tunnel; or nothing of that. */
+static int open_ends(struct ends *ends, struct trouble *trouble)
+{
+    const struct arguments *a = &ends->ctl->arguments;
+    _cleanup_(tunnel_forget_ticket) char *ticket = NULL;
+
+    /* All that can be refused is asked for first, so that there is nothing to take back. */
+    if (a->resume &&
+        (qmp_open(ends->source, a->qmp, &ends->qmp, trouble) < 0 ||
+         tunnel_find(ends->source, ends->vm, "outgoing", qmp_uid(ends->qmp), &ends->tunnel, trouble) < 0))
+        return -1;
+    if (!ends->tunnel.path && read_ticket(ends->ctl, &ticket, trouble) < 0)
+        return -1;
+    if ((!ends->qmp && qmp_open(ends->source, a->qmp, &ends->qmp, trouble) < 0) ||
+        qemu_check_source(ends->qmp, ends->vm, a->resume, trouble) < 0 || check_paused(ends, trouble) < 0 ||
+        (!a->resume && settings_prepare(ends->qmp, a, SETTINGS_SOURCE, &ends->before, trouble) < 0))
+        return -1;
+    if (open_tunnel(ends, ticket, trouble) >= 0)
+        return 0;
+    ends_undo(ends);
+    return -1;
+}
+
 static int send_driven(struct ctl *ctl, struct side *side, struct trouble *trouble)
 {
     const struct arguments *a = &ctl->arguments;
-    _cleanup_(tunnel_forget_ticket) char *ticket = NULL;
     _cleanup_(ends_clear) struct ends ends = {
         .ctl = ctl, .vm = a->operands[0], .source = side, .resume = a->resume};
 
-    /* All that can be refused is asked for first, so that there is nothing to take back. */
-    if (a->resume && (qmp_open(side, a->qmp, &ends.qmp, trouble) < 0 ||
-                      tunnel_find(side, ends.vm, "outgoing", qmp_uid(ends.qmp), &ends.tunnel, trouble) < 0))
-        return -1;
-    if (!ends.tunnel.path && read_ticket(ctl, &ticket, trouble) < 0)
-        return -1;
-    if ((!ends.qmp && qmp_open(side, a->qmp, &ends.qmp, trouble) < 0) ||
-        qemu_check_source(ends.qmp, ends.vm, a->resume, trouble) < 0 || check_paused(&ends, trouble) < 0 ||
-        (!a->resume && settings_prepare(ends.qmp, a, SETTINGS_SOURCE, &ends.before, trouble) < 0))
-        return -1;
-    if (open_tunnel(&ends, ticket, trouble) < 0) {
-        ends_undo(&ends);
-        return -1;
-    }
-    tunnel_forget_ticket(&ticket);
-    return drive_run(&ends, trouble);
+    if (open_ends(&ends, trouble) >= 0)
+        return drive_run(&ends, trouble);
+    sequence_fail(&ends, NULL, "connecting", trouble);
+    return -1;
 }
 
 int verb_send(struct ctl *ctl, struct trouble *trouble)

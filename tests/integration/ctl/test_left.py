@@ -54,6 +54,12 @@ def test_sequence_of_what_did_not_begin(scene: Standins) -> None:
     assert last["Phase"] == "connecting" and last["Source"] == "running" and last["Destination"] is None
 
 
+def test_sequence_of_a_send_that_did_not_begin(hosts: Hosts) -> None:
+    result = ctl(hosts.source, "send", "web1", "--qmp=/nonexistent", "--json=seq", stdin="vmferry1:x")
+    last = json.loads(result.fails(FAILED, "/nonexistent").out)
+    assert last["Final"] and last["Phase"] == "connecting" and last["Source"] is None
+
+
 def test_dry_run(scene: Standins) -> None:
     result = ctl(scene.hosts.source, *scene.words, "--dry-run", "--multifd=2").succeeds()
     assert "Would tell QEMU" in result.err and "migrate-set-parameters" in result.err and "Nothing was changed" in result.err

@@ -200,6 +200,15 @@ def test_ctrl_c_before_the_hand_over_of_postcopy(scene: Standins) -> None:
 # ---- 'send' alone ----
 
 
+def test_send_names_what_may_differ(scene: Standins) -> None:
+    """The destination's QEMU has ended, and no reason is known here."""
+    ticket = ctl(scene.hosts.destination, "receive", "web1", f"--qmp={scene.destination.path}").succeeds().out
+    with Running(scene.hosts.source, "send", "web1", f"--qmp={scene.source.path}", "--postcopy", stdin=ticket) as run:
+        scene.source.wait_asked("migrate")
+        fail(scene)
+        run.end().fails(FAILED, "Broken pipe", "--postcopy and --multifd= must be given to 'receive' as here")
+
+
 @pytest.mark.parametrize(("stopped", "status"), [(False, FAILED), (True, BOTH_RUN)])
 def test_send_cannot_ask_the_destination(scene: Standins, stopped: bool, status: int) -> None:
     ticket = ctl(scene.hosts.destination, "receive", "web1", f"--qmp={scene.destination.path}").succeeds().out

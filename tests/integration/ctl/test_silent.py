@@ -124,9 +124,23 @@ def test_run_state(scene: Standins, before: str, after: str, status: int, words:
 
 
 def test_destination_that_is_gone_in_the_end(scene: Standins) -> None:
+    """Before it was told to start the VM."""
     with scene.begin() as run:
         scene.destination.close()
         scene.source.answers["query-migrate"] = COMPLETED
         scene.source.release()
-        run.end().fails(FAILED, "QEMU at the source says that VM 'web1' has moved", "does not answer any more")
+        run.end().fails(FAILED, "QEMU at the source says that VM 'web1' has moved", "has ended. It had not been told to start",
+                        "stands still at the source as well", "'cont'")
+    scene.destination = Monitor(scene.destination.path)
+
+
+def test_destination_that_is_gone_when_it_starts_the_vm(scene: Standins) -> None:
+    """It may have run there: nothing is said that would start it at the source."""
+    with scene.begin() as run:
+        scene.destination.hold("cont")
+        scene.complete("paused")
+        scene.destination.wait_asked("cont")
+        scene.destination.close()
+        result = run.end().fails(FAILED, "has moved, but the one at", "has ended", "before you start it anywhere")
+    assert "tell" not in result.err
     scene.destination = Monitor(scene.destination.path)

@@ -160,7 +160,6 @@ PRECOPY = [
     (switchover, ctrl_c, CANCELLED, SOURCE, HERE),
     (switchover, cancel, CANCELLED, SOURCE, HERE),
     (switchover, kill_source, FAILED, NEITHER, "it stands still ('paused')"),
-    (switchover, kill_destination, FAILED, SOURCE, HERE),
 ]
 POSTCOPY = [
     (cut, FAILED, DESTINATION, "nothing is lost: QEMU at"),
@@ -326,6 +325,20 @@ def test_each_cell_of_precopy(scene: Scene, far, what) -> None:  # type: ignore[
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("what", [kill_destination, quit_destination])
+def test_destination_gone_after_the_last_word(scene: Scene, what) -> None:  # type: ignore[no-untyped-def]
+    """It never ran there, and goes on at the source, as the message says."""
+    with after_last_word(scene) as run:
+        what(scene, run)
+        run.process.send_signal(signal.SIGCONT)
+        run.end(90).fails(FAILED, "stands still at the source as well", "'cont'")
+    scene.source.execute("cont")
+    scene.assert_stays(SOURCE)
+    scene.source.wait_sweeps(2)
+    assert_unharmed(scene.source.serial())
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("what", EVENTS)
 @pytest.mark.parametrize("how", ["--postcopy", "--postcopy=auto"])
 @pytest.mark.parametrize("far", [at_setup, in_postcopy])
@@ -364,6 +377,17 @@ def test_two_halves(scene: Scene, how: list[str]) -> None:
     scene.destination.wait_until(lambda: scene.destination.status() == "running", "it to run there", 10)
     scene.destination.wait_until(lambda: states(scene.destination) == before, "the settings of before", 10)
     scene.pair.assert_unharmed()
+
+
+@pytest.mark.long
+def test_two_halves_that_differ(scene: Scene) -> None:
+    """QEMU at the destination waits for more connections than come, and neither says a word."""
+    with send(scene, receive(scene, "--multifd=2")) as run:
+        assert run.process.stderr
+        assert any("was --multifd= given to 'receive' as here?" in line for line in run.process.stderr)
+        run.interrupt()
+        run.end(90).fails(CANCELLED, HERE)
+    scene.assert_stays(SOURCE)
 
 
 def switchover_of_halves(scene: Scene) -> Running:
