@@ -17,6 +17,7 @@ import pytest
 from vmlib.broker import wait_until
 from vmlib.fake_qemu import FakeQemu
 from vmlib.peer import PlainListener, PlainPeer
+from vmlib.proxy import Proxy
 from vmlib.scene import Scene, Victim
 from vmlib.wire import TLS, Ticket, connect, derive, preamble, recv_exact, wait_eof
 
@@ -151,8 +152,11 @@ def test_plain_source_at_a_tls_destination(workdir: Path) -> None:
 def test_tls_source_at_a_plain_destination(workdir: Path) -> None:
     with Scene(workdir) as scene:
         victim = scene.incoming()
-        outgoing = scene.outgoing(Ticket.decode(victim.ticket).but(security=TLS).encode(), "upgraded")
+        ticket, connected = Ticket.decode(victim.ticket), threading.Event()
+        way = scene.own(Proxy(ticket.endpoints[0], begin=connected))  # QEMU is there before it is rejected
+        outgoing = scene.outgoing(ticket.but(security=TLS, endpoints=(way.endpoint,)).encode(), "upgraded")
         qemu = scene.qemu(outgoing)
+        connected.set()
         outgoing.expect("PeerRejected")
         assert wait_eof(qemu.sock) == b""
         outgoing.migration.call("Forget")

@@ -14,11 +14,12 @@ _KEPT = 64 << 10
 class Proxy:
     """Relays each connection to `endpoint`. What the connecting sides said first is in `said`, one a connection.
 
-    What it relays comes `delay` seconds late.
+    What it relays comes `delay` seconds late, and nothing does before `begin` is set.
     """
 
-    def __init__(self, endpoint: str, delay: float = 0) -> None:
+    def __init__(self, endpoint: str, delay: float = 0, begin: threading.Event | None = None) -> None:
         self._target = endpoint
+        self._begin = begin
         self._delay = delay
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
@@ -39,6 +40,8 @@ class Proxy:
                 near = self._listener.accept()[0]
             except OSError:
                 return
+            if self._begin:
+                self._begin.wait()
             far = connect(self._target, 60)
             far.settimeout(None)  # one way may well be silent for ever
             said = bytearray()
