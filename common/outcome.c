@@ -2,7 +2,8 @@
 #include "outcome.h"
 
 #include <stddef.h>
-#include <string.h>
+
+#include "words.h"
 
 static const char *const names[VF_OUTCOME_MAX_] = {
     [VF_OUTCOME_NONE] = "",     [VF_OUTCOME_MOVED] = "moved",     [VF_OUTCOME_NOT_MOVED] = "not-moved",
@@ -16,8 +17,5 @@ const char *vf_outcome_to_string(uint32_t outcome)
 
 enum vf_outcome vf_outcome_from_string(const char *text)
 {
-    for (uint32_t i = VF_OUTCOME_NONE + 1; i < VF_OUTCOME_MAX_; i++)
-        if (strcmp(names[i], text) == 0)
-            return i;
-    return VF_OUTCOME_NONE;
+    return word_number(names, VF_OUTCOME_MAX_, text);
 }

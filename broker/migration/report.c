@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "common/words.h"
+
 enum { MILLION = 1000000, ALMOST = 990000 /* not all before the VM has moved */ };
 
 static const char *const phases[REPORT_PHASE_MAX_] = {
@@ -36,10 +38,7 @@ const char *report_by_text(uint32_t by)
 
 enum report_phase report_phase_of(const char *text)
 {
-    for (uint32_t i = REPORT_PHASE_NONE + 1; i < REPORT_PHASE_MAX_; i++)
-        if (strcmp(phases[i], text) == 0)
-            return i;
-    return REPORT_PHASE_NONE;
+    return word_number(phases, REPORT_PHASE_MAX_, text);
 }
 
 /* What is on its way: the disks while they are, else the memory. */
