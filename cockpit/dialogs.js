@@ -55,6 +55,12 @@ function cancel_dialog(path, m) {
         }), "danger");
 }
 
+function details_dialog(path, m) {
+    const place = el("div");
+    dialog(m.Vm, [place]);
+    read_details(path, place);
+}
+
 /* The VMs that run here: name, and the monitor where it is not libvirt's. */
 async function find_vms() {
     const run = argv => cockpit.spawn(argv, { superuser: "try", err: "ignore" }).then(text => text.split("\n").filter(Boolean), () => []);
@@ -158,8 +164,9 @@ function ticket_dialog(vm, ticket) {
     const text = el("textarea", { class: "ticket", readonly: true, rows: 5, "aria-label": _("Ticket") });
     const copy = button(_("Copy"), "primary", () => {
         text.select();
-        (navigator.clipboard ? navigator.clipboard.writeText(ticket) : Promise.reject()).catch(() => document.execCommand("copy"))
-            .finally(() => { copy.textContent = _("Copied"); });
+        (navigator.clipboard ? navigator.clipboard.writeText(ticket).then(() => true) : Promise.reject())
+            .catch(() => document.execCommand("copy")) /* over plain HTTP there is only this */
+            .then(done => { copy.textContent = done ? _("Copied") : _("Press Ctrl+C"); });
     });
     const count = () => {
         const seconds = (ends - Date.now()) / 1000;

@@ -27,7 +27,7 @@ const END_COLOURS = { "moved": "good", "done": "good", "lost": "bad", "failed": 
 const migrations = new Map(); /* by object path: its properties, and its card or row */
 const permission = cockpit.permission({ admin: true });
 const bus = cockpit.dbus(NAME, { bus: "system", superuser: "try" });
-let page, ticking = null;
+let page, me = null, ticking = null; /* me: the uid of who looks */
 
 /* ---- Elements and texts ---- */
 
@@ -68,6 +68,9 @@ const button = (label, kind, action, more) => el("button", { type: "button", cla
 
 /* ---- What may be done ---- */
 
+/* Each user may do what they like with their own. */
+const may_change = m => permission.allowed || m.OwnerUid === me;
+
 /* Why it may not be cancelled, or null. In post-copy each host has a part of the guest, and only one of them may run it. */
 function cancel_refused(m) {
     if (m.Role === "incoming" && m.State === "waiting")
@@ -105,11 +108,11 @@ function running_card(path, m) {
     card.cancel = button(_("Cancel…"), "danger cancel", () => cancel_dialog(path, m));
     card.why = el("span", { class: "why", id: `why${path.replaceAll("/", "-")}` });
     card.cancel.setAttribute("aria-describedby", card.why.id);
-    card.details = el("details", { toggle: () => show_details(path, m) }, el("summary", {}, _("Details")), el("div"));
+    card.actions = el("div", { class: "actions" }, m.Role === "outgoing" ? card.limiter : null, card.cancel, card.why);
+    card.details = el("details", { toggle: () => show_details(m) }, el("summary", {}, _("Details")), el("div"));
     card.root = el("article", { class: "card", "data-vm": m.Vm, "data-role": m.Role },
         el("header", {}, el("h3", {}, m.Vm), el("span", { class: "badge" }, m.Role === "outgoing" ? _("leaves") : _("arrives")), card.peer),
-        el("div", { class: "line" }, card.phase, card.left), card.bar, card.note, card.facts,
-        el("div", { class: "actions" }, m.Role === "outgoing" ? card.limiter : null, card.cancel, card.why), card.details);
+        el("div", { class: "line" }, card.phase, card.left), card.bar, card.note, card.facts, card.actions, card.details);
     return card;
 }
 
@@ -134,38 +137,43 @@ function update_card(m) {
     card.limit.textContent = m.BandwidthLimit ? `${bytes(m.BandwidthLimit)}/s` : _("none");
     card.round.textContent = details.pass || "–";
     card.reconnects.textContent = m.Reconnects;
-    card.limiter.disabled = !permission.allowed;
-    card.cancel.disabled = refused !== null || !permission.allowed;
-    card.why.textContent = permission.allowed === false ? _("Administrative access is needed.") : refused || "";
+    card.actions.hidden = !may_change(m);
+    card.cancel.disabled = refused !== null;
+    card.why.textContent = refused || "";
     if (!interrupted)
         card.note.textContent = "";
-    if (card.details.open)
-        show_details(m.path, m);
+    show_details(m);
     tick();
 }
 
 /* Channels and counters are of the moment: they are read when they are opened, and again with what is signalled. */
-function show_details(path, m) {
-    const place = m.card && m.card.details;
-    if (!place || !place.open)
-        return;
-    bus.call(path, PROPERTIES, "GetAll", [MIGRATION]).then(([all]) => {
-        const now = plain(all);
-        const rows = now.Channels.map(([stream, number, sent, received, state]) =>
-            el("tr", {}, ...[stream, number, bytes(sent), bytes(received), state].map(text => el("td", {}, String(text)))));
-        const pair = (name, value) => [el("dt", {}, name), el("dd", {}, value)];
-        place.lastChild.replaceChildren(
-            el("dl", { class: "pairs" },
-                ...pair(_("Id"), now.Id), ...pair(_("Security"), now.Security), ...pair(_("Peer"), now.Peer || "–"),
-                ...pair(_("Owner (uid)"), String(now.OwnerUid)), ...pair(_("Began"), new Date(now.StartedUsec / 1000).toLocaleString()),
-                ...pair(_("Round trip"), now.RoundTripUsec ? span(now.RoundTripUsec) : "–"),
-                ...pair(_("Sent, received"), `${bytes(now.BytesSent)}, ${bytes(now.BytesReceived)}`),
-                ...pair(_("Helper"), now.HelperUnit ? button(now.HelperUnit, "link journal", () => cockpit.jump(
-                    `/system/logs#/?prio=debug&service=${encodeURIComponent(now.HelperUnit)}`, cockpit.transport.host)) : "–")),
-            el("table", { class: "channels" },
-                el("thead", {}, el("tr", {}, ...[_("Stream"), _("Channel"), _("Sent"), _("Received"), _("State")].map(name => el("th", { scope: "col" }, name)))),
-                el("tbody", {}, ...rows)));
-    }, () => place.lastChild.replaceChildren(_("It is no longer there.")));
+function show_details(m) {
+    if (m.card && m.card.details.open)
+        read_details(m.path, m.card.details.lastChild);
+}
+
+function read_details(path, place) {
+    bus.call(path, PROPERTIES, "GetAll", [MIGRATION]).then(([all]) => place.replaceChildren(...details_of(plain(all))),
+        () => place.replaceChildren(_("It is no longer there.")));
+}
+
+function details_of(m) {
+    const pair = (name, value) => [el("dt", {}, name), el("dd", {}, value)];
+    const journal = (label, match) => button(label, "link journal",
+        () => cockpit.jump(`/system/logs#/?prio=debug&${match}`, cockpit.transport.host));
+    const rows = m.Channels.map(([stream, number, sent, received, state]) =>
+        el("tr", {}, ...[stream, number, bytes(sent), bytes(received), state].map(text => el("td", {}, String(text)))));
+    return [
+        el("dl", { class: "pairs" },
+            ...pair(_("Id"), m.Id), ...pair(_("Security"), m.Security), ...pair(_("Peer"), m.Peer || "–"),
+            ...pair(_("Owner (uid)"), String(m.OwnerUid)), ...pair(_("Began"), new Date(m.StartedUsec / 1000).toLocaleString()),
+            ...pair(_("Round trip"), m.RoundTripUsec ? span(m.RoundTripUsec) : "–"), ...pair(_("Reconnects"), String(m.Reconnects)),
+            ...pair(_("Sent, received"), `${bytes(m.BytesSent)}, ${bytes(m.BytesReceived)}`),
+            ...pair(_("Helper"), m.HelperUnit ? journal(m.HelperUnit, `service=${encodeURIComponent(m.HelperUnit)}`) : "–"),
+            ...pair(_("Journal"), journal(_("All that is said of this migration"), `VMFERRY_MIGRATION=${m.Id}`))),
+        el("table", { class: "channels" },
+            el("thead", {}, el("tr", {}, ...[_("Stream"), _("Channel"), _("Sent"), _("Received"), _("State")].map(name => el("th", { scope: "col" }, name)))),
+            el("tbody", {}, ...rows))];
 }
 
 /* ---- One that is finished ---- */
@@ -181,7 +189,8 @@ function finished_row(path, m) {
     ];
     return el("tr", { "data-vm": m.Vm, "data-role": m.Role, "data-outcome": end },
         ...cells.map(([label, value]) => el("td", { "data-label": label, class: label === _("Reason") || label === _("VM") ? "text" : undefined }, value)),
-        el("td", {}, button(_("Remove"), "link", () => bus.call(path, MIGRATION, "Forget", []).catch(failed), { disabled: !permission.allowed })));
+        el("td", {}, el("span", {}, button(_("Details"), "link", () => details_dialog(path, m)),
+            may_change(m) ? button(_("Remove"), "link", () => bus.call(path, MIGRATION, "Forget", []).catch(failed)) : null)));
 }
 
 /* ---- All of them ---- */
@@ -309,17 +318,19 @@ function build() {
         .map(([label, kind, action]) => button(label, kind, action));
     const columns = [_("VM"), _("Direction"), _("Outcome"), _("Downtime"), _("Took"), _("Ended"), _("Reason"), ""];
     page = {
-        actions,
+        actions: el("nav", { "aria-label": _("Actions"), hidden: true }, ...actions),
+        limited: el("p", { class: "alert", id: "limited", hidden: true },
+            _("Without administrative access you see all migrations, and can limit and cancel only your own.")),
         trouble: el("p", { class: "alert bad", role: "alert", hidden: true }),
         running: el("div", { id: "running" }),
-        none: el("p", { class: "empty" }, _("No migration runs.")),
+        none: el("p", { class: "card empty" }, _("No migration runs.")),
         finished: el("tbody", { id: "finished" }),
     };
     page.history = el("section", { hidden: true, class: "card" }, el("h2", {}, _("Finished")),
         el("table", { class: "history" }, el("thead", {}, el("tr", {}, ...columns.map(name => el("th", { scope: "col" }, name)))), page.finished));
     document.title = _("VM migrations");
     document.getElementById("page").append(
-        el("header", { class: "top" }, el("h1", {}, _("VM migrations")), el("nav", { "aria-label": _("Actions") }, ...actions)),
+        el("header", { class: "top" }, el("h1", {}, _("VM migrations")), page.actions), page.limited,
         page.trouble, page.running, page.none, page.history);
 }
 
@@ -329,11 +340,16 @@ function follow_permission() {
         if (typeof before === "boolean" && permission.allowed !== before)
             window.location.reload(); /* the connection to the bus has other rights now */
         before = permission.allowed;
-        page.actions.forEach(action => { action.disabled = !permission.allowed; });
+        page.actions.hidden = !permission.allowed;
+        page.limited.hidden = permission.allowed !== false;
         for (const path of migrations.keys())
             show(path);
     };
     permission.addEventListener("changed", apply);
+    cockpit.user().then(user => {
+        me = user.id;
+        apply();
+    });
     apply();
 }
 

@@ -10,74 +10,22 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from vmlib import guest
-from vmlib.broker import MIGRATION, build_dir, wait_until
-from vmlib.browser import Browser
+from vmlib.broker import BROKER, MIGRATION, PATH, wait_until
+from vmlib.browser import ENTER, ESCAPE, TAB, Browser
 from vmlib.cockpit import Cockpit, installed
 from vmlib.migration import Pair
 from vmlib.nspawn import TwoHosts
+from vmlib.page import Page
 from vmlib.qemu import Qemu
 from vmlib.sshd import Sshd
 
-FRAME = "iframe[name='cockpit1:localhost/vmferry']"
+JOURNAL = "iframe[name='cockpit1:localhost/system/logs']"
 EVIL = "<img src=x onerror=\"document.title='evil'\">--force"
 MIB = 64
-
-
-class Page:
-    """What somebody does who looks at it. A card is a migration that runs, a row one that is finished."""
-
-    def __init__(self, browser: Browser, url: str) -> None:
-        self.browser = browser
-        browser.resize(1280, 800)
-        browser.prefer("light")
-        browser.open(f"{url}/vmferry")
-        browser.wait(FRAME)
-        browser.frame(FRAME)
-        browser.wait("nav button:enabled")  # it is known what the user may do
-
-    def fill_in(self, button: int, **fields: str | bool) -> None:
-        """Opens the dialog behind one of the buttons at the top."""
-        self.browser.click(f"nav button:nth-child({button})")
-        self.browser.wait("dialog[open]")
-        if "vm" in fields:
-            self.browser.wait("dialog datalist[data-ready]")
-        for name, said in fields.items():
-            selector = f"#field-{name.replace('_', '-')}"
-            if isinstance(said, bool):
-                self.browser.click(selector)
-            else:
-                self.browser.fill(selector, said)
-
-    def submit(self) -> None:
-        self.browser.click("dialog button[type=submit]")
-        wait_until(lambda: not self.browser.js("return document.querySelector('dialog button[type=submit]')") or
-                   self.refuse(), "the dialog is closed", 60)
-
-    def refuse(self) -> bool:
-        said = self.browser.text("dialog [role=alert]:not([hidden])")
-        assert not said, said
-        return False
-
-    def card(self, **data: str) -> dict[str, Any]:
-        """Of the card with these attributes: its state, phase, bar and text; {} where there is none."""
-        selector = "article" + "".join(f"[data-{name}='{text}']" for name, text in data.items())
-        found: dict[str, Any] = self.browser.js(
-            "const card = document.querySelector(arguments[0]); return card === null ? {} : { text: card.innerText, "
-            "...card.dataset, bar: card.querySelector('progress').value, cancel: !card.querySelector('.cancel').disabled }", selector)
-        return found
-
-    def rows(self) -> list[tuple[str, str]]:
-        """VM and outcome of each."""
-        return [tuple(row) for row in self.browser.js(
-            "return [...document.querySelectorAll('#finished tr')].map(row => [row.dataset.vm, row.dataset.outcome])")]
-
-    def photograph(self, name: str) -> None:
-        self.browser.screenshot(build_dir() / "screenshots" / f"{name}.png")
 
 
 @pytest.fixture
@@ -126,6 +74,7 @@ def test_page(page: Page, hosts: TwoHosts, pair: Pair, workdir: Path) -> None:
     others(page, hosts)
     check_host(page)
     assert browser.complaints() == []
+    read_journal(page)
 
 
 def receive_and_send(page: Page, pair: Pair) -> None:
@@ -137,9 +86,14 @@ def receive_and_send(page: Page, pair: Pair) -> None:
     ticket = wait_until(lambda: browser.js("const text = document.querySelector('textarea.ticket'); return text && text.value"), "a ticket")
     wait_until(lambda: "14:5" in browser.text(".countdown"), "the countdown runs")
     page.photograph("ticket")
-    browser.press("\ue00c")  # Escape
+    browser.click("dialog .primary")
+    wait_until(lambda: browser.text("dialog .primary") == "Copied", "it is copied")
+    browser.press(ESCAPE)
     wait_until(lambda: page.card(vm="web2", role="incoming").get("state") == "waiting", "it is expected")
-    page.fill_in(2, vm="web1", ticket=str(ticket))
+    page.fill_in(2, vm="web1")
+    browser.click("#field-ticket")
+    browser.paste()
+    assert browser.js("return document.querySelector('#field-ticket').value") == ticket
     page.submit()
     wait_until(lambda: sorted(page.rows()) == [("web1", "moved"), ("web2", "moved")], "both ends know that it has moved")
     assert not page.card()
@@ -225,9 +179,64 @@ def others(page: Page, hosts: TwoHosts) -> None:
 
 
 def check_host(page: Page) -> None:
-    page.fill_in(4, host="hostb")
-    page.browser.click("dialog button[type=submit]")
-    wait_until(lambda: page.refuse() or "tunnel" in page.browser.text(".findings"), "what was found", 60)
+    """By keyboard alone."""
+    browser = page.browser
+    browser.js("document.querySelector('nav button:nth-child(3)').focus()")
+    browser.press(TAB + ENTER)
+    browser.wait("dialog[open]")
+    browser.press("hostb" + ENTER)
+    wait_until(lambda: page.refuse() or "tunnel" in browser.text(".findings"), "what was found", 60)
     page.photograph("check")
-    page.browser.press("\ue00c")
-    wait_until(lambda: not page.browser.js("return document.querySelector('dialog')"), "the dialog is closed")
+    browser.press(ESCAPE)
+    wait_until(lambda: not browser.js("return document.querySelector('dialog')"), "the dialog is closed")
+    assert browser.js("return document.activeElement.textContent") == "Check a host"
+
+
+def read_journal(page: Page) -> None:
+    """Of one that is over: its details, and from there to what the journal has of it."""
+    browser = page.browser
+    browser.click("#finished tr[data-vm=web2][data-outcome=not-moved] button")
+    wait_until(lambda: "migrate" in browser.text("dialog .channels") and "vmferry-helper@" in browser.text("dialog .journal"),
+               "the details")
+    page.photograph("finished-details")
+    browser.click("dialog dd:last-child .journal")
+    browser.top()
+    browser.wait(JOURNAL)
+    browser.frame(JOURNAL)
+    wait_until(lambda: "The VM was not moved" in browser.text("#journal-logs"), "the journal", 60)
+
+
+@pytest.fixture
+def alices_page(hosts: TwoHosts, tmp_path: Path) -> Iterator[Page]:
+    installed(hosts.a)
+    with Cockpit(hosts.a, user="alice") as cockpit, Browser(tmp_path) as browser:
+        yield Page(browser, cockpit.url, admin=False)
+
+
+def test_without_administrative_access(alices_page: Page, hosts: TwoHosts) -> None:
+    """She sees all, is told why she can do no more, and finds no button that would be refused. What is her own she may end."""
+    page, browser = alices_page, alices_page.browser
+    hosts.a.run("usermod", "-aG", "vmferry", "alice")
+    try:
+        path = hosts.a.call(PATH, BROKER, "PrepareIncoming", "sa{sv}", "hers", "0", user="alice").split('"')[1]
+        tunnel = hosts.connect("roots")
+        mine = wait_until(lambda: page.card(vm="hers"), "her own")
+        others = wait_until(lambda: page.card(vm="roots", state="connected"), "another one")
+        assert mine["cancel"] and not others["cancel"]
+        assert "Without administrative access" in browser.text("#limited")
+        page.photograph("limited")
+        browser.click("article[data-vm=hers] .cancel")
+        page.submit()
+        wait_until(lambda: ("hers", "cancelled") in page.rows(), "hers is cancelled")
+        tunnel.outgoing.cancel()
+        for end in tunnel.ends:
+            end.wait_finished()
+        wait_until(lambda: ("roots", "cancelled") in page.rows(), "the other one is over")
+        shown = "return [...document.querySelectorAll('button')].filter(b => b.checkVisibility()).map(b => b.textContent).sort()"
+        assert browser.js(shown) == ["Details", "Details", "Remove"]
+        browser.js("[...document.querySelectorAll('button')].find(b => b.textContent === 'Remove').click()")
+        wait_until(lambda: [vm for vm, _ in page.rows()] == ["roots"], "hers is removed")
+        assert browser.complaints() == []
+    finally:
+        hosts.a.call(path, MIGRATION, "Cancel", check=False)
+        hosts.a.run("gpasswd", "-d", "alice", "vmferry")

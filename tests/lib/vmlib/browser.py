@@ -24,6 +24,7 @@ from .broker import wait_until
 from .nspawn import die_with_parent
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # what WebDriver calls one
+ESCAPE, ENTER, TAB, CONTROL = "\ue00c", "\ue007", "\ue004", "\ue009"  # keys, as WebDriver writes them
 PATIENCE = 60  # seconds, for a browser on a busy machine
 
 
@@ -81,6 +82,10 @@ class Browser:
         """What follows is about the document in this frame."""
         self._call("POST", "/frame", {"id": self._find(selector)})
 
+    def top(self) -> None:
+        """What follows is about the window's own document again."""
+        self._call("POST", "/frame", {"id": None})
+
     def _find(self, selector: str) -> dict[str, str]:
         found: dict[str, str] = self._call("POST", "/element", {"using": "css selector", "value": selector})
         return found
@@ -94,8 +99,14 @@ class Browser:
         self._call("POST", f"/element/{element}/value", {"text": text})
 
     def press(self, keys: str) -> None:
-        """Keys for what has the focus; "\\ue00c" is Escape, "\\ue004" Tab."""
-        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        """Keys for what has the focus, one after the other: ESCAPE, ENTER and TAB among them."""
+        self._keys([(kind, key) for key in keys for kind in ("keyDown", "keyUp")])
+
+    def paste(self) -> None:
+        self._keys([("keyDown", CONTROL), ("keyDown", "v"), ("keyUp", "v"), ("keyUp", CONTROL)])
+
+    def _keys(self, strokes: list[tuple[str, str]]) -> None:
+        actions = [{"type": kind, "value": key} for kind, key in strokes]
         self._call("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
     # What a person sees.

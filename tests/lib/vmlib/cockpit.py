@@ -24,19 +24,23 @@ def installed(host: Host) -> None:
 
 
 class Cockpit:
-    """cockpit-ws and cockpit-bridge on a host, for one user who need not log in. They get their socket from here."""
+    """cockpit-ws and cockpit-bridge on a host, for one user who need not log in. They get their socket from here.
 
-    def __init__(self, host: Host, environment: dict[str, str]) -> None:
+    Who is not root has no administrative access, and cannot get it: no password is known.
+    """
+
+    def __init__(self, host: Host, environment: dict[str, str] | None = None, user: str = "root") -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.url = "http://127.0.0.1:%d" % listener.getsockname()[1]
             self._host, self._pid = host, host.shared / "cockpit.pid"
             start = f'echo $$ >{self._pid}; exec 3<&"$0"; LISTEN_PID=$$ LISTEN_FDS=1 ' \
-                    f'exec {SERVER} --no-tls --local-session=cockpit-bridge'
+                    f'exec setpriv --reuid={user} --regid={user} --init-groups {SERVER} --no-tls --local-session=cockpit-bridge'
             self._log = (host.shared / "cockpit.log").open("wb")
             self._process = subprocess.Popen(
                 [*host.enter, "bash", "-c", start, str(listener.fileno())], pass_fds=(listener.fileno(),),
                 stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8", "USER": "root", **environment})
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root" if user == "root" else "/tmp", "LC_ALL": "C.UTF-8",
+                     "USER": user, **(environment or {})})
 
     def close(self) -> None:
         pid = wait_until(lambda: self._pid.exists() and self._pid.read_text().strip(), "cockpit-ws has begun")
