@@ -14,7 +14,6 @@
 
 #define LOOK       (SECOND / 4)
 #define HAND_OVER  (SECOND / 200) /* between two looks while the VM stands still for it */
-#define GRACE      (10 * SECOND)  /* for QEMU to leave 'postcopy-paused' after it was told to resume */
 #define AUTO_AFTER 4 /* the pass over the memory with which it is clear that pre-copy does not end */
 
 static bool postcopy_is_wanted(const struct drive *drive)
@@ -106,13 +105,10 @@ static int look(struct drive *drive, json_object **ret, struct trouble *trouble)
 /* It is paused: recovers it, where that was asked for. 1: go on looking. */
 static int on_paused(struct drive *drive, struct trouble *trouble)
 {
-    if (ctl_now() < drive->since + GRACE && drive->resume)
-        return 1; /* it was told to resume a moment ago, and says so late */
-    if (drive->ends->ctl->arguments.postcopy == POSTCOPY_AUTO) {
-        drive->resume = true;
-        if (recover_try(drive))
-            return 1;
-    }
+    if (drive_resumes(drive))
+        return 1;
+    if (drive->ends->ctl->arguments.postcopy == POSTCOPY_AUTO && recover_try(drive))
+        return 1;
     return outcome_paused(drive, trouble);
 }
 

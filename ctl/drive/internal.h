@@ -6,6 +6,8 @@
 #include "ctl/drive/ends.h"
 #include "ctl/terminal/meter.h"
 
+#define DRIVE_GRACE (10 * SECOND) /* for QEMU to leave 'postcopy-paused' after it was told to resume */
+
 struct away {
     sd_event_source *timer; /* NULL: none is */
     const char *host;
@@ -39,3 +41,9 @@ struct drive {
     struct trouble refused; /* why the destination's QEMU would not let the VM run */
     char reason[320];       /* why it could not be resumed, as it was said last */
 };
+
+/* A QEMU that is paused was told to resume a moment ago, and says so late. */
+static inline bool drive_resumes(const struct drive *drive)
+{
+    return drive->resume && ctl_now() < drive->since + DRIVE_GRACE;
+}

@@ -160,8 +160,10 @@ bool recover_try(struct drive *drive)
         drive->told = true;
     }
     r = try(drive, &why);
-    if (r > 0)
+    if (r > 0) {
         drive->since = now;
+        drive->resume = true;
+    }
     if (r < 0) {
         message_text_set(drive->reason, sizeof(drive->reason), why.text ? why.text : "");
         return false;

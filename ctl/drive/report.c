@@ -20,7 +20,7 @@ static const char *phase_of(const struct drive *drive)
     case QEMU_POSTCOPY:
         return strcmp(status, "postcopy-recover") == 0 ? "recovering" : "post-copy";
     case QEMU_PAUSED:
-        return drive->resume ? "recovering" : "paused";
+        return drive_resumes(drive) ? "recovering" : "paused";
     case QEMU_NONE:
         return "setup";
     default:

@@ -7,78 +7,18 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from vmlib.broker import wait_until
-from vmlib.ctl import CANCELLED, FAILED, PROGRAM, Result, Running, Terminal, ctl, wait_all_finished
-from vmlib.guest import assert_unharmed
+from vmlib.ctl import CANCELLED, FAILED, PROGRAM, Terminal, ctl, wait_all_finished
 from vmlib.hosts import Hosts, kill
-from vmlib.migration import Pair
+from vmlib.one_host import MIB, Scene
 from vmlib.qemu import Qemu
 
-MIB = 64
 SLOW = "--bandwidth=8M"  # the guest's memory takes many seconds then
 
 pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("needs_qemu")]
 needs_postcopy = pytest.mark.usefixtures("needs_postcopy")
-
-
-class Scene:
-    """Two brokers and a pair of QEMUs that were told nothing about migration yet."""
-
-    def __init__(self, hosts: Hosts, workdir: Path) -> None:
-        self.hosts = hosts
-        self.pair = Pair(workdir, MIB)
-        for qemu in (self.pair.source, self.pair.destination):
-            qemu.set_parameters({"downtime-limit": 300, "max-bandwidth": 128 << 20})
-            qemu.set_capabilities({"events": False})
-        self.pair.source.wait_sweeps(2)
-        self.before = self.settings()
-
-    def settings(self) -> tuple[Any, Any]:
-        return (self.pair.source.execute("query-migrate-capabilities"),
-                self.pair.source.execute("query-migrate-parameters"))
-
-    @property
-    def near(self) -> str:
-        return f"--qmp={self.pair.source.qmp_path}"
-
-    @property
-    def far(self) -> str:
-        return f"--qmp={self.pair.destination.qmp_path}"
-
-    @property
-    def migrate(self) -> list[str]:
-        """The words of 'migrate' from one bus to the other."""
-        return ["migrate", "web1", self.hosts.destination.bus.address, self.near,
-                f"--dst-qmp={self.pair.destination.qmp_path}"]
-
-    def receive(self, *args: str) -> str:
-        return ctl(self.hosts.destination, "receive", "web1", self.far, *args).succeeds().out
-
-    def send(self, ticket: str, *args: str) -> Result:
-        return ctl(self.hosts.source, "send", "web1", self.near, *args, stdin=ticket, timeout=120)
-
-    def judge_moved(self, result: Result) -> None:
-        """It says so, and is right."""
-        result.succeeds()
-        summary = r"^web1: done after [\d.]+ m?s; it stood still for [\d.]+ m?s; [\d.]+ MiB sent\."
-        assert re.search(summary, result.err, re.M), result
-        self.assert_done()
-
-    def assert_done(self) -> None:
-        self.pair.assert_unharmed()
-        for broker in self.hosts.brokers:
-            ((_, _, _, state, _, path),) = broker.list()[-1:]
-            assert state == "finished" and broker.client.get(path, "org.vmferry.Migration1", "Result") == "done"
-
-    def assert_stayed(self) -> None:
-        """The guest runs on at the source, QEMU is as it was, and no migration goes on."""
-        wait_all_finished(*self.hosts.brokers)
-        self.pair.source.wait_sweeps(2)
-        assert_unharmed(self.pair.source.serial())
-        assert self.settings() == self.before
 
 
 @pytest.fixture
@@ -166,7 +106,7 @@ def test_progress_on_a_terminal(scene: Scene, workdir: Path, columns: int) -> No
 @needs_postcopy
 def test_progress_on_a_pipe(scene: Scene) -> None:
     """A line for each phase, and one each ten seconds."""
-    with Running(scene.hosts.source, *scene.migrate, "--bandwidth=4M", "--postcopy=after 11") as run:
+    with scene.begin("--bandwidth=4M", "--postcopy=after 11") as run:
         scene.pair.source.wait_migration({"postcopy-active"}, 60)
         scene.pair.source.set_parameters({"max-postcopy-bandwidth": 32 << 20})  # and not over before it is seen
         result = run.end()
@@ -179,12 +119,8 @@ def test_progress_on_a_pipe(scene: Scene) -> None:
 # ---- Ctrl-C ----
 
 
-def begin(scene: Scene, *args: str) -> Running:
-    return Running(scene.hosts.source, *scene.migrate, *args)
-
-
 def test_ctrl_c_in_precopy(scene: Scene) -> None:
-    with begin(scene, SLOW) as run:
+    with scene.begin(SLOW) as run:
         scene.pair.wait_transferred(4 << 20)
         run.interrupt()
         run.end().fails(CANCELLED, "web1", "was not moved", "runs on at the source")
@@ -206,7 +142,7 @@ def test_ctrl_c_on_a_terminal(scene: Scene, workdir: Path) -> None:
 
 def test_ctrl_c_before_qemu_begins(scene: Scene) -> None:
     """The destination's helper is stopped, so that the two cannot meet."""
-    with begin(scene) as run:
+    with scene.begin() as run:
         def prepared() -> bool:
             return bool(scene.hosts.destination.list())
         wait_until(prepared, "the destination prepared")
@@ -222,7 +158,7 @@ def test_ctrl_c_before_qemu_begins(scene: Scene) -> None:
 @needs_postcopy
 def test_ctrl_c_in_postcopy(scene: Scene) -> None:
     """The guest would be lost: it goes on by itself."""
-    with begin(scene, "--postcopy", SLOW) as run:
+    with scene.begin("--postcopy", SLOW) as run:
         wait_until(lambda: scene.pair.destination.status() == "running", "the guest to run at the destination", 60)
         run.interrupt()
         run.end().fails(FAILED, "web1", "post-copy", "goes on by itself", "vmferryctl watch", "--resume")
@@ -235,7 +171,7 @@ def test_ctrl_c_in_postcopy(scene: Scene) -> None:
 
 @needs_postcopy
 def test_cancel_asks_qemu(scene: Scene) -> None:
-    with begin(scene, "--postcopy", SLOW) as run:
+    with scene.begin("--postcopy", SLOW) as run:
         wait_until(lambda: scene.pair.destination.status() == "running", "the guest to run at the destination", 60)
         run.interrupt()
         run.end()
@@ -250,7 +186,7 @@ def test_cancel_asks_qemu(scene: Scene) -> None:
 
 def test_cancel_in_precopy(scene: Scene) -> None:
     """By another vmferryctl, at the destination: the one that drives it says what happened."""
-    with begin(scene, SLOW) as run:
+    with scene.begin(SLOW) as run:
         scene.pair.wait_transferred(4 << 20)
         ctl(scene.hosts.destination, "cancel", "web1", "--force").succeeds()
         run.end().fails(CANCELLED, "web1", "was not moved", "runs on at the source", "Cancelled at the destination")
@@ -260,7 +196,7 @@ def test_cancel_in_precopy(scene: Scene) -> None:
 
 def test_cancel_in_precopy_at_the_source(scene: Scene) -> None:
     """The same, at the source."""
-    with begin(scene, SLOW) as run:
+    with scene.begin(SLOW) as run:
         scene.pair.wait_transferred(4 << 20)
         ctl(scene.hosts.source, "cancel", "web1", "--force").succeeds()
         run.end().fails(CANCELLED, "web1", "was not moved", "runs on at the source", "Cancelled")
@@ -316,7 +252,7 @@ def test_sent_twice(scene: Scene) -> None:
 
 
 def test_destination_qemu_dies(scene: Scene) -> None:
-    with begin(scene, SLOW) as run:
+    with scene.begin(SLOW) as run:
         scene.pair.wait_transferred(4 << 20)
         scene.pair.destination.kill()
         run.end().fails(FAILED, "web1", "was not moved", "runs on at the source", "QEMU says")
@@ -324,7 +260,7 @@ def test_destination_qemu_dies(scene: Scene) -> None:
 
 
 def test_source_qemu_dies(scene: Scene) -> None:
-    with begin(scene, SLOW) as run:
+    with scene.begin(SLOW) as run:
         scene.pair.wait_transferred(4 << 20)
         scene.pair.source.kill()
         run.end().fails(FAILED, "closed the connection", "cancelled")
@@ -349,7 +285,7 @@ def pause_postcopy(scene: Scene) -> None:
 
 @needs_postcopy
 def test_resume_with_a_new_ticket(scene: Scene) -> None:
-    with begin(scene, "--postcopy", SLOW, "--resume-timeout=0") as run:
+    with scene.begin("--postcopy", SLOW, "--resume-timeout=0") as run:
         wait_until(lambda: scene.pair.destination.status() == "running", "the guest to run at the destination", 60)
         pause_postcopy(scene)
         run.end().fails(FAILED, "web1", "paused", "stands still", "--resume")
@@ -366,7 +302,7 @@ def test_resume_with_a_new_ticket(scene: Scene) -> None:
 
 @needs_postcopy
 def test_resume_with_migrate(scene: Scene) -> None:
-    with begin(scene, "--postcopy", SLOW, "--resume-timeout=0") as run:
+    with scene.begin("--postcopy", SLOW, "--resume-timeout=0") as run:
         wait_until(lambda: scene.pair.destination.status() == "running", "the guest to run at the destination", 60)
         pause_postcopy(scene)
         run.end().fails(FAILED, "web1", "paused", "--resume")

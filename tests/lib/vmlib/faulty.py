@@ -36,6 +36,7 @@ class FaultyProxy:
         self.target, self.netns, self.delay, self.rate = target, netns, delay, rate
         self._halves: list[_Half] = []
         self._lock = threading.Lock()
+        self._refuses = False
         self._swallow = {True: False, False: False}  # by direction: towards the target or back
         self._budget = {True: 0.0, False: 0.0}
         self._filled = time.monotonic()
@@ -61,9 +62,16 @@ class FaultyProxy:
         with self._lock:
             self._swallow = {True: towards_target, False: back}
 
+    def refuse(self) -> None:
+        """All connections end at once, and so do new ones."""
+        with self._lock:
+            self._refuses = True
+        self.reset()
+
     def mend(self) -> None:
         """As before; the connections that lost something are gone."""
         with self._lock:
+            self._refuses = False
             self._swallow = {True: False, False: False}
             self._close_all()
 
@@ -79,6 +87,8 @@ class FaultyProxy:
         except BlockingIOError:
             return
         try:
+            if self._refuses:
+                raise ConnectionRefusedError
             far = socket.create_connection(self.target, timeout=1)
         except OSError:
             near.close()

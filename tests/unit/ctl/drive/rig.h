@@ -45,6 +45,8 @@ static struct rig {
     struct qmp source, destination;
     const char *tunnel_state, *tunnel_result; /* of its record; no state: the brokers do not know it */
     const char *outcome;                      /* that the source's broker was told last; "": none */
+    const char *phase;                        /* that it was told last */
+    char phases[128];                         /* all of them */
     bool socket_refused, source_cut, destination_cut;
     bool held;   /* the destination was told 'stop' while it waited: it does not start the VM by itself */
     bool came;   /* the destination has said that it has the VM, which does not run yet */
@@ -285,6 +287,11 @@ int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object
 
 void report_progress(const struct tunnel *tunnel, const struct report_progress *progress)
 {
+    size_t n = strlen(rig.phases);
+
+    if (tunnel == &rig.ends.tunnel && (!rig.phase || strcmp(rig.phase, progress->phase) != 0))
+        snprintf(rig.phases + n, sizeof(rig.phases) - n, "%s%s", n ? ", " : "", progress->phase);
+    rig.phase = progress->phase;
 }
 
 void report_outcome(const struct tunnel *tunnel, const struct outcome *outcome)

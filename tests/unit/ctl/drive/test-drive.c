@@ -203,6 +203,7 @@ TEST(a_paused_post_copy_is_recovered)
     assert_non_null(strstr(rig.said, "paused, for the connection was lost"));
     assert_true(rig.now >= 1003 * SECOND); /* at first the destination had not noticed */
     assert_string_equal(rig.outcome, "moved");
+    assert_string_equal(rig.phases, "post-copy, paused, recovering, post-copy, finishing");
 }
 
 static void gets_another_tunnel(const char *state)
