@@ -13,7 +13,7 @@ from vmlib.ctl import Running, ctl
 from vmlib.faulty import FaultyProxy
 from vmlib.hosts import Hosts, cancel_and_wait
 from vmlib.one_host import Scene
-from vmlib.outcomes import SLOW, WAYS, End, totals, wait_phase
+from vmlib.outcomes import SLOW, WAYS, End
 
 pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("needs_qemu")]
 

@@ -58,8 +58,8 @@ def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
             **(extra or {})}
 
 
-def command(broker: Broker | None, *args: str) -> list[str]:
-    return [str(PROGRAM), *([f"--address={broker.bus.address}"] if broker else []), *args]
+def command(broker: Broker | None, *args: str, program: str = str(PROGRAM)) -> list[str]:
+    return [program, *([f"--address={broker.bus.address}"] if broker else []), *args]
 
 
 def ctl(broker: Broker | None, *args: str, stdin: str = "", timeout: float = 60,
@@ -75,8 +75,8 @@ class Running:
     """One that goes on in the background, on pipes. end() has its result."""
 
     def __init__(self, broker: Broker | None, *args: str, stdin: str = "", env: dict[str, str] | None = None,
-                 prefix: tuple[str, ...] = ()) -> None:
-        self.command = [*prefix, *command(broker, *args)]
+                 prefix: tuple[str, ...] = (), program: str = str(PROGRAM)) -> None:
+        self.command = [*prefix, *command(broker, *args, program=program)]
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, text=True, env=environment(env))
         assert self.process.stdin

@@ -103,9 +103,9 @@ def row(end: End, columns: str) -> list[str]:
     return line.split()[1:]
 
 
-def totals(end: End) -> dict[str, int]:
+def totals(ctl: Callable[..., Result]) -> dict[str, int]:
     """Those of the figures that tell of all migrations."""
-    text = end.ctl("metrics").succeeds().out
+    text = ctl("metrics").succeeds().out
     return {name: int(n) for name, n in re.findall(r"^(vmferry_migrations_total\{.*\}|vmferry_downtime_seconds_count) (\d+)$",
                                                    text, re.M)}
 
@@ -139,7 +139,7 @@ class Way:
         if outcome == "moved":
             assert found["Details"]["downtime-usec"][1] > 0
             gained["vmferry_downtime_seconds_count"] = 1
-        assert {name: n - before.get(name, 0) for name, n in totals(end).items() if n != before.get(name, 0)} == gained
+        assert {name: n - before.get(name, 0) for name, n in totals(end.ctl).items() if n != before.get(name, 0)} == gained
 
 
 SLOW = ("--bandwidth=8M",)
