@@ -70,6 +70,13 @@ static struct channel *free_slot(struct channels *channels)
     return found;
 }
 
+/* libvirt's own calls: it makes them anew, or not at all, and no migration depends on one connection of them.
+ */
+static bool is_expendable(const struct channels *channels, uint32_t stream)
+{
+    return strcmp(channels->options.streams->names[stream], STREAM_LIBVIRT) == 0;
+}
+
 struct channel *channel_new(struct channels *channels, uint32_t number, uint32_t stream)
 {
     const struct channels_options *options = &channels->options;
@@ -84,7 +91,7 @@ struct channel *channel_new(struct channels *channels, uint32_t number, uint32_t
         .pacer = &channels->pace.pacer,
         .window = window_of(channels),
         .forgetful = !options->resumes,
-        .expendable = strcmp(options->streams->names[stream], STREAM_LIBVIRT) == 0,
+        .expendable = is_expendable(channels, stream),
         .page = options->page,
         .slot = (size_t)(channel - channels->all),
     };
@@ -120,7 +127,8 @@ void channel_close(struct channel *channel)
  * know of it. */
 void channel_give_up(struct channel *channel)
 {
-    if (channel_lives(channel) && channel_is_known(channel))
+    if (channel_lives(channel) && channel_is_known(channel) &&
+        !is_expendable(channel->channels, channel->stream))
         channel->channels->lost_streams |= 1U << channel->stream;
     channel_close(channel);
 }

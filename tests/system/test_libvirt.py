@@ -359,7 +359,8 @@ def test_own_domains_of_a_user(libvirt: Libvirt, web1: Domain, hosts: TwoHosts) 
         wait_until(lambda: host.run("test", "-S", "/run/user/4101/bus", check=False).returncode == 0, "alice has a bus", 30)
         host.run(*virsh, "list", user="alice")  # starts her libvirtd
     xml = hosts.a.run("virsh", "dumpxml", "--inactive", "web1").stdout.replace("/var/log/libvirt/web1.ser", "/home/alice/s.ser")
-    hosts.a.run(*virsh, "create", "/dev/stdin", user="alice", stdin=xml)
+    (hosts.shared / "own.xml").write_text(xml)
+    hosts.a.run(*virsh, "create", str(hosts.shared / "own.xml"), user="alice")
     try:
         hosts.a.run(*alice, "vmferryctl", "--user", "migrate", "web1", "host-b", user="alice", timeout=120)
         assert hosts.b.run(*virsh, "domstate", "web1", user="alice").stdout.strip() == "running"

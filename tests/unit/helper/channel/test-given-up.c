@@ -88,6 +88,27 @@ TEST(test_given_up_is_not_complete)
     close(peer);
 }
 
+/* libvirt makes its calls anew, or not at all: what was lost of them is not waited for. */
+TEST(test_given_up_calls_of_libvirt)
+{
+    _cleanup_rig_ rig = rig_new(ROLE_OUTGOING, true);
+    int qemu, peer;
+
+    strcpy(rig->streams.names[1], "libvirt");
+    qemu = rig_adds_qemu(rig, 1);
+    peer = rig_gets_peer(rig, 0);
+    rig_sends(rig, qemu, "a call");
+    rig_loses_connection(rig);
+    channels_give_up(rig->channels);
+    assert_int_equal(rig_state(rig, 0), STATS_CHANNEL_LOST);
+    assert_false(channels_are_complete(rig->channels));
+    close(qemu);
+    close(peer);
+    rig_connects(rig);
+    end_well_source(rig, 1, 0, "memory");
+    assert_true(channels_are_complete(rig->channels));
+}
+
 /* The source may have taken bytes for it of which none has come. */
 TEST(test_given_up_by_the_source)
 {
@@ -292,6 +313,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(test_given_up_is_not_complete),
+        CASE(test_given_up_calls_of_libvirt),
         CASE(test_given_up_by_the_source),
         CASE(test_given_up_unseen),
         CASE(test_given_up_untold),
