@@ -4,8 +4,9 @@
 
     sudo VMFERRY_BUILD=$PWD/build-test tests/bench/libvirt.py [--rounds=N] [--update-docs]
 
-An idle domain of 256 MiB goes to and fro between two hosts with Debian's libvirt (tests/lib/vmlib). What counts is the time
-that the command takes, and the CPU that it and all daemons of both hosts take, QEMU left out.
+Idle domains of 256 MiB go to and fro between two hosts with Debian's libvirt (tests/lib/vmlib): one whose memory is empty, and
+one that uses 192 MiB of it. What counts is the time that the command takes, and the CPU that it and all daemons of both hosts
+take, QEMU left out.
 """
 
 from __future__ import annotations
@@ -28,17 +29,22 @@ from vmlib.nspawn import Host, TwoHosts, available  # noqa: E402
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 TICK = os.sysconf("SC_CLK_TCK")
-_IDLE = """
-<domain type='qemu'>
-  <name>idle</name><memory unit='MiB'>256</memory><vcpu>1</vcpu>
+FILL = "/var/lib/libvirt/images/fill.bin"
+_DOMAIN = """
+<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+  <name>{name}</name><memory unit='MiB'>256</memory><vcpu>1</vcpu>
   <os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type></os><features><acpi/></features>
   <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
     <controller type='usb' model='none'/><memballoon model='none'/></devices>
+  {more}
 </domain>
 """
-VIRSH = ["virsh", "migrate", "idle", "qemu+ssh://{}/system", "--live", "--p2p", "--persistent", "--undefinesource"]
+_LOADER = ("<qemu:commandline><qemu:arg value='-device'/>"
+           f"<qemu:arg value='loader,file={FILL},addr=0x2000000,force-raw=on'/></qemu:commandline>")
+DOMAINS = {"empty": "", "used": _LOADER}
+VIRSH = ["virsh", "migrate", "{vm}", "qemu+ssh://{host}/system", "--live", "--p2p", "--persistent", "--undefinesource"]
 WAYS: dict[str, list[str]] = {
-    "**vmferryctl migrate**": ["vmferryctl", "migrate", "idle", "{}", "--quiet"],
+    "**vmferryctl migrate**": ["vmferryctl", "migrate", "{vm}", "{host}", "--quiet"],
     "virsh, `--tunnelled` (over ssh)": [*VIRSH, "--tunnelled"],
     "virsh, native TCP, in clear": VIRSH,
     "virsh, native, `--tls`": [*VIRSH, "--tls"],
@@ -89,37 +95,46 @@ def measure_cpu(hosts: TwoHosts, move: Callable[[], None]) -> tuple[float, float
     return wall, sum(daemons_cpu(host) for host in hosts) - before + command
 
 
-def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
-    found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+Results = dict[tuple[str, str], list[tuple[float, float]]]
+
+
+def measure(rounds: int) -> Results:
+    found: Results = {(way, vm): [] for vm in DOMAINS for way in WAYS}
     with TwoHosts() as hosts, Libvirt(hosts):
         make_certificates(hosts)
-        hosts.a.run("virsh", "-q", "define", "/dev/stdin", stdin=_IDLE)
-        hosts.a.run("virsh", "-q", "start", "idle")
-        time.sleep(5)  # its firmware has found nothing to start
+        for host in hosts:
+            host.run("sh", "-ec", f"head -c 192M /dev/urandom > {FILL}; chmod 644 {FILL}; chmod 711 /var/lib/libvirt/images")
+        for vm, more in DOMAINS.items():
+            hosts.a.run("virsh", "-q", "define", "/dev/stdin", stdin=_DOMAIN.format(name=vm, more=more))
+            hosts.a.run("virsh", "-q", "start", vm)
+        time.sleep(5)  # their firmware has found nothing to start
         here, there = hosts.a, hosts.b
         for number in range(rounds + 1):
             for way, command in WAYS.items():
-                argv = [word.format(f"host-{there.name}") for word in command]
-                result = measure_cpu(hosts, lambda argv=argv, host=here: host.run(*argv, timeout=120))  # type: ignore[misc]
-                if number > 0:  # the first one fills caches
-                    found[way].append(result)
-                    print(f"{way}: {result[0]:.2f} s, {result[1]:.2f} CPU-s", flush=True)
+                for vm in DOMAINS:
+                    argv = [word.format(vm=vm, host=f"host-{there.name}") for word in command]
+                    result = measure_cpu(hosts, lambda argv=argv, host=here: host.run(*argv, timeout=120))  # type: ignore[misc]
+                    if number > 0:  # the first one fills caches
+                        found[way, vm].append(result)
+                        print(f"{way}, {vm}: {result[0]:.2f} s, {result[1]:.2f} CPU-s", flush=True)
                 here, there = there, here
-        here.run("virsh", "-q", "destroy", "idle")
+        for vm in DOMAINS:
+            here.run("virsh", "-q", "destroy", vm)
     return found
 
 
-def table(found: dict[str, list[tuple[float, float]]]) -> str:
-    lines = ["| | seconds | CPU-s of the command and all daemons |", "|---|---|---|"]
-    for way, results in found.items():
-        lines.append(f"| {way} | {statistics.median(one[0] for one in results):.2f} "
-                     f"({min(one[0] for one in results):.2f}–{max(one[0] for one in results):.2f}) | "
-                     f"{statistics.median(one[1] for one in results):.2f} "
-                     f"({min(one[1] for one in results):.2f}–{max(one[1] for one in results):.2f}) |")
+def cell(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+
+
+def table(found: Results) -> str:
+    lines = ["| | empty: seconds | empty: CPU-s | 192 MiB used: seconds | 192 MiB used: CPU-s |", "|---|---|---|---|---|"]
+    for way in WAYS:
+        cells = [cell([one[i] for one in found[way, vm]]) for vm in DOMAINS for i in (0, 1)]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
     rounds = len(next(iter(found.values())))
-    load = os.getloadavg()[2]
-    return "\n".join([f"{rounds} rounds, interleaved; medians, least and most. Load average of the machine meanwhile: {load:.0f}, "
-                      f"with {os.cpu_count()} CPUs.", "", *lines])
+    return "\n".join([f"{rounds} rounds, interleaved; medians, least and most. Load average of the machine meanwhile: "
+                      f"{os.getloadavg()[2]:.0f}, with {os.cpu_count()} CPUs.", "", *lines])
 
 
 def main() -> int:
