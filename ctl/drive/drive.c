@@ -92,6 +92,8 @@ static int look(struct drive *drive, json_object **ret, struct trouble *trouble)
     if (qemu_query(drive->ends->qmp, &drive->info, trouble) < 0)
         return -1;
     handover_try(drive);
+    drive->postcopy =
+        drive->postcopy || drive->info.phase == QEMU_POSTCOPY || drive->info.phase == QEMU_PAUSED;
     if (drive->info.phase == QEMU_PRECOPY && !drive->asked && read_state(drive, trouble) < 0)
         return -1;
     if (tunnel_read(&drive->ends->tunnel, ret, NULL) < 0)

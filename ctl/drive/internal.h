@@ -31,6 +31,7 @@ struct drive {
     struct away away;       /* the host that is connected to again; only view.c uses it */
     uint64_t sent, sent_at; /* what had arrived, and when that last changed */
     bool asked;             /* for post-copy: from here on a cancel can lose the guest */
+    bool postcopy;          /* QEMU has said that it is in it: the VM is not at the source any more */
     bool told;              /* it was said that the post-copy is paused */
     uint64_t since;         /* when QEMU was told to migrate or to resume */
     uint64_t reported;      /* when the brokers were told last how far it is */

@@ -133,9 +133,25 @@ static void end_tunnel(struct drive *drive, struct whereabouts *w, bool finished
 /* After a cancel. */
 static const char *hint_at_waiting(const struct whereabouts *w)
 {
-    return w->arrived || w->both
+    return w->arrived || w->both || strcmp(w->destination, "running") == 0
                ? ""
                : " The QEMU that waited for it has ended, or must be started anew before the next try.";
+}
+
+/* The source has given up a post-copy, as a 'migrate_cancel' of another client makes it: none resumes that.
+ */
+static int end_in_postcopy(struct drive *drive, bool known, struct trouble *trouble)
+{
+    trouble_set(trouble, STATUS_FAILED,
+                "VM '%s' was in post-copy when QEMU at the source gave it up ('%s'%s%s). %s", drive->ends->vm,
+                drive->info.status, drive->info.error[0] ? ": " : "", drive->info.error,
+                known ? "The destination has only a part of its memory: the VM is lost. End both QEMUs."
+                      : "It is lost, unless QEMU at the destination says 'completed' (query-migrate), which "
+                        "could not be asked.");
+    drive_report(drive, known ? VF_OUTCOME_LOST : VF_OUTCOME_UNKNOWN, "", trouble);
+    tunnel_cancel(&drive->ends->tunnel);
+    tunnel_cancel(&drive->ends->destination_tunnel);
+    return -1;
 }
 
 /* 'send' cannot ask the destination's QEMU, nor compare its capabilities. reason: the tunnel's. */
@@ -170,6 +186,8 @@ int outcome_failed(struct drive *drive, struct trouble *trouble)
     if (drive->info.phase == QEMU_CANCELLED)
         status = STATUS_CANCELLED;
     end_tunnel(drive, &whereabouts, finished > 0);
+    if (drive->postcopy && !whereabouts.arrived && strcmp(whereabouts.source, "postmigrate") == 0)
+        return end_in_postcopy(drive, whereabouts.destination[0], trouble);
     whereabouts_tell(drive, &whereabouts, where);
     if (status == STATUS_CANCELLED)
         trouble_set(trouble, whereabouts_status(&whereabouts, status), "%s. %s%s", where,

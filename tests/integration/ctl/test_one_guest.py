@@ -135,6 +135,14 @@ def postcopy(scene: Standins, *args: str) -> Running:
     return run
 
 
+def test_another_client_cancels_postcopy(scene: Standins) -> None:
+    with postcopy(scene) as run:
+        scene.destination.answers.update({"query-migrate": PAUSED, "query-status": {"status": "running"}})
+        scene.source.answers.update({"query-migrate": {"status": "cancelled"}, "query-status": {"status": "postmigrate"}})
+        result = run.end().fails(FAILED, "was in post-copy when QEMU at the source gave it up ('cancelled')", "is lost")
+    assert "runs at" not in result.err and "must be started anew" not in result.err
+
+
 def test_source_gone_in_postcopy(scene: Standins) -> None:
     with postcopy(scene) as run:
         scene.destination.answers["query-migrate"] = PAUSED

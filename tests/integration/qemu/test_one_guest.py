@@ -165,6 +165,7 @@ POSTCOPY = [
     (cut, FAILED, DESTINATION, "nothing is lost: QEMU at"),
     (ctrl_c, FAILED, DESTINATION, "goes on by itself"),
     (cancel, FAILED, DESTINATION, "nothing is lost: QEMU at"),
+    (monitor_cancels, FAILED, DESTINATION, "is lost"),
     (kill_source, FAILED, DESTINATION, "is lost"),
     (kill_destination, FAILED, NEITHER, "is gone"),
 ]
