@@ -79,7 +79,10 @@ TEST(adds_one_whose_outcome_comes_late)
     assert_int_equal(rig->totals.sums.downtimes[TOTALS_BOUNDS], 0);
     assert_int_equal(telling_outcome(migration_telling(migration), &moved, &error),
                      0); /* a counter goes up only */
+    assert_int_equal(migration_status(migration)->report.outcome.outcome, VF_OUTCOME_MOVED);
+    assert_int_equal(n_of(rig, "lost"), 1);
     assert_int_equal(n_all(rig), 1);
+    assert_int_equal(rig->totals.sums.downtimes[TOTALS_BOUNDS], 0);
 }
 
 TEST(adds_one_of_which_nothing_is_told_when_it_is_forgotten)
