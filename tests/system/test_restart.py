@@ -220,7 +220,10 @@ def test_stop(hosts: TwoHosts) -> None:
 
 
 def stop_and_start(hosts: TwoHosts) -> None:
-    """From systemd 254 on what is stored stays: one migration in the middle of its bytes, one that nobody has begun."""
+    """From systemd 254 on what is stored stays: one migration in the middle of its bytes, one that nobody has begun.
+
+    ("tools/test trixie" has such a systemd.) It stays while the unit is loaded, so something must refer to that.
+    """
     with clean(hosts):
         incoming = hosts.b.broker.prepare("web1", {"security": ("s", "plain")})
         outgoing = hosts.a.broker.outgoing(incoming.ticket or "")
