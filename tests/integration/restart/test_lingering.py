@@ -68,6 +68,25 @@ def nested(broker: Broker, path: str, sock: socket.socket) -> None:
     send(broker, path, "AddStream", "sh", "nosuch", theirs)
 
 
+def five_deep(broker: Broker, path: str, sock: socket.socket) -> None:
+    """In a queue that is in a queue, and so on."""
+    for _ in range(5):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        socket.send_fds(ours, [b"x"], [sock.fileno()])
+        sock = theirs
+    send(broker, path, "AddPeerConnection", "h", sock)
+
+
+def not_accepted(broker: Broker, path: str, sock: socket.socket) -> None:
+    """In the queue of a connection that waits to be accepted."""
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind("")
+        listener.listen()
+        client.connect(listener.getsockname())
+        socket.send_fds(client, [b"x"], [sock.fileno()])
+        send(broker, path, "AddStream", "sh", "migrate", listener)
+
+
 def taken(broker: Broker, path: str, sock: socket.socket) -> None:
     """A peer connection that the helper gets, and finds to be none."""
     send(broker, path, "AddPeerConnection", "h", sock)
@@ -81,7 +100,8 @@ def beside_the_arguments(broker: Broker, path: str, sock: socket.socket) -> None
     socket.send_fds(connection.sock, [message.serialise(serial=100)], [sock.fileno()])
 
 
-WAYS = [add_stream, to_no_object, to_no_method, with_a_wrong_signature, nested, beside_the_arguments]
+WAYS = [add_stream, to_no_object, to_no_method, with_a_wrong_signature, nested, five_deep, not_accepted,
+        beside_the_arguments]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
