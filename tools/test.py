@@ -41,8 +41,10 @@ Checks everything, or the parts that are named:
   vm            a virtual machine with Debian's kernel, for what this one's may lack: TLS, vsock to itself; needs root
 
   stories       one test of each folder of integration and qemu, under ASan and UBSan; only where it is named
-  trixie        unit, integration and qemu in a root of Debian 13 that debootstrap makes, with its compiler, libraries and
-                QEMU; only where it is named; needs root, and some 4 GB in /var/cache/vmferry-test
+  fresh         what README.md tells to type, on two hosts with little more than debootstrap's smallest choice; only where it
+                is named; needs root and Debian's archive
+  trixie        unit, integration, qemu, system and fresh in a root of Debian 13 that debootstrap makes, with its compiler,
+                libraries and QEMU; only where it is named; needs root, and some 4 GB in /var/cache/vmferry-test
 
   --quick       format, unit and stories: under three minutes once it is built, for those who work on the code
   --long        more rounds, and the tests that take their time
@@ -323,26 +325,44 @@ def check_vm() -> Count:
     return pytest(build(RELEASE), "vm", "vm", ("tests/vm",), workers=1)
 
 
-TRIXIE = Path("/var/cache/vmferry-test/trixie")
-TRIXIE_PARTS = ("unit", "integration", "qemu")
+CACHE = Path("/var/cache/vmferry-test")
+TRIXIE = CACHE / "trixie"
+TRIXIE_PARTS = ("unit", "integration", "qemu", "system", "fresh")
 # What a process in the root needs of the kernel. It is a mount namespace: all is gone with it. The directory becomes its root by
-# pivot_root, not by chroot: tests make mount and user namespaces of their own, which the kernel refuses to who is in a chroot.
-ENTER_TRIXIE = """
+# pivot_root, not by chroot: tests make mount and user namespaces, which the kernel refuses to a process in a chroot.
+ENTER_ROOT = """
 set -e
 mount --bind . . && cd "$(pwd -P)"
 mount --bind /dev dev && mount --bind /dev/pts dev/pts && mount -t tmpfs tmpfs dev/shm
 mount -t proc proc proc && mount -t sysfs sysfs sys && mount -t cgroup2 cgroup2 sys/fs/cgroup && mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs tmp && cp /etc/resolv.conf etc/resolv.conf
-pivot_root . . && umount -l . && cd /vmferry
+pivot_root . . && umount -l . && cd "$1" && shift
 exec "$@"
 """
 
 
-def in_trixie(*command: str) -> tuple[int, str]:
+def in_root(root: Path, directory: str, *command: str) -> tuple[int, str]:
     status = subprocess.run(["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "sh", "-c",
-                             ENTER_TRIXIE, "sh", *command], cwd=TRIXIE, text=True, stdout=subprocess.PIPE,
+                             ENTER_ROOT, "sh", directory, *command], cwd=root, text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, env={**os.environ, "LC_ALL": "C.UTF-8"})
     return status.returncode, status.stdout
+
+
+def in_trixie(*command: str) -> tuple[int, str]:
+    return in_root(TRIXIE, "/vmferry", *command)
+
+
+def make_root(release: str, root: Path) -> tuple[int, str]:
+    """By debootstrap, unless it is there."""
+    if root.exists():
+        return 0, ""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent) as temporary:
+        status, text = run(["debootstrap", "--variant=minbase", "--include=ca-certificates", release, f"{temporary}/root"],
+                           quiet=True)
+        if status == 0:
+            Path(temporary, "root").rename(root)
+    return status, text
 
 
 def check_trixie() -> Count:
@@ -351,24 +371,20 @@ def check_trixie() -> Count:
     if os.geteuid() != 0:
         count.skip("trixie", "needs root")
         return count
-    steps: list[list[str]] = []
-    if not (TRIXIE / "etc" / "debian_version").exists():
-        TRIXIE.mkdir(parents=True, exist_ok=True)
-        steps += [["debootstrap", "--variant=minbase", "--include=ca-certificates", "trixie", str(TRIXIE)]]
     # What is built there stays, for the next time.
     copy = "git -c safe.directory='*' ls-files -z -co --exclude-standard | xargs -0 tar -c --ignore-failed-read | tar -x -C"
-    steps += [["sh", "-c", f"mkdir -p {TRIXIE}/vmferry && {copy} {TRIXIE}/vmferry && cp -rT .git {TRIXIE}/vmferry/.git"]]
-    for step in steps:
-        status, text = run(step, quiet=True)
+    copy = f"mkdir -p {TRIXIE}/vmferry && {copy} {TRIXIE}/vmferry && cp -rT .git {TRIXIE}/vmferry/.git"
+    steps: dict[str, Callable[[], tuple[int, str]]] = {
+        "debootstrap": lambda: make_root("trixie", TRIXIE),
+        "copy": lambda: run(["sh", "-c", copy], quiet=True),
+        "tools/install-deps": lambda: in_trixie("tools/install-deps", "test", "bench"),
+    }
+    for step, act in steps.items():
+        status, text = act()
         if status != 0:
             print(text)
-            count.fail(f"trixie: {step[0]}")
+            count.fail(f"trixie: {step}")
             return count
-    status, text = in_trixie("tools/install-deps", "test", "bench")
-    if status != 0:
-        print(text)
-        count.fail("trixie: tools/install-deps")
-        return count
     status, text = in_trixie("/usr/bin/python3", "-B", "tools/test.py", *TRIXIE_PARTS)
     print(text)
     found = re.search(r"^(\d+) passed, (\d+) failed, (\d+) skipped\s*\Z", text, re.M)
@@ -379,6 +395,43 @@ def check_trixie() -> Count:
     for what in re.findall(r"^  (\S.*)$", text.rpartition("Failed:\n")[2], re.M) if int(found[2]) else []:
         count.fail(f"trixie: {what}")
     return count
+
+
+# What a host has beside debootstrap's smallest choice: it can be booted, has a network, ssh, users' sessions, and a QEMU.
+HOST_PACKAGES = ("systemd-sysv", "dbus", "dbus-broker", "dbus-user-session", "libpam-systemd", "iproute2", "procps",
+                 "openssh-server", "openssh-client", "qemu-system-x86")
+
+
+def check_fresh() -> Count:
+    """README's lines on hosts of this machine's release of Debian, which have nothing of what is installed here."""
+    count = Count()
+    if os.geteuid() != 0:
+        count.skip("fresh", "needs root")
+        return count
+    release = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.M)
+    root = CACHE / f"fresh-{release[1] if release else 'stable'}"
+    os.environ["VMFERRY_BUILD"] = str(build(RELEASE))
+    sys.path.insert(0, str(ROOT / "tests/lib"))
+    from vmlib.package import package
+    # The hosts have no way to the archive: what apt is to install on them is there already.
+    prepare = "apt-get update -q && apt-get install -q -y --no-install-recommends " + " ".join(HOST_PACKAGES) + \
+        " && apt-get clean && apt-get install -q -y --download-only /root/vmferry.deb && rm /root/vmferry.deb"
+    steps: dict[str, Callable[[], tuple[int, str]]] = {
+        "debootstrap": lambda: make_root(root.name.removeprefix("fresh-"), root),
+        "copy": lambda: run(["cp", str(package()), str(root / "root/vmferry.deb")], quiet=True),
+        "apt-get": lambda: in_root(root, "/", "env", "DEBIAN_FRONTEND=noninteractive", "sh", "-c", prepare),
+    }
+    for step, act in steps.items():
+        status, text = act()
+        if status != 0:
+            print(text)
+            count.fail(f"fresh: {step}")
+            return count
+    os.environ["VMFERRY_HOSTS"] = str(root)
+    try:
+        return pytest(build(RELEASE), "fresh", "system", ("tests/system/test_readme.py",), 1)
+    finally:
+        del os.environ["VMFERRY_HOSTS"]
 
 
 PARTS: dict[str, Callable[[], Count]] = {
@@ -393,9 +446,10 @@ PARTS: dict[str, Callable[[], Count]] = {
     "system": check_system,
     "vm": check_vm,
     "stories": check_stories,
+    "fresh": check_fresh,
     "trixie": check_trixie,
 }
-ONLY_NAMED = ("stories", "trixie")
+ONLY_NAMED = ("stories", "fresh", "trixie")
 QUICK = ["format", "unit", "stories"]
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What README.md tells a stranger to type, typed on two hosts on which vmferry was never installed."""
+"""What README.md tells a stranger to type, typed on two hosts on which vmferry was never installed.
+
+"tools/test fresh" runs this on hosts which have little more than debootstrap's smallest choice of packages.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from vmlib.broker import ROOT, wait_until
-from vmlib.nspawn import Host, TwoHosts
+from vmlib.nspawn import LOWER, Host, TwoHosts
 from vmlib.package import package
 from vmlib.qmp import Qmp
 
@@ -39,7 +42,8 @@ class Keyboard:
             ["env", "HOME=/", f"XDG_RUNTIME_DIR={runtime}", f"DBUS_SESSION_BUS_ADDRESS=unix:path={runtime}/bus"]
 
     def type(self, line: str, directory: str = "/tmp") -> subprocess.CompletedProcess[str]:
-        done = self.host.run(*self._env, "bash", "-c", f"cd {directory} && {line}", user=self.user, check=False, timeout=150)
+        done = self.host.run(*self._env, "bash", "-c", f"cd {directory} && {line}", user=self.user, check=False, timeout=150,
+                             stdin="y\n")  # where apt asks whether to go on
         assert done.returncode == 0, f"{line}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 
@@ -79,8 +83,9 @@ def fresh(needs_qemu: None, hosts: TwoHosts) -> Iterator[TwoHosts]:
     """Without vmferry, and with ssh from one to the other; afterwards with the package again."""
     try:
         for host in hosts:
-            host.purge()
-            host.run("userdel", "vmferry")
+            if host.run("test", "-e", "/usr/bin/vmferryctl", check=False).returncode == 0:
+                host.purge()
+                host.run("userdel", "vmferry")
         let_in(hosts)
         yield hosts
     finally:
@@ -89,7 +94,8 @@ def fresh(needs_qemu: None, hosts: TwoHosts) -> Iterator[TwoHosts]:
                 quit_qemu(host, path)
             host.systemctl("stop", "ssh.service", f"user@{ALICE}.service")
             host.reset()
-            host.install()
+            if LOWER == "/":
+                host.install()
 
 
 def install(hosts: TwoHosts) -> None:
