@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from vmlib.broker import Broker, build_dir
-from vmlib.ctl import FAILED, USAGE, ctl, environment
+from vmlib.ctl import CANCELLED, FAILED, USAGE, ctl, environment
 
 COMPLETION = build_dir() / "ctl" / "completion"
 NAMES = ["$(touch flag)", "`touch flag`", "a'b\"c", "$((1+1))", "~", "~root", "*", "two  words; touch flag",
@@ -198,3 +198,14 @@ def test_host_that_is_another_bus(workdir: Path, broker: Broker) -> None:
         assert "is no host" not in ctl(broker, "check", host).out
     assert "FAIL  bus" in ctl(broker, "check", f"unix:abstract={workdir}/none").out
     ctl(None, "--address=unix:path=/none", "list").fails(FAILED, "/none")
+
+
+def test_names_that_people_have(broker: Broker) -> None:
+    """Each verb takes them as they are."""
+    for name in ("büro 名前", "../../etc", "100%s%n", "q\"uo\\te'$(reboot)", "--help", "0123456789abcdef",
+                 "incoming/0123456789abcdef", "x" * 255, " "):
+        ctl(broker, "receive", "-q", "--", name).succeeds()
+        assert ctl(broker, "show", "-p", "Vm", "--value", "--", name).succeeds().out == f"{name}\n"
+        ctl(broker, "limit", "--", name, "5M").succeeds()
+        ctl(broker, "cancel", "--", name).succeeds()
+        ctl(broker, "wait", "-q", "--", name).fails(CANCELLED)

@@ -341,6 +341,16 @@ def test_capabilities_are_set_and_put_back(scene: Standins) -> None:
     assert told(scene.destination) == [far, {name: not state for name, state in far.items()}]
 
 
+def test_parameters_are_put_back(scene: Standins) -> None:
+    """Also numbers that are larger than most programs take."""
+    scene.source.answers["query-migrate-parameters"] = {"max-bandwidth": 2**64 - 1}
+    with scene.run() as run:
+        scene.complete("paused")
+        run.end().succeeds()
+    assert [arguments for name, arguments in scene.source.told if name == "migrate-set-parameters"] == [
+        {"max-bandwidth": 1 << 40}, {"max-bandwidth": 2**64 - 1}]
+
+
 def test_capability_that_the_destination_lacks(scene: Standins) -> None:
     scene.source.answers["query-migrate-capabilities"] = capabilities(x_ignore_shared=True)
     ctl(scene.hosts.source, *scene.words).fails(FAILED, "'x-ignore-shared' on", "does not know")

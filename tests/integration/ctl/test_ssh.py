@@ -74,6 +74,11 @@ def test_verbs_at_another_host(two: Two) -> None:
     two.remote("show", "none").fails(FAILED, "'none' at host2")
 
 
+@pytest.mark.parametrize("host", ["root@host2", "ssh://host2", "ssh://root@host2"])
+def test_ways_to_write_a_host(two: Two, host: str) -> None:
+    ctl(None, "-H", host, "list", env=two.sshd.env(), prefix=two.prefix).succeeds()
+
+
 def test_receive_at_another_host(two: Two) -> None:
     """The way of two commands and a pipe: the ticket is on no command line and in no file."""
     ticket = two.remote("receive", "web1").succeeds().out
