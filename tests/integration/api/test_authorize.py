@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call, new_method_return
+from jeepney import HeaderFields, MessageType, new_method_return
 
 from vmlib import polkit as harness
 from vmlib.broker import BROKER, MIGRATION, PATH, Migration, wait_until
 from vmlib.calls import DENIED, answer, gone, managing, post, refused
 from vmlib.fake_qemu import FakeQemu
-from vmlib.polkit import Agent, Polkit, SystemBroker
+from vmlib.polkit import Agent, Belated, Polkit, SystemBroker
 from vmlib.users import DAEMON, NOBODY, User, being
 
 INTERACTIVE = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
@@ -225,26 +225,6 @@ def test_caller_vanishes(broker: SystemBroker, polkit: Polkit, nobody: User) -> 
     mine = nobody.prepare("own", PLAIN)  # polkit has been through all the others
     assert [entry[1] for entry in broker.list()] == ["own"]
     gone(mine)
-
-
-class Belated:
-    """Has polkit's name, and answers when it is told to: what a polkitd with a fault (CVE-2021-3560) might say."""
-
-    def __init__(self, broker: SystemBroker) -> None:
-        self.connection = broker.bus.connect()
-        bus = DBusAddress("/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesktop.DBus")
-        request = new_method_call(bus, "RequestName", "su", ("org.freedesktop.PolicyKit1", 0))
-        assert self.connection.send_and_get_reply(request, timeout=10).body == (1,)
-
-    def call(self, member: str) -> Any:
-        """The next call of that name."""
-        while True:
-            message = self.connection.receive(timeout=20)
-            if message.header.fields.get(HeaderFields.member) == member:
-                return message
-
-    def close(self) -> None:
-        self.connection.close()
 
 
 @pytest.mark.parametrize("interactive", [False, True])

@@ -7,7 +7,6 @@ The helpers are started through tests/rogue/choose, which lets another program s
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,14 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from vmlib.broker import ROOT, build_dir, wait_until
+from vmlib.broker import wait_until
+from vmlib.chooser import LIES, Chooser
 from vmlib.peer import PlainListener, PlainPeer
 from vmlib.scene import Scene, Victim
 from vmlib.wire import OPEN, Ticket, recv_exact, wait_eof
-
-ROGUE = ROOT / "tests" / "rogue"
-sys.path.insert(0, str(ROGUE))
-from liar import LIES  # noqa: E402
 
 DEEDS = ("socket", "socketpair", "connect", "bind", "listen", "accept", "accept4", "open", "openat", "unlink", "exec",
          "fork", "clone3", "mmap-exec", "mprotect-exec", "pkey-mprotect", "memfd", "ptrace", "kill", "prctl", "setuid",
@@ -38,40 +34,6 @@ ARGUMENTS = ("sendto", "sendto-fastopen", "sendmsg-fastopen", "sendmsg-zerocopy"
 GATE_ARGUMENTS = ("sendto-fastopen", "sendmsg-fastopen", "gate-shutdown-both", "gate-splice", "gate-setsockopt-tls")
 
 SO_PASSRIGHTS = 83
-
-
-class Chooser:
-    """What stands beside the script that starts helpers."""
-
-    def __init__(self, workdir: Path) -> None:
-        self.dir = workdir / "choose"
-        self.dir.mkdir()
-        self.script = self.dir / "choose"
-        self.script.write_bytes((ROGUE / "choose").read_bytes())
-        self.script.chmod(0o755)
-        (self.dir / "helper").symlink_to(build_dir() / "helper" / "vmferry-helper")
-        os.mkfifo(self.dir / "fifo")
-        self.fifo = os.open(self.dir / "fifo", os.O_RDWR)
-
-    def next_is(self, program: Path, deed: str) -> None:
-        """The helper that is started next is this one."""
-        assert program.exists(), f"{program} is not built"
-        whole = self.dir / "whole"
-        whole.write_text(f"{program}\n{deed}\n")
-        whole.rename(self.dir / "next")
-
-    def rogue(self, deed: str) -> None:
-        self.next_is(build_dir() / "tests" / "rogue" / "vmferry-rogue", deed)
-
-    def liar(self, deed: str) -> None:
-        self.next_is(ROGUE / "liar.py", deed)
-
-    def act(self) -> None:
-        """Now. What is written waits in the FIFO where its reader has yet to come."""
-        os.write(self.fifo, b"!")
-
-    def close(self) -> None:
-        os.close(self.fifo)
 
 
 @contextmanager

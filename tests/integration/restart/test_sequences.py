@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Brokers under calls in random order, right and wrong ones, whose helpers and brokers are killed now and then.
+"""Brokers under calls in random order, right and wrong ones, whose helpers and brokers are killed now and then. Some of the
+helpers are stand-ins that lie, that say nothing more, or that end (tests/rogue/liar.py).
 
 $VMFERRY_SEED is the first seed; a failure says which it was. $VMFERRY_LONG makes it forty sequences instead of three.
 """
@@ -12,11 +13,13 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from vmlib.broker import BROKER, PATH, BusError, Migration, wait_until
 from vmlib.hosts import Hosts
+from vmlib.chooser import LIES, Chooser
 from vmlib.managed import ManagedBroker
 from vmlib.restarts import brokers, close
 
@@ -24,6 +27,7 @@ SEC = 1_000_000
 CALLS = 150
 SEEDS = range(int(os.environ.get("VMFERRY_SEED", "1")), int(os.environ.get("VMFERRY_SEED", "1")) + (
     40 if os.environ.get("VMFERRY_LONG") else 3))
+ODD = (*LIES, "gone", "early", "never-ready", "noisy")
 STANDARD = {f"org.freedesktop.DBus.Error.{name}" for name in (
     "InvalidArgs", "UnknownObject", "UnknownMethod", "UnknownProperty", "PropertyReadOnly", "InvalidSignature")}
 
@@ -31,8 +35,8 @@ STANDARD = {f"org.freedesktop.DBus.Error.{name}" for name in (
 class Sequence:
     """What one manager does, and what it knows: the migrations that it has made and not forgotten."""
 
-    def __init__(self, pair: Hosts, seed: int) -> None:
-        self.pair, self.rng = pair, random.Random(seed)
+    def __init__(self, pair: Hosts, chooser: Chooser, seed: int) -> None:
+        self.pair, self.chooser, self.rng = pair, chooser, random.Random(seed)
         self.made: dict[tuple[str, str], tuple[str, str]] = {}  # by broker and path: the VM and the role
         self.tickets = ["", "vmferry1:AAAA"]
         self.sockets: list[socket.socket] = []
@@ -41,7 +45,8 @@ class Sequence:
     def run(self) -> None:
         deeds: list[tuple[int, Callable[[ManagedBroker], None]]] = [
             (20, self.prepare), (20, self.start), (8, self.cancel), (6, self.forget), (10, self.open_stream),
-            (8, self.add_socket), (5, self.limit), (8, self.look), (5, self.kill_helper), (4, self.kill_broker)]
+            (8, self.add_socket), (5, self.limit), (8, self.look), (5, self.kill_helper), (4, self.kill_broker),
+            (6, self.odd_helper)]
         for _ in range(CALLS):
             weights = [weight for weight, _ in deeds]
             deed = self.rng.choices(deeds, weights)[0][1]
@@ -151,6 +156,11 @@ class Sequence:
             os.kill(self.rng.choice(helpers), signal.SIGKILL)
         time.sleep(self.rng.choice([0, 0.01]))
 
+    def odd_helper(self, broker: ManagedBroker) -> None:
+        """The next helper of either broker is one; and those that wait for a word to lie get it."""
+        self.chooser.liar(self.rng.choice(ODD))
+        self.chooser.act()
+
     def kill_broker(self, broker: ManagedBroker) -> None:
         (broker.restart if self.rng.random() < 0.3 else broker.crash)()
         self.pair.note_baseline(broker)
@@ -158,8 +168,9 @@ class Sequence:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_sequence(workdir: Path, seed: int) -> None:
-    pair = Hosts(workdir, broker=ManagedBroker)
-    sequence = Sequence(pair, seed)
+    chooser = Chooser(workdir)
+    pair = Hosts(workdir, broker=ManagedBroker, helper=chooser.script)
+    sequence = Sequence(pair, chooser, seed)
     try:
         before = [broker.get("MaxMigrations") for broker in brokers(pair)]
         sequence.run()
@@ -169,10 +180,15 @@ def test_sequence(workdir: Path, seed: int) -> None:
             for key in [key for key in sequence.made if key[0] == broker.name]:
                 Migration(broker, key[1]).call("Forget")
             broker.crash()
+            for pid in broker.stand_ins():  # they do not see that their broker died before it could store them
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             assert broker.client.call(PATH, BROKER, "ListMigrations")[0] == []
             pair.note_baseline(broker)
         assert before == [broker.get("MaxMigrations") for broker in brokers(pair)]
     except BaseException:
         close(pair, True)
         raise
+    finally:
+        chooser.close()
     close(pair, False)

@@ -169,9 +169,9 @@ class Voyage(Life):
         results = [self._again(lambda migration=migration: self._finished(migration)) for migration in self.ends]
         words = [found["Result"] for found in results]
         what = f"migration {self.number}: {results}, {error!r}"
-        assert all(word in ("failed", "cancelled") for word in words), what
         if any(found["ErrorName"].endswith(".HelperFailed") for found in results):
-            return "helper killed"
+            return "helper killed"  # at its last moment the other side may have been done
+        assert all(word in ("failed", "cancelled") for word in words), what
         assert self.is_cancelled and "cancelled" in words, what
         return "cancelled"
 

@@ -199,6 +199,10 @@ class ManagedBroker(Broker):
         return [pid for pid, session, state in _processes() if session in self._sessions and state != "Z"
                 and pid != self.process.pid and _name(pid) == "vmferry-helper"]
 
+    def stand_ins(self) -> list[int]:
+        """What it has started, or a broker before it, that is no vmferry-helper."""
+        return [pid for pid in self._left() if _name(pid) != "vmferry-helper"]
+
     def reap(self) -> None:
         """Takes the ends of those helpers whose broker had gone before."""
         for pid, session, state in _processes():

@@ -182,3 +182,23 @@ class Agent:
 
     def close(self) -> None:
         self.root.close()
+
+
+class Belated:
+    """Has polkit's name, and answers when it is told to: what a polkitd with a fault (CVE-2021-3560) might say."""
+
+    def __init__(self, broker: SystemBroker) -> None:
+        self.connection = broker.bus.connect()
+        bus = DBusAddress("/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesktop.DBus")
+        request = new_method_call(bus, "RequestName", "su", ("org.freedesktop.PolicyKit1", 0))
+        assert self.connection.send_and_get_reply(request, timeout=10).body == (1,)
+
+    def call(self, member: str) -> Any:
+        """The next call of that name."""
+        while True:
+            message = self.connection.receive(timeout=20)
+            if message.header.fields.get(HeaderFields.member) == member:
+                return message
+
+    def close(self) -> None:
+        self.connection.close()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A broker of whose allocations one fails, in a whole migration: the next one in the next migration.
+"""A broker of whose allocations, or system calls, one fails in a whole migration: the next one in the next migration.
 
 Each ends clearly: it is carried, or a call or the migration says what was wrong, or the broker ends and is started again.
-$VMFERRY_LONG tries each allocation, else some of them. The build must be without sanitizers, which allocate themselves:
-so it is of the part qemu.
+$VMFERRY_LONG tries each of them, else one of $VMFERRY_STEP. The build must be without sanitizers,
+which allocate themselves: so it is of the part qemu.
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ from vmlib.managed import ManagedBroker
 from vmlib.restarts import brokers, close
 
 STEP = 1 if os.environ.get("VMFERRY_LONG") else int(os.environ.get("VMFERRY_STEP", "41"))
+LIBRARIES = {"allocations": "libfail-allocation.so", "calls": "libfail-call.so"}  # tests/faults
 
 pytestmark = [pytest.mark.qemu,
               pytest.mark.skipif("asan" in build_dir().name, reason="needs a build without sanitizers")]
 
 
 class StarvedBroker(ManagedBroker):
+    what = "allocations"
     fail_at = 0
     ended = 0  # how often it has, by itself
     good_ends = (0, -9, 1)
 
     def environment(self) -> dict[str, str]:
-        return {**super().environment(), "LD_PRELOAD": str(build_dir() / "tests/faults/libfail-allocation.so"),
+        return {**super().environment(), "LD_PRELOAD": str(build_dir() / "tests/faults" / LIBRARIES[self.what]),
                 "VMFERRY_FAIL_AT": str(self.fail_at), "VMFERRY_FAIL_COUNT": str(self.workdir / f"count-{self.name}")}
 
     def counts(self) -> tuple[int, int]:
-        """Allocations that it has asked for since it was started, and that have failed."""
+        """What it has asked for since it was started, and how much of it has failed."""
         asked, failed = struct.unpack("<QQ", (self.workdir / f"count-{self.name}").read_bytes())
         return asked, failed
 
@@ -95,20 +97,23 @@ def try_one(pair: Own, broker: StarvedBroker, number: int) -> bool:
     return error is None
 
 
+@pytest.mark.parametrize("what", LIBRARIES)
 @pytest.mark.parametrize("side", [0, 1], ids=["source", "destination"])
-def test_each_allocation(workdir: Path, side: int) -> None:
+def test_each(workdir: Path, side: int, what: str) -> None:
     pair = Own(workdir, broker=StarvedBroker)
     try:
         broker = brokers(pair)[side]
         assert isinstance(broker, StarvedBroker)
-        begun, _ = broker.counts()  # what it takes until it is ready is its own affair
+        broker.what = what
+        broker.again(0)
+        begun, _ = broker.counts()
         assert try_one(pair, broker, 0)
         (until, _), failed, carried = broker.counts(), 0, 0
-        for number in range(begun, until, STEP):
+        for number in range(1, until, STEP):
             before = broker.ended
             carried += try_one(pair, broker, number)
             failed += broker.counts()[1] or broker.ended > before
-        print(f"{failed} of {until - begun} allocations failed: {carried} migrations were carried all the same, "
+        print(f"{failed} of {until} {what} failed, {begun} of them before it was ready: {carried} migrations were carried all the same, "
               f"{broker.ended} times the broker ended and was started again")
         assert failed > 0
         broker.again(0)
