@@ -22,6 +22,7 @@ from vmlib.restarts import brokers, close
 
 LONG = bool(os.environ.get("VMFERRY_LONG"))
 STEP = int(os.environ.get("VMFERRY_STEP", "1" if LONG else "41"))
+PATIENCE = 20 if LONG else 120
 LIBRARIES = {"allocations": "libfail-allocation.so", "calls": "libfail-call.so"}  # tests/faults
 
 pytestmark = [pytest.mark.qemu,
@@ -86,7 +87,7 @@ def try_one(pair: Own, broker: StarvedBroker, number: int) -> bool:
     """Whether the migration was carried."""
     broker.again(number)
     with ThreadPoolExecutor(1) as pool:
-        life = pool.submit(Life(pair, number, 16 << 10))
+        life = pool.submit(Life(pair, number, 16 << 10, PATIENCE))
         while not life.done():
             broker.has_ended()
             time.sleep(0.005)

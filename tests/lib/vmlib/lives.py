@@ -15,8 +15,9 @@ SEC = 1_000_000
 class Life:
     """A whole migration, whose calls are repeated as a manager would whom the broker has died under."""
 
-    def __init__(self, pair: Hosts, number: int, size: int) -> None:
+    def __init__(self, pair: Hosts, number: int, size: int, patience: float = 120) -> None:
         self.pair, self.number, self.vm, self.size = pair, number, f"vm{number}", size
+        self.patience = patience  # of the QEMUs, in seconds: nothing tells them that a migration has failed
         self.client_id = ("s", self.vm)
 
     def __call__(self) -> tuple[int, int]:
@@ -24,8 +25,8 @@ class Life:
         outgoing = self._make(lambda: self.pair.start(incoming, self.vm, client_id=self.client_id,
                                                       expire_usec=("t", 300 * SEC)))
         paths = [self._again(lambda: migration.socket()) for migration in (incoming, outgoing)]
-        with FakeQemu.listen(paths[0], timeout=120) as listener:
-            source = FakeQemu.connect(paths[1], timeout=120)
+        with FakeQemu.listen(paths[0], timeout=self.patience) as listener:
+            source = FakeQemu.connect(paths[1], timeout=self.patience)
             with source:
                 there = source.send_pattern(1, self.size, shut=True)
                 with listener.accept() as destination:
