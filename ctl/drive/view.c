@@ -51,7 +51,8 @@ static void note(struct drive *drive, json_object *record)
             "nothing arrives, though the hosts hear each other: something on the way swallows large packets "
             "(MTU, firewall)%s",
             drive->ends->destination ? "" : ", or --multifd= differs");
-    else if (!drive->ends->destination && now >= drive->sent_at + DIFFERS && info->phase == QEMU_PRECOPY)
+    else if (!drive->ends->destination && now >= drive->sent_at + DIFFERS &&
+             strcmp(info->status, "active") == 0)
         snprintf(drive->note, sizeof(drive->note),
                  "nothing arrives: was --multifd= given to 'receive' as here?");
     else if (info->phase == QEMU_PRECOPY && info->passes >= MANY_PASSES &&
