@@ -50,6 +50,19 @@ def test_crossed(hosts: Hosts, workdir: Path, here: str, there: str, mode: str, 
         assert hosts.source.client.get(path, MIGRATION, "Outcome") == "moved"
 
 
+def test_multifd_with_postcopy(hosts: Hosts, workdir: Path) -> None:
+    """QEMU permits it from 10.1 on."""
+    for version in (version for version in QEMUS if tuple(map(int, version.split("."))) >= (10, 1)):
+        with Pair(workdir, 64, name=version, extra=MACHINE, prefixes=(QEMUS[version], QEMUS[version])) as pair:
+            pair.source.set_parameters({"max-bandwidth": 128 << 20})
+            pair.source.wait_sweeps(1)
+            ctl(hosts.source, "migrate", "web1", hosts.destination.bus.address, f"--qmp={pair.source.qmp_path}",
+                f"--dst-qmp={pair.destination.qmp_path}", "--multifd=2", "--postcopy", "--downtime-limit=1ms",
+                timeout=120).succeeds()
+            pair.assert_unharmed()
+            assert len(hosts.source.client.get(hosts.source.list()[-1][5], MIGRATION, "Channels")) >= 3
+
+
 def test_an_incoming_qemu_that_fails(hosts: Hosts, workdir: Path) -> None:
     """It ends, and the guest goes on where it is. (It is another machine.)"""
     for number, version in enumerate(QEMUS):
