@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/magic.h>
@@ -95,10 +94,10 @@ static void check_uuids(struct look *look)
     const struct libvirt *libvirt = look->near.libvirt;
     _cleanup_free_ char *near = libvirt->virConnectGetCapabilities(look->near.connection);
     _cleanup_free_ char *far = libvirt->virConnectGetCapabilities(look->far.connection);
-    char uuid[2][64], user[2][64];
+    char uuid[2][64];
 
-    if (!near || !far || !compare_read_host(near, uuid[0], sizeof(uuid[0]), user[0], sizeof(user[0])) ||
-        !compare_read_host(far, uuid[1], sizeof(uuid[1]), user[1], sizeof(user[1])))
+    if (!near || !far || !compare_read_host(near, uuid[0], sizeof(uuid[0])) ||
+        !compare_read_host(far, uuid[1], sizeof(uuid[1])))
         return;
     if (strcmp(uuid[0], uuid[1]) == 0)
         check_found(
@@ -213,7 +212,8 @@ static void check_name(struct look *look)
         return;
     if (state == DOMAIN_OFF)
         check_found(look->check, VERDICT_OK, "name", NULL,
-                    "%s is defined%s already; the definition is replaced.", look->name, there(look));
+                    "%s is defined%s already: libvirt replaces the definition, if the UUID is the same.",
+                    look->name, there(look));
     else
         check_found(look->check, VERDICT_FAIL, "name", "End it there, or give 'migrate' --name=.",
                     "%s %s%s already.", look->name, domain_state_text(state), there(look));

@@ -57,23 +57,15 @@ bool compare_read_domain(const char *text, struct domain_needs *ret)
     return found;
 }
 
-bool compare_read_host(const char *text, char *ret_uuid, size_t uuid_size, char *ret_user, size_t user_size)
+bool compare_read_host(const char *text, char *ret, size_t size)
 {
     struct xml xml;
-    char model[16] = "";
 
-    ret_uuid[0] = ret_user[0] = '\0';
     xml_begin(&xml, text);
-    while (xml_next(&xml)) {
+    while (xml_next(&xml))
         if (xml_at(&xml, "capabilities/host/uuid") && xml.opens)
-            xml_text(&xml, ret_uuid, uuid_size);
-        else if (xml_at(&xml, "capabilities/host/secmodel/model") && xml.opens)
-            xml_text(&xml, model, sizeof(model));
-        else if (xml_at(&xml, "capabilities/host/secmodel/baselabel") && xml.opens &&
-                 strcmp(model, "dac") == 0)
-            xml_text(&xml, ret_user, user_size);
-    }
-    return ret_uuid[0] != '\0';
+            return xml_text(&xml, ret, size);
+    return false;
 }
 
 bool compare_read_pool(const char *text, char *ret, size_t size)

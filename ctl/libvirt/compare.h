@@ -26,8 +26,8 @@ struct domain_needs {
 /* xml must outlive ret->cpu. false where it is no domain. */
 bool compare_read_domain(const char *xml, struct domain_needs *ret);
 
-/* Of a host's capabilities: its UUID, and the user as whom its QEMUs run ("" where it does not say). */
-bool compare_read_host(const char *xml, char *ret_uuid, size_t uuid_size, char *ret_user, size_t user_size);
+/* Of a host's capabilities: its UUID. */
+bool compare_read_host(const char *xml, char *ret, size_t size);
 
 /* Of a storage pool: its directory. */
 bool compare_read_pool(const char *xml, char *ret, size_t size);
