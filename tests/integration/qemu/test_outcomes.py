@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from vmlib.broker import Migration
 from vmlib.ctl import Running, ctl
 from vmlib.faulty import FaultyProxy
 from vmlib.hosts import Hosts, cancel_and_wait
