@@ -41,7 +41,6 @@ static void print_json(struct drive *drive, json_object *record)
  */
 static int end_astray(struct drive *drive, enum arrival arrival, struct trouble *trouble)
 {
-    const char *host = drive->ends->host;
     char why[160], then[400];
 
     if (qmp_is_open(drive->ends->destination_qmp) && drive->arrived[0])
@@ -50,16 +49,17 @@ static int end_astray(struct drive *drive, enum arrival arrival, struct trouble 
     else
         whereabouts_of_silent(drive->ends->destination_qmp, why);
     if (handover_holds(drive) && !drive->ends->resume)
-        snprintf(then, sizeof(then),
-                 "It had not been told to start the VM, which stands still at the source as well: make sure "
-                 "that QEMU at %.80s has ended, then tell the one at the source 'cont'.",
-                 host);
+        snprintf(
+            then, sizeof(then),
+            "It had not been told to start the VM, which stands still at the source as well. If that QEMU "
+            "lives, the same command with --resume starts the VM there; only if it has ended, tell the one "
+            "at the source 'cont'.");
     else
         snprintf(then, sizeof(then),
                  "Look at its log, and whether the VM runs there, before you start it anywhere.");
     return trouble_set(trouble, STATUS_FAILED,
                        "QEMU at the source says that VM '%s' has moved, but the one at %s %s. %s",
-                       drive->ends->vm, host, why, then);
+                       drive->ends->vm, drive->ends->host, why, then);
 }
 
 static void summarize(struct drive *drive, json_object *record, bool confirmed)
