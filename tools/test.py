@@ -291,6 +291,9 @@ def pytest(directory: Path, log: str, marks: str, where: tuple[str, ...] = ("tes
     for case in ElementTree.parse(report).iter("testcase"):
         what = f"{'/'.join(case.get('classname', '').split('.')[-2:])}::{case.get('name')}"
         count.reruns += [f"{what}: {found.get('value')}" for found in case.iter("property") if found.get("name") == "rerun"]
+        for found in case.iter("property"):
+            if found.get("name") == "figure":  # what a test has searched
+                print(f"  {what}: {found.get('value')}", flush=True)
         if case.find("failure") is not None or case.find("error") is not None:
             count.fail(what)
         elif (skipped := case.find("skipped")) is not None:

@@ -84,7 +84,7 @@ class Lives:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("side", [0, 1], ids=["source", "destination"])
-def test_each_crash_point(workdir: Path, side: int, after: bool) -> None:
+def test_each_crash_point(workdir: Path, request: pytest.FixtureRequest, side: int, after: bool) -> None:
     """No migration is lost, nothing is left of any."""
     pair = Own(workdir, broker=CrashingBroker)
     try:
@@ -98,7 +98,7 @@ def test_each_crash_point(workdir: Path, side: int, after: bool) -> None:
                 break
         points = sum(died) - 1
         broker.crash()  # one that does not die at what it tells last
-        print(f"{points} crash points")
+        request.node.user_properties.append(("figure", f"{points} crash points"))  # tools/test shows it
         assert points >= POINTS_MIN
     except BaseException:
         close(pair, True)
