@@ -15,11 +15,8 @@ from typing import Any, cast
 import pytest
 
 from vmlib.broker import wait_until
-from vmlib.browser import Browser
-from vmlib.cockpit import Cockpit, installed
 from vmlib.libvirt import Background, Domain, Libvirt, available
 from vmlib.nspawn import Host, TwoHosts
-from vmlib.page import Page
 
 pytestmark = pytest.mark.skipif(bool(available()), reason=available() or "-")
 VIRSH = ("virsh", "migrate", "web1", "{dest-uri}", "--live", "--migrateuri", "{migrate-uri}")
@@ -467,24 +464,6 @@ def test_tunnel_and_disks_for_virsh(web2: Domain, hosts: TwoHosts) -> None:
         "--undefinesource")
     assert_moved(web2, hosts.a, hosts.b)
     web2.assert_disks_equal()
-
-
-# ---- The page for Cockpit ----
-
-
-def test_page(libvirt: Libvirt, web1: Domain, hosts: TwoHosts, tmp_path: Path) -> None:
-    """It finds the domain; one says to which host and how, and sees it go there."""
-    installed(hosts.a)
-    with libvirt.postcopy(), Cockpit(hosts.a) as cockpit, Browser(tmp_path) as browser:
-        page = Page(browser, cockpit.url)
-        page.fill_in(1, vm="web1", host="host-b", bandwidth="16", postcopy=True)
-        assert browser.js("return [...document.querySelectorAll('#vms option')].map(o => [o.value, o.text])") == [["web1", "libvirt"]]
-        page.photograph("migrate-libvirt")
-        page.submit()
-        (unit,) = hosts.a.units("vmferry-migrate-*")
-        assert "--postcopy=auto --bandwidth=16M -- web1 host-b" in hosts.a.show(unit, "ExecStart")
-        wait_until(lambda: page.rows() == [("web1", "moved")], "it is there", 60)
-        assert_moved(web1, hosts.a, hosts.b)
 
 
 # ---- receive and send ----
