@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 import threading
@@ -202,15 +203,18 @@ class Libvirt:
             assert not host.run("sh", "-c", "ls -d /run/vmferryctl-* 2>/dev/null || true").stdout
 
     @contextmanager
-    def postcopy(self) -> Iterator[None]:
-        """Every QEMU may use userfaultfd meanwhile: those of this machine, too, whose kernel it is."""
+    def postcopy(self, possible: bool = True) -> Iterator[None]:
+        """Every QEMU may use userfaultfd meanwhile, or none without root's rights: those of this machine, too, whose kernel
+        it is. So the tests of another process wait."""
         path = Path("/proc/sys/vm/unprivileged_userfaultfd")
-        before = path.read_text()
-        path.write_text("1\n")
-        try:
-            yield
-        finally:
-            path.write_text(before)
+        with Path("/run/lock/vmferry-test-userfaultfd").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            before = path.read_text()
+            path.write_text("1\n" if possible else "0\n")
+            try:
+                yield
+            finally:
+                path.write_text(before)
 
     def close(self) -> None:
         for host in self.hosts:
