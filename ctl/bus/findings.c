@@ -12,7 +12,7 @@ static const char *const verdicts[] = {"ok", "warn", "FAIL"};
 void check_found(struct check *check, enum verdict verdict, const char *name, const char *remedy,
                  const char *format, ...)
 {
-    _cleanup_free_ char *raw = NULL, *text = NULL;
+    _cleanup_free_ char *raw = NULL, *text = NULL, *way = remedy ? record_clean(remedy) : NULL;
     json_object *finding = json_object_new_object();
     va_list args;
     int r;
@@ -27,12 +27,12 @@ void check_found(struct check *check, enum verdict verdict, const char *name, co
     json_object_object_add(finding, "Name", json_object_new_string(name));
     json_object_object_add(finding, "Verdict", json_object_new_string(verdicts[verdict]));
     json_object_object_add(finding, "Text", json_object_new_string(text ? text : ""));
-    json_object_object_add(finding, "Remedy", remedy ? json_object_new_string(remedy) : NULL);
+    json_object_object_add(finding, "Remedy", way ? json_object_new_string(way) : NULL);
     json_object_array_add(check->findings, finding);
     if (check->ctl->arguments.json != JSON_OFF)
         return;
     printf("%-4s  %-10s  %s\n", verdicts[verdict], name, text ? text : "");
-    if (remedy)
-        printf("                  → %s\n", remedy);
+    if (way)
+        printf("                  → %s\n", way);
     fflush(stdout);
 }

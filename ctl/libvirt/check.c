@@ -15,6 +15,7 @@
 #include "ctl/libvirt/host.h"
 #include "ctl/libvirt/keepalive.h"
 #include "ctl/libvirt/plan.h"
+#include "ctl/shell.h"
 
 /* What 'check' looks at where libvirt drives the migration. */
 
@@ -313,7 +314,7 @@ static bool has_pool(const struct look *look, const char *directory)
 
 static void check_pool(struct look *look, const char *source)
 {
-    char directory[PATH_MAX], remedy[PATH_MAX + 200];
+    char directory[PATH_MAX], quoted[SHELL_COMMAND_MAX], remedy[SHELL_COMMAND_MAX + 200];
 
     if (!compare_directory(source, directory, sizeof(directory)))
         return;
@@ -325,7 +326,7 @@ static void check_pool(struct look *look, const char *source)
     snprintf(
         remedy, sizeof(remedy),
         "Make images of the same names and sizes there, or a pool: virsh pool-create-as NAME dir --target %s",
-        directory);
+        shell_word(directory, quoted));
     check_found(look->check, VERDICT_WARN, "pool", remedy,
                 "No storage pool%s has %s: libvirt can make no image there that is missing.", there(look),
                 directory);

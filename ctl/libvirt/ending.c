@@ -198,6 +198,8 @@ static int end_failed(struct move *move, const struct places *places, struct tro
 /* In post-copy, and its QEMU at the destination has ended: each had a part of its memory. */
 static int end_lost(struct move *move, struct trouble *trouble)
 {
+    char quoted[SHELL_COMMAND_MAX];
+
     close_far(move);
     move_report(move, VF_OUTCOME_LOST, DOMAIN_UNKNOWN, job_words(move->job));
     way_undo(move);
@@ -208,7 +210,7 @@ static int end_lost(struct move *move, struct trouble *trouble)
         "what is left of it at the source (virsh destroy %s), and start it anew from its disks. "
         "The reason stands in the log of its QEMU there (/var/log/libvirt/qemu). libvirt says: "
         "%s.",
-        move->vm, move->vm, job_words(move->job));
+        move->vm, shell_word(move->vm, quoted), job_words(move->job));
 }
 
 static int end_paused(struct move *move, struct trouble *trouble)

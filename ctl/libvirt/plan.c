@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "ctl/shell.h"
+
 #define MIB ((uint64_t)1 << 20)
 
 unsigned plan_flags(const struct arguments *a, const struct plan_ends *ends)
@@ -43,6 +45,8 @@ bool plan_loses_multifd_postcopy(unsigned long qemu)
 int plan_check(const struct arguments *a, const char *vm, const struct plan_ends *ends,
                struct trouble *trouble)
 {
+    char quoted[SHELL_COMMAND_MAX];
+
     if (a->multifd > 0 && a->postcopy != POSTCOPY_NO &&
         (plan_loses_multifd_postcopy(ends->near_qemu) || plan_loses_multifd_postcopy(ends->far_qemu)))
         return trouble_set(
@@ -59,7 +63,7 @@ int plan_check(const struct arguments *a, const char *vm, const struct plan_ends
             "Upgrade it "
             "there; until then let the QEMUs do it: at the destination 'virsh qemu-monitor-command %s' with "
             "migrate-recover, then at the source with migrate and resume (docs/libvirt.md).",
-            ends->far_libvirt / 1000000, ends->far_libvirt / 1000 % 1000, vm);
+            ends->far_libvirt / 1000000, ends->far_libvirt / 1000 % 1000, shell_word(vm, quoted));
     return 0;
 }
 

@@ -23,14 +23,16 @@
  * 'vmferryctl stdio …', the far end of an ssh connection: connects to something of this host, says so, and
  * relays between it and stdin and stdout.
  *
- *   stdio bus          the D-Bus that the options name
- *   stdio qmp PATH     a monitor
- *   stdio postcopy [sysctl]  nothing: says whether any QEMU may receive a post-copy there; sysctl: also one
- * that does not know the device /dev/userfaultfd stdio peer OBJECT  a connection that this migration's helper
- * has with its peer stdio libvirt      libvirtd stdio libvirt-in OBJECT   hands connections to libvirtd to
- * the broker for this migration, and stays stdio libvirt-out OBJECT  makes a socket for libvirtd, tells its
- * path, hands its connections to the broker stdio sink OBJECT  a connection of this migration's stream; drops
- * its bytes here
+ *   stdio bus                 the D-Bus that the options name
+ *   stdio qmp PATH            a monitor
+ *   stdio postcopy [sysctl]   nothing: says whether any QEMU may receive a post-copy there; sysctl: also one
+ *                             that does not know /dev/userfaultfd
+ *   stdio peer OBJECT         a connection that this migration's helper has with its peer
+ *   stdio libvirt             libvirtd
+ *   stdio libvirt-in OBJECT   hands connections to libvirtd to the broker for this migration, and stays
+ *   stdio libvirt-out OBJECT  makes a socket for libvirtd, tells its path, hands its connections to the
+ *                             broker
+ *   stdio sink OBJECT         a connection of this migration's stream; drops its bytes here
  *
  * systemd-stdio-bridge(1) relays a bus, too. But it does not say that it is connected, nor, with one line and
  * an exit status, why it is not, and looks for the bus by rules of its own.

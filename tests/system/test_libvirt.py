@@ -286,7 +286,9 @@ _ODD = """
   <name>odd</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
   <os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type></os>
   <cpu mode='custom' match='exact'><model>qemu64</model><feature policy='require' name='amx-tile'/></cpu>
-  <devices><emulator>/usr/bin/qemu-system-x86_64</emulator></devices>
+  <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <disk type='file'><source file='/srv/$(id)/odd.img'/><target dev='vda' bus='virtio'/></disk>
+  </devices>
 </domain>
 """
 
@@ -298,6 +300,7 @@ def test_check_finds_what_a_domain_lacks(libvirt: Libvirt, web1: Domain, hosts: 
     try:
         found = findings(hosts.a, "host-b", "--domain=odd")
         assert found["cpu"]["Verdict"] == "FAIL" and "amx-tile" in found["cpu"]["Text"], found["cpu"]
+        assert found["pool"]["Verdict"] == "warn" and found["pool"]["Remedy"].endswith(" --target '/srv/$(id)'"), found["pool"]
         assert found["domain"]["Verdict"] == "warn" and "is shut off" in found["domain"]["Text"]
         assert findings(hosts.a, "host-b", "--domain=none")["domain"]["Verdict"] == "FAIL"
         hosts.b.run("adduser", "-q", "alice", "vmferry")

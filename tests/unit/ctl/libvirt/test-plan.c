@@ -9,7 +9,7 @@ static const struct plan_ends debian12 = {
 static bool refused(const struct arguments *a, const struct plan_ends *ends, const char *part)
 {
     struct trouble trouble = {0};
-    bool r = plan_check(a, "web1", ends, &trouble) < 0;
+    bool r = plan_check(a, "web$(id)", ends, &trouble) < 0;
 
     if (r && (!trouble.text || !strstr(trouble.text, part)))
         fail_msg("%s", trouble.text ? trouble.text : "");
@@ -70,6 +70,7 @@ TEST(what_ends_the_other_libvirtd_is_refused)
     assert_true(refused(&a, &ends, "libvirt 11.2"));
     ends.far_libvirt = 11003000;
     assert_true(refused(&a, &ends, "libvirt 11.3"));
+    assert_true(refused(&a, &ends, "qemu-monitor-command 'web$(id)'"));
     assert_false(refused(&b, &ends, ""));
     ends.far_libvirt = 11004000;
     assert_false(refused(&a, &ends, ""));
