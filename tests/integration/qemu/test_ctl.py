@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -52,6 +53,15 @@ def test_migrate(scene: Scene, how: list[str]) -> None:
     result = ctl(scene.hosts.source, *scene.migrate, *how, timeout=120)
     scene.judge_moved(result)
     assert "At the destination it is running" in result.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two users")
+def test_qemus_that_gave_up_their_rights(hosts: Hosts, workdir: Path) -> None:
+    """Root made their monitors' sockets, and another user is to open the tunnel's."""
+    workdir.chmod(0o711)
+    scene = Scene(hosts, workdir, ("-runas", "nobody"))
+    with scene.pair:
+        scene.judge_moved(ctl(hosts.source, *scene.migrate, "--downtime-limit=60s", timeout=120))
 
 
 @needs_postcopy

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ MIB = 64
 class Scene:
     """The QEMUs were told nothing about migration yet."""
 
-    def __init__(self, hosts: Hosts, workdir: Path) -> None:
+    def __init__(self, hosts: Hosts, workdir: Path, extra: Sequence[str] = ()) -> None:
         self.hosts = hosts
-        self.pair = Pair(workdir, MIB)
+        self.pair = Pair(workdir, MIB, extra=extra)
         for qemu in (self.pair.source, self.pair.destination):
             qemu.set_parameters({"downtime-limit": 300, "max-bandwidth": 128 << 20})
             qemu.set_capabilities({"events": False})
