@@ -272,7 +272,7 @@ static int step(struct peer *peer)
     return 0;
 }
 
-static void watch(struct peer *peer)
+void peer_watch(struct peer *peer)
 {
     uint32_t events = EPOLLIN;
 
@@ -299,7 +299,7 @@ void peer_drive(struct peer *peer)
     if (r < 0 && r != -EAGAIN)
         peer_fail(peer, r);
     else
-        watch(peer);
+        peer_watch(peer);
 }
 
 static void on_ready(struct carrier *carrier, uint32_t revents, void *userdata)

@@ -11,6 +11,9 @@ int peer_begin(struct peer *peer, int fd);
 /* Goes as far as it goes now, and waits for what comes next. It may be free afterwards. */
 void peer_drive(struct peer *peer);
 
+/* Waits for what comes next. */
+void peer_watch(struct peer *peer);
+
 /* Its OPEN has come. False where the connection came to nothing. */
 bool peer_unpark(struct peer *peer);
 

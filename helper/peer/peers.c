@@ -253,9 +253,16 @@ static bool outlives_loss(const struct peer *peer)
 
 void peers_drop(struct peers *peers)
 {
-    for (size_t i = 0; i < PEERS_MAX; i++)
-        if (peers->all[i].stage != PEER_UNUSED && !outlives_loss(&peers->all[i]))
-            peer_clear(&peers->all[i]);
+    for (size_t i = 0; i < PEERS_MAX; i++) {
+        struct peer *peer = &peers->all[i];
+
+        if (peer->stage == PEER_UNUSED)
+            continue;
+        if (outlives_loss(peer))
+            peer_watch(peer); /* one that came when all was halted is not waited for yet */
+        else
+            peer_clear(peer);
+    }
 }
 
 void peers_quit(struct peers *peers)

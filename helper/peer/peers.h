@@ -44,7 +44,7 @@ void peers_unpark(struct peers *peers, uint32_t channel);
 void peers_expire(struct peers *peers);
 
 /* The connection to the peer is lost: drops all but the connections for resuming that have arrived already,
- * and those that a caller brought. */
+ * and those that a caller brought. These are waited for, also where they came when all was halted. */
 void peers_drop(struct peers *peers);
 
 /* The migration has ended: waits for none any more. One that breaks now must not reach the peer before the

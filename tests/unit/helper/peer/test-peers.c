@@ -446,6 +446,24 @@ TEST(test_what_a_loss_leaves)
     close(brought);
 }
 
+/* Between the loss and what is done about it all is halted. */
+TEST(test_what_comes_with_a_loss)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+    struct carrier *carrier;
+    int resume;
+
+    peers_set_key(rig->peers, PEER_RESUME, good);
+    rig->side->halted = true;
+    resume = rig_arrives(rig, PEER_RESUME);
+    peers_drop(rig->peers);
+    rig->side->halted = false;
+    carrier = rig_proves(rig, resume, PEER_RESUME, true, good);
+    assert_non_null(carrier);
+    assert_int_equal(rig->n_proved, 1);
+    carrier_free(carrier);
+}
+
 /* From a caller: the gate has not read its preamble. */
 TEST(test_brought)
 {
@@ -637,6 +655,7 @@ int main(void)
         CASE(test_late_ones),
         CASE(test_deadline),
         CASE(test_what_a_loss_leaves),
+        CASE(test_what_comes_with_a_loss),
         CASE(test_brought),
         CASE(test_source_proves),
         CASE(test_source_makes_marks),
