@@ -101,7 +101,7 @@ def test_documents_are_filled(workdir: Path) -> None:
 
 def test_the_document_has_a_place_for_each_table() -> None:
     found = re.findall(r"<!-- bench:(\w+) -->\n[^\0]*?<!-- /bench -->", DOCUMENT.read_text())
-    assert sorted(found) == sorted((*SECTIONS, "conditions", "targets"))
+    assert sorted(found) == sorted((*SECTIONS, "conditions", "libvirt", "targets"))
 
 
 def test_help_names_all() -> None:

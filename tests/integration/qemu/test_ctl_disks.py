@@ -270,6 +270,7 @@ def test_killed_while_disks_go(scene: Scene) -> None:
         run.process.kill()
         run.process.wait()
     ctl(scene.hosts.source, "cancel", "web1", f"--qmp={scene.source.qmp_path}").succeeds()
+    wait_all_finished(*scene.hosts.brokers)
     scene.migrate("--disks").succeeds()
     scene.arrived()
 

@@ -150,7 +150,8 @@ class Host:
         copy.unlink()
 
     def purge(self) -> None:
-        self.run("dpkg", "--no-triggers", "--purge", "vmferry")
+        listed = self.run("dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", "vmferry*").stdout
+        self.run("dpkg", "--no-triggers", "--purge", *re.findall("^(.*) installed$", listed, re.M))
         self.run("dpkg", "--triggers-only", "systemd", timeout=120)
 
     def _outside(self, *argv: str, **environment: str) -> None:
@@ -283,8 +284,9 @@ class Host:
     def clean(self) -> None:
         """Nothing of any migration is left. A broker that runs goes on."""
         if self.broker_pid:
-            for _, _, _, state, _, path in self.broker.list():
-                assert state == "finished", f"{path} is {state}"
+            wait_until(lambda: all(state == "finished" for _, _, _, state, _, _ in self.broker.list()),
+                       f"all have finished: {self.broker.list()}", 5)  # what was cancelled may be about to
+            for *_, path in self.broker.list():
                 Migration(self.broker, path).call("Forget")  # type: ignore[arg-type]
         wait_until(lambda: len(self.helpers()) <= 1, f"only the spare is left: {self.helpers()}")
         wait_until(lambda: not self.files(), f"no file is left: {self.files()}")
