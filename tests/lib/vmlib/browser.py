@@ -25,6 +25,7 @@ from .nspawn import die_with_parent
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # what WebDriver calls one
 ESCAPE, ENTER, TAB, CONTROL = "\ue00c", "\ue007", "\ue004", "\ue009"  # keys, as WebDriver writes them
+STARTS = 3  # of Chromium
 PATIENCE = 60  # seconds, for a browser on a busy machine
 
 
@@ -44,15 +45,27 @@ class Browser:
         try:
             port = wait_until(self._port, "chromedriver listens", PATIENCE)
             self._url = f"http://127.0.0.1:{port}"
-            self._session = "/session/" + self._call("POST", "/session", {"capabilities": {"alwaysMatch": {
-                "browserName": "chrome", "goog:loggingPrefs": {"browser": "ALL"},
-                "goog:chromeOptions": {"binary": "/usr/bin/chromium", "args": [
-                    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-                    "--disable-background-networking", "--disable-component-update", "--disable-extensions", "--lang=en-US",
-                    "--force-color-profile=srgb", f"--user-data-dir={workdir}/profile"]}}}})["sessionId"]
+            self._session = self._begin(workdir)
         except BaseException:
             self.close()
             raise
+
+    def _begin(self, workdir: Path) -> str:
+        """Chromium sometimes ends as it starts, which says nothing of the page."""
+        for attempt in range(1, STARTS + 1):
+            try:
+                begun = self._call("POST", "/session", {"capabilities": {"alwaysMatch": {
+                    "browserName": "chrome", "goog:loggingPrefs": {"browser": "ALL"},
+                    "goog:chromeOptions": {"binary": "/usr/bin/chromium", "args": [
+                        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+                        "--disable-background-networking", "--disable-component-update", "--disable-extensions",
+                        "--lang=en-US", "--force-color-profile=srgb", f"--user-data-dir={workdir}/profile{attempt}"]}}}})
+                return f"/session/{begun['sessionId']}"
+            except WebDriverError as error:
+                print(f"Chromium did not start: {error}\n{self._said()}")
+                if attempt == STARTS:
+                    raise
+        raise AssertionError("never reached")
 
     def _port(self) -> int:
         assert self._driver.poll() is None, self._said()
