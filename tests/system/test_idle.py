@@ -91,8 +91,11 @@ def slow(host: Host) -> Iterator[None]:
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """Somebody else wants it: each step of the broker's end takes milliseconds, in which others get ahead of it."""
-    spin = ["timeout", "20", "taskset", "--cpu-list", str(CPU), "sh", "-c", "while :; do :; done"]
+    """Somebody else wants it: each step of the broker's end takes milliseconds, in which others get ahead of it.
+
+    Not for long, or the next broker, which gets a thousandth of a processor at most, would take its seconds to start.
+    """
+    spin = ["timeout", "1", "taskset", "--cpu-list", str(CPU), "sh", "-c", "while :; do :; done"]
     with subprocess.Popen(spin) as process:
         try:
             yield

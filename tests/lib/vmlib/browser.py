@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -25,7 +26,6 @@ from .nspawn import die_with_parent
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # what WebDriver calls one
 ESCAPE, ENTER, TAB, CONTROL = "\ue00c", "\ue007", "\ue004", "\ue009"  # keys, as WebDriver writes them
-STARTS = 3  # of Chromium
 PATIENCE = 60  # seconds, for a browser on a busy machine
 
 
@@ -38,34 +38,24 @@ class Browser:
 
     def __init__(self, workdir: Path) -> None:
         self._log = (workdir / "chromedriver.log").open("w+b")
+        # A socket of Chromium's is in there, whose path has 107 bytes at most: workdir may be too long for that.
+        self._files = tempfile.TemporaryDirectory(prefix="vmf", ignore_cleanup_errors=True)
         self._driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=self._log, stderr=self._log, cwd=workdir,
-                                        env={"PATH": "/usr/bin:/bin", "HOME": str(workdir), "LANG": "C.UTF-8", "TMPDIR": str(workdir)},
+                                        env={"PATH": "/usr/bin:/bin", "HOME": str(workdir), "LANG": "C.UTF-8", "TMPDIR": self._files.name},
                                         preexec_fn=die_with_parent, start_new_session=True)
         self._session = ""
         try:
             port = wait_until(self._port, "chromedriver listens", PATIENCE)
             self._url = f"http://127.0.0.1:{port}"
-            self._session = self._begin(workdir)
+            self._session = "/session/" + self._call("POST", "/session", {"capabilities": {"alwaysMatch": {
+                "browserName": "chrome", "goog:loggingPrefs": {"browser": "ALL"},
+                "goog:chromeOptions": {"binary": "/usr/bin/chromium", "args": [
+                    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+                    "--disable-background-networking", "--disable-component-update", "--disable-extensions", "--lang=en-US",
+                    "--force-color-profile=srgb", f"--user-data-dir={self._files.name}/profile"]}}}})["sessionId"]
         except BaseException:
             self.close()
             raise
-
-    def _begin(self, workdir: Path) -> str:
-        """Chromium sometimes ends as it starts, which says nothing of the page."""
-        for attempt in range(1, STARTS + 1):
-            try:
-                begun = self._call("POST", "/session", {"capabilities": {"alwaysMatch": {
-                    "browserName": "chrome", "goog:loggingPrefs": {"browser": "ALL"},
-                    "goog:chromeOptions": {"binary": "/usr/bin/chromium", "args": [
-                        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-                        "--disable-background-networking", "--disable-component-update", "--disable-extensions",
-                        "--lang=en-US", "--force-color-profile=srgb", f"--user-data-dir={workdir}/profile{attempt}"]}}}})
-                return f"/session/{begun['sessionId']}"
-            except WebDriverError as error:
-                print(f"Chromium did not start: {error}\n{self._said()}")
-                if attempt == STARTS:
-                    raise
-        raise AssertionError("never reached")
 
     def _port(self) -> int:
         assert self._driver.poll() is None, self._said()
@@ -163,6 +153,7 @@ class Browser:
                 pass
             self._driver.wait(10)
             self._log.close()
+            self._files.cleanup()
 
     def __enter__(self) -> "Browser":
         return self
