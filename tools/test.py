@@ -368,6 +368,17 @@ def make_root(release: str, root: Path) -> tuple[int, str]:
     return status, text
 
 
+def prepared(count: Count, part: str, steps: dict[str, Callable[[], tuple[int, str]]]) -> bool:
+    """Takes one step after the other; False at the first that fails, whose output is shown."""
+    for step, act in steps.items():
+        status, text = act()
+        if status != 0:
+            print(text)
+            count.fail(f"{part}: {step}")
+            return False
+    return True
+
+
 def check_trixie() -> Count:
     """The same files in a root of Debian 13, where they are built and tested by this very program."""
     count = Count()
@@ -377,17 +388,12 @@ def check_trixie() -> Count:
     # What is built there stays, for the next time.
     copy = "git -c safe.directory='*' ls-files -z -co --exclude-standard | xargs -0 tar -c --ignore-failed-read | tar -x -C"
     copy = f"mkdir -p {TRIXIE}/vmferry && {copy} {TRIXIE}/vmferry && cp -rT .git {TRIXIE}/vmferry/.git"
-    steps: dict[str, Callable[[], tuple[int, str]]] = {
+    if not prepared(count, "trixie", {
         "debootstrap": lambda: make_root("trixie", TRIXIE),
         "copy": lambda: run(["sh", "-c", copy], quiet=True),
         "tools/install-deps": lambda: in_trixie("tools/install-deps", "test", "bench"),
-    }
-    for step, act in steps.items():
-        status, text = act()
-        if status != 0:
-            print(text)
-            count.fail(f"trixie: {step}")
-            return count
+    }):
+        return count
     status, text = in_trixie("/usr/bin/python3", "-B", "tools/test.py", *TRIXIE_PARTS)
     print(text)
     found = re.search(r"^(\d+) passed, (\d+) failed, (\d+) skipped\s*\Z", text, re.M)
@@ -419,17 +425,12 @@ def check_fresh() -> Count:
     # The hosts have no way to the archive: what apt is to install on them is there already.
     prepare = "apt-get update -q && apt-get install -q -y --no-install-recommends " + " ".join(HOST_PACKAGES) + \
         " && apt-get clean && apt-get install -q -y --download-only /root/vmferry.deb && rm /root/vmferry.deb"
-    steps: dict[str, Callable[[], tuple[int, str]]] = {
+    if not prepared(count, "fresh", {
         "debootstrap": lambda: make_root(root.name.removeprefix("fresh-"), root),
         "copy": lambda: run(["cp", str(package()), str(root / "root/vmferry.deb")], quiet=True),
         "apt-get": lambda: in_root(root, "/", "env", "DEBIAN_FRONTEND=noninteractive", "sh", "-c", prepare),
-    }
-    for step, act in steps.items():
-        status, text = act()
-        if status != 0:
-            print(text)
-            count.fail(f"fresh: {step}")
-            return count
+    }):
+        return count
     os.environ["VMFERRY_HOSTS"] = str(root)
     try:
         return pytest(build(RELEASE), "fresh", "system", ("tests/system/test_readme.py",), 1)
