@@ -57,26 +57,26 @@ bool compare_read_domain(const char *text, struct domain_needs *ret)
     return found;
 }
 
-bool compare_read_host(const char *text, char *ret, size_t size)
+/* The text of the first element at this path. */
+static bool read_text_at(const char *text, const char *path, char *ret, size_t size)
 {
     struct xml xml;
 
     xml_begin(&xml, text);
     while (xml_next(&xml))
-        if (xml_at(&xml, "capabilities/host/uuid") && xml.opens)
+        if (xml_at(&xml, path) && xml.opens)
             return xml_text(&xml, ret, size);
     return false;
 }
 
+bool compare_read_host(const char *text, char *ret, size_t size)
+{
+    return read_text_at(text, "capabilities/host/uuid", ret, size);
+}
+
 bool compare_read_pool(const char *text, char *ret, size_t size)
 {
-    struct xml xml;
-
-    xml_begin(&xml, text);
-    while (xml_next(&xml))
-        if (xml_at(&xml, "pool/target/path") && xml.opens)
-            return xml_text(&xml, ret, size);
-    return false;
+    return read_text_at(text, "pool/target/path", ret, size);
 }
 
 bool compare_directory(const char *path, char *ret, size_t size)
