@@ -42,6 +42,15 @@ static void head_of(const struct qemu *qemu, uint8_t head[static 8])
     memcpy(head, words, 8);
 }
 
+/* One that came before the last. */
+static bool is_any_of(int side, uint32_t stream)
+{
+    for (size_t i = 0; i + 1 < qemus.n; i++)
+        if (qemus.all[i].side == side && qemus.all[i].stream == stream)
+            return true;
+    return false;
+}
+
 struct qemu *qemu_new(int side, uint32_t stream, uint64_t total, struct file **ret_file)
 {
     static const size_t sizes[] = {64, 512, 4096, 4096, 16384, 65536};
@@ -59,9 +68,12 @@ struct qemu *qemu_new(int side, uint32_t stream, uint64_t total, struct file **r
         .total = total > 0 && total < 8 ? 8 : total,
         .hasty = chance(200),
         .wake_at = sim.now,
+        .rest = NEVER,
         .die_at = NEVER,
     };
     qemu->conn->qemu = qemu;
+    if (plan.deserts && side == DESTINATION && is_any_of(side, stream) && chance(500))
+        qemu->rest = spread(plan.size);
     *ret_file = file_of_conn(qemu->conn, 0);
     return qemu;
 }
@@ -96,6 +108,15 @@ static bool has_all(const struct qemu *qemu)
         return false;
     memcpy(words, qemu->head, 8);
     return qemu->conn->lanes[0].begin == words[1];
+}
+
+/* All is sent, and it does not want the rest. */
+static bool has_enough(const struct qemu *qemu)
+{
+    const struct qemu *mate = qemu->mate;
+
+    return qemu->rest != NEVER && mate && mate->shut && qemu->shut &&
+           qemu->conn->lanes[0].begin + qemu->rest >= mate->written;
 }
 
 bool qemu_is_due(const struct qemu *qemu)
@@ -150,7 +171,7 @@ void qemu_turn(struct qemu *qemu)
     }
     if (!qemu->shut)
         write_some(qemu);
-    if (qemu->hasty && has_all(qemu)) {
+    if ((qemu->hasty && has_all(qemu)) || has_enough(qemu)) {
         leave(qemu);
         return;
     }

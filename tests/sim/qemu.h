@@ -27,6 +27,7 @@ struct qemu {
     bool dropped;            /* its helper closed the connection, and not because the migration ended */
     bool left;               /* its helper has closed the connection */
     bool hasty;              /* it closes once it has all, and waits for no end */
+    uint64_t rest;           /* it closes once this is left to read; NEVER: it waits for the end */
     uint64_t wake_at, die_at;
     uint64_t window; /* bytes that may be taken and not delivered; 0: any */
 };

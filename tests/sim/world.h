@@ -11,6 +11,7 @@ struct plan {
     bool gentle;       /* nothing happens that vmferry does not promise to bear: both sides must be done */
     bool quiet;        /* nothing goes wrong at all: nothing is interrupted */
     bool goes;         /* a broker may go for good */
+    bool deserts;      /* the destination's QEMU closes connections behind its main one too early */
     bool recovers;     /* who sees that QEMU's connections were given up makes new ones */
     unsigned faults;   /* that are still to come */
     unsigned lies;     /* likewise */
