@@ -19,7 +19,7 @@ static const uint8_t magic[8] = {'v', 'm', 'f', 't', 'o', 't', 'l', '1'};
 struct file {
     uint8_t magic[8];
     uint64_t last_id, last_started;
-    uint64_t last_role;
+    uint32_t last_role, last_timed;
     struct totals_sums sums;
 };
 
@@ -67,7 +67,8 @@ void totals_open(struct totals *totals, const char *directory)
         totals->sums = file.sums;
         totals->last_id = file.last_id;
         totals->last_started = file.last_started;
-        totals->last_role = (uint32_t)file.last_role;
+        totals->last_role = file.last_role;
+        totals->last_timed = file.last_timed;
     } else if (r != -ENOENT) {
         log_event(LOG_WARNING, NULL, NULL, "The totals of this host begin anew: their file %s.",
                   r == -EBADMSG ? "is of another version" : strerror(-r));
@@ -80,6 +81,7 @@ static int write_file(const struct totals *totals)
     struct file file = {.last_id = totals->last_id,
                         .last_started = totals->last_started,
                         .last_role = totals->last_role,
+                        .last_timed = totals->last_timed,
                         .sums = totals->sums};
     char path[PATH_MAX], temporary[PATH_MAX];
     _cleanup_own_fd_ int fd = -1;
@@ -107,24 +109,36 @@ static void add_downtime(struct totals_sums *sums, uint64_t downtime)
     sums->downtime += downtime;
 }
 
+static void keep(struct totals *totals, const struct tally *tally)
+{
+    int r;
+
+    totals->last_id = tally->id;
+    totals->last_started = tally->started;
+    totals->last_role = tally->role;
+    totals->last_timed = tally->downtime > 0;
+    r = totals->directory ? write_file(totals) : 0;
+    if (r < 0)
+        log_event(LOG_WARNING, NULL, NULL, "The totals of this host cannot be written: %s.", strerror(-r));
+}
+
 void totals_add(struct totals *totals, const struct tally *tally)
 {
     struct totals_sums *sums = &totals->sums;
-    int r;
 
     sums->migrations[tally->role][position_of(tally)]++;
     sums->sent += tally->sent;
     sums->received += tally->received;
     sums->reconnects += tally->reconnects;
     sums->interrupted += tally->interrupted;
-    if (tally->outcome == VF_OUTCOME_MOVED)
-        add_downtime(sums, tally->downtime);
-    totals->last_id = tally->id;
-    totals->last_started = tally->started;
-    totals->last_role = tally->role;
-    r = totals->directory ? write_file(totals) : 0;
-    if (r < 0)
-        log_event(LOG_WARNING, NULL, NULL, "The totals of this host cannot be written: %s.", strerror(-r));
+    add_downtime(sums, tally->downtime);
+    keep(totals, tally);
+}
+
+void totals_add_downtime(struct totals *totals, const struct tally *tally)
+{
+    add_downtime(&totals->sums, tally->downtime);
+    keep(totals, tally);
 }
 
 bool totals_is_last(const struct totals *totals, uint64_t id, uint32_t role, uint64_t started)

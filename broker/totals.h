@@ -4,9 +4,9 @@
 /*
  * What all migrations of this host have come to, those that are forgotten too. It stands in a file of the
  * runtime directory, so that it outlives the broker, however that ends, and goes with the host's boot. Each
- * migration is added once, when it is finished and its outcome is told, or when it is forgotten. The file is
- * written before the migration's own record says so: it names the last one that was added, and a broker that
- * was killed between the two finds that there.
+ * migration is added once, when it is finished and its outcome is told, or when it is forgotten; its downtime
+ * is added once, too, and may be told later. The file is written before the migration's own record says so:
+ * it names the last one that was added, and a broker that was killed between the two finds that there.
  */
 
 #include <stdbool.h>
@@ -28,7 +28,7 @@ struct tally {
     uint32_t role;        /* enum message_role */
     uint32_t outcome;     /* enum vf_outcome; none: result counts */
     uint32_t result;      /* enum vf_result, not none */
-    uint64_t downtime;    /* µs; 0: not told */
+    uint64_t downtime;    /* µs; 0: not told, or it has not moved */
     uint64_t sent, received, reconnects, interrupted /* µs */;
 };
 
@@ -45,6 +45,7 @@ struct totals {
     struct totals_sums sums;
     uint64_t last_id, last_started; /* which was added last */
     uint32_t last_role;
+    uint32_t last_timed; /* bool: its downtime, too */
 };
 
 /* µs, rising. */
@@ -58,6 +59,9 @@ void totals_open(struct totals *totals, const char *directory);
 
 /* Adds one, and writes the file. */
 void totals_add(struct totals *totals, const struct tally *tally);
+
+/* Adds the downtime of one that was added without, and writes the file. */
+void totals_add_downtime(struct totals *totals, const struct tally *tally);
 
 /* Whether this one was added last. */
 bool totals_is_last(const struct totals *totals, uint64_t id, uint32_t role, uint64_t started);

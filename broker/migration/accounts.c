@@ -48,14 +48,18 @@ void accounts_add(const struct migration_services *services, struct entry *entry
 {
     struct tally tally;
 
-    if (entry->account.added)
+    if (entry->account.timed)
         return;
     tally = tally_of(entry, turn_now(services->event));
     tally.outcome = status->report.outcome.outcome;
-    tally.downtime = status->report.outcome.downtime;
+    tally.downtime = tally.outcome == VF_OUTCOME_MOVED ? status->report.outcome.downtime : 0;
     tally.result = status->result;
+    if (!entry->account.added)
+        totals_add(services->totals, &tally);
+    else if (tally.downtime > 0)
+        totals_add_downtime(services->totals, &tally);
     entry->account.added = true;
-    totals_add(services->totals, &tally);
+    entry->account.timed = tally.outcome != VF_OUTCOME_MOVED || tally.downtime > 0;
 }
 
 void accounts_sum(const struct migration_services *services, struct totals_sums *ret)

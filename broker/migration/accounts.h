@@ -12,7 +12,8 @@
 void accounts_set_state(const struct migration_services *services, struct entry *entry,
                         enum message_state state);
 
-/* Adds a finished one to the totals, unless it was. migration_save() is the caller's. */
+/* Adds a finished one to the totals, unless it was; and its downtime, as soon as that is told.
+ * migration_save() is the caller's. */
 void accounts_add(const struct migration_services *services, struct entry *entry,
                   const struct migration_status *status);
 

@@ -209,11 +209,15 @@ static void write_account(const struct account *account, struct record *record)
 /* The broker before this one may have been killed when the totals had it, and its record did not say so. */
 static void read_account(struct migration *migration, const struct record *record)
 {
-    const bool last = totals_is_last(migration->services->totals, record->id, record->role, record->started);
+    const struct totals *totals = migration->services->totals;
+    const bool last = totals_is_last(totals, record->id, record->role, record->started);
+    const bool timed = record->outcome != VF_OUTCOME_MOVED || record->downtime > 0;
 
-    migration->entry.account = (struct account){.added = record->added || last,
-                                                .interrupted = record->interrupted,
-                                                .interrupted_since = record->interrupted_since};
+    migration->entry.account =
+        (struct account){.added = record->added || last,
+                         .timed = (record->added && timed) || (last && totals->last_timed),
+                         .interrupted = record->interrupted,
+                         .interrupted_since = record->interrupted_since};
 }
 
 static void write_record(const struct migration *migration, struct record *record)

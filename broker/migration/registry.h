@@ -20,6 +20,7 @@ struct supplied;
 /* What the totals of the host take from it: see accounts.h. */
 struct account {
     bool added;                 /* to the totals */
+    bool timed;                 /* its downtime, too; or it was added as one that has none */
     uint64_t interrupted;       /* µs, those that are over */
     uint64_t interrupted_since; /* µs, CLOCK_MONOTONIC; 0: it is not interrupted */
 };

@@ -85,6 +85,29 @@ TEST(adds_one_whose_outcome_comes_late)
     assert_int_equal(rig->totals.sums.downtimes[TOTALS_BOUNDS], 0);
 }
 
+/* A driver tells at once that it has moved, and asks QEMU for the times afterwards. */
+TEST(adds_a_downtime_that_comes_late)
+{
+    _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+    const struct outcome untimed = {.outcome = VF_OUTCOME_MOVED},
+                         longer = {.outcome = VF_OUTCOME_MOVED, .downtime = 50000};
+    _cleanup_rig_ struct rig *rig = rig_new(true);
+    struct migration *migration = finished(rig, false);
+
+    assert_int_equal(telling_outcome(migration_telling(migration), &untimed, &error), 0);
+    assert_int_equal(n_of(rig, "moved"), 1);
+    assert_int_equal(rig->totals.sums.downtimes[TOTALS_BOUNDS], 0);
+    rig_restart(rig);
+    migration = registry_next(&rig->registry, NULL)->migration;
+    assert_int_equal(telling_outcome(migration_telling(migration), &moved, &error), 0);
+    assert_int_equal(n_all(rig), 1);
+    assert_int_equal(rig->totals.sums.downtime, 40000);
+    rig_restart(rig);
+    migration = registry_next(&rig->registry, NULL)->migration;
+    assert_int_equal(telling_outcome(migration_telling(migration), &longer, &error), 0);
+    assert_int_equal(rig->totals.sums.downtimes[TOTALS_BOUNDS], 1);
+}
+
 TEST(adds_one_of_which_nothing_is_told_when_it_is_forgotten)
 {
     _cleanup_rig_ struct rig *rig = rig_new(true);
@@ -171,6 +194,7 @@ int main(void)
         CASE(has_a_word_for_each),
         CASE(adds_one_whose_outcome_is_told_once),
         CASE(adds_one_whose_outcome_comes_late),
+        CASE(adds_a_downtime_that_comes_late),
         CASE(adds_one_of_which_nothing_is_told_when_it_is_forgotten),
         CASE(adds_none_twice_over_a_restart),
         CASE(adds_none_twice_after_a_kill_in_between),
