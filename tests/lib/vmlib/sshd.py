@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from .broker import wait_until
@@ -79,6 +81,18 @@ class Sshd:
         found = subprocess.run([*self._prefix, "ss", "-Htn", "state", "established", f"( sport = :{PORT} )"], check=True,
                                capture_output=True, text=True).stdout
         return len(found.splitlines())
+
+    def sessions(self) -> set[int]:
+        """Its processes that serve connections. OpenSSH 9.8 and later has two of root's, too: the child of the one that listens
+        starts the one that reads from the connection."""
+        return set(self._descendants(self.process.pid))
+
+    def _descendants(self, pid: int) -> Iterator[int]:
+        with contextlib.suppress(FileNotFoundError):  # it has just ended
+            for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+                if Path(f"/proc/{child}/comm").read_text().startswith("sshd"):  # and not what the user runs
+                    yield child
+                    yield from self._descendants(child)
 
     def _listens(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
