@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests")]
 
 from model.run import run as search_model  # noqa: E402
+from roots import CACHE, copy_tree, in_root, make_root  # noqa: E402
 from sim.mutations import run as break_rules, stale  # noqa: E402
 from sim.run import simulate  # noqa: E402
 
@@ -330,44 +331,8 @@ def check_vm() -> Count:
     return pytest(build(RELEASE), "vm", "vm", ("tests/vm",), workers=1)
 
 
-CACHE = Path("/var/cache/vmferry-test")
 TRIXIE = CACHE / "trixie"
 TRIXIE_PARTS = ("unit", "integration", "qemu", "system", "fresh")
-# What a process in the root needs of the kernel. It is a mount namespace: all is gone with it. The directory becomes its root by
-# pivot_root, not by chroot: tests make mount and user namespaces, which the kernel refuses to a process in a chroot.
-ENTER_ROOT = """
-set -e
-mount --bind . . && cd "$(pwd -P)"
-mount --bind /dev dev && mount --bind /dev/pts dev/pts && mount -t tmpfs tmpfs dev/shm
-mount -t proc proc proc && mount -t sysfs sysfs sys && mount -t cgroup2 cgroup2 sys/fs/cgroup && mount -t tmpfs tmpfs run
-mount -t tmpfs tmpfs tmp && cp /etc/resolv.conf etc/resolv.conf
-pivot_root . . && umount -l . && cd "$1" && shift
-exec "$@"
-"""
-
-
-def in_root(root: Path, directory: str, *command: str) -> tuple[int, str]:
-    status = subprocess.run(["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "sh", "-c",
-                             ENTER_ROOT, "sh", directory, *command], cwd=root, text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, env={**os.environ, "LC_ALL": "C.UTF-8"})
-    return status.returncode, status.stdout
-
-
-def in_trixie(*command: str) -> tuple[int, str]:
-    return in_root(TRIXIE, "/vmferry", *command)
-
-
-def make_root(release: str, root: Path) -> tuple[int, str]:
-    """By debootstrap, unless it is there."""
-    if root.exists():
-        return 0, ""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent) as temporary:
-        status, text = run(["debootstrap", "--variant=minbase", "--include=ca-certificates", release, f"{temporary}/root"],
-                           quiet=True)
-        if status == 0:
-            Path(temporary, "root").rename(root)
-    return status, text
 
 
 def prepared(count: Count, part: str, steps: dict[str, Callable[[], tuple[int, str]]]) -> bool:
@@ -387,16 +352,13 @@ def check_trixie() -> Count:
     if os.geteuid() != 0:
         count.skip("trixie", "needs root")
         return count
-    # What is built there stays, for the next time.
-    copy = "git -c safe.directory='*' ls-files -z -co --exclude-standard | xargs -0 tar -c --ignore-failed-read | tar -x -C"
-    copy = f"mkdir -p {TRIXIE}/vmferry && {copy} {TRIXIE}/vmferry && cp -rT .git {TRIXIE}/vmferry/.git"
     if not prepared(count, "trixie", {
         "debootstrap": lambda: make_root("trixie", TRIXIE),
-        "copy": lambda: run(["sh", "-c", copy], quiet=True),
-        "tools/install-deps": lambda: in_trixie("tools/install-deps", "test", "bench"),
+        "copy": lambda: copy_tree(ROOT, TRIXIE),
+        "tools/install-deps": lambda: in_root(TRIXIE, "/vmferry", "tools/install-deps", "test", "bench"),
     }):
         return count
-    status, text = in_trixie("/usr/bin/python3", "-B", "tools/test.py", *TRIXIE_PARTS)
+    status, text = in_root(TRIXIE, "/vmferry", "/usr/bin/python3", "-B", "tools/test.py", *TRIXIE_PARTS)
     print(text)
     found = re.search(r"^(\d+) passed, (\d+) failed, (\d+) skipped\s*\Z", text, re.M)
     if not found:
