@@ -24,6 +24,7 @@ struct ctl {
     bool hangup;            /* one of them was SIGTERM or SIGHUP: this program ends, and QEMU need not */
     bool resized;           /* the terminal has another size */
     bool signals;           /* they are caught */
+    bool one_login;         /* the verb needs several ssh to a host: they share one connection */
     bool relayed;           /* stdout carried a stream of bytes (stdio), and may be closed */
     struct master *masters; /* the shared ssh connections; only ssh/master.c uses it */
 };

@@ -13,7 +13,8 @@
 #include "ctl/bus/find.h"
 #include "ctl/units.h"
 
-#define POLL (SECOND / 10)
+#define POLL       (SECOND / 10)
+#define POLL_FIRST (SECOND / 100) /* most hosts are connected soon */
 
 /* ---- Options ---- */
 
@@ -299,9 +300,16 @@ int tunnel_read(const struct tunnel *tunnel, json_object **ret, struct trouble *
     return record_read(tunnel->side, tunnel->path, MIGRATION_INTERFACE, ret, trouble);
 }
 
+/* What is waited for comes soon, as a rule: asks often at first. */
+static uint64_t next_wait(uint64_t wait)
+{
+    return wait * 3 / 2 < POLL ? wait * 3 / 2 : POLL;
+}
+
 int tunnel_wait_connected(const struct tunnel *tunnel, struct trouble *trouble)
 {
     struct ctl *ctl = tunnel->side->ctl;
+    uint64_t wait = POLL_FIRST;
 
     for (;;) {
         _cleanup_json_ json_object *record = NULL;
@@ -322,15 +330,16 @@ int tunnel_wait_connected(const struct tunnel *tunnel, struct trouble *trouble)
                 record_text(record, "ErrorMessage"));
         if (strcmp(state, "waiting") != 0)
             return 0;
-        if (ctl_turn(ctl, POLL, trouble) < 0)
+        if (ctl_turn(ctl, wait, trouble) < 0)
             return -1;
+        wait = next_wait(wait);
     }
 }
 
 int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object **ret,
                          struct trouble *trouble)
 {
-    for (uint64_t end = ctl_now() + usec;;) {
+    for (uint64_t end = ctl_now() + usec, wait = POLL_FIRST;; wait = next_wait(wait)) {
         _cleanup_json_ json_object *record = NULL;
         struct ctl *ctl;
         bool finished;
@@ -344,7 +353,7 @@ int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object
                 *ret = json_object_get(record);
             return finished;
         }
-        if (ctl_turn(ctl, POLL, trouble) < 0)
+        if (ctl_turn(ctl, wait, trouble) < 0)
             return -1;
     }
 }

@@ -267,6 +267,7 @@ int libvirt_migrate(struct ctl *ctl, struct trouble *trouble)
         .near.where = "",
         .far.where = ""};
 
+    ctl->one_login = true;
     if (ctl_catch_signals(ctl, trouble) < 0 || side_open(ctl, &move.source, trouble) < 0 ||
         open_near(&move, &move.near, trouble) < 0 || find_domain(&move, trouble) < 0 ||
         side_open_host(ctl, move.host, &move.destination, trouble) < 0)

@@ -29,6 +29,16 @@ static struct tunnel_shape shape_of(const struct move *move)
                                  .resume_timeout = a->postcopy != POSTCOPY_NO ? POSTCOPY_RESUME : 0};
 }
 
+/* ssh logs in there while the hosts connect: 'libvirt-in' hands a connection to libvirtd to the broker. */
+static int begin_supply(struct move *move, struct trouble *trouble)
+{
+    const char *const what[] = {"libvirt-in", move->far_tunnel.path, NULL};
+
+    return move->p2p && move->destination.host
+               ? remote_begin(move->ctl, move->destination.host, false, what, &move->supplier, trouble)
+               : 0;
+}
+
 static int make_tunnel(struct move *move, const char *given, struct trouble *trouble)
 {
     const struct arguments *a = &move->ctl->arguments;
@@ -37,8 +47,9 @@ static int make_tunnel(struct move *move, const char *given, struct trouble *tro
     char owner[16];
     uid_t uid;
 
-    if (!given && tunnel_prepare_as(&move->destination, move->far_name, &shape, &move->far_tunnel, &ticket,
-                                    trouble) < 0)
+    if (!given && (tunnel_prepare_as(&move->destination, move->far_name, &shape, &move->far_tunnel, &ticket,
+                                     trouble) < 0 ||
+                   begin_supply(move, trouble) < 0))
         return -1;
     /* A domain can have a user of its own; at the destination LibvirtUser= says it. Only root may name one.
      */
@@ -129,13 +140,12 @@ static int open_door(struct move *move, struct trouble *trouble)
 /* A connection to the destination's libvirtd, which its caller's process has opened and stays for. */
 static int supply_there(struct move *move, struct trouble *trouble)
 {
-    const char *const what[] = {"libvirt-in", move->far_tunnel.path, NULL};
     _cleanup_fd_ int fd = -1;
 
     if (!move->far_tunnel.path)
         return 0; /* 'receive --libvirt' does it */
-    if (move->destination.host)
-        return remote_open(move->ctl, move->destination.host, false, what, &move->supplier, trouble);
+    if (move->supplier)
+        return remote_finish(move->supplier, trouble);
     fd = libvirt_connect(move->ctl, trouble);
     return fd < 0 ? -1 : libvirt_supply(&move->far_tunnel, fd, trouble);
 }

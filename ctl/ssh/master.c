@@ -17,8 +17,8 @@ enum { DIRECTORY_MAX = 64, PATH_SIZE = DIRECTORY_MAX + sizeof("/ssh") };
 struct master {
     struct master *next;
     char *host;
-    struct ssh *ssh;
-    bool left; /* it carries what outlives this program */
+    struct ssh *ssh; /* NULL: the caller's that leads, which ends by itself */
+    bool left;       /* it carries what outlives this program */
     char directory[DIRECTORY_MAX], path[PATH_SIZE];
 };
 
@@ -26,7 +26,7 @@ static void master_free(struct master *master)
 {
     if (!master)
         return;
-    if (master->left)
+    if (master->left && master->ssh)
         ssh_leave(master->ssh); /* what goes through it already needs the socket no more */
     else
         ssh_free(master->ssh); /* removes its socket */
@@ -112,6 +112,24 @@ static struct master **find(struct ctl *ctl, const char *host)
     return at;
 }
 
+/* One that has no ssh yet. NULL, and no trouble, where no directory can be made. */
+static int make(const char *host, struct master **ret, struct trouble *trouble)
+{
+    _cleanup_(master_freep) struct master *master = calloc(1, sizeof(*master));
+
+    *ret = NULL;
+    if (!master)
+        return trouble_no_memory(trouble);
+    master->host = strdup(host);
+    if (!master->host)
+        return trouble_no_memory(trouble);
+    if (make_directory(master) < 0)
+        return 0;
+    *ret = master;
+    master = NULL;
+    return 0;
+}
+
 int master_get(struct ctl *ctl, const char *host, const char **ret, struct trouble *trouble)
 {
     struct master **at = find(ctl, host);
@@ -119,30 +137,26 @@ int master_get(struct ctl *ctl, const char *host, const char **ret, struct troub
     struct ssh_use use = {.way = SSH_MASTER, .stays = true, .command = "cat"};
 
     *ret = NULL;
-    if (*at && ssh_ended((*at)->ssh)) {
+    if (*at && (*at)->ssh && ssh_ended((*at)->ssh)) {
         struct master *old = *at;
 
         *at = old->next;
         master_free(old);
         at = find(ctl, host);
     }
-    if (*at) {
+    if (*at && (*at)->ssh) {
         *ret = (*at)->path;
         return 0;
     }
-    if (!ssh_may_ask(ctl))
+    if (*at || !ssh_may_ask(ctl))
         return 0;
     if (ctl_catch_signals(ctl, trouble) < 0) /* or a Ctrl-C at ssh's question would leave the directory */
         return -1;
-    master = calloc(1, sizeof(*master));
+    if (make(host, &master, trouble) < 0)
+        return -1;
     if (!master)
-        return trouble_no_memory(trouble);
-    if (make_directory(master) < 0)
         return 0;
     use.control = master->path;
-    master->host = strdup(host);
-    if (!master->host)
-        return trouble_no_memory(trouble);
     if (ssh_start(ctl, host, &use, &master->ssh, trouble) < 0 || wait_connected(ctl, master, trouble) < 0)
         return -1;
     *ret = master->path;
@@ -151,11 +165,30 @@ int master_get(struct ctl *ctl, const char *host, const char **ret, struct troub
     return 0;
 }
 
+int master_lead(struct ctl *ctl, const char *host, struct ssh_use *use, struct trouble *trouble)
+{
+    struct master **at = find(ctl, host);
+
+    if (!ctl->one_login)
+        return 0;
+    if (*at) {
+        /* It is there while the one that leads is, and can be asked. */
+        if (access((*at)->path, F_OK) == 0)
+            *use = (struct ssh_use){.way = SSH_SHARED, .control = (*at)->path, .command = use->command};
+        return 0;
+    }
+    if (ctl_catch_signals(ctl, trouble) < 0 || make(host, at, trouble) < 0)
+        return -1;
+    if (*at)
+        *use = (struct ssh_use){.way = SSH_MASTER, .control = (*at)->path, .command = use->command};
+    return 0;
+}
+
 const char *master_reason(struct ctl *ctl, const char *host)
 {
     struct master *master = *find(ctl, host);
 
-    return master && ssh_ended(master->ssh) ? ssh_reason(master->ssh) : "";
+    return master && master->ssh && ssh_ended(master->ssh) ? ssh_reason(master->ssh) : "";
 }
 
 void master_leave(struct ctl *ctl, const char *host)

@@ -25,6 +25,13 @@ struct master;
  */
 int master_get(struct ctl *ctl, const char *host, const char **ret, struct trouble *trouble);
 
+/*
+ * Where ssh may not ask and ctl->one_login is set: fills in use for a connection that ends with vmferryctl.
+ * The first one to a host leads, and those that follow share it, for a login costs more than all that they
+ * carry. Where the first has ended each has one of its own. It is not for channels of QEMU's.
+ */
+int master_lead(struct ctl *ctl, const char *host, struct ssh_use *use, struct trouble *trouble);
+
 /* Why the host's master has ended; "" where it has not, or said nothing. */
 const char *master_reason(struct ctl *ctl, const char *host);
 

@@ -115,8 +115,8 @@ static int wait_greeting(struct remote *remote, struct trouble *trouble)
     return judge(remote, trouble);
 }
 
-int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const *what, struct remote **ret,
-                struct trouble *trouble)
+int remote_begin(struct ctl *ctl, const char *host, bool stays, const char *const *what, struct remote **ret,
+                 struct trouble *trouble)
 {
     _cleanup_(remote_freep) struct remote *remote = calloc(1, sizeof(*remote));
     char command[SHELL_COMMAND_MAX] = "";
@@ -134,9 +134,30 @@ int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const
         return -1;
     if (use.control)
         use.way = SSH_SHARED;
-    if (ssh_start(ctl, host, &use, &remote->ssh, trouble) < 0 || wait_greeting(remote, trouble) < 0)
+    else if (!stays && master_lead(ctl, host, &use, trouble) < 0)
         return -1;
+    if (ssh_start(ctl, host, &use, &remote->ssh, trouble) < 0)
+        return -1;
+    *ret = remote;
+    remote = NULL;
+    return 0;
+}
+
+int remote_finish(struct remote *remote, struct trouble *trouble)
+{
+    int r = wait_greeting(remote, trouble);
+
     remote->greeting_source = sd_event_source_disable_unref(remote->greeting_source);
+    return r;
+}
+
+int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const *what, struct remote **ret,
+                struct trouble *trouble)
+{
+    _cleanup_(remote_freep) struct remote *remote = NULL;
+
+    if (remote_begin(ctl, host, stays, what, &remote, trouble) < 0 || remote_finish(remote, trouble) < 0)
+        return -1;
     *ret = remote;
     remote = NULL;
     return 0;

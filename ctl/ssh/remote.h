@@ -22,6 +22,11 @@ struct remote;
 int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const *what, struct remote **ret,
                 struct trouble *trouble);
 
+/* The same in two steps, for a caller that does other things while ssh logs in. */
+int remote_begin(struct ctl *ctl, const char *host, bool stays, const char *const *what, struct remote **ret,
+                 struct trouble *trouble);
+int remote_finish(struct remote *remote, struct trouble *trouble);
+
 /* The socket: the caller's from now on, once. Non-blocking. */
 int remote_take_fd(struct remote *remote);
 
