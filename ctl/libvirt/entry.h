@@ -15,8 +15,9 @@ int libvirt_migrate(struct ctl *ctl, struct trouble *trouble);
 int libvirt_send(struct ctl *ctl, const char *ticket, struct trouble *trouble);
 
 /*
- * Has libvirt end the migration of a domain at the source that this tunnel carries. 1: it did, 0: nothing is
- * to end there any more, or -1.
+ * Has libvirt end the migration of a domain that this tunnel carries, at its source; at the destination,
+ * where libvirt cannot, it refuses unless nothing of the domain is there. 1: libvirt did, 0: libvirt has
+ * nothing to end, so that the tunnel may be cancelled, or -1.
  */
 int libvirt_cancel(struct side *side, const struct found *found, struct trouble *trouble);
 

@@ -8,7 +8,6 @@
 #include "ctl/libvirt/internal.h"
 
 #define LOOK       (SECOND / 4)
-#define ABORT_WAIT (10 * SECOND)
 #define AUTO_AFTER 4 /* the pass over the memory with which it is clear that pre-copy does not end */
 
 /* ---- While it runs ---- */
@@ -287,41 +286,4 @@ int libvirt_send(struct ctl *ctl, const char *ticket, struct trouble *trouble)
         open_near(&move, &move.near, trouble) < 0 || find_domain(&move, trouble) < 0)
         return -1;
     return go(&move, ticket, trouble);
-}
-
-int libvirt_cancel(struct side *side, const struct found *found, struct trouble *trouble)
-{
-    struct ctl *ctl = side->ctl;
-    _cleanup_(move_clear) struct move move = {
-        .ctl = ctl, .name = found->vm, .near.where = "", .far.where = "", .source.where = side->where};
-    const struct libvirt *libvirt;
-
-    if (open_near(&move, &move.near, trouble) < 0)
-        return -1;
-    libvirt = move.near.libvirt;
-    move.domain = host_find(&move.near, found->vm, trouble);
-    if (!move.domain)
-        return -1;
-    move.near_state = domain_look(libvirt, move.domain);
-    if (move.near_state == DOMAIN_PAUSED_POSTCOPY || move.near_state == DOMAIN_PAUSED_POSTCOPY_FAILED)
-        return trouble_set(
-            trouble, STATUS_FAILED,
-            "VM '%s' is in post-copy: cancelling migration %s can lose the guest. Let it end, or recover "
-            "it (vmferryctl migrate … --resume). --force cancels all the same.",
-            found->vm, found->id);
-    job_read(libvirt, move.domain, false, &move.stats);
-    if (!move.stats.active)
-        return 0;
-    if (libvirt->virDomainAbortJob(move.domain) < 0)
-        return trouble_set(trouble, STATUS_FAILED, "Cannot cancel migration %s of VM '%s'. libvirt says: %s.",
-                           found->id, found->vm, libvirt_words(libvirt));
-    /* The tunnel has to carry libvirt's own words about it to the other host. */
-    for (uint64_t end = ctl_now() + ABORT_WAIT; ctl_now() < end && ctl->interrupts == 0;) {
-        job_read(libvirt, move.domain, false, &move.stats);
-        if (!move.stats.active)
-            break;
-        if (ctl_turn(ctl, SECOND / 20, trouble) < 0)
-            return -1;
-    }
-    return 1;
 }

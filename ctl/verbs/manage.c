@@ -87,14 +87,12 @@ static int cancel_at_source(struct qmp *qmp, struct side *side, const struct fou
     return handed && strcmp(after, "running") == 0;
 }
 
-/* A domain of libvirt, at the source: its sockets have such names. At the destination libvirt ends nothing.
- */
+/* A domain of libvirt: its sockets have such names. */
 static bool is_libvirts(struct side *side, const struct found *found)
 {
     _cleanup_json_ json_object *record = NULL;
 
-    return strcmp(found->role, "outgoing") == 0 &&
-           record_read(side, found->path, MIGRATION_INTERFACE, &record, NULL) >= 0 &&
+    return record_read(side, found->path, MIGRATION_INTERFACE, &record, NULL) >= 0 &&
            strstr(record_socket(record, "migrate"), ".tunnelmigrate.dest.");
 }
 

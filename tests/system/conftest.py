@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from vmlib.domains import *  # noqa: F401, F403
 from vmlib.fixtures import *  # noqa: F401, F403
 from vmlib.nspawn import Host, TwoHosts, available
 

@@ -161,7 +161,7 @@ STORIES: list[tuple[list[str], Callable[..., None]]] = [
 ]
 
 
-# Of domains of libvirt, which tests/system/test_libvirt.py moves by these verbs and options on booted hosts.
+# Of domains of libvirt, which tests/system/test_libvirt*.py move by these verbs and options on booted hosts.
 DOMAINS = [
     "vmferryctl migrate web1 host2 --postcopy=auto",
     "vmferryctl migrate web1 host2 --postcopy --disks",
