@@ -64,6 +64,17 @@ static void log_denied(const struct call *call, const char *why)
         log_about(LOG_NOTICE, &about, "Denied: %s", why);
 }
 
+/* What has no error of its own: the call is not to be read, or the host refused the broker something. */
+static void reply_errno(sd_bus_message *m, int r)
+{
+    if (r == -ENOMEM || r == -EINVAL || r == -EBADMSG || r == -ENXIO)
+        sd_bus_reply_method_errno(m, r, NULL);
+    else
+        sd_bus_reply_method_errorf(m, SD_BUS_ERROR_FAILED,
+                                   "The host refused vmferryd something that it needs: %s. Try again.",
+                                   strerror(-r));
+}
+
 /* The end of a call: what it came to is replied, unless that has been done. */
 static void call_end(struct call *call, int r, sd_bus_error *error)
 {
@@ -72,7 +83,7 @@ static void call_end(struct call *call, int r, sd_bus_error *error)
     if (sd_bus_error_is_set(error))
         sd_bus_reply_method_error(call->m, error);
     else if (r < 0)
-        sd_bus_reply_method_errno(call->m, r, NULL);
+        reply_errno(call->m, r);
     call_free(call);
 }
 

@@ -97,6 +97,10 @@ int bus_new(const struct migration_services *services, const struct bus_ops *ops
                          : config->bus == BUS_USER ? "user's bus"
                                                    : "bus",
                          strerror(-r));
+        /* The process ends. Where memory ran out while an object was exported, libsystemd (252) has left a
+         * part of it behind, and would abort when the connection is freed. */
+        if (r == -ENOMEM)
+            bus->bus = NULL;
         bus_free(bus);
         return r;
     }

@@ -2,8 +2,9 @@
 """A broker of whose allocations, or system calls, one fails in a whole migration: the next one in the next migration.
 
 Each ends clearly: it is carried, or a call or the migration says what was wrong, or the broker ends and is started again.
-$VMFERRY_LONG tries each of them, or one of $VMFERRY_STEP; else some of the allocations, once it is ready. The build must
-be without sanitizers, which allocate themselves: so it is of the part qemu.
+$VMFERRY_LONG tries each of them, or one of $VMFERRY_STEP, from $VMFERRY_FIRST to $VMFERRY_LAST, so that it can be done in
+parts beside each other; else some of the allocations, once it is ready. The build must be without sanitizers, which
+allocate themselves: so it is of the part qemu.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from vmlib.managed import ManagedBroker
 from vmlib.restarts import brokers, close
 
 LONG = bool(os.environ.get("VMFERRY_LONG"))
+FIRST, LAST = (int(os.environ.get(f"VMFERRY_{name}", "0")) for name in ("FIRST", "LAST"))
 STEP = int(os.environ.get("VMFERRY_STEP", "1" if LONG else "41"))
 PATIENCE = 20 if LONG else 120
 LIBRARIES = {"allocations": "libfail-allocation.so", "calls": "libfail-call.so"}  # tests/faults
@@ -94,7 +96,7 @@ def try_one(pair: Own, broker: StarvedBroker, number: int) -> bool:
         error = life.exception()
     if error and not isinstance(error, (BusError, OSError)):
         results = [row for one in brokers(pair) for row in one.list() if row[3] == "finished"]
-        assert results, f"{error!r}, and no migration says so"
+        assert results, f"number {number}: {error!r}, and no migration says so"
     forget(pair, broker)
     return error is None
 
@@ -111,11 +113,12 @@ def test_each(workdir: Path, side: int, what: str) -> None:
         begun, _ = broker.counts()
         assert try_one(pair, broker, 0)
         (until, _), failed, carried = broker.counts(), 0, 0
-        for number in range(1 if LONG else begun, until, STEP):
+        numbers = range(FIRST or (1 if LONG else begun), min(LAST + 1, until) if LAST else until, STEP)
+        for number in numbers:
             before = broker.ended
             carried += try_one(pair, broker, number)
             failed += broker.counts()[1] or broker.ended > before
-        print(f"{failed} of {until} {what} failed, {begun} of them before it was ready: {carried} migrations were carried all the same, "
+        print(f"{failed} of {until} {what} failed, of numbers {numbers}, {begun} of them before it was ready: {carried} migrations were carried all the same, "
               f"{broker.ended} times the broker ended and was started again")
         assert failed > 0
         broker.again(0)
