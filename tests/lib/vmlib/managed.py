@@ -176,6 +176,8 @@ class ManagedBroker(Broker):
         finally:
             for fd in high:
                 os.close(fd)
+        # The number of a session in which nobody is left is given to others, whose processes are none of ours.
+        self._sessions &= {session for _, session, _ in _processes()}
         self._sessions.add(process.pid)
         return process
 
