@@ -13,7 +13,7 @@
 #include "broker/bus/names.h"
 #include "broker/config/settings.h"
 #include "broker/errors.h"
-#include "broker/helpers/link.h"
+#include "broker/helpers/ready.h"
 #include "broker/log.h"
 #include "broker/migration/arrivals.h"
 #include "broker/migration/migration.h"
@@ -180,6 +180,7 @@ static int reload(void *userdata, sd_bus_error *error)
     *manager->config = new;
     log_changes(manager, &old);
     config_clear(&old);
+    helper_links_keep_spares(&manager->helpers, new.max_spares);
     return lifecycle_set_idle_timeout(&manager->lifecycle, new.idle_timeout);
 }
 
@@ -295,7 +296,7 @@ int manager_run(struct manager *manager)
 {
     int r;
 
-    helper_links_keep_spare(&manager->helpers);
+    helper_links_keep_spares(&manager->helpers, manager->config->max_spares);
     give_begin(&manager->give);
     manager->lifecycle = (struct lifecycle){.event = manager->event,
                                             .bus = bus_connection(manager->bus),

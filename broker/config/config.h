@@ -32,6 +32,7 @@
 #define DEFAULT_WINDOW_MIB        4
 #define DEFAULT_EXPIRE            60000000 /* µs */
 #define DEFAULT_GATE_PENDING      512
+#define DEFAULT_MAX_SPARES        24
 #define DEFAULT_GATE_DEADLINE     5000      /* ms */
 #define FINISHED_KEPT             600000000 /* µs for which a finished migration stays readable */
 #define FINISHED_MAX              512       /* of which so many are kept */
@@ -78,6 +79,7 @@ struct config {
     uint32_t max_calls;            /* that wait until it is known who calls */
     uint32_t max_calls_per_user;
     uint32_t max_gate;       /* connections at the peer port that have said nothing yet */
+    uint32_t max_spares;     /* helpers that wait for migrations, where systemd starts them */
     uint64_t window;         /* bytes */
     uint64_t qemu_timeout;   /* µs until a destination QEMU must accept */
     uint64_t idle_timeout;   /* µs without anything to do, under systemd; 0: never ends by itself */

@@ -94,6 +94,12 @@ static const struct setting settings[] = {
      .argument = "N",
      .help = "at the peer port that have said nothing yet, 1 to 1024",
      NUMBER(max_gate, 1, 1024, DEFAULT_GATE_PENDING)},
+    {.key = "MaxSpareHelpers",
+     .option = "max-spare-helpers",
+     .argument = "N",
+     .help = "kept ready where systemd starts them, 0 to 256; as many as\nwere used at once within the last "
+             "minutes, and one at least",
+     NUMBER(max_spares, 0, 256, DEFAULT_MAX_SPARES)},
     {.key = "WindowMiB",
      .option = "window",
      .argument = "MIB",

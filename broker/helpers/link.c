@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 
 #include "broker/helpers/connect.h"
-#include "broker/helpers/process.h"
+#include "broker/helpers/internal.h"
 #include "broker/log.h"
 #include "broker/release.h"
 #include "common/cleanup.h"
@@ -20,32 +20,6 @@ enum {
     START_TIMEOUT = 5000000,       /* µs for a child */
     START_TIMEOUT_UNIT = 20000000, /* µs for a unit: systemd may have others to start before */
     EXIT_TIMEOUT = 3000000,        /* µs from the end of its socket to SIGKILL */
-    SPARE_PAUSE =
-        100000, /* µs from the use of a spare to the next one: the migration that took it goes first */
-};
-
-/* It only goes on, and may leave some out. */
-enum link_state {
-    LINK_STARTING, /* its READY has yet to come */
-    LINK_READY,
-    LINK_DRAINING, /* its process has ended, and its last messages are being read */
-    LINK_CLOSED,   /* its socket is closed; its process may have to end yet */
-};
-
-struct helper_link {
-    TAILQ_ENTRY(helper_link) entry;
-    struct helper_links *links; /* borrowed */
-    int fd;                     /* owned; −1 at its end */
-    int ended; /* owned; that socket from its end on, for the FD store may have it yet; −1 */
-    struct helper_process process;
-    unsigned phase; /* in which it is; what it may say hangs on that */
-    unsigned role;  /* the phase after READY; 0: not told yet, may say nothing */
-    enum link_state state;
-    bool strange; /* started by systemd, and we have yet to learn which process it is */
-    char why[128];
-    sd_event_source *io, *timer;
-    const struct helper_handlers *handlers; /* NULL: it has no owner any more, and is kept until its exit */
-    void *userdata;
 };
 
 void helper_links_init(struct helper_links *links, sd_event *event, const char *path, const char *socket)
@@ -90,7 +64,6 @@ void helper_links_clear(struct helper_links *links)
 {
     while (!TAILQ_EMPTY(&links->links))
         destroy(TAILQ_FIRST(&links->links));
-    links->spare = NULL;
     links->spare_timer = sd_event_source_disable_unref(links->spare_timer);
 }
 
@@ -302,8 +275,8 @@ static struct helper_process process_of(struct helper_link *link)
                                    .userdata = link};
 }
 
-static int start(struct helper_links *links, const struct helper_handlers *handlers, void *userdata,
-                 struct helper_link **ret)
+int helper_link_start(struct helper_links *links, const struct helper_handlers *handlers, void *userdata,
+                      struct helper_link **ret)
 {
     _cleanup_own_fd_ int theirs = -1;
     struct helper_link *link = calloc(1, sizeof(*link));
@@ -331,70 +304,6 @@ static int start(struct helper_links *links, const struct helper_handlers *handl
         destroy(link);
         return r;
     }
-    *ret = link;
-    return 0;
-}
-
-/* ---- The spare ---- */
-
-static void spare_said(struct helper_link *link, const union message *m, int fd, void *userdata)
-{
-    fd_closep(&fd);
-    helper_link_kill(link, "said something before it was asked");
-}
-
-/* There is none until one is needed and made: a helper that always dies is not started over and over. */
-static void spare_gone(struct helper_link *link, const char *why, void *userdata)
-{
-    struct helper_links *links = userdata;
-
-    log_event(LOG_NOTICE, NULL, NULL, "The spare helper %s.", why);
-    links->spare = helper_link_free(link);
-}
-
-static const struct helper_handlers spare_handlers = {.message = spare_said, .gone = spare_gone};
-
-static int on_spare_time(sd_event_source *source, uint64_t usec, void *userdata)
-{
-    struct helper_links *links = userdata;
-
-    if (!links->spare && start(links, &spare_handlers, links, &links->spare) < 0)
-        links->spare = NULL;
-    return 0;
-}
-
-void helper_links_keep_spare(struct helper_links *links)
-{
-    if (!links->socket)
-        return;
-    timer_arm(links->event, &links->spare_timer, links->spare_timer ? SPARE_PAUSE : 0, on_spare_time, links);
-}
-
-/* Not seen to be so, for its end may wait to be read. */
-static bool has_ended(const struct helper_link *link)
-{
-    char byte;
-
-    return link->fd < 0 || recv(link->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
-}
-
-int helper_link_new(struct helper_links *links, const struct helper_handlers *handlers, void *userdata,
-                    struct helper_link **ret)
-{
-    struct helper_link *link = links->spare;
-    int r = 0;
-
-    links->spare = NULL;
-    if (!link || has_ended(link)) {
-        helper_link_free(link);
-        r = start(links, handlers, userdata, &link);
-    } else {
-        link->handlers = handlers;
-        link->userdata = userdata;
-    }
-    if (r < 0)
-        return r;
-    helper_links_keep_spare(links);
     *ret = link;
     return 0;
 }
@@ -464,7 +373,7 @@ int helper_link_send(struct helper_link *link, enum message_type type, union mes
 
     if (r >= 0 && role != 0) {
         link->role = role;
-        if (link->state == LINK_READY) /* the spare */
+        if (link->state == LINK_READY) /* a spare */
             link->phase = role;
     }
     return r;

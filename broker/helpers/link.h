@@ -12,6 +12,7 @@
 #include <systemd/sd-bus.h>
 #include <systemd/sd-event.h>
 
+#include "broker/helpers/spares.h"
 #include "broker/log-sample.h"
 #include "common/message.h"
 
@@ -19,12 +20,14 @@ struct helper_link;
 
 /* All helpers of a broker, those too that have no owner any more but have yet to end. */
 struct helper_links {
-    sd_event *event;    /* borrowed */
-    sd_bus *bus;        /* borrowed; where systemd is asked for units; NULL: nowhere */
-    const char *path;   /* borrowed; of vmferry-helper, absolute: forks */
-    const char *socket; /* borrowed; of vmferry-helper.socket, absolute: connects there instead; or NULL */
-    struct helper_link *spare;    /* one of those that systemd starts, kept ready: a start takes its time */
-    sd_event_source *spare_timer; /* makes the next one */
+    sd_event *event;      /* borrowed */
+    sd_bus *bus;          /* borrowed; where systemd is asked for units; NULL: nowhere */
+    const char *path;     /* borrowed; of vmferry-helper, absolute: forks */
+    const char *socket;   /* borrowed; of vmferry-helper.socket, absolute: connects there instead; or NULL */
+    struct spares spares; /* how many of those that systemd starts are kept ready: a start takes its time */
+    unsigned n_spares;    /* that there are */
+    unsigned to_make;     /* that may be made until a helper is needed again */
+    sd_event_source *spare_timer; /* makes the next one, or gives some up; NULL: none are kept yet */
     bool leaving; /* the broker goes, and another one will take the helpers over: they hear nothing of it */
     struct log_sample starved; /* connections that came when no descriptor was left */
     TAILQ_HEAD(, helper_link) links;
@@ -43,9 +46,6 @@ void helper_links_leave(struct helper_links *links);
  * end. */
 void helper_links_clear(struct helper_links *links);
 
-/* From now on a spare is kept, where systemd starts the helpers. */
-void helper_links_keep_spare(struct helper_links *links);
-
 /* What the owner of a link is told. */
 struct helper_handlers {
     /*
@@ -62,11 +62,11 @@ struct helper_handlers {
 };
 
 /*
- * A helper: the spare, or a new one. It has 5 s to get ready (20 s under systemd); what is sent before waits
- * for it. handlers must outlive it. 0 or a negative errno: then nothing is left.
+ * A new helper; ready.h has ones that wait already. It has 5 s to get ready (20 s under systemd); what is
+ * sent before waits for it. handlers must outlive it. 0 or a negative errno: then nothing is left.
  */
-int helper_link_new(struct helper_links *links, const struct helper_handlers *handlers, void *userdata,
-                    struct helper_link **ret);
+int helper_link_start(struct helper_links *links, const struct helper_handlers *handlers, void *userdata,
+                      struct helper_link **ret);
 
 /*
  * A helper of the broker before this one, in this phase, in this unit ("": not known); takes its socket. What

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "broker/errors.h"
+#include "broker/helpers/ready.h"
 #include "broker/migration/admit.h"
 #include "broker/migration/internal.h"
 #include "broker/migration/log.h"

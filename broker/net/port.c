@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "broker/errors.h"
-#include "broker/helpers/link.h"
+#include "broker/helpers/ready.h"
 #include "broker/log-sample.h"
 #include "broker/log.h"
 #include "broker/net/endpoint.h"

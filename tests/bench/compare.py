@@ -3,7 +3,7 @@
 """Measures two builds of vmferry against each other, interleaved in one run: what does a change cost?
 
     sudo tests/bench/compare.py BUILD-A BUILD-B [--rounds=12] [--gib=1] [--security=plain,tls] [--channels=1,4]
-                                [--congestion=reno,system] [--sections=stream,pages]
+                                [--congestion=reno,system] [--sections=stream,pages,start]
 
 BUILD-A and BUILD-B are build directories (meson setup -Dbuildtype=release). Prints the median and the quartiles of each
 build, and those of the ratio B/A, taken round by round. Trust only the ratio: machines are noisy. Needs root, and what
@@ -23,13 +23,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import pages  # noqa: E402
+import starts  # noqa: E402
 import streams  # noqa: E402
 from lab import Lab, spread  # noqa: E402
 from run import Run  # noqa: E402
 from tunnels import Spec, Tunnel  # noqa: E402
 from vmferry import Vmferry  # noqa: E402
 
-FIGURES = {"stream": ("cpu_s_per_gib", "gib_per_s"), "pages": pages.FIGURES}
+FIGURES = {"stream": ("cpu_s_per_gib", "gib_per_s"), "pages": pages.FIGURES,
+           "start": ("warm_ms", "at_once_cold_ms", "at_once_ms")}
 
 
 class Build(Vmferry):
@@ -42,6 +44,14 @@ class Build(Vmferry):
     def start(self, destination: str) -> str:
         os.environ["VMFERRY_BUILD"] = str(self.build)
         return super().start(destination)
+
+
+def start(run: Run, tunnel: Tunnel, security: str) -> dict[str, Any]:
+    """With brokers of its own, of the tunnel's build."""
+    assert isinstance(tunnel, Build)
+    os.environ["VMFERRY_BUILD"] = str(tunnel.build)
+    row = starts.start_rounds(run, security)
+    return {key: row[key]["median"] for key in FIGURES["start"]}
 
 
 def ratios(a: list[float], b: list[float]) -> dict[str, Any]:
@@ -92,6 +102,10 @@ def main() -> int:
                 if "pages" in options.sections:
                     compare(run, builds, security, f"{security}, pages, {congestion}", "pages", run.rounds,
                             lambda tunnel: pages.ask(run, tunnel), lambda r: f"{r['idle_p50_us']:.0f} µs idle")
+                if "start" in options.sections:
+                    compare(run, builds, security, f"{security}, start, {congestion}", "start", run.rounds,
+                            lambda tunnel, security=security: start(run, tunnel, security),
+                            lambda r: f"{r['warm_ms']:.1f} ms; 20 at once: {r['at_once_ms']:.1f} ms")
     return 1 if run.failures else 0
 
 

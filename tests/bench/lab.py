@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import shutil
@@ -46,7 +47,7 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = READY_T
 
 class Lab:
     """Two network namespaces, joined by a veth: `a` is the source host, `b` the destination. And what all tunnels
-    need: pump, floor and goproxy, built; certificates. close() removes all of it."""
+    need: pump, floor and goproxy, built when they are first needed; certificates. close() removes all of it."""
 
     address_a, address_b = Network.address_a, Network.address_b
 
@@ -67,12 +68,18 @@ class Lab:
             self.system_congestion = congestion_control()
             self.set_congestion(congestion)
             self.pump = self._compile("pump", "-pthread")
-            self.floor = self._compile("floor", "-lgnutls")
-            self.goproxy = self._build_go()
             self.tls = Certificates(workdir)
         except BaseException:
             self.close()
             raise
+
+    @functools.cached_property
+    def floor(self) -> str:
+        return self._compile("floor", "-lgnutls")
+
+    @functools.cached_property
+    def goproxy(self) -> str | None:
+        return self._build_go()
 
     def close(self) -> None:
         for fd in (*self._spaces.values(), self._home):

@@ -58,6 +58,9 @@ exec "$@"
 """
 
 
+_SPARES = "/usr/lib/vmferry/vmferryd.conf.d/00-test.conf"
+
+
 def available() -> str:
     """Why this machine can't boot hosts; "" where it can."""
     if os.geteuid() != 0:
@@ -149,8 +152,13 @@ class Host:
         self.run("dpkg", "--force-downgrade", "--no-triggers", "--install", str(copy), timeout=120)
         self.run("dpkg", "--triggers-only", "systemd", timeout=120)
         copy.unlink()
+        # So that it is known how many helpers there are without a migration.
+        self.run("mkdir", "-p", _SPARES.rpartition("/")[0])
+        self.run("tee", _SPARES, stdin="[Broker]\nMaxSpareHelpers=1\n")
 
     def purge(self) -> None:
+        self.run("rm", "-f", _SPARES)
+        self.run("rmdir", "--ignore-fail-on-non-empty", _SPARES.rpartition("/")[0])
         listed = self.run("dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", "vmferry*").stdout
         self.run("dpkg", "--no-triggers", "--purge", *re.findall("^(.*) installed$", listed, re.M))
         self.run("dpkg", "--triggers-only", "systemd", timeout=120)

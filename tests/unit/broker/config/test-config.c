@@ -118,6 +118,7 @@ TEST(test_nothing)
     assert_int_equal(config.max_calls, DEFAULT_MAX_CALLS);
     assert_int_equal(config.max_calls_per_user, DEFAULT_CALLS_PER_USER);
     assert_int_equal(config.max_gate, DEFAULT_GATE_PENDING);
+    assert_int_equal(config.max_spares, DEFAULT_MAX_SPARES);
     assert_int_equal(config.window, (uint64_t)DEFAULT_WINDOW_MIB << 20);
     assert_int_equal(config.qemu_timeout, DEFAULT_QEMU_TIMEOUT);
     assert_int_equal(config.expire, DEFAULT_EXPIRE);
@@ -165,7 +166,8 @@ TEST(test_values)
     start();
     put(ETC,
         "# a comment\n; another\n[Broker]\n  MaxMigrations = 7  \nAllowPlain=Off ; because\n"
-        "WindowMiB=1024\nQemuTimeoutSec=86400\nResumeTimeoutSec=0\nExpireSec=1\nMaxGateConnections=1024\n");
+        "WindowMiB=1024\nQemuTimeoutSec=86400\nResumeTimeoutSec=0\nExpireSec=1\nMaxGateConnections=1024\n"
+        "MaxSpareHelpers=0\n");
     assert_int_equal(load(NULL), 0);
     assert_string_equal(logged, "");
     assert_int_equal(config.max_migrations, 7);
@@ -175,6 +177,7 @@ TEST(test_values)
     assert_int_equal(config.resume_timeout, 0);
     assert_int_equal(config.expire, 1000000);
     assert_int_equal(config.max_gate, 1024);
+    assert_int_equal(config.max_spares, 0);
 }
 
 /* Each is said with its file and its line, and all else counts. */
