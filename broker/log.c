@@ -12,6 +12,8 @@
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-journal.h>
 
+#include "common/message.h"
+
 static bool to_journal;
 static int priority_max = LOG_INFO;
 
@@ -76,22 +78,6 @@ static void send_to_journal(int priority, const struct log_about *about, const c
     sd_journal_sendv(entry.fields, entry.n);
 }
 
-/* A text that was cut ends with a whole character: the journal shows no line that is not UTF-8. */
-static void end_at_character(char *text, size_t size)
-{
-    const size_t n = strlen(text);
-    size_t first = n; /* byte of the last character */
-    unsigned char lead;
-
-    if (n + 1 < size)
-        return;
-    while (first > 0 && ((unsigned char)text[--first] & 0xc0) == 0x80)
-        ;
-    lead = (unsigned char)text[first];
-    if (n - first < (lead >= 0xf0 ? 4U : lead >= 0xe0 ? 3U : lead >= 0xc0 ? 2U : 1U))
-        text[first] = '\0';
-}
-
 void log_about_v(int priority, const struct log_about *about, const char *format, va_list args)
 {
     char text[TEXT_MAX];
@@ -102,7 +88,8 @@ void log_about_v(int priority, const struct log_about *about, const char *format
     if (about->id)
         n = snprintf(text, sizeof(text), "%s (%s): ", about->id, about->vm ? about->vm : "");
     vsnprintf(text + n, sizeof(text) - (size_t)n, format, args);
-    end_at_character(text, sizeof(text));
+    if (strlen(text) + 1 == sizeof(text))
+        message_text_end(text); /* the journal shows no line that is not UTF-8 */
     if (to_journal)
         send_to_journal(priority, about, text);
     else

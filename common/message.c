@@ -257,6 +257,18 @@ void message_text_set(char *field, size_t size, const char *text)
     }
 }
 
+void message_text_end(char *text)
+{
+    const size_t n = strlen(text);
+    size_t first = n; /* byte of the last character */
+    uint32_t code;
+
+    while (first > 0 && ((unsigned char)text[--first] & 0xc0) == 0x80)
+        ;
+    if (first < n && character_length((const unsigned char *)text + first, n - first, &code) == 0)
+        text[first] = '\0';
+}
+
 bool message_outcome_ok(const struct outcome *outcome)
 {
     return outcome->outcome > VF_OUTCOME_NONE && outcome->outcome < VF_OUTCOME_MAX_ &&

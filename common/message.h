@@ -407,6 +407,9 @@ bool message_text_ok(const char *text, size_t size);
  */
 void message_text_set(char *field, size_t size, const char *text);
 
+/* Ends a text that was cut to a size before the character that was cut, if one was. */
+void message_text_end(char *text);
+
 /* Whether an outcome that another process sent can be: one that is not none, with good texts. */
 bool message_outcome_ok(const struct outcome *outcome);
 
