@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ctl/libvirt/socket.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "ctl/private-directory.h"
 
 /* The source's libvirtd and its vmferryctl need one each; after a loss vmferryctl needs another. */
 enum { AHEAD = 2, SUPPLIES_MAX = 32 };
@@ -141,8 +143,8 @@ struct door {
     void *userdata;
     int listener;
     sd_event_source *source;
-    char directory[PATH_MAX];
-    char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+    struct private_directory directory;
+    char path[PRIVATE_DIRECTORY_MAX + sizeof("/libvirt")];
 };
 
 static int on_accept(sd_event_source *source, int listener, uint32_t revents, void *userdata)
@@ -162,24 +164,20 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
 static int make_directory(struct door *door)
 {
     const char *runtime = geteuid() == 0 ? "/run" : getenv("XDG_RUNTIME_DIR");
+    int r =
+        private_directory_make(runtime && runtime[0] == '/' ? runtime : "/tmp", "libvirt", &door->directory);
 
-    snprintf(door->directory, sizeof(door->directory), "%s/vmferryctl-XXXXXX",
-             runtime && runtime[0] == '/' ? runtime : "/tmp");
-    if (!mkdtemp(door->directory)) {
-        door->directory[0] = '\0';
-        return -errno;
-    }
-    return (size_t)snprintf(door->path, sizeof(door->path), "%.80s/libvirt", door->directory) <
-                   strlen(door->directory) + strlen("/libvirt")
-               ? -ENAMETOOLONG
-               : 0;
+    if (r >= 0)
+        snprintf(door->path, sizeof(door->path), "%s/libvirt", door->directory.path);
+    return r;
 }
 
 static int listen_at(struct door *door)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-    memcpy(address.sun_path, door->path, sizeof(address.sun_path));
+    static_assert(sizeof(door->path) <= sizeof(address.sun_path), "a path fits");
+    memcpy(address.sun_path, door->path, sizeof(door->path));
     door->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (door->listener < 0 || bind(door->listener, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
         listen(door->listener, 4) < 0)
@@ -229,10 +227,7 @@ void door_close(struct door *door)
     if (!door)
         return;
     sd_event_source_disable_unref(door->source);
-    if (door->listener >= 0)
-        unlink(door->path);
     fd_closep(&door->listener);
-    if (door->directory[0] != '\0')
-        rmdir(door->directory);
+    private_directory_remove(&door->directory);
     free(door);
 }

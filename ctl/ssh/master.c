@@ -9,17 +9,19 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "ctl/private-directory.h"
 #include "ctl/shell.h"
 
 /* ssh binds the path with ".XXXXXXXXXXXXXXXX" behind it at first, and that has to fit sun_path (108). */
-enum { DIRECTORY_MAX = 64, PATH_SIZE = DIRECTORY_MAX + sizeof("/ssh") };
+enum { PATH_SIZE = PRIVATE_DIRECTORY_MAX + sizeof("/ssh") };
 
 struct master {
     struct master *next;
     char *host;
     struct ssh *ssh; /* NULL: the caller's that leads, which ends by itself */
     bool left;       /* it carries what outlives this program */
-    char directory[DIRECTORY_MAX], path[PATH_SIZE];
+    struct private_directory directory;
+    char path[PATH_SIZE];
 };
 
 static void master_free(struct master *master)
@@ -30,9 +32,7 @@ static void master_free(struct master *master)
         ssh_leave(master->ssh); /* what goes through it already needs the socket no more */
     else
         ssh_free(master->ssh); /* removes its socket */
-    unlink(master->path);
-    if (master->directory[0])
-        rmdir(master->directory);
+    private_directory_remove(&master->directory);
     free(master->host);
     free(master);
 }
@@ -50,22 +50,17 @@ static bool is_plain(const char *path)
                                          "0123456789/_.-")] == '\0';
 }
 
-/* Mode 0700, by mkdtemp(3). */
 static int make_directory(struct master *master)
 {
     const char *runtime = getenv("XDG_RUNTIME_DIR");
     const char *bases[] = {runtime && is_plain(runtime) ? runtime : "/tmp", "/tmp"};
+    int r = -1;
 
-    for (size_t i = 0; i < 2; i++) {
-        if ((size_t)snprintf(master->directory, DIRECTORY_MAX, "%s/vmferryctl.XXXXXX", bases[i]) <
-                DIRECTORY_MAX &&
-            mkdtemp(master->directory)) {
-            snprintf(master->path, PATH_SIZE, "%s/ssh", master->directory);
-            return 0;
-        }
-    }
-    master->directory[0] = '\0';
-    return -1;
+    for (size_t i = 0; i < 2 && r < 0; i++)
+        r = private_directory_make(bases[i], "ssh", &master->directory);
+    if (r >= 0)
+        snprintf(master->path, PATH_SIZE, "%s/ssh", master->directory.path);
+    return r;
 }
 
 static int on_created(sd_event_source *source, const struct inotify_event *event, void *userdata)
@@ -79,11 +74,11 @@ static int wait_connected(struct ctl *ctl, struct master *master, struct trouble
     _cleanup_(sd_event_source_disable_unrefp) sd_event_source *created = NULL;
     char quoted[SHELL_COMMAND_MAX];
     uint64_t end = ctl_now() + ssh_patience(ctl);
-    int r = sd_event_add_inotify(ctl->event, &created, master->directory, IN_CREATE | IN_MOVED_TO, on_created,
-                                 NULL);
+    int r = sd_event_add_inotify(ctl->event, &created, master->directory.path, IN_CREATE | IN_MOVED_TO,
+                                 on_created, NULL);
 
     if (r < 0)
-        return trouble_set(trouble, STATUS_FAILED, "%s cannot be watched: %s.", master->directory,
+        return trouble_set(trouble, STATUS_FAILED, "%s cannot be watched: %s.", master->directory.path,
                            strerror(-r));
     while (access(master->path, F_OK) < 0) {
         uint64_t now = ctl_now();

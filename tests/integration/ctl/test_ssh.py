@@ -430,6 +430,30 @@ def test_ssh_asks_in_vain(two: Two, asking: Terminal) -> None:
     assert "Enter passphrase" not in screen
 
 
+def test_ssh_asked_for_one_that_is_killed(two: Two, asking: Terminal, workdir: Path) -> None:
+    """What it leaves is removed by the next one; the fixture looks."""
+    run, pid = workdir / "run", workdir / "pid"
+    words = shlex.join([*two.prefix, str(PROGRAM), "-H", "host2"])
+    migration = two.b.prepare("web1")
+    asking.run(["sh", "-c", f"echo $$ > {pid}; exec {words} watch web1"])
+    asking.wait_for(r"Enter passphrase for key.*:\s*\Z")
+    asking.type("open sesame")
+    asking.key("Enter")
+    asking.wait_for("waiting")
+    (left,) = run.iterdir()
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    asking.wait_for(r"Killed\s+\$\s*\Z")
+    wait_until(lambda: two.sshd.connections() == 0, "the end of ssh's connection", 30)
+    assert left.exists()
+    asking.run(["sh", "-c", f"clear; {words} cancel web1"])
+    asking.wait_for(r"\A\s*Enter passphrase for key.*:\s*\Z")
+    assert not left.exists()
+    asking.type("open sesame")
+    asking.key("Enter")
+    migration.wait_finished(30)
+    asking.wait_for(r"^\$\s*\Z")
+
+
 # ---- What it reaches there ends ----
 
 

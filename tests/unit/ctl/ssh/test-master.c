@@ -158,9 +158,45 @@ TEST(directories_that_ssh_can_name)
 
         setenv("XDG_RUNTIME_DIR", others[i], 1);
         path = get("host2");
-        assert_int_equal(strncmp(path, "/tmp/vmferryctl.", strlen("/tmp/vmferryctl.")), 0);
+        assert_int_equal(strncmp(path, "/tmp/vmferryctl-ssh-", strlen("/tmp/vmferryctl-ssh-")), 0);
         master_free_all(&rig.ctl);
     }
+    end();
+}
+
+/* Where ssh does not ask, the first connection of a domain's carries those that follow while it is there. */
+TEST(one_login_is_enough)
+{
+    struct ssh_use first = {.command = "one"}, second = {.command = "two"}, third = {.command = "three"};
+    char path[128];
+    int fd;
+
+    begin();
+    is_fine(master_lead(&rig.ctl, "host2", &first, &rig.trouble));
+    assert_null(first.control); /* one_login is not set */
+    rig.ctl.one_login = true;
+    is_fine(master_lead(&rig.ctl, "host2", &first, &rig.trouble));
+    assert_int_equal(first.way, SSH_MASTER);
+    assert_false(first.stays);
+    assert_string_equal(first.command, "one");
+    is_fine(master_lead(&rig.ctl, "host2", &second, &rig.trouble)); /* it has not come through yet */
+    assert_int_equal(second.way, SSH_ALONE);
+    assert_null(second.control);
+    snprintf(path, sizeof(path), "%s", first.control);
+    fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+    is_fine(master_lead(&rig.ctl, "host2", &second, &rig.trouble));
+    assert_int_equal(second.way, SSH_SHARED);
+    assert_string_equal(second.control, path);
+    assert_string_equal(second.command, "two");
+    assert_null(get("host2")); /* what may outlive vmferryctl has a connection of its own */
+    assert_string_equal(master_reason(&rig.ctl, "host2"), "");
+    assert_int_equal(unlink(path), 0); /* it has ended */
+    is_fine(master_lead(&rig.ctl, "host2", &third, &rig.trouble));
+    assert_int_equal(third.way, SSH_ALONE);
+    assert_int_equal(directories(), 1);
+    master_free_all(&rig.ctl);
     end();
 }
 
@@ -173,6 +209,7 @@ static const struct CMUnitTest tests[] = {
     CASE(one_that_has_ended_is_replaced),
     CASE(one_that_is_left_runs_on),
     CASE(directories_that_ssh_can_name),
+    CASE(one_login_is_enough),
 };
 
 RIG_MAIN("ctl-ssh-master", tests)
