@@ -31,10 +31,10 @@ cp -rT .git "$1/.git"
 """
 
 
-def in_root(root: Path, directory: str, *command: str) -> tuple[int, str]:
-    """The command's exit status, and what it said."""
+def in_root(root: Path, directory: str, *command: str, show: bool = False) -> tuple[int, str]:
+    """The command's exit status, and what it said, which is shown meanwhile if so wanted."""
     return _run(["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER_ROOT, "sh",
-                 directory, *command], root)
+                 directory, *command], root, show)
 
 
 def make_root(release: str, root: Path) -> tuple[int, str]:
@@ -55,7 +55,13 @@ def copy_tree(tree: Path, root: Path) -> tuple[int, str]:
     return _run(["sh", "-c", COPY, "sh", str(root / "vmferry")], tree)
 
 
-def _run(command: list[str], directory: Path) -> tuple[int, str]:
-    done = subprocess.run(command, cwd=directory, text=True, errors="replace", stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "LC_ALL": "C.UTF-8"})
-    return done.returncode, done.stdout
+def _run(command: list[str], directory: Path, show: bool = False) -> tuple[int, str]:
+    said = []
+    with subprocess.Popen(command, cwd=directory, text=True, errors="replace", stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "LC_ALL": "C.UTF-8"}) as process:
+        assert process.stdout
+        for line in process.stdout:
+            said.append(line)
+            if show:
+                print(line, end="", flush=True)
+    return process.returncode, "".join(said)

@@ -358,8 +358,7 @@ def check_trixie() -> Count:
         "tools/install-deps": lambda: in_root(TRIXIE, "/vmferry", "tools/install-deps", "test", "bench"),
     }):
         return count
-    status, text = in_root(TRIXIE, "/vmferry", "/usr/bin/python3", "-B", "tools/test.py", *TRIXIE_PARTS)
-    print(text)
+    status, text = in_root(TRIXIE, "/vmferry", "/usr/bin/python3", "-B", "tools/test.py", *TRIXIE_PARTS, show=True)
     found = re.search(r"^(\d+) passed, (\d+) failed, (\d+) skipped\s*\Z", text, re.M)
     if not found:
         count.fail(f"trixie: exit status {status}")
