@@ -238,7 +238,7 @@ def test_cancel_twice(hosts: Hosts) -> None:
 def test_incoming_expires(hosts: Hosts) -> None:
     incoming = hosts.prepare(expire_usec=("t", SEC // 4))
     properties = assert_failed(incoming, "timed-out", "TimedOut")
-    assert properties["FinishedUsec"] - properties["StartedUsec"] == pytest.approx(SEC // 4, abs=SEC // 2)
+    assert properties["FinishedUsec"] - properties["StartedUsec"] >= SEC // 5  # two clocks
     assert "expire-usec" in properties["ErrorMessage"]
     with pytest.raises(BusError, match="expired") as refused:
         hosts.start(incoming)
@@ -260,9 +260,12 @@ def test_outgoing_expires(hosts: Hosts) -> None:
 
 
 def test_connected_ones_do_not_expire(hosts: Hosts) -> None:
-    incoming = hosts.prepare(expire_usec=("t", SEC // 2))
+    began = time.monotonic()
+    incoming = hosts.prepare(expire_usec=("t", 4 * SEC))
     tunnel = Tunnel(hosts.start(incoming), incoming)
-    time.sleep(1)
+    for end in tunnel.ends:
+        end.wait_state("connected")
+    time.sleep(max(began + 5 - time.monotonic(), 0))
     assert [end.get("State") for end in tunnel.ends] == ["connected", "connected"]
     tunnel.outgoing.cancel()
     tunnel.assert_failed("cancelled", "Cancelled")

@@ -187,7 +187,7 @@ def test_slow_polkit(broker: SystemBroker, polkit: Polkit, nobody: User) -> None
     gone(broker.prepare("no", PLAIN))
     assert time.monotonic() - begin < 5
     name, text = answer(nobody.client, serial)
-    assert name == DENIED and "polkit did not answer" in text and 9 < time.monotonic() - begin < 20
+    assert name == DENIED and "polkit did not answer" in text and time.monotonic() - begin > 9
     polkit.go_on()
     wait_until(polkit.asked, "the question is there")
     assert not broker.list(), "what it says afterwards does not count"

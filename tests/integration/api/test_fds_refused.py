@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -100,7 +99,7 @@ def a_closed_peer(stack: ExitStack, workdir: Path) -> object:
 def a_closed_tcp_peer(stack: ExitStack, workdir: Path) -> object:
     a, b = tcp_pair()
     b.close()
-    time.sleep(0.05)
+    assert a.recv(1, socket.MSG_PEEK) == b""  # the end of it has arrived
     return stack.enter_context(a)
 
 

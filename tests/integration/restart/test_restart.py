@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from vmlib.broker import BusError, Client, Migration, wait_until
+from vmlib.broker import MIGRATION, BusError, Client, Migration, wait_until
+from vmlib.calls import answer, post
 from vmlib.fake_qemu import FakeQemu
 from vmlib.hosts import Hosts, Tunnel, assert_failed, cancel_and_wait, files, kill, starttime
 from vmlib.managed import ManagedBroker
@@ -146,20 +146,12 @@ def test_failure_while_away(managed: Hosts) -> None:
 def test_wait_again(managed: Hosts, how: str) -> None:
     """Who waits is cut off with the broker, and may wait again."""
     tunnel = managed.connect()
-    failed: list[str] = []
-
-    def wait() -> None:
-        try:
-            tunnel.outgoing.wait()
-        except BusError as error:
-            failed.append(error.name)
-
-    waiter = threading.Thread(target=wait)
-    waiter.start()
-    time.sleep(0.2)
+    client = Client(managed.source.bus)
+    serial = post(client, tunnel.outgoing.path, MIGRATION, "Wait")
+    client.get(tunnel.outgoing.path, MIGRATION, "Id")  # is answered after the broker has read the call
     getattr(managed.source, how)()
-    waiter.join(20)
-    assert failed == ["org.freedesktop.DBus.Error.NoReply"]
+    assert answer(client, serial)[0] == "org.freedesktop.DBus.Error.NoReply"
+    client.close()
     tunnel.outgoing.cancel()
     with pytest.raises(BusError, match="Cancelled"):
         tunnel.outgoing.wait()

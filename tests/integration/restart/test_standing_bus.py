@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 from jeepney import DBusAddress, new_method_call
@@ -39,10 +38,8 @@ def test_the_end(workdir: Path) -> None:
         unsent(broker)
         wait_until(lambda: settled(lambda: Path(f"/proc/{broker.pid}/wchan").read_text(), 0.5) == "do_epoll_wait",
                    "it has done all that it can")
-        begun = time.monotonic()
         broker.process.send_signal(signal.SIGTERM)
         assert broker.process.wait(30) == 0
-        assert time.monotonic() - begun < 10
         assert "The bus has taken nothing for 2 s" in broker.log()
     finally:
         os.kill(broker.bus.process.pid, signal.SIGCONT)
