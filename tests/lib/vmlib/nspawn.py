@@ -47,9 +47,10 @@ _USERS = {"alice": 4101, "bob": 4102}
 _BUSES = {"a": "dbus", "b": "dbus-broker"}
 _PREPARE = f"""
 set -e
+lower=$1; shift
 mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir /run/upper /run/work {_ROOT}
-mount -t overlay -o lowerdir={LOWER},upperdir=/run/upper,workdir=/run/work overlay {_ROOT}
+mount -t overlay -o lowerdir=$lower,upperdir=/run/upper,workdir=/run/work overlay {_ROOT}
 echo mounted
 read go
 echo $$ > "$1/cgroup.procs"
@@ -75,7 +76,7 @@ def available() -> str:
 class Host:
     """One booted host."""
 
-    def __init__(self, name: str, shared: Path) -> None:
+    def __init__(self, name: str, shared: Path, lower: str = LOWER) -> None:
         self.name = name
         self.shared = shared
         self.leader = 0  # the pid, out here, of its PID 1
@@ -95,7 +96,8 @@ class Host:
         ]
         # fmt: on
         self._process = subprocess.Popen(
-            ["unshare", "--mount", "--propagation=private", "sh", "-c", _PREPARE, "sh", str(self.cgroup), *command],
+            ["unshare", "--mount", "--propagation=private", "sh", "-c", _PREPARE, "sh", lower, str(self.cgroup),
+             *command],
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}, stdin=subprocess.PIPE,
             stdout=self._console, stderr=self._console, preexec_fn=die_with_parent, start_new_session=True)
 
@@ -385,14 +387,15 @@ class HostBroker:
 class TwoHosts:
     """Hosts `a` (10.78.0.1) and `b` (10.78.0.2), booted, with a network between them."""
 
-    def __init__(self) -> None:
+    def __init__(self, lowers: tuple[str, str] = (LOWER, LOWER), install: bool = LOWER == "/") -> None:
+        """lowers: the root that each is an overlay of; install: vmferry's package is not there yet."""
         self._stack = ExitStack()
         try:
             self.shared = Path(tempfile.mkdtemp(prefix="vmf", dir="/tmp"))
             self._stack.callback(shutil.rmtree, self.shared)
             self.shared.chmod(0o755)
-            self.a, self.b = (self._host(name) for name in "ab")
-            for step in (Host.prepare, Host.boot, Host.wait_booted, *([Host.install] if LOWER == "/" else [])):
+            self.a, self.b = (self._host(name, lower) for name, lower in zip("ab", lowers))
+            for step in (Host.prepare, Host.boot, Host.wait_booted, *([Host.install] if install else [])):
                 for host in self:
                     step(host)
             self._connect()
@@ -400,8 +403,8 @@ class TwoHosts:
             self._stack.close()
             raise
 
-    def _host(self, name: str) -> Host:
-        host = Host(name, self.shared)
+    def _host(self, name: str, lower: str) -> Host:
+        host = Host(name, self.shared, lower)
         self._stack.callback(host.close)
         return host
 
