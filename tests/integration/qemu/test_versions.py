@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from vmlib.broker import MIGRATION
+from vmlib.broker import MIGRATION, Broker
 from vmlib.ctl import FAILED, ctl
 from vmlib.hosts import Hosts
 from vmlib.migration import Pair
+from vmlib.network import Network
 from vmlib.versions import qemus
 
 LONG = bool(os.environ.get("VMFERRY_LONG"))
@@ -61,6 +62,38 @@ def test_multifd_with_postcopy(hosts: Hosts, workdir: Path) -> None:
                 timeout=120).succeeds()
             pair.assert_unharmed()
             assert len(hosts.source.client.get(hosts.source.list()[-1][5], MIGRATION, "Channels")) >= 3
+
+
+@pytest.mark.parametrize("version", [version for version in QEMUS if version != "7.2"] or ["7.2"])
+def test_preempt_recovers(workdir: Path, version: str) -> None:
+    """QEMU closes the recovered channel for preempted pages with something unread; it has moved all the same."""
+    with (Network() as network,
+          Broker(workdir, "a", netns=network.a) as a,
+          Broker(workdir, "b", netns=network.b, listen=f"tcp:{network.address_b}:0") as b,
+          Pair(workdir, 256, None, {"max-postcopy-bandwidth": 24 << 20}, extra=MACHINE,
+               prefixes=(QEMUS[version], QEMUS[version])) as pair):
+        resume = {"resume-timeout-usec": ("t", 500_000)}  # short: the cut is for good
+        incoming = b.prepare(options=resume)
+        outgoing = a.outgoing(incoming.ticket or "", options=resume)
+        source, destination = f"unix:{outgoing.socket()}", f"unix:{incoming.socket()}"
+        pair.source.wait_sweeps(1)
+        pair.enable_postcopy()
+        for qemu in (pair.source, pair.destination):
+            qemu.set_capabilities({"postcopy-preempt": True})
+        pair.listen(destination)
+        pair.begin(source)
+        pair.begin_postcopy()
+        network.cut()
+        for qemu in (pair.source, pair.destination):
+            qemu.wait_migration({"postcopy-paused"}, 60)
+        for migration in (outgoing, incoming):
+            migration.wait_state("interrupted")
+        network.mend()
+        pair.recover(source, destination)
+        pair.wait_completed(120)
+        assert outgoing.wait() == "done" and incoming.wait() == "done"
+        assert [channel[4] for channel in outgoing.get("Channels")] == ["lost"] * 2 + ["closed"] * 2
+        pair.assert_unharmed()
 
 
 def test_an_incoming_qemu_that_fails(hosts: Hosts, workdir: Path) -> None:
