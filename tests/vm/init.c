@@ -89,7 +89,8 @@ static void enter_host(void)
     mount_at("shm", "/root/dev/shm", "tmpfs", 0, NULL);
     mount_at("run", "/root/run", "tmpfs", 0, "mode=0755");
     mount_at("work", "/root/mnt", "9p", 0, VIRTIO_9P "cache=none");
-    if (chroot("/root") < 0 || chdir("/") < 0)
+    /* Moved to the top, not only entered: AppArmor would know all paths as "/root/…". */
+    if (chdir("/root") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
         failed("/root");
 }
 

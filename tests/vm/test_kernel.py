@@ -7,9 +7,11 @@ of those that other kernels run as well.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
+import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -22,9 +24,16 @@ LONG = bool(os.environ.get("VMFERRY_LONG"))
 UNITS = ("helper-relay-flow-pipe", *(("helper-sandbox-use",) if LONG else ()))
 INTEGRATION = ("data/test_relay.py::test_vsock_endpoint", "api/test_fds_refused.py::test_vsock",
                *(("data/test_tracing.py::test_helper_opens_nothing",) if LONG else ()))
-LIMIT = 400  # seconds
+LIMIT = 600  # seconds
 
 Results = dict[str, list[ElementTree.Element]]
+
+
+def without_libvirt() -> str:
+    """Why there is no profile of libvirt's to be tested; "" where there is."""
+    if not Path("/usr/lib/libvirt/virt-aa-helper").exists() or not shutil.which("apparmor_parser"):
+        return "libvirt or AppArmor's tools are not installed"
+    return ""
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +48,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     script.append(shlex.join([sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short",
                               "--junitxml=/mnt/report.xml", "-c", str(tests / "pytest.ini"), "--durations=5",
                               *(str(tests / "integration" / name) for name in INTEGRATION)]))
+    if not without_libvirt():
+        script.append(shlex.join([sys.executable, "-B", str(tests / "vm" / "confined.py")]) + " > /mnt/confined.json")
+        script.append("dmesg | grep apparmor=.DENIED > /mnt/denied")
     script.append("true")  # what failed is found in the report
     (work / "script").write_text("\n".join(script) + "\n")
     console = run(build_dir() / "tests" / "vm" / "machine-init", work, ["/bin/sh", "/mnt/script"], LIMIT)
@@ -67,3 +79,17 @@ def test_integration(results: tuple[Path, Results], name: str) -> None:
         for outcome in ("failure", "error", "skipped"):
             if (element := case.find(outcome)) is not None:
                 pytest.fail(f"{case.get('name')}: {outcome}: {element.get('message')}\n{element.text or ''}")
+
+
+@pytest.mark.skipif(bool(without_libvirt()), reason=without_libvirt() or "-")
+def test_apparmor(results: tuple[Path, Results]) -> None:
+    """libvirt's profile of a QEMU lets it use the sockets of vmferry's layout, at both ends, and make no others."""
+    found = json.loads((results[0] / "confined.json").read_text())
+    denied = (results[0] / "denied").read_text()
+    for stream in ("migrate", "disks"):
+        assert re.fullmatch(r"heard, as libvirt-\S+", found[stream]["listens"]), (found, denied)
+        assert re.fullmatch(r"heard QEVM, as libvirt-\S+", found[stream]["migrates"]), (found, denied)
+        assert f"/{stream}.tunnelmigrate.dest.web1" not in denied, denied
+    for other in ("another VM's", "no layout"):
+        assert "Permission denied" in found[other]["listens"], (found, denied)
+    assert "tunnelmigrate.dest.web2" in denied, denied
