@@ -236,7 +236,8 @@ struct message_outcome {
 struct message_offer {
     struct message_header header;
     uint32_t features; /* enum message_offers, bits */
-    uint32_t reserved;
+    uint32_t growth;   /* MiB by which the windows of a source's channels may grow, all together; brokers of
+                          before say 0 */
 };
 
 struct message_peer_marked {

@@ -29,6 +29,7 @@
 #define ACK_DELAY   10000                     /* that an acknowledgement may wait for more to acknowledge */
 #define PACE_ROUND  5000                      /* in which each channel has its share of the bandwidth limit */
 #define DIAL_GRACE  100000                    /* until a silent channel is connected to QEMU all the same */
+#define GROWTH_MAX  1024                      /* MiB by which windows may grow, whatever the broker says */
 #define WINDOW_BACK ((size_t)1 * 1024 * 1024) /* bytes that are kept from the destination, at most */
 
 /* The migration */

@@ -30,6 +30,7 @@
 #define DEFAULT_RESUME            60000000 /* µs */
 #define DEFAULT_IDLE              60000000 /* µs */
 #define DEFAULT_WINDOW_MIB        4
+#define DEFAULT_GROWTH_MIB        28
 #define DEFAULT_EXPIRE            60000000 /* µs */
 #define DEFAULT_GATE_PENDING      512
 #define DEFAULT_MAX_SPARES        24
@@ -81,6 +82,7 @@ struct config {
     uint32_t max_gate;       /* connections at the peer port that have said nothing yet */
     uint32_t max_spares;     /* helpers that wait for migrations, where systemd starts them */
     uint64_t window;         /* bytes */
+    uint32_t growth;         /* MiB by which the windows of a migration may grow, all together */
     uint64_t qemu_timeout;   /* µs until a destination QEMU must accept */
     uint64_t idle_timeout;   /* µs without anything to do, under systemd; 0: never ends by itself */
     uint64_t expire;         /* µs; of a migration that does not say */

@@ -105,6 +105,12 @@ static const struct setting settings[] = {
      .argument = "MIB",
      .help = "kept of a channel until the peer acknowledges it, 1 to 1024;\nat least bandwidth × round trip",
      LARGE(window, 1, 1024, MIB, DEFAULT_WINDOW_MIB *MIB)},
+    {.key = "WindowGrowthMiB",
+     .option = "window-growth",
+     .argument = "MIB",
+     .help = "by which the windows of one migration may grow, all together,\nwhere the distance asks for it, "
+             "0 to 1024",
+     NUMBER(growth, 0, 1024, DEFAULT_GROWTH_MIB)},
     {.key = "QemuTimeoutSec",
      .option = "qemu-timeout",
      .argument = "SECONDS",

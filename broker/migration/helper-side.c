@@ -64,9 +64,9 @@ void helper_side_sync(struct helper_side *side)
         helper_side_kill(side, "does not read what it is told");
 }
 
-int helper_side_offer(struct helper_side *side)
+int helper_side_offer(struct helper_side *side, uint32_t growth)
 {
-    union message m = {.offer.features = OFFERS_KNOWN};
+    union message m = {.offer = {.features = OFFERS_KNOWN, .growth = growth}};
 
     return helper_side_send(side, MESSAGE_OFFER, &m, -1);
 }

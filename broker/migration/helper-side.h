@@ -52,7 +52,7 @@ void helper_side_sync(struct helper_side *side);
 bool helper_side_hears(struct helper_side *side, const union message *m);
 
 /* Offers it, new as it is, what this broker knows. */
-int helper_side_offer(struct helper_side *side);
+int helper_side_offer(struct helper_side *side, uint32_t growth);
 
 bool helper_side_has(const struct helper_side *side, enum message_offers feature);
 

@@ -50,7 +50,7 @@ static int start_helper(struct migration *migration, const uint8_t secret[static
     if (r >= 0)
         r = helper_side_send(side, MESSAGE_START_RELAY, &m, side->page.fd);
     if (r >= 0)
-        r = helper_side_offer(side);
+        r = helper_side_offer(side, config->growth);
     explicit_bzero(&m, sizeof(m));
     if (r < 0)
         return error_set(error, VF_ERROR_HELPER_FAILED, "Cannot start %s: %s. %s",

@@ -43,6 +43,22 @@ void ring_pool_give(struct ring_pool *pool, uint8_t *block)
         free(block);
 }
 
+void ring_pool_allow(struct ring_pool *pool, size_t size)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->growth += size;
+    pthread_mutex_unlock(&pool->lock);
+}
+
+size_t ring_pool_grant(struct ring_pool *pool, size_t size)
+{
+    pthread_mutex_lock(&pool->lock);
+    size = size < pool->growth ? size : pool->growth;
+    pool->growth -= size;
+    pthread_mutex_unlock(&pool->lock);
+    return size;
+}
+
 void ring_pool_clear(struct ring_pool *pool)
 {
     uint8_t *block;

@@ -14,12 +14,17 @@ struct ring_pool {
     void *free; /* linked through the first word of each block */
     size_t n_free;
     size_t max_free; /* beyond these, blocks go back to malloc(3) */
+    size_t growth;   /* bytes that rings may still grow by, all together */
 };
 
 /* A block, whatever is in it; NULL without memory. Last in, first out, so that it may still be in the cache.
  */
 uint8_t *ring_pool_take(struct ring_pool *pool);
 void ring_pool_give(struct ring_pool *pool, uint8_t *block);
+
+/* So much more may rings grow by; takes up to size bytes of that, and returns how many. */
+void ring_pool_allow(struct ring_pool *pool, size_t size);
+size_t ring_pool_grant(struct ring_pool *pool, size_t size);
 
 void ring_pool_clear(struct ring_pool *pool);
 

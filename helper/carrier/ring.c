@@ -8,9 +8,14 @@
 
 #include "common/cleanup.h"
 
+static size_t slots_for(size_t capacity)
+{
+    return (capacity + RING_BLOCK - 1) / RING_BLOCK + 1;
+}
+
 int ring_init(struct ring *ring, struct ring_pool *pool, size_t capacity)
 {
-    size_t n_slots = (capacity + RING_BLOCK - 1) / RING_BLOCK + 1;
+    size_t n_slots = slots_for(capacity);
     uint8_t **slots = calloc(n_slots, sizeof(*slots));
 
     if (!slots)
@@ -67,6 +72,26 @@ static int pieces(const struct ring *ring, uint64_t from, size_t size, struct io
         size -= len;
     }
     return n;
+}
+
+int ring_grow(struct ring *ring, size_t size)
+{
+    const uint64_t first = block_of(ring, ring->begin);
+    size_t n_slots = slots_for(ring->memory + size);
+    uint8_t **slots = calloc(n_slots, sizeof(*slots));
+
+    assert(ring->pipe < 0);
+    if (!slots)
+        return -ENOMEM;
+    /* All that it has, for blocks beyond the end may be there already. */
+    for (size_t i = 0; i < ring->n_slots; i++)
+        slots[((first - ring->origin) / RING_BLOCK + i) % n_slots] = *slot_of(ring, first + i * RING_BLOCK);
+    free(ring->slots);
+    ring->slots = slots;
+    ring->n_slots = n_slots;
+    ring->memory += size;
+    ring->capacity = ring->memory;
+    return 0;
 }
 
 int ring_reserve(struct ring *ring, size_t max, struct iovec iov[static RING_IOV_MAX])

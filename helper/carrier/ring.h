@@ -46,6 +46,10 @@ struct ring {
 /* 0 or -ENOMEM. Capacity in bytes, at least 1. */
 int ring_init(struct ring *ring, struct ring_pool *pool, size_t capacity);
 
+/* From now on it holds size bytes more. Not between ring_reserve() and ring_commit(), and not while there is
+ * a pipe. 0 or -ENOMEM: then it is as before. */
+int ring_grow(struct ring *ring, size_t size);
+
 /* Gives all memory back; safe on a zeroed ring. */
 void ring_clear(struct ring *ring);
 

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
 
 int flow_init(struct flow *flow, enum flow_kind kind, struct ring_pool *pool, size_t capacity)
 {
@@ -17,6 +18,9 @@ void flow_clear(struct flow *flow)
 {
     flow->from = flow->to = NULL;
     fd_closep(&flow->pipe);
+    if (flow->grown > 0)
+        ring_pool_allow(flow->ring.pool, flow->grown);
+    flow->grown = 0;
     ring_clear(&flow->ring);
 }
 
@@ -191,6 +195,26 @@ static void shut_when_done(struct flow *flow)
     flow->shut = true;
 }
 
+/* Out: twice as large, where there is growth left for that. */
+static void grow(struct flow *flow)
+{
+    size_t size = ring_pool_grant(flow->ring.pool, flow->ring.capacity);
+
+    if (size > 0 && ring_grow(&flow->ring, size) < 0) {
+        ring_pool_allow(flow->ring.pool, size);
+        size = 0;
+    }
+    flow->grown += size;
+}
+
+/* All that was sent is acknowledged some time, and that time says something of the window. */
+static void mark_sent(struct flow *flow)
+{
+    if (flow->kind == FLOW_OUT && !flow->forgetful && flow->ring.cursor > flow->acked)
+        window_on_sent(&flow->window, flow->ring.cursor,
+                       ring_room(&flow->ring) == 0 && ring_unsent(&flow->ring) == 0, exact_now());
+}
+
 enum flow_verdict flow_pump(struct flow *flow, uint64_t now, size_t budget)
 {
     size_t moved = 0;
@@ -207,6 +231,7 @@ enum flow_verdict flow_pump(struct flow *flow, uint64_t now, size_t budget)
         moved += (size_t)(in > out ? in : out > 0 ? out : 0);
     } while ((in > 0 || out > 0) && (moved < budget || (flow->from && carrier_holds_input(flow->from))));
     shut_when_done(flow);
+    mark_sent(flow);
     return FLOW_OK;
 }
 
@@ -217,8 +242,11 @@ const char *flow_on_ack(struct flow *flow, uint64_t delivered)
     if (delivered > flow->ring.cursor)
         return "an ACK of more than was sent";
     flow->acked = delivered;
-    if (!flow->forgetful)
-        ring_release(&flow->ring, delivered);
+    if (flow->forgetful)
+        return NULL;
+    ring_release(&flow->ring, delivered);
+    if (window_on_ack(&flow->window, delivered, flow->ring.capacity, exact_now()))
+        grow(flow);
     return NULL;
 }
 
@@ -245,5 +273,6 @@ const char *flow_resume(struct flow *flow, uint64_t received)
     if (received > flow->ring.cursor)
         return "an offset beyond what was sent";
     ring_rewind(&flow->ring, received);
+    window_forget(&flow->window);
     return NULL;
 }

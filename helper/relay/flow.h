@@ -15,6 +15,7 @@
 
 #include "helper/carrier/carrier.h"
 #include "helper/relay/pacer.h"
+#include "helper/relay/window.h"
 
 #define FLOW_BUFFER   ((size_t)1 * 1024 * 1024) /* bytes on the way in to QEMU, at most */
 #define FLOW_ACK_STEP ((uint64_t)256 * 1024)    /* delivered bytes that are acknowledged at once */
@@ -33,15 +34,17 @@ struct flow {
     struct pacer *pacer;      /* borrowed; NULL: as fast as it goes */
     struct pacer_share share; /* of the pacer's */
     struct ring ring;
-    bool expendable;  /* an end that QEMU's side breaks off is an end: what it has not taken is dropped */
-    uint64_t dropped; /* in: bytes that were dropped so */
-    bool forgetful;   /* out: nothing is kept, for a migration that is never resumed */
-    uint64_t acked;   /* out: bytes that the peer has delivered */
-    uint64_t total;   /* bytes; meaningful once ending */
-    bool ending;      /* total is known */
-    unsigned fin;     /* the control connection on which the peer was told the total (out), or told it (in) */
-    bool shut;        /* in: QEMU was told that no more comes */
-    int pipe;         /* in: owned; for the ring, which does not have it now; −1: none */
+    bool expendable;      /* an end that QEMU's side breaks off is an end: what it has not taken is dropped */
+    uint64_t dropped;     /* in: bytes that were dropped so */
+    bool forgetful;       /* out: nothing is kept, for a migration that is never resumed */
+    uint64_t acked;       /* out: bytes that the peer has delivered */
+    struct window window; /* out: whether the ring is too small for the distance */
+    size_t grown;         /* out: bytes by which it has grown for that, out of the pool's */
+    uint64_t total;       /* bytes; meaningful once ending */
+    bool ending;          /* total is known */
+    unsigned fin; /* the control connection on which the peer was told the total (out), or told it (in) */
+    bool shut;    /* in: QEMU was told that no more comes */
+    int pipe;     /* in: owned; for the ring, which does not have it now; −1: none */
     size_t pipe_size;
 };
 

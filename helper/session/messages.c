@@ -132,6 +132,8 @@ static void on_sync(struct session *session, const struct message_sync *m)
 static void on_offer(struct session *session, const struct message_offer *m)
 {
     session->features = m->features & OFFERS_KNOWN;
+    if (session->role == ROLE_OUTGOING) /* the way back carries requests */
+        ring_pool_allow(&session->pool, (size_t)(m->growth < GROWTH_MAX ? m->growth : GROWTH_MAX) << 20);
     tell_features(session);
 }
 

@@ -120,6 +120,7 @@ TEST(test_nothing)
     assert_int_equal(config.max_gate, DEFAULT_GATE_PENDING);
     assert_int_equal(config.max_spares, DEFAULT_MAX_SPARES);
     assert_int_equal(config.window, (uint64_t)DEFAULT_WINDOW_MIB << 20);
+    assert_int_equal(config.growth, DEFAULT_GROWTH_MIB);
     assert_int_equal(config.qemu_timeout, DEFAULT_QEMU_TIMEOUT);
     assert_int_equal(config.expire, DEFAULT_EXPIRE);
     assert_int_equal(config.resume_timeout, DEFAULT_RESUME);

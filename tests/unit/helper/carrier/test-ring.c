@@ -383,6 +383,52 @@ TEST(test_far_offsets)
     ring_pool_clear(&pool);
 }
 
+/* Wherever its content begins, and with blocks that wait beyond its end. */
+TEST(test_grows_with_its_content)
+{
+    for (uint64_t begin = 0; begin < 12 * RING_BLOCK; begin += RING_BLOCK / 2 + 100) {
+        struct ring_pool pool = {.max_free = 4};
+        struct ring ring;
+        struct iovec iov[RING_IOV_MAX];
+
+        assert_int_equal(ring_init(&ring, &pool, 4 * RING_BLOCK), 0);
+        while (ring.begin < begin) {
+            const uint64_t left = begin - ring.begin;
+
+            put(&ring, left < 1000 ? (size_t)left : 1000);
+            put(&ring, 1); /* so that it is never empty, and its blocks go round */
+            get(&ring, SIZE_MAX);
+            ring_release(&ring, ring.end - 1 < begin ? ring.end - 1 : begin);
+        }
+        assert_true(ring_reserve(&ring, SIZE_MAX, iov) > 0);
+        while (ring_room(&ring) > RING_BLOCK)
+            assert_true(put(&ring, 3 * RING_BLOCK / 2) > 0);
+        get(&ring, RING_BLOCK / 3);
+        assert_int_equal(ring_grow(&ring, 5 * RING_BLOCK + 100), 0);
+        while (put(&ring, SIZE_MAX) > 0)
+            ;
+        assert_int_equal(ring.end - ring.begin, 9 * RING_BLOCK + 100);
+        ring_rewind(&ring, ring.begin);
+        while (get(&ring, SIZE_MAX) > 0)
+            ;
+        ring_release(&ring, ring.end);
+        ring_clear(&ring);
+        ring_pool_clear(&pool);
+    }
+}
+
+TEST(test_growth_is_bounded)
+{
+    struct ring_pool pool = {.growth = 1000};
+
+    assert_int_equal(ring_pool_grant(&pool, 600), 600);
+    assert_int_equal(ring_pool_grant(&pool, 600), 400);
+    assert_int_equal(ring_pool_grant(&pool, 600), 0);
+    ring_pool_allow(&pool, 400);
+    assert_int_equal(ring_pool_grant(&pool, 300), 300);
+    assert_int_equal(pool.growth, 100);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -399,6 +445,8 @@ int main(void)
         CASE(test_pool_is_bounded),
         CASE(test_far_offsets),
         CASE(test_pipe),
+        CASE(test_grows_with_its_content),
+        CASE(test_growth_is_bounded),
     };
 
     return cmocka_run_group_tests_name("ring", tests, NULL, NULL);

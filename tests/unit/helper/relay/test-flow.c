@@ -394,6 +394,73 @@ TEST(test_budget)
     rig_clear(&rig);
 }
 
+/* Sends until all of the window is on its way; returns what was sent. */
+static uint64_t fill_window(struct rig *rig, uint64_t sent, uint64_t got)
+{
+    while (ring_room(&rig->out.ring) > 0 || ring_unsent(&rig->out.ring) > 0) {
+        sent += put(rig->qemu, sent, SIZE_MAX);
+        assert_int_equal(pump(&rig->out, 0), FLOW_OK);
+        got += (uint64_t)get(rig->peer, got, SIZE_MAX);
+    }
+    return sent;
+}
+
+/* As over a link on which each acknowledgement takes as long as the shortest did. */
+static void is_bound_by_distance(struct flow *flow)
+{
+    flow->window.looks = WINDOW_LOOKS;
+    flow->window.shortest = 3600 * (uint64_t)1000000;
+    flow->window.sent_at -= 10000;
+}
+
+TEST(test_window_grows_and_gives_back)
+{
+    struct rig rig;
+
+    rig_init(&rig);
+    rig.pool.growth = WINDOW + WINDOW / 2;
+    fill_window(&rig, 0, 0);
+    is_bound_by_distance(&rig.out);
+    assert_null(flow_on_ack(&rig.out, rig.out.window.mark));
+    assert_int_equal(rig.out.ring.capacity, 2 * WINDOW);
+    assert_int_equal(rig.pool.growth, WINDOW / 2);
+    flow_clear(&rig.out);
+    assert_int_equal(rig.pool.growth, WINDOW + WINDOW / 2); /* for the channels that are left */
+    rig_clear(&rig);
+}
+
+TEST(test_window_grows_no_more_than_it_may)
+{
+    static const size_t growths[] = {0, 1000};
+
+    for (size_t i = 0; i < ELEMENTS(growths); i++) {
+        struct rig rig;
+
+        rig_init(&rig);
+        rig.pool.growth = growths[i];
+        fill_window(&rig, 0, 0);
+        is_bound_by_distance(&rig.out);
+        assert_null(flow_on_ack(&rig.out, rig.out.window.mark));
+        assert_int_equal(rig.out.ring.capacity, WINDOW + growths[i]);
+        rig_clear(&rig);
+    }
+}
+
+TEST(test_window_stays_where_nothing_is_kept)
+{
+    struct rig rig;
+
+    rig_init(&rig);
+    rig.pool.growth = WINDOW;
+    rig.out.forgetful = true;
+    assert_int_equal(put(rig.qemu, 0, 1000), 1000);
+    assert_int_equal(pump(&rig.out, 0), FLOW_OK);
+    assert_false(rig.out.window.waits);
+    assert_null(flow_on_ack(&rig.out, 1000));
+    assert_int_equal(rig.out.ring.capacity, WINDOW);
+    rig_clear(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -412,6 +479,9 @@ int main(void)
         CASE(test_missing_ends),
         CASE(test_paced),
         CASE(test_budget),
+        CASE(test_window_grows_and_gives_back),
+        CASE(test_window_grows_no_more_than_it_may),
+        CASE(test_window_stays_where_nothing_is_kept),
     };
 
     return cmocka_run_group_tests_name("flow", tests, NULL, NULL);
