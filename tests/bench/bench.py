@@ -20,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import distance  # noqa: E402
 import guests  # noqa: E402
 import many  # noqa: E402
 import pages  # noqa: E402
@@ -48,6 +49,7 @@ SECTIONS: dict[str, Callable[[Run], list[dict[str, Any]]]] = {
     "many": many.measure,
     "scaling": streams.measure_scaling,
     "system": streams.measure_system,
+    "distance": distance.measure,
 }
 
 USAGE = """Usage: tools/bench [OPTION…]
@@ -56,7 +58,7 @@ Measures vmferry beside what people use instead, all in one run and interleaved,
 plots (PNG). Takes some 15 minutes on two cores, which should have nothing else to do.
 
   --only=NAME,…        these sections, or these tunnels, or both. Sections: stream, pages, qemu, start, memory, many,
-                       scaling, system. Tunnels: direct-unix, direct-tcp; socat, socat-256k, socket-proxyd, haproxy,
+                       scaling, system, distance. Tunnels: direct-unix, direct-tcp; socat, socat-256k, socket-proxyd, haproxy,
                        go; ssh, ssh-aes128-gcm, stunnel, haproxy-tls, socat-openssl-256k, go-mtls, qemu-tls;
                        gnutls-floor; vmferry-plain, vmferry-tls, and both with -no-resume
   --rounds=N           that count (default 5; pre-copy: half as many again; post-copy and some others: half as many)

@@ -67,7 +67,7 @@ class Lab:
                 self._spaces[name] = os.open(f"/run/netns/{space}", os.O_RDONLY | os.O_CLOEXEC)
             self.system_congestion = congestion_control()
             self.set_congestion(congestion)
-            self.pump = self._compile("pump", "-pthread")
+            self.pump = self.compile("pump", "-pthread")
             self.tls = Certificates(workdir)
         except BaseException:
             self.close()
@@ -75,7 +75,7 @@ class Lab:
 
     @functools.cached_property
     def floor(self) -> str:
-        return self._compile("floor", "-lgnutls")
+        return self.compile("floor", "-lgnutls")
 
     @functools.cached_property
     def goproxy(self) -> str | None:
@@ -157,7 +157,8 @@ class Lab:
                     for line in Path(f"/proc/thread-self/net/{name}").read_text().splitlines()[1:]]
         return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
 
-    def _compile(self, name: str, *flags: str) -> str:
+    def compile(self, name: str, *flags: str) -> str:
+        """One of the programs here; its path."""
         program = str(self.workdir / name)
         subprocess.run(["cc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-o", program, str(HERE / f"{name}.c"), *flags],
                        check=True)

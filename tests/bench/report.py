@@ -69,6 +69,21 @@ def start(rows: Rows) -> str:
                    *(cell(row, key, 1) for key in ("warm_ms", "at_once_cold_ms", "at_once_ms"))] for row in rows])
 
 
+def distance(rows: Rows) -> str:
+    trips = sorted({row["trip_ms"] for row in rows})
+    names = list(dict.fromkeys(row["name"] for row in rows))
+
+    def at(name: str, trip: float) -> str:
+        row = next((row for row in rows if (row["name"], row["trip_ms"]) == (name, trip)), None)
+        if not row:
+            return "–"
+        return f"{row['gib_per_s']['median']:.2f}" if name == "direct-tcp" else f"{row['to_direct']['median']:.2f} ×"
+
+    return table(["tunnel", *(f"{trip:g} ms" for trip in trips)],
+                 [[f"{name}, GiB/s" if name == "direct-tcp" else f"**{name}**", *(at(name, trip) for trip in trips)]
+                  for name in names])
+
+
 def memory(rows: Rows) -> str:
     return table(["security", "one idle channel, MiB", "after a stream, MiB", "all buffers full, MiB"],
                  [[row["security"], *(f"{row[f'{key}_mib']:.2f}" for key in ("idle", "after", "full"))] for row in rows])
@@ -108,6 +123,7 @@ TABLES: dict[str, tuple[str, Callable[[Rows], str]]] = {
     "stream": ("A stream", stream),
     "pages": ("A page request", pages),
     "qemu": ("Real QEMU", qemu),
+    "distance": ("Distance: throughput over round trips, to direct TCP", distance),
     "start": ("Start: StartOutgoing until the first byte", start),
     "memory": ("Memory of a helper (PSS)", memory),
     "many": ("Very many migrations at once", many),

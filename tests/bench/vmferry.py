@@ -38,16 +38,18 @@ class Brokers:
 
 
 class Vmferry(Tunnel):
-    """UNIX → helper → TCP → helper → UNIX. Everything as it is by default; without resuming nothing is kept for it."""
+    """UNIX → helper → TCP → helper → UNIX. Everything as it is by default, but for the brokers' further arguments; without
+    resuming nothing is kept for it."""
 
-    def __init__(self, lab: Lab, security: str, resuming: bool = True) -> None:
+    def __init__(self, lab: Lab, security: str, resuming: bool = True, args: tuple[str, ...] = ()) -> None:
         super().__init__(lab)
+        self.args = args
         self.security = security
         self.options: dict[str, tuple[str, Any]] = {} if resuming else {"resume-timeout-usec": ("t", 0)}
         self.brokers: Brokers | None = None
 
     def start(self, destination: str) -> str:
-        self.brokers = Brokers(self.lab, self.directory)
+        self.brokers = Brokers(self.lab, self.directory, *self.args)
         self.incoming = self.brokers.prepare(self.security, destination, **self.options)
         assert self.incoming.ticket
         self.outgoing = self.brokers.a.outgoing(self.incoming.ticket, options=self.options)

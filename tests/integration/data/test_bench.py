@@ -65,12 +65,21 @@ def test_scaling_and_system(workdir: Path) -> None:
 
 
 @needs_root
+def test_distance(workdir: Path) -> None:
+    (rows,) = measure(workdir, "distance", "vmferry-tls").values()
+    assert names(rows) == ["direct-tcp", "vmferry-tls, 4 MiB", "vmferry-tls, 64 MiB", "vmferry-tls, grows to 32 MiB"]
+    assert {row["trip_ms"] for row in rows} == {0.2, 2.0, 10.0, 50.0}
+    for row in rows:
+        assert row["gib_per_s"]["median"] > 0 and row["to_direct"]["median"] > 0
+
+
+@needs_root
 def test_check_names_each_target(workdir: Path) -> None:
     """Met or missed, that is not for a test to say."""
     status, out, err = bench("--quick", "--check", "--only=start,memory", f"--output={workdir}/out")
     assert status in (0, 1), err
     verdicts = dict(reversed(line.split()[:2]) for line in out.splitlines())
-    assert set(verdicts) == {f"{kind}-{what}" for kind in ("plain", "tls") for what in ("start", "memory")}
+    assert set(verdicts) == {f"{kind}-{what}" for kind in ("plain", "tls") for what in ("start", "start-at-once", "memory")}
     assert set(verdicts.values()) <= {"met", "missed"} and (status == 0) == ("missed" not in verdicts.values())
     # Nothing of this was asked of a run that has not got it.
     data = json.loads((workdir / "out" / "bench.json").read_text())

@@ -20,7 +20,7 @@ DIRECT = ("direct-unix", "direct-tcp")
 PLAIN = ("socat", "socat-256k", "socket-proxyd", "haproxy", "go", "vmferry-plain")
 TLS = ("ssh", "ssh-aes128-gcm", "stunnel", "haproxy-tls", "socat-openssl-256k", "go-mtls", "vmferry-tls")
 TUNNELS = (*DIRECT, *PLAIN, *TLS)
-SECTIONS = ("stream", "pages", "qemu", "start", "memory", "many", "scaling", "system")
+SECTIONS = ("stream", "pages", "qemu", "start", "memory", "many", "scaling", "system", "distance")
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for network namespaces")
 
