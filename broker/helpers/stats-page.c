@@ -54,8 +54,9 @@ void stats_page_detach(struct stats_page *page)
     if (!page->stats || page->detached)
         return;
     copy = calloc(1, sizeof(*copy));
-    if (copy)
-        *copy = *page->stats;
+    if (!copy)
+        return; /* the page is kept: its numbers are what the migration came to */
+    *copy = *page->stats;
     munmap(page->stats, sizeof(*page->stats));
     page->stats = copy;
     page->detached = true;
@@ -64,8 +65,10 @@ void stats_page_detach(struct stats_page *page)
 
 void stats_page_clear(struct stats_page *page)
 {
-    stats_page_detach(page);
-    free(page->stats);
+    if (page->detached)
+        free(page->stats);
+    else if (page->stats)
+        munmap(page->stats, sizeof(*page->stats));
     page->stats = NULL;
     fd_closep(&page->fd);
 }

@@ -19,7 +19,8 @@ int stats_page_make(struct stats_page *page);
 /* Maps the page of a helper that a broker before this one had started; takes fd. 0 or a negative errno. */
 int stats_page_map(struct stats_page *page, int fd);
 
-/* From here on the numbers stand still and are ours: the page goes with its helper. */
+/* From here on the numbers are ours: the page goes with its helper. Where there is no memory for them it
+ * stays. */
 void stats_page_detach(struct stats_page *page);
 
 void stats_page_clear(struct stats_page *page);
