@@ -105,9 +105,8 @@ static int cancel_at_destination(struct side *side, const struct host *host, con
     return trouble_set(
         trouble, STATUS_FAILED,
         "VM '%s' is on its way here, and only libvirt at the source can cancel that for sure. Nothing is "
-        "cancelled. At the source (%s): %s, or virsh domjobabort %s. --force ends the tunnel all the same: "
-        "it "
-        "can lose the guest if post-copy begins, or let it run on both hosts if it is just handed over.",
+        "cancelled. At the source (%s): %s, or virsh domjobabort %s. --force ends the tunnel: that can "
+        "lose the guest if post-copy begins, or let it run on both hosts if it is just handed over.",
         found->vm, record_text(record, "Peer")[0] ? record_text(record, "Peer") : "not connected",
         shell_vmferryctl("cancel", found->id, "", command), shell_word(found->vm, quoted));
 }
