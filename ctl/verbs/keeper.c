@@ -59,6 +59,9 @@ int keeper_fork(struct ctl *ctl, int *ret_fd, int *ret_status, struct trouble *t
         return trouble_set(trouble, STATUS_FAILED, "Cannot make a pipe: %s.", strerror(errno));
     out = pair[0];
     in = pair[1];
+    /* Before fork(2), for later versions of libsystemd do not free in a child what the parent made. The
+     * parent only waits. */
+    ctl->event = sd_event_unref(ctl->event);
     pid = fork();
     if (pid < 0)
         return trouble_set(trouble, STATUS_FAILED, "Cannot start another process: %s.", strerror(errno));
@@ -70,8 +73,6 @@ int keeper_fork(struct ctl *ctl, int *ret_fd, int *ret_status, struct trouble *t
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* until keeper_detach() */
     if (getppid() != parent)
         _exit(STATUS_FAILED);
-    sd_event_unref(ctl->event); /* it was the other process's */
-    ctl->event = NULL;
     if (sd_event_new(&ctl->event) < 0)
         return trouble_no_memory(trouble);
     *ret_fd = fd_steal(&in);
