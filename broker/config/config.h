@@ -13,7 +13,8 @@
 
 #include "common/address.h"
 
-#define CONFIG_LISTEN_MAX 16 /* entries of any list */
+#define CONFIG_LISTEN_MAX 16  /* entries of any list */
+#define CONFIG_LABEL_MAX  256 /* bytes of a label of SELinux, its NUL included */
 
 #define DEFAULT_LISTEN            "tcp:*:16520"
 #define DEFAULT_ALLOWED           "/run/user/%U"
@@ -70,6 +71,7 @@ struct config {
         allowed; /* directories for the sockets of callers that are not root; %U is their uid */
     struct config_list
         libvirt_user; /* the first one that this host has owns the sockets of libvirt's QEMUs */
+    char libvirt_label[CONFIG_LABEL_MAX]; /* SELinux's, for the sockets of the layout 'libvirt'; "": none */
     bool allow_plain;
     uint32_t max_migrations;
     uint32_t max_per_user;

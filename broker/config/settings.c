@@ -42,6 +42,13 @@ static const struct setting settings[] = {
      .initial = DEFAULT_LIBVIRT_USER,
      .kind = SETTING_USERS,
      .offset = offsetof(struct config, libvirt_user)},
+    {.key = "LibvirtSocketLabel",
+     .option = "libvirt-socket-label",
+     .argument = "LABEL",
+     .help = "SELinux's label for the sockets of libvirt's QEMUs, such as\n"
+             "system_u:system_r:svirt_socket_t:s0",
+     .kind = SETTING_LABEL,
+     .offset = offsetof(struct config, libvirt_label)},
     {.key = "AllowPlain",
      .option = "allow-plain",
      .argument = "BOOLEAN",
@@ -154,6 +161,8 @@ void setting_default(const struct setting *setting, char *ret, size_t size)
         snprintf(ret, size, "%s", setting->initial);
     else if (setting->kind == SETTING_BOOLEAN)
         snprintf(ret, size, "%s", setting->number ? "yes" : "no");
+    else if (setting->kind == SETTING_LABEL)
+        snprintf(ret, size, "none");
     else
         snprintf(ret, size, "%" PRIu64, setting->number);
 }
@@ -188,6 +197,22 @@ static bool apply_boolean(bool *field, const char *text, char why[static SETTING
             }
     snprintf(why, SETTING_WHY_MAX, " is neither yes nor no");
     return false;
+}
+
+/* Or "none". The policy alone knows whether there is such a one. */
+static bool apply_label(char *field, const char *text, char why[static SETTING_WHY_MAX])
+{
+    for (const char *p = text; *p != '\0'; p++)
+        if (*p <= ' ' || *p > '~') {
+            snprintf(why, SETTING_WHY_MAX, " is no label of SELinux");
+            return false;
+        }
+    if (strlen(text) >= CONFIG_LABEL_MAX) {
+        snprintf(why, SETTING_WHY_MAX, " is too long: a label has up to %d bytes", CONFIG_LABEL_MAX - 1);
+        return false;
+    }
+    strcpy(field, strcmp(text, "none") == 0 ? "" : text);
+    return true;
 }
 
 /* NULL, or what is wrong with a list's entry. */
@@ -262,6 +287,8 @@ bool setting_apply(const struct setting *setting, struct config *config, const c
         return apply_number(setting, field, text, why);
     case SETTING_BOOLEAN:
         return apply_boolean(field, text, why);
+    case SETTING_LABEL:
+        return apply_label(field, text, why);
     default:
         return apply_list(setting, field, text, why);
     }
@@ -286,6 +313,8 @@ bool setting_is_equal(const struct setting *setting, const struct config *a, con
         return memcmp(left, right, sizeof(uint64_t)) == 0;
     case SETTING_BOOLEAN:
         return *left == *right;
+    case SETTING_LABEL:
+        return strcmp(left, right) == 0;
     default:
         return list_is_equal((const void *)left, (const void *)right);
     }

@@ -21,6 +21,7 @@ enum setting_kind {
     SETTING_ENDPOINTS, /* struct config_list */
     SETTING_PATHS,     /* struct config_list */
     SETTING_USERS,     /* struct config_list */
+    SETTING_LABEL,     /* char[CONFIG_LABEL_MAX] */
 };
 
 struct setting {

@@ -2,6 +2,7 @@
 #include "broker/migration/stream-listen.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -10,6 +11,7 @@
 #include "broker/migration/quota.h"
 #include "broker/sockets/deputy.h"
 #include "broker/sockets/give.h"
+#include "broker/sockets/label.h"
 #include "common/cleanup.h"
 
 enum { ACCEPT_PAUSE = 50000 /* µs without accepting when there are no FDs left */ };
@@ -92,14 +94,25 @@ static int no_socket(const struct stream *stream, int r, sd_bus_error *error)
 
 int stream_listen(struct stream *stream, sd_bus_error *error)
 {
+    const struct streams *all = stream->all;
+    const char *label = all->options->layout[0] != '\0' ? all->services->config->libvirt_label : "";
     struct socket_scope scope;
     int r;
 
     if (stream->path[0] == '\0')
         return 0; /* its sockets come by OpenStream and AddStream */
     r = stream_scope(stream, &scope);
-    if (r >= 0)
-        r = qemu_socket_listen(stream->path, &scope, &stream->all->owner, stream->all->services->give);
+    if (r < 0)
+        return no_socket(stream, r, error);
+    r = socket_label_begin(label);
+    if (r < 0)
+        return error_set(error, VF_ERROR_SOCKET_UNAVAILABLE,
+                         "Cannot make the socket %s with the label %s (LibvirtSocketLabel= in "
+                         "vmferryd.conf(5)): %s.",
+                         stream->path, label,
+                         r == -ENOTSUP ? "vmferryd was built without SELinux" : strerror(-r));
+    r = qemu_socket_listen(stream->path, &scope, &stream->all->owner, stream->all->services->give);
+    socket_label_end(label);
     if (r < 0)
         return no_socket(stream, r, error);
     stream->listener = r;

@@ -191,7 +191,8 @@ TEST(test_wrong)
              "MaxCalls=5\n[Broker]\nMaxMigrations=0\nMaxMigrations=10001\nMaxMigrations=1x\nMaxMigrations=\n"
              "MaxMigrations=-1\nMaxMigrations=99999999999999999999\nAllowPlain=maybe\nmaxmigrations=3\n"
              "Listen=tcp:example.org\nAllowedDirectories=/a relative\nAllowedDirectories=/run/%%h\n"
-             "AllowedDirectories=/run/\nListen=%0300d\nMaxCallsPerUser=9\nnonsense\n[Other]\nMaxCalls=6\n",
+             "AllowedDirectories=/run/\nListen=%0300d\nMaxCallsPerUser=9\nnonsense\n[Other]\nMaxCalls=6\n"
+             "[Broker]\nLibvirtSocketLabel=a b\n",
              0);
     put(ETC, text);
     assert_int_equal(load(NULL), 0);
@@ -211,6 +212,7 @@ TEST(test_wrong)
     assert_logged(ETC, ":15: The line is too long; spread lists over several. It is ignored.");
     assert_logged(ETC, ":17: That is neither a [section] nor KEY=VALUE. It is ignored.");
     assert_logged(ETC, ":19: 'MaxCalls' is in the section [Other]; only [Broker] is known.");
+    assert_logged(ETC, ":21: LibvirtSocketLabel=a b is no label of SELinux. It is ignored.");
     assert_int_equal(config.max_migrations, DEFAULT_MAX_MIGRATIONS);
     assert_int_equal(config.max_calls, DEFAULT_MAX_CALLS);
     assert_int_equal(config.max_calls_per_user, 9);
@@ -255,7 +257,8 @@ TEST(test_changes)
                    {"AllowPlain", "AllowPlain=no"},
                    {"Listen", "Listen=tcp:192.0.2.1"},
                    {"AllowedDirectories", "AllowedDirectories="},
-                   {"LibvirtUser", "LibvirtUser=libvirt-qemu"}};
+                   {"LibvirtUser", "LibvirtUser=libvirt-qemu"},
+                   {"LibvirtSocketLabel", "LibvirtSocketLabel=system_u:system_r:svirt_socket_t:s0:c1,c2"}};
     struct config same = finished("[Broker]\n");
 
     for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
