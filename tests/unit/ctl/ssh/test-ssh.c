@@ -59,7 +59,7 @@ TEST(the_user_comes_first)
     char text[4096];
 
     begin();
-    assert_int_equal(setenv("VMFERRY_SSH", "/proc/self/exe -oLogLevel=DEBUG  -p 2222", 1), 0);
+    be_ssh("-oLogLevel=DEBUG  -p 2222");
     self(&alone, text, sizeof(text));
     users = strstr(text, "-oLogLevel=DEBUG\n-p\n2222\n");
     ours = strstr(text, "-oLogLevel=ERROR\n");
