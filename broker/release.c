@@ -377,14 +377,6 @@ bool release_is_stuck(void)
     return stuck;
 }
 
-void release_count(size_t *ret_hanging, size_t *ret_waiting)
-{
-    pthread_mutex_lock(&pool.lock);
-    *ret_hanging = pool.n_slow;
-    *ret_waiting = pool.n;
-    pthread_mutex_unlock(&pool.lock);
-}
-
 /* ---- The start ---- */
 
 static int make_room(void)

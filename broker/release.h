@@ -18,7 +18,6 @@
  */
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <sys/types.h>
 
 #include "common/cleanup.h"
@@ -53,6 +52,3 @@ void release_charge(uid_t uid);
 /* Whether all threads hang, or as many as the user may hold up who was named last: nothing more that needs
  * them should be let in. */
 bool release_is_stuck(void);
-
-/* Descriptors that hang in a close (for longer than a second), and those that wait for a thread. */
-void release_count(size_t *ret_hanging, size_t *ret_waiting);
