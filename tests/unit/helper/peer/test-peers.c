@@ -1,79 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "channels-rig.h"
+#include "peers-rig.h"
 
-#include "helper/carrier/plain.h"
 #include "helper/limits.h"
-#include "helper/peer/internal.h"
-#include "helper/peer/peers.h"
-#include "helper/protocol/greeting.h"
 #include "helper/protocol/mark.h"
 
-/* Candidates: keys, slots, deadlines. The test is the network; `plain` proves. */
-
-enum { ID = 0x1234 };
-
-static const uint8_t good[KEY_SIZE] = "the key that both ends hold";
-static const uint8_t wrong[KEY_SIZE] = "another key";
-
-struct rig {
-    struct channels_rig *side;
-    struct peers *peers;
-    int n_proved, n_failed;
-    enum peer_kind proved;
-    struct peer_failure failure;
-    struct preamble preamble; /* source: the last that it sent */
-};
-
-static void on_proved(void *userdata, enum peer_kind kind, struct carrier *carrier)
-{
-    struct rig *rig = userdata;
-
-    rig->n_proved++;
-    rig->proved = kind;
-    carrier_free(carrier);
-}
-
-static void on_failed(void *userdata, const struct peer_failure *failure)
-{
-    struct rig *rig = userdata;
-
-    rig->n_failed++;
-    rig->failure = *failure;
-}
-
-static const struct peer_events events = {.proved = on_proved, .failed = on_failed};
-
-static struct rig *peers_rig_new(enum message_role role)
-{
-    struct rig *rig = calloc(1, sizeof(*rig));
-
-    assert_non_null(rig);
-    rig->side = rig_new(role, true);
-    const struct peers_options options = {
-        .event = rig->side->desk.event,
-        .link = &rig->side->desk.link,
-        .pool = &rig->side->pool,
-        .channels = rig->side->channels,
-        .requests = rig->side->requests,
-        .halted = &rig->side->halted,
-        .id = ID,
-        .role = role,
-        .security = SECURITY_PLAIN,
-    };
-    rig->peers = peers_new(&options, &events, rig);
-    assert_non_null(rig->peers);
-    peers_set_key(rig->peers, PEER_CONTROL, good);
-    return rig;
-}
-
-static void peers_rig_freep(struct rig **rig)
-{
-    peers_free((*rig)->peers);
-    rig_freep(&(*rig)->side);
-    free(*rig);
-}
-
-#define _cleanup_peers_ __attribute__((cleanup(peers_rig_freep))) struct rig *
+/* Candidates that arrive at a destination: keys, marks, slots, deadlines. */
 
 /* A connection from the gate (or, PEER_ANY, from a caller): the test's end. */
 static int rig_arrives(struct rig *rig, enum peer_kind kind)
@@ -109,26 +40,6 @@ static struct message_mark mark_of(const uint8_t *key, enum peer_kind kind, uint
     return preamble.mark;
 }
 
-/* The other helper, over this socket: it proves that it holds the key. */
-static struct carrier *rig_proves(struct rig *rig, int fd, enum peer_kind kind, bool connecting,
-                                  const uint8_t *key)
-{
-    struct preamble preamble = {.kind = kind, .id = ID};
-    struct carrier *carrier;
-    int r = -EAGAIN;
-
-    assert_int_equal(carrier_plain_new(fd, connecting, &preamble, key, &carrier), 0);
-    for (int i = 0; i < 10 && r == -EAGAIN; i++) {
-        r = carrier->ops->handshake(carrier);
-        desk_run(&rig->side->desk);
-    }
-    if (r == 0)
-        return carrier;
-    carrier_free(carrier);
-    desk_run(&rig->side->desk);
-    return NULL;
-}
-
 static void rig_says_hello(struct rig *rig, int fd, uint32_t channel, uint64_t received)
 {
     const struct channel_hello hello = {.channel = channel, .received = received};
@@ -145,23 +56,6 @@ static bool rig_hears_hello(int fd, struct channel_hello *ret)
 
     return recv(fd, buf, sizeof(buf), MSG_DONTWAIT) == sizeof(buf) &&
            channel_hello_decode(buf, ret) == VERDICT_OK;
-}
-
-static bool is_closed(int fd)
-{
-    char byte;
-    ssize_t n = recv(fd, &byte, 1, MSG_DONTWAIT);
-
-    return n == 0 || (n < 0 && errno == ECONNRESET);
-}
-
-static size_t n_used(const struct rig *rig)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < PEERS_MAX; i++)
-        n += rig->peers->all[i].stage != PEER_UNUSED;
-    return n;
 }
 
 /* ---- Keys ---- */
@@ -487,157 +381,6 @@ TEST(test_brought)
     assert_int_equal(rig->n_proved, 1);
 }
 
-/* ---- Source ---- */
-
-/* The broker brings what was asked for: the test's end, from which the preamble was read. */
-static int rig_dials(struct rig *rig, enum peer_kind kind)
-{
-    struct message_peer m = {.kind = kind};
-    struct preamble preamble;
-    uint8_t buf[PREAMBLE_SIZE];
-    bool asked;
-    int pair[2];
-
-    m.serial = requests_ask_peer(rig->side->requests, kind, 0, &asked);
-    test_pair(SOCK_STREAM, 0, pair);
-    peers_start(rig->peers, &m, NULL, pair[0]);
-    assert_int_equal(recv(pair[1], buf, sizeof(buf), MSG_DONTWAIT), sizeof(buf));
-    assert_int_equal(preamble_decode(buf, &preamble), VERDICT_OK);
-    assert_int_equal(preamble.kind, kind);
-    assert_int_equal(preamble.id, ID);
-    rig->preamble = preamble;
-    return pair[1];
-}
-
-TEST(test_source_proves)
-{
-    _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
-    struct carrier *peer = rig_proves(rig, rig_dials(rig, PEER_CONTROL), PEER_CONTROL, false, good);
-
-    assert_non_null(peer);
-    assert_int_equal(rig->n_proved, 1);
-    assert_int_equal(n_used(rig), 0);
-    assert_false(requests_wait(rig->side->requests));
-    carrier_free(peer);
-}
-
-/* A peer that has yet to greet may be older than marks: then they take turns. */
-TEST(test_source_makes_marks)
-{
-    for (int knows = 0; knows < 3; knows++) {
-        _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
-        uint8_t key[KEY_SIZE];
-
-        if (knows > 0)
-            peers_set_marks(rig->peers, knows == 1);
-        assert_int_equal(mark_key(good, ID, key), 0);
-        for (uint32_t i = 0; i < 4; i++) {
-            close(rig_dials(rig, PEER_CONTROL));
-            assert_int_equal(rig->preamble.mark.number != 0, knows == 0 ? i % 2 : knows == 1);
-            if (rig->preamble.mark.number == 0)
-                continue;
-            assert_int_equal(rig->preamble.mark.number, knows == 0 ? i / 2 + 1 : i + 1);
-            assert_true(mark_is_right(key, &rig->preamble));
-        }
-    }
-}
-
-TEST(test_what_was_not_asked_for)
-{
-    _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
-    struct message_peer m = {.kind = PEER_CONTROL, .serial = 77};
-    int pair[2];
-
-    test_pair(SOCK_STREAM, 0, pair);
-    peers_start(rig->peers, &m, NULL, pair[0]);
-    assert_true(is_closed(pair[1]));
-    assert_int_equal(n_used(rig), 0);
-    close(pair[1]);
-}
-
-static void expect_failure(struct rig *rig, int error)
-{
-    desk_run(&rig->side->desk);
-    assert_int_equal(rig->n_failed, 1);
-    assert_int_equal(rig->failure.kind, PEER_CONTROL);
-    assert_int_equal(rig->failure.error, error);
-    assert_int_equal(n_used(rig), 0);
-    assert_false(requests_wait(rig->side->requests));
-}
-
-TEST(test_source_is_hung_up_on)
-{
-    _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
-
-    close(rig_dials(rig, PEER_CONTROL));
-    expect_failure(rig, -ECONNRESET);
-}
-
-TEST(test_source_is_rejected)
-{
-    _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
-    uint8_t buf[REJECTION_SIZE];
-    int fd = rig_dials(rig, PEER_CONTROL);
-
-    rejection_encode(VF_ERROR_TICKET_EXPIRED, buf);
-    assert_int_equal(send(fd, buf, sizeof(buf), 0), sizeof(buf));
-    expect_failure(rig, -ECONNREFUSED);
-    assert_int_equal(rig->failure.rejected, VF_ERROR_TICKET_EXPIRED);
-    close(fd);
-}
-
-/* Anything may answer at an address of the peer's: another host that has it, too. */
-TEST(test_source_tries_the_next_endpoint)
-{
-    _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
-    struct message_peer m = {.kind = PEER_CONTROL, .endpoint = 1, .others = 1};
-    uint8_t buf[REJECTION_SIZE];
-    union message asked;
-    bool told;
-    int pair[2];
-
-    m.serial = requests_ask_peer(rig->side->requests, PEER_CONTROL, 0, &told);
-    assert_int_equal(desk_heard(&rig->side->desk, &asked), MESSAGE_NEED_PEER);
-    rejection_encode(VF_ERROR_NO_SUCH_MIGRATION, buf);
-    for (int i = 0; i < 2; i++) {
-        test_pair(SOCK_STREAM, 0, pair);
-        peers_start(rig->peers, &m, NULL, pair[0]);
-        assert_int_equal(send(pair[1], buf, sizeof(buf), 0), sizeof(buf));
-        desk_run(&rig->side->desk);
-        close(pair[1]);
-        assert_int_equal(rig->n_failed, i);
-        if (i == 0) {
-            assert_int_equal(desk_heard(&rig->side->desk, &asked), MESSAGE_NEED_PEER);
-            assert_int_equal(asked.need_peer.serial, m.serial);
-        }
-        m.endpoint = 2;
-        m.others = 0;
-    }
-    assert_false(rig->failure.believed);
-    assert_int_equal(rig->failure.error, -ECONNREFUSED);
-    assert_false(requests_wait(rig->side->requests));
-}
-
-TEST(test_source_meets_another_key)
-{
-    _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
-    struct carrier *peer = rig_proves(rig, rig_dials(rig, PEER_CONTROL), PEER_CONTROL, false, wrong);
-
-    assert_null(peer);
-    expect_failure(rig, -EKEYREJECTED);
-}
-
-TEST(test_source_waits_no_longer)
-{
-    _cleanup_peers_ rig = peers_rig_new(ROLE_OUTGOING);
-    int fd = rig_dials(rig, PEER_CONTROL);
-
-    rig->peers->all[0].since -= PEER_DEADLINE + 1000000;
-    peers_expire(rig->peers);
-    expect_failure(rig, -ETIMEDOUT);
-    close(fd);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -657,14 +400,6 @@ int main(void)
         CASE(test_what_a_loss_leaves),
         CASE(test_what_comes_with_a_loss),
         CASE(test_brought),
-        CASE(test_source_proves),
-        CASE(test_source_makes_marks),
-        CASE(test_what_was_not_asked_for),
-        CASE(test_source_is_hung_up_on),
-        CASE(test_source_is_rejected),
-        CASE(test_source_tries_the_next_endpoint),
-        CASE(test_source_meets_another_key),
-        CASE(test_source_waits_no_longer),
     };
 
     return cmocka_run_group_tests_name("helper-peer-peers", tests, NULL, NULL);
