@@ -16,7 +16,7 @@ from typing import Any
 
 from lab import BenchError, Lab, percentile, spread, wait_until
 from run import Run
-from tunnels import DirectTcp, Spec, Tunnel, register
+from tunnels import DirectTcp, Spec, register
 from vmlib import guest
 from vmlib.migration import NEVER_CONVERGE
 from vmlib.qemu import Qemu, postcopy_available

@@ -13,8 +13,8 @@ from vmlib.fake_qemu import FakeQemu
 from vmlib.peer import PlainListener, PlainPeer
 from vmlib.quiet import all_heard
 from vmlib.scene import NO_RESUME, Cast, Lie, Scene, offset, raw
-from vmlib.wire import (ACK, ALL, CLOSE, FIN, HELLO, OPEN, OPENED, PING, PONG, REFUSED, RESUME, frame,
-                        hello_payload, preamble, recv_exact, wait_eof)
+from vmlib.wire import (ACK, ALL, CLOSE, FIN, HELLO, OPEN, OPENED, PING, PONG, REFUSED, frame, hello_payload,
+                        recv_exact, wait_eof)
 
 
 class Destination(Cast):
