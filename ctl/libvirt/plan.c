@@ -60,9 +60,9 @@ int plan_check(const struct arguments *a, const char *vm, const struct plan_ends
         return trouble_set(
             trouble, STATUS_FAILED,
             "libvirt %lu.%lu at the destination crashes when a post-copy is resumed (mended in 11.4). "
-            "Upgrade it "
-            "there; until then let the QEMUs do it: at the destination 'virsh qemu-monitor-command %s' with "
-            "migrate-recover, then at the source with migrate and resume (docs/libvirt.md).",
+            "Upgrade it there; until then let the QEMUs do it: at the source 'virsh qemu-monitor-command %s' "
+            "with migrate and resume, and before that at the destination with migrate-recover where its QEMU "
+            "no longer listens (docs/libvirt.md).",
             ends->far_libvirt / 1000000, ends->far_libvirt / 1000 % 1000, shell_word(vm, quoted));
     return 0;
 }
