@@ -36,7 +36,7 @@ struct helper_links {
 /* None yet. path and socket: as above; socket may be NULL. Borrows all. */
 void helper_links_init(struct helper_links *links, sd_event *event, const char *path, const char *socket);
 
-/* From now on systemd is asked by this bus for units. */
+/* From now on systemd is asked by this bus for units; borrows it. */
 void helper_links_set_bus(struct helper_links *links, sd_bus *bus);
 
 /* The broker goes, and another one will take the helpers over. */
@@ -63,14 +63,15 @@ struct helper_handlers {
 
 /*
  * A new helper; ready.h has ones that wait already. It has 5 s to get ready (20 s under systemd); what is
- * sent before waits for it. handlers must outlive it. 0 or a negative errno: then nothing is left.
+ * sent before waits for it. handlers must outlive it. 0, and *ret is the caller's, who ends it with
+ * helper_link_free(); or a negative errno: then nothing is left.
  */
 int helper_link_start(struct helper_links *links, const struct helper_handlers *handlers, void *userdata,
                       struct helper_link **ret);
 
 /*
- * A helper of the broker before this one, in this phase, in this unit ("": not known); takes its socket. What
- * it said meanwhile is read first. 0 or a negative errno.
+ * A helper of the broker before this one, in this phase, in this unit ("": not known); takes its socket, on
+ * failure too. What it said meanwhile is read first. 0 or a negative errno, and *ret as above.
  */
 int helper_link_adopt(struct helper_links *links, int fd, const char *unit, enum message_phase phase,
                       const struct helper_handlers *handlers, void *userdata, struct helper_link **ret);
@@ -80,11 +81,12 @@ int helper_link_fd(const struct helper_link *link);
 
 /*
  * Ends the connection; nothing is called any more. A helper that has not ended within 3 s is killed; a child
- * is reaped in any case.
+ * is reaped in any case. Safe on NULL. Returns NULL.
  */
 struct helper_link *helper_link_free(struct helper_link *link);
 
-/* Borrows fd (−1 for none). A negative errno where it cannot be sent. */
+/* Sets the header of m, and borrows fd (−1 for none). Never blocks. Negative where it cannot be sent: as
+ * message_send(), or -ENOTCONN when the helper has ended. */
 int helper_link_send(struct helper_link *link, enum message_type type, union message *m, int fd);
 
 /* Whether the helper has read at least half of what its socket holds: the other half is for what it asks for.

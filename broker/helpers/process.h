@@ -33,7 +33,8 @@ struct helper_process {
     void *userdata;
 };
 
-/* Starts a child with fd as its descriptor 3; borrows fd. What it writes to stderr is logged, up to 100
+/* Starts a child with fd as its descriptor 3; borrows fd. process: with event, the two callbacks and userdata
+ * set, and at its place until helper_process_clear(). What the child writes to stderr is logged, up to 100
  * lines. 0 or a negative errno: then there is no process. */
 int helper_process_fork(struct helper_process *process, const char *path, int fd);
 
@@ -46,4 +47,7 @@ void helper_process_identify(struct helper_process *process, int fd);
 /* SIGKILL. For what systemd has started: by systemd, once the unit is known. */
 void helper_process_kill(struct helper_process *process);
 
+/* Stops watching and logging. Does not end the process, and a child that has not exited yet is not reaped by
+ * it.
+ */
 void helper_process_clear(struct helper_process *process);

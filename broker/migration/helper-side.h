@@ -30,13 +30,14 @@ struct helper_side {
     struct helper_logs logs;
 };
 
+/* With no helper yet; borrows identity. helper_side_clear() frees the link and the page. */
 void helper_side_init(struct helper_side *side, const struct identity *identity);
 void helper_side_clear(struct helper_side *side);
 
-/* Borrows fd (−1 for none). A negative errno where it cannot be sent. */
+/* As helper_link_send(); -ENOTCONN without a helper. */
 int helper_side_send(struct helper_side *side, enum message_type type, union message *m, int fd);
 
-/* False: it does not keep up, and what nobody waits for is to be left out. */
+/* False: the helper does not keep up, or there is none. Leave out what no process waits for. */
 bool helper_side_has_room(const struct helper_side *side);
 
 /* What the helper asked for; one that cannot take it would wait for ever, and is ended. Borrows fd. */
@@ -51,7 +52,8 @@ void helper_side_sync(struct helper_side *side);
 /* Whether a message is for the migration: else it was void, or was the answer to SYNC. */
 bool helper_side_hears(struct helper_side *side, const union message *m);
 
-/* Offers it, new as it is, what this broker knows. */
+/* Tells a new helper what this broker knows. growth: MiB by which the windows of its channels may grow, all
+ * together. As helper_side_send(). */
 int helper_side_offer(struct helper_side *side, uint32_t growth);
 
 bool helper_side_has(const struct helper_side *side, enum message_offers feature);

@@ -28,7 +28,7 @@ struct identity {
     char unit[HELPER_UNIT_MAX]; /* of its helper, known beyond its end; "": none, or not known yet */
 };
 
-/* A waiting migration, made now. identity_clear() in any case. 0 or a negative errno. */
+/* A waiting migration, made now; copies vm. identity_clear() in any case. 0 or a negative errno. */
 int identity_init(struct identity *identity, enum message_role role, uint64_t id, uint32_t number,
                   const char *vm, uid_t uid);
 void identity_clear(struct identity *identity);

@@ -21,6 +21,7 @@ const struct identity *migration_identity(const struct migration *migration);
 const struct options *migration_options(const struct migration *migration);
 const struct migration_status *migration_status(const struct migration *migration);
 const struct stats_page *migration_page(const struct migration *migration);
+/* Of one of its streams, below n_streams; "": that has no path. */
 const char *migration_socket_path(const struct migration *migration, uint32_t stream);
 
 /* Where its owner reports to. */
@@ -36,6 +37,7 @@ void migration_peer_arrived(struct migration *migration, enum peer_kind kind, co
 void migration_stop(struct migration *migration, enum vf_error error, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* 0: no limit. Stored, sent to the helper and signalled. */
 void migration_set_limit(struct migration *migration, uint64_t bytes_per_second);
 
 /* A finished one is forgotten: the object is gone. */

@@ -29,14 +29,14 @@ struct news {
 
 extern const struct news_pace news_of_states, news_of_progress;
 
-/* All 0 before; borrows event. news_take() ends it. */
+/* All 0 before; borrows event and migration. news_take() ends it. */
 void news_init(struct news *news, const struct news_pace *pace, sd_event *event, news_teller tell,
                struct migration *migration);
 
 /* Tells that this has changed, now or soon. */
 void news_tell(struct news *news, unsigned changed);
 
-/* The same, now. */
+/* Tells it now, however often that is; what waits goes on waiting. */
 void news_tell_now(const struct news *news, unsigned changed);
 
 /* What waits is told otherwise, or not at all: returns it. */

@@ -35,6 +35,7 @@ struct peer_dials {
     size_t worked;   /* peer's, which is dialled first; from 1 on, 0: none */
 };
 
+/* With nothing asked for. Borrows all. */
 void peer_dials_init(struct peer_dials *dials, const struct migration_services *services, struct entry *entry,
                      const struct options *options, struct helper_side *helper);
 
@@ -44,7 +45,7 @@ void peer_dials_ask(struct peer_dials *dials, const struct message_need_peer *m)
 /* A control connection has proved itself: the endpoint that it was had by is the peer's. */
 void peer_dials_proved(struct peer_dials *dials);
 
-/* One that a caller brought; takes fd. −ENOBUFS when too many wait. */
+/* One that a caller brought; takes fd, on failure too. 0, or -ENOBUFS when too many wait. */
 int peer_dials_bring(struct peer_dials *dials, int fd);
 
 /* Closes what waits, and dials no more. */

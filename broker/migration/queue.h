@@ -32,13 +32,14 @@ struct queue {
     struct waiting waiting[QUEUE_MAX];
 };
 
+/* Empty; borrows entry and helper. */
 void queue_init(struct queue *queue, struct entry *entry, struct helper_side *helper, enum kept_for what,
                 uint32_t stream);
 
-/* Takes fd. −ENOBUFS when the queue is full. */
+/* Takes fd, on failure too. 0, or -ENOBUFS when the queue is full. */
 int queue_put(struct queue *queue, int fd, bool ours);
 
-/* One that the helper has, and tells of. */
+/* One that the helper has, and tells of. 0 or -ENOBUFS. */
 int queue_put_kept(struct queue *queue, uint64_t number, bool ours);
 
 /* The helper can take sockets now. */

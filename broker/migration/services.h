@@ -42,6 +42,7 @@ struct migration_timing {
     uint64_t kept; /* for which a finished one stays readable */
 };
 
+/* All pointers are borrowed. */
 struct migration_services {
     const struct config *config;
     sd_event *event;

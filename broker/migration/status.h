@@ -21,7 +21,8 @@ struct migration_status {
     struct report report;
 };
 
-/* What ErrorName and ErrorMessage say: why it ended, or why it is interrupted. */
+/* What ErrorName and ErrorMessage say: why it ended, or why it is interrupted. Copies text, which is not used
+ * for VF_ERROR_NONE. */
 void status_set_error(struct migration_status *status, struct identity *identity, enum vf_error error,
                       const char *text);
 

@@ -32,7 +32,7 @@ struct stored_name {
 
 /* All names of one migration: its records, the newest first, then the others as they were put. */
 struct stored_group {
-    const struct stored_name *names;
+    const struct stored_name *names; /* borrowed, of the sorted ones */
     size_t n;
 };
 

@@ -9,8 +9,8 @@
 void stream_connect(struct stream *stream, uint32_t channel);
 
 /*
- * A connection to QEMU that is there already; takes fd. ours: no other process holds it. It goes to the
- * helper, or waits until a channel needs it. ≥ 0, or negative with error set.
+ * A connection to QEMU that is there already; takes fd, on failure too. ours: no other process holds it. It
+ * goes to the helper, or waits until a channel needs it. ≥ 0, or negative with error set.
  */
 int stream_supply(struct stream *stream, int fd, bool ours, sd_bus_error *error);
 

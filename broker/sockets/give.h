@@ -21,7 +21,8 @@ struct give {
 /* socket: as above; borrowed. */
 void give_init(struct give *give, const char *socket);
 
-/* Connects, so that the giver is there when it is needed. An error is left to the first give_to(). */
+/* Connects, so that the giver is there when it is needed; give_end() closes the connection. An error is left
+ * to the first give_to(). */
 void give_begin(struct give *give);
 void give_end(struct give *give);
 

@@ -61,8 +61,9 @@ bool qemu_socket_remove_leftover(const char *path, const char *part);
 
 /*
  * A listening socket at path, 0600 (or 0660 with a group) and of its owner before any process can connect.
- * -EEXIST when something is there, -ELOOP for a symbolic link on the way, -EXDEV where it leads out of its
- * scope and -EFOREIGN where that is not of the scope's user; or another negative errno.
+ * The FD, close-on-exec and non-blocking, is the caller's. -EEXIST when something is there, -ELOOP for a
+ * symbolic link on the way, -EXDEV where it leads out of its scope and -EFOREIGN where that is not of the
+ * scope's user; or another negative errno.
  */
 int qemu_socket_listen(const char *path, const struct socket_scope *scope, const struct socket_owner *owner,
                        struct give *give);
@@ -73,15 +74,20 @@ void qemu_socket_tune(int fd);
 /* Removes what qemu_socket_listen() made. */
 void qemu_socket_unlink(const char *path, const struct socket_scope *scope);
 
-/* A connection to QEMU's socket; non-blocking. -ENOTSOCK when that is no socket; other negative errnos. */
+/*
+ * A connection to QEMU's socket. The FD, close-on-exec and non-blocking, is the caller's. -ENOTSOCK when that
+ * is no socket, -EAGAIN when too many connections wait there already, -ELOOP, -EXDEV and -EFOREIGN as above;
+ * or another negative errno.
+ */
 int qemu_socket_connect(const char *path, const struct socket_scope *scope);
 
-/* The same by a socket that is there already, which is as it was where that fails. 0 or a negative errno. */
+/* The same by a socket that is there already (borrowed), which is as it was where that fails. 0 or a negative
+ * errno. */
 int qemu_socket_connect_by(int fd, const char *path, const struct socket_scope *scope);
 
 /*
  * Whether the process at the other end (of the listener, where we connected) is one whose connection this can
- * be: the owner's, root's or, where that may use the sockets, the group's. Its uid is in *ret_uid, for a
- * message.
+ * be: the owner's, root's or, where that may use the sockets, the group's. Borrows fd. Its uid is in
+ * *ret_uid, for a message; (uid_t)−1 where it is not known.
  */
 bool qemu_socket_peer_is(int fd, const struct socket_owner *owner, uid_t *ret_uid);

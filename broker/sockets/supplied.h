@@ -17,7 +17,8 @@ struct supplied {
     size_t n_seen;
 };
 
-/* NULL for a connected stream socket of a fitting domain, or what it is instead. */
+/* NULL for a connected stream socket of a fitting domain (UNIX; without unix_only TCP and vsock, too), or
+ * what it is instead (static). Borrows fd. */
 const char *socket_check(int fd, bool unix_only);
 
 /* Whether a socket of this inode was given; a socket keeps its inode for as long as any process has it open.
@@ -37,10 +38,11 @@ int supplied_check(int bus_fd, int fd, bool unix_only, sd_bus_error *error);
  */
 int supplied_take(struct supplied *supplied, int fd, int *ret, sd_bus_error *error);
 
-/* Remembers a socket; -EEXIST when it was given before, -ENOBUFS when there were too many. */
+/* Remembers a socket; borrows fd. 0; -EEXIST when it was given before, -ENOBUFS when there were too many, or
+ * another negative errno. */
 int supplied_remember(struct supplied *supplied, int fd);
 
-/* It was not taken after all, and can be given again. */
+/* It was not taken after all, and can be given again; borrows fd. */
 void supplied_forget(struct supplied *supplied, int fd);
 
 void supplied_clear(struct supplied *supplied);

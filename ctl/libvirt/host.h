@@ -31,7 +31,10 @@ struct host {
     struct remote *link;                         /* where it goes by ssh */
 };
 
-/* Connects to a URI as libvirt reads it. All empty where it fails. where as above. */
+/*
+ * Connects to a URI as libvirt reads it. where as above. 0, and host_close() is the caller's; or -1 with a
+ * trouble: then *ret is empty. The same holds for the next three.
+ */
 int host_open(struct ctl *ctl, const char *uri, const char *where, struct host *ret, struct trouble *trouble);
 
 /* Connects to the libvirt of this host: the system's, or the user's with --user. */
@@ -45,9 +48,10 @@ int host_open_by_ssh(struct ctl *ctl, const char *name, const char *where, struc
 int host_open_through(struct ctl *ctl, const struct door *door, const char *where, struct host *ret,
                       struct trouble *trouble);
 
+/* Leaves it empty; safe on an empty one. */
 void host_close(struct host *host);
 
-/* A domain by its name, UUID or id; NULL with a trouble. */
+/* A domain by its name, UUID or id, which is the caller's: virDomainFree(). NULL with a trouble. */
 virDomainPtr host_find(const struct host *host, const char *text, struct trouble *trouble);
 
 /* Of the domain of this name. *ret_persistent, where it is not NULL: whether its definition stays. */

@@ -46,8 +46,8 @@ struct move {
     bool began; /* libvirt has told of it once */
     enum move_stage stage;
     enum domain_state near_state;
-    uint64_t since, reported;
-    const char *phase; /* that was reported */
+    uint64_t since, reported; /* µs, CLOCK_MONOTONIC: when it began, and was reported last; 0: not yet */
+    const char *phase;        /* that was reported */
     struct meter meter;
 };
 

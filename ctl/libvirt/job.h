@@ -8,7 +8,8 @@
 
 #define JOB_DISKS_MAX 16
 
-/* What it is to do. Borrowed until job_free(). */
+/* What it is to do. What it points to is borrowed until job_free(), or for ever where that leaves the call to
+ * itself. */
 struct job_order {
     const struct libvirt *libvirt;
     virDomainPtr domain;
@@ -25,12 +26,12 @@ struct job_order {
 
 struct job;
 
-/* Begins it. -1 with a trouble where that cannot be. */
+/* Begins it. 0, and job_free() is the caller's; or -1 with a trouble. */
 int job_begin(struct ctl *ctl, const struct job_order *order, struct job **ret, struct trouble *trouble);
 
 bool job_is_over(const struct job *job);
 
-/* When it is over: VIR_ERR_OK, or libvirt's code; its words, "" for none. */
+/* When it is over: VIR_ERR_OK, or libvirt's code; its words, "" for none, valid until job_free(). */
 int job_code(const struct job *job);
 const char *job_words(const struct job *job);
 

@@ -60,6 +60,7 @@ struct libvirt {
 /* The library, the same one each time; NULL with a trouble where it is not installed. It stays open. */
 const struct libvirt *libvirt_get(struct trouble *trouble);
 
-/* What it said last in this thread: never NULL; valid until its next call. */
+/* What it said last in this thread: never NULL, valid until its next call; and its code, VIR_ERR_OK for none.
+ */
 const char *libvirt_words(const struct libvirt *libvirt);
 int libvirt_code(const struct libvirt *libvirt);

@@ -22,13 +22,13 @@ const char *libvirt_instance(const struct ctl *ctl);
 bool libvirt_is_here(const struct ctl *ctl);
 
 /* Hands a connected socket to the tunnel's broker, on this host, without waiting for its answer. Borrows fd.
- */
+ * 0, or -1 with a trouble. */
 int libvirt_supply(const struct tunnel *tunnel, int fd, struct trouble *trouble);
 
 /*
  * Keeps connections to libvirtd ready at the destination's broker, ahead of the source's use of them: few,
  * for libvirtd lets few wait that have not logged in. record: of the tunnel. *supplied counts them; 0 at
- * first.
+ * first. 0, or -1 with a trouble.
  */
 int libvirt_supply_ahead(const struct tunnel *tunnel, json_object *record, unsigned *supplied,
                          struct trouble *trouble);
@@ -42,10 +42,12 @@ struct door;
 /* Gives a connection on, in the event loop: it may not wait. Borrows fd. false: it is closed. */
 typedef bool (*door_give_t)(int fd, void *userdata);
 
+/* 0, and door_close() is the caller's; or -1 with a trouble. */
 int door_open(struct ctl *ctl, door_give_t give, void *userdata, struct door **ret, struct trouble *trouble);
+/* Valid until door_close(). */
 const char *door_path(const struct door *door);
 
-/* The address for libvirt, in ret. */
+/* The address for libvirt: fills in ret, and returns it. */
 const char *door_uri(const struct door *door, char ret[static URI_MAX]);
 
 /* The same for a door that another process has opened there. */

@@ -21,14 +21,16 @@ struct master;
 
 /*
  * The ControlPath of this host's master, which is connected before it returns, or NULL in *ret where there is
- * none (ssh may not ask; no directory can be made). A trouble where ssh fails.
+ * none (ssh may not ask; no directory can be made). Borrowed: valid until the next call for this host, or
+ * master_free_all(). 0, or -1 with a trouble where ssh fails.
  */
 int master_get(struct ctl *ctl, const char *host, const char **ret, struct trouble *trouble);
 
 /*
  * Where ssh may not ask and ctl->one_login is set: fills in use for a connection that ends with vmferryctl.
  * The first one to a host leads, and those that follow share it, for a login costs more than all that they
- * carry. Where the first has ended each has one of its own. It is not for channels of QEMU's.
+ * carry. Where the first has ended each has one of its own. It is not for channels of QEMU's. use->control is
+ * borrowed until master_free_all(). 0, or -1 with a trouble.
  */
 int master_lead(struct ctl *ctl, const char *host, struct ssh_use *use, struct trouble *trouble);
 

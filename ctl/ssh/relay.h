@@ -10,7 +10,8 @@
  * half-close ends one of them. An end that has closed altogether (a QEMU that has ended, a bus that was
  * stopped) ends both, after its last bytes were passed on: ssh's connection then ends with it, even though
  * nothing says so on stdin. in and out may be the same socket, or a pipe each. Closes nothing but out, where
- * that is a pipe.
+ * that is a pipe. Once per process: its buffers are static, it makes all three non-blocking, and ignores
+ * SIGPIPE.
  */
 void relay_run(int in, int out, int sock);
 

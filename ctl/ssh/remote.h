@@ -17,12 +17,14 @@ struct remote;
 /*
  * Starts ssh and waits until the far end says that it is connected. what: the arguments after "stdio",
  * NULL-terminated; no shell interprets them. stays: ssh may outlive this program. It may share a connection
- * with others, see master.h. The trouble says what ssh, or the far end, said on stderr.
+ * with others, see master.h. 0, and *ret is the caller's: remote_free() or remote_leave(). Or -1 with a
+ * trouble, which says what ssh, or the far end, said on stderr.
  */
 int remote_open(struct ctl *ctl, const char *host, bool stays, const char *const *what, struct remote **ret,
                 struct trouble *trouble);
 
-/* The same in two steps, for a caller that does other things while ssh logs in. */
+/* The same in two steps, for a caller that does other things while ssh logs in. Where the second one fails,
+ * remote is still the caller's. */
 int remote_begin(struct ctl *ctl, const char *host, bool stays, const char *const *what, struct remote **ret,
                  struct trouble *trouble);
 int remote_finish(struct remote *remote, struct trouble *trouble);
@@ -45,7 +47,7 @@ bool remote_ended(const struct remote *remote);
 /* What was said of the reason, on one line; "" for nothing. Valid until the next call. */
 const char *remote_reason(struct remote *remote);
 
-/* Forgets about it, and lets it run, with the connection that it shares. */
+/* Frees what we have of it, and lets it run, with the connection that it shares. */
 void remote_leave(struct remote *remote);
 
 /* Ends ssh, if it still runs, and waits for its end. NULL: nothing. */

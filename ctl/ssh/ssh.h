@@ -31,17 +31,20 @@ bool ssh_may_ask(const struct ctl *ctl);
 /* How long it may take to connect and to be answered, in µs. */
 uint64_t ssh_patience(const struct ctl *ctl);
 
+/* Starts it; copies host, and borrows use for the call. 0, and *ret is the caller's: ssh_free() or
+ * ssh_leave(). Or -1 with a trouble. */
 int ssh_start(struct ctl *ctl, const char *host, const struct ssh_use *use, struct ssh **ret,
               struct trouble *trouble);
 
-/* Its stdin and stdout; non-blocking. ssh_fd() lends it, ssh_take_fd() gives it away, once. */
+/* Its stdin and stdout, one socket; non-blocking. ssh_fd() lends it, ssh_take_fd() gives it away, once; −1
+ * after that. */
 int ssh_fd(const struct ssh *ssh);
 int ssh_take_fd(struct ssh *ssh);
 
 bool ssh_ended(const struct ssh *ssh);
 
 /* It has closed its stdout: what it has to say and how it ended follow at once. Waits for both, 5 s at most.
- */
+ * 0, also when that was not enough (ssh_ended()); or -1 with a trouble. */
 int ssh_hear_out(struct ssh *ssh, struct trouble *trouble);
 
 /*
@@ -56,7 +59,7 @@ void ssh_is_through(struct ssh *ssh);
 /* It has failed, or is about to end: waits for that, and says why. Returns -1. */
 int ssh_failed(struct ssh *ssh, struct trouble *trouble);
 
-/* Closes its stdin, unless that was given away, forgets about it, and lets it run. */
+/* Closes its stdin, unless that was given away, frees what we have of it, and lets it run. */
 void ssh_leave(struct ssh *ssh);
 
 /* Ends it, if it still runs, and waits for its end. NULL: nothing. */

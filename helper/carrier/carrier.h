@@ -29,16 +29,16 @@ struct carrier_ops {
      * NULL: there is none.
      */
     int (*handshake)(struct carrier *carrier);
-    /* Fills the ring by at most max bytes: > 0, 0 at EOF, -EAGAIN, or what is wrong. */
+    /* Fills the ring by at most max bytes: > 0 bytes, 0 at EOF, -EAGAIN, or another negative errno. */
     ssize_t (*recv)(struct carrier *carrier, struct ring *ring, size_t max);
-    /* Sends from the ring's cursor on and moves it: > 0, -EAGAIN, or what is wrong. */
+    /* Sends from the ring's cursor on and moves it: > 0 bytes, -EAGAIN, or another negative errno. */
     ssize_t (*send)(struct carrier *carrier, struct ring *ring);
-    /* Sends what it holds itself: 0, -EAGAIN or what is wrong. */
+    /* Sends what it holds itself: 0, -EAGAIN, or another negative errno. */
     int (*flush)(struct carrier *carrier);
     /* Has taken bytes from the socket (ring) that it has not given to the ring (socket) yet. */
     bool (*holds_input)(const struct carrier *carrier);
     bool (*holds_output)(const struct carrier *carrier);
-    /* After the handshake: a secret of this connection's two ends. */
+    /* After the handshake: a secret of this connection's two ends. 0 or a negative errno. */
     int (*export_key)(struct carrier *carrier, uint8_t ret[static KEY_SIZE]);
     void (*free)(struct carrier *carrier);
     bool splices; /* recv() and send() serve rings that are in a pipe */
@@ -48,8 +48,8 @@ typedef void (*carrier_ready_t)(struct carrier *carrier, uint32_t revents, void 
 
 struct carrier {
     const struct carrier_ops *ops;
-    int fd;
-    sd_event_source *source; /* or: */
+    int fd;                  /* owned */
+    sd_event_source *source; /* owned; or: */
     struct worker *worker;   /* borrowed: waits for it instead */
     uint64_t tag;            /* with a worker */
     uint32_t watched;        /* with a worker: events */
@@ -66,7 +66,8 @@ struct carrier {
 /* Closes all. Safe on NULL, and in the carrier's own ready(). Returns NULL. */
 struct carrier *carrier_free(struct carrier *carrier);
 
-/* Frees all but the socket and returns that; what the carrier holds must be used up. */
+/* Frees all but the socket and returns that, which is the caller's; what the carrier holds must be used up.
+ */
 int carrier_release(struct carrier *carrier);
 
 /* Calls ready() from this loop from now on; nothing is waited for before carrier_watch().

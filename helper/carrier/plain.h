@@ -6,6 +6,6 @@
 #include "helper/carrier/carrier.h"
 #include "helper/protocol/greeting.h"
 
-/* Takes fd on success. 0 or a negative errno. */
+/* Takes fd on success; copies the rest. 0 or a negative errno. */
 int carrier_plain_new(int fd, bool connecting, const struct preamble *preamble,
                       const uint8_t key[static KEY_SIZE], struct carrier **ret);

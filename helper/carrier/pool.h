@@ -9,6 +9,7 @@
 
 #define RING_BLOCK ((size_t)128 * 1024)
 
+/* Zeroed at first, but for lock and max_free. */
 struct ring_pool {
     pthread_mutex_t lock;
     void *free; /* linked through the first word of each block */
@@ -20,12 +21,16 @@ struct ring_pool {
 /* A block, whatever is in it; NULL without memory. Last in, first out, so that it may still be in the cache.
  */
 uint8_t *ring_pool_take(struct ring_pool *pool);
+
+/* Takes a block that ring_pool_take() gave. */
 void ring_pool_give(struct ring_pool *pool, uint8_t *block);
 
-/* So much more may rings grow by; takes up to size bytes of that, and returns how many. */
+/* Adds size bytes to what rings may still grow by; or takes up to size bytes of that, and returns how many.
+ */
 void ring_pool_allow(struct ring_pool *pool, size_t size);
 size_t ring_pool_grant(struct ring_pool *pool, size_t size);
 
+/* Frees the free blocks. Those that rings have must be given back before. */
 void ring_pool_clear(struct ring_pool *pool);
 
 /* Gives half of the free blocks back to malloc(3). Call it now and then. */

@@ -17,8 +17,8 @@
 #define RECORDS_MAX      ((uint64_t)1 << 24) /* that one key seals; RFC 8446, 5.5, allows AES-GCM 2^24.5 */
 
 struct record_key {
-    const struct aead *aead;
-    void *key;
+    const struct aead *aead; /* borrowed */
+    void *key;               /* owned: aead's; NULL: none */
     uint8_t iv[AEAD_NONCE];
     uint64_t number; /* of the next record */
 };
@@ -30,7 +30,8 @@ enum record_verdict {
     RECORD_BAD,   /* ends the connection */
 };
 
-/* In place of the key that was there, if one was. 0, or -ENOMEM, and the old key is gone. */
+/* In place of the key that was there, if one was. Borrows aead; copies secret, which has aead_key_size()
+ * bytes. 0, or -ENOMEM, and the old key is gone. */
 int record_key_set(struct record_key *key, const struct aead *aead, enum aead_cipher cipher,
                    const uint8_t *secret, const uint8_t iv[static AEAD_NONCE], uint64_t number);
 

@@ -28,6 +28,7 @@ struct crew;
 /* Borrows all. 0 or a negative errno. */
 int crew_new(sd_event *event, struct workers *workers, const struct crew_events *events, void *userdata,
              struct crew **ret);
+/* The relays are their owner's, and no worker may have one any more. Safe on NULL. Returns NULL. */
 struct crew *crew_free(struct crew *crew);
 
 /* This relay has this slot from now on, and belongs to the first thread; borrows it. */

@@ -56,6 +56,10 @@ enum flow_verdict {
     FLOW_NO_MEMORY,
 };
 
+/*
+ * With neither end yet; borrows pool. capacity: of the ring, in bytes. 0 or -ENOMEM. flow_clear() gives the
+ * memory back to the pool and closes the pipe; both ends stay their owner's.
+ */
 int flow_init(struct flow *flow, enum flow_kind kind, struct ring_pool *pool, size_t capacity);
 void flow_clear(struct flow *flow);
 

@@ -33,7 +33,8 @@ struct pacer_share {
     uint64_t left; /* bytes */
 };
 
-/* Starts anew at this rate; the pacer is initialised. */
+/* Starts anew at this rate (bytes/s; 0: no limit), with an empty bucket. The pacer must be PACER_INIT before.
+ */
 void pacer_set(struct pacer *pacer, uint64_t rate, uint64_t now);
 
 /* A new round: every one of so many flows may take its share again. For the timer that wakes them all. */
@@ -42,6 +43,7 @@ void pacer_next_round(struct pacer *pacer, uint64_t now, uint32_t n_flows);
 /* Fills the bucket and says how many bytes the flow may take now: no more than its share of this round. */
 size_t pacer_allows(struct pacer *pacer, const struct pacer_share *share, uint64_t now);
 
+/* The flow has taken n bytes. What was more than it was allowed is owed: the bucket fills up to 0 first. */
 void pacer_take(struct pacer *pacer, struct pacer_share *share, size_t n);
 
 /* Whether the flow may take nothing now, by the last filling. */

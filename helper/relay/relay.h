@@ -49,7 +49,8 @@ struct relay_options {
     size_t slot; /* of the page */
 };
 
-/* 0 or -ENOMEM. */
+/* A relay without connections; relay_close() ends it. number: the channel's; stream: the index of its
+ * stream's name. 0 or -ENOMEM: then there is nothing to close. */
 int relay_init(struct relay *relay, const struct relay_options *options, uint32_t number, uint32_t stream);
 
 /* Closes both connections and frees all; the page keeps the last numbers, with this state. */
