@@ -158,7 +158,7 @@ class Host:
 
     def purge(self) -> None:
         self.run("rm", "-f", _SPARES)
-        self.run("rmdir", "--ignore-fail-on-non-empty", _SPARES.rpartition("/")[0])
+        self.run("rmdir", "--parents", "--ignore-fail-on-non-empty", _SPARES.rpartition("/")[0])
         listed = self.run("dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", "vmferry*").stdout
         self.run("dpkg", "--no-triggers", "--purge", *re.findall("^(.*) installed$", listed, re.M))
         self.run("dpkg", "--triggers-only", "systemd", timeout=120)
