@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A stream over a link that has a round trip: what does the window cost there?
 
-Two TUN devices, one in each host's namespace, and distance.c between them, which holds each packet back. Packets are of
-64 KiB, and TCP's buffers may grow to 64 MiB, so that neither the relay nor TCP is what bounds a stream for long.
+Two TUN devices, one in each host's namespace, and distance.c between them, which holds each packet back. TCP's buffers may
+grow to 64 MiB, and packets have the 9,000 bytes of jumbo frames: smaller ones make the relay the bound, and with ones of
+64 KiB Linux 6.18 was seen to keep TCP's receive window of a channel in `tls` at 150 KiB.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def open_tun(lab: Lab, host: str, address: str) -> int:
         fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"far0", IFF_TUN | IFF_NO_PI))
         for name in ("tcp_rmem", "tcp_wmem"):
             Path(f"/proc/sys/net/ipv4/{name}").write_text(BUFFERS, encoding="ascii")
-    ip("-n", space, "link", "set", "far0", "mtu", "65000", "txqueuelen", "10000")
+    ip("-n", space, "link", "set", "far0", "mtu", "9000", "txqueuelen", "10000")
     ip("-n", space, "address", "add", f"{address}/24", "dev", "far0")
     ip("-n", space, "link", "set", "far0", "up")
     return fd
