@@ -10,11 +10,13 @@ A NAME is that of a configuration or of a broken rule. --story tells what led to
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,25 +143,31 @@ def run(names: list[str], long: bool, story: bool) -> tuple[int, list[str]]:
     every += [(f"{name}, each run ends", CONFIGURATIONS[name], 0, True)
               for name in (*ENDING, *(ENDING_LONG if long or names else ()))]
     every += [(name, settings, listed[name][0], False) for name, settings in BROKEN.items() if name in listed]
-    for name, settings, number, cycles in every:
-        if names and name not in names:
-            continue
+    every = [one for one in every if not names or one[0] in names]
+
+    def look(one: tuple[str, str, int, bool]) -> Search | Failed:
         try:
-            one = search(settings, number, story, cycles)
+            return search(*one[1:3], story, one[3])
         except Failed as error:
-            print(f"  {name}: no result: {error}", flush=True)
-            bad.append(f"model: {name}: no result")
-            continue
-        total += one.states
-        well = bool(one.found) == bool(number)
-        what = f"found: {one.found[:60]}" if one.found else "nothing found"
-        print(f"  {name:36}{one.states:>10,} states {one.seconds:6.1f} s  {what}", flush=True)
-        if one.story:
-            print(one.story)
-        if well:
-            passed += 1
-        else:
-            bad.append(f"model: {name} ({settings}): {what}")
+            return error
+
+    # The larger ones take all memory that there is to have.
+    with ThreadPoolExecutor(1 if long else os.cpu_count()) as pool:
+        for (name, settings, number, _), one in zip(every, pool.map(look, every)):
+            if isinstance(one, Failed):
+                print(f"  {name}: no result: {one}", flush=True)
+                bad.append(f"model: {name}: no result")
+                continue
+            total += one.states
+            well = bool(one.found) == bool(number)
+            what = f"found: {one.found[:60]}" if one.found else "nothing found"
+            print(f"  {name:36}{one.states:>10,} states {one.seconds:6.1f} s  {what}", flush=True)
+            if one.story:
+                print(one.story)
+            if well:
+                passed += 1
+            else:
+                bad.append(f"model: {name} ({settings}): {what}")
     print(f"  {total:,} states searched", flush=True)
     return passed, bad
 
