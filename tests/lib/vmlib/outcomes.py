@@ -81,10 +81,11 @@ def killed(qemu: Callable[[Pair], Qemu], phase: str) -> Deed:
 
 def pause_and_recover(stage: Stage, run: Running) -> None:
     """The network is away for longer than the tunnel bridges, and post-copy waits for it."""
-    wait_phase(stage, "post-copy")
-    stage.pair.source.set_parameters({"max-postcopy-bandwidth": 1 << 20})
-    stage.cut()
     ends = stage.ends()
+    wait_until(lambda: ends[0].migration.get("Phase") in ("pre-copy", "post-copy"), "it runs", 30)
+    stage.pair.source.set_parameters({"max-postcopy-bandwidth": 1 << 20})  # so that there is something left to cut off
+    wait_phase(stage, "post-copy")
+    stage.cut()
     for end in ends:
         end.migration.wait_state("interrupted")
     wait_until(lambda: ends[0].migration.get("Phase") in HALTED, "it is told that it is paused", 30)

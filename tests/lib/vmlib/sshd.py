@@ -53,6 +53,7 @@ class Sshd:
         self.start()
 
     def start(self) -> None:
+        self.log.unlink(missing_ok=True)  # one that ran before says there that it listens
         self.process = subprocess.Popen(
             [*self._prefix, "/usr/sbin/sshd", "-D", "-f", str(self._dir / "sshd_config"), "-E",
              str(self.log)], stdin=subprocess.DEVNULL, start_new_session=True)
@@ -69,7 +70,6 @@ class Sshd:
 
     def restart(self) -> None:
         self.close()
-        self.log.unlink()
         self.start()
 
     def lock_key(self, passphrase: str) -> None:
