@@ -20,7 +20,7 @@ from vmlib.fake_qemu import FakeListener, FakeQemu
 from vmlib.hosts import cancel_and_wait
 from vmlib.nspawn import HostMigration, TwoHosts
 
-ROUNDS = {1: 40, 20: 5} if os.environ.get("VMFERRY_LONG") else {1: 8, 20: 2}  # of so many at once
+ROUNDS = {1: 40, 20: 5} if os.environ.get("VMFERRY_LONG") else {1: 3, 20: 2}  # of so many at once
 CONF, SPARES = "/etc/vmferry/vmferryd.conf.d/test.conf", "[Broker]\nMaxSpareHelpers=24\n"
 LIMIT = {1: 1.0, 20: 10.0}  # seconds; far above what is measured, for a machine that has other things to do
 

@@ -65,6 +65,7 @@ def test_scaling_and_system(workdir: Path) -> None:
 
 
 @needs_root
+@pytest.mark.long
 def test_distance(workdir: Path) -> None:
     (rows,) = measure(workdir, "distance", "vmferry-tls").values()
     assert names(rows) == ["direct-tcp", "vmferry-tls, 4 MiB", "vmferry-tls, 64 MiB", "vmferry-tls, grows to 32 MiB"]
@@ -74,6 +75,7 @@ def test_distance(workdir: Path) -> None:
 
 
 @needs_root
+@pytest.mark.long
 def test_check_names_each_target(workdir: Path) -> None:
     """Met or missed, that is not for a test to say."""
     status, out, err = bench("--quick", "--check", "--only=start,memory", f"--output={workdir}/out")

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from vmlib.bench import TUNNELS, measure, names, needs_root
 
 
 @needs_root
+@pytest.mark.long
 def test_guests(workdir: Path, needs_postcopy: None) -> None:
     (rows,) = measure(workdir, "qemu").values()
     for mode in ("precopy", "postcopy"):
