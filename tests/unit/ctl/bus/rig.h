@@ -6,7 +6,7 @@
  * be anything that D-Bus can carry; what a case gives to answer() writes them.
  */
 
-#include "test-util.h"
+#include "../failing.h"
 
 #include "common/cleanup.h"
 #include "ctl/bus/side.h"
@@ -98,9 +98,5 @@ static void end(void)
 /* What was to fail has failed: with this status, and these words. */
 static void is_trouble(int r, int status, const char *text)
 {
-    assert_int_equal(r, -1);
-    assert_int_equal(rig.trouble.status, status);
-    if (!strstr(rig.trouble.text, text))
-        fail_msg("'%s' is not in: %s", text, rig.trouble.text);
-    trouble_clear(&rig.trouble);
+    assert_trouble(&rig.trouble, r, status, text);
 }

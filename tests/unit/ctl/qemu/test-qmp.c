@@ -2,7 +2,7 @@
 
 /* A monitor that says what a case has written down, on the same event loop. */
 
-#include "test-util.h"
+#include "../failing.h"
 
 #include <sys/un.h>
 
@@ -119,11 +119,7 @@ static void end(void)
 
 static void is_trouble(int r, int status, const char *text)
 {
-    assert_int_equal(r, -1);
-    assert_int_equal(rig.trouble.status, status);
-    if (!strstr(rig.trouble.text, text))
-        fail_msg("'%s' is not in: %s", text, rig.trouble.text);
-    trouble_clear(&rig.trouble);
+    assert_trouble(&rig.trouble, r, status, text);
 }
 
 static int ask(const char *command, json_object **ret)

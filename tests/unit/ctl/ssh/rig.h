@@ -12,7 +12,7 @@
  * ctl_turn(). While time flies, a turn waits for nothing and takes as long as it may.
  */
 
-#include "test-util.h"
+#include "../failing.h"
 
 #include <signal.h>
 #include <sys/prctl.h>
@@ -208,11 +208,7 @@ __attribute__((unused)) static void at_a_terminal(void)
 /* What was to fail has failed: with this status, and these words. */
 static void is_trouble(int r, int status, const char *text)
 {
-    assert_int_equal(r, -1);
-    assert_int_equal(rig.trouble.status, status);
-    if (!strstr(rig.trouble.text, text))
-        fail_msg("'%s' is not in: %s", text, rig.trouble.text);
-    trouble_clear(&rig.trouble);
+    assert_trouble(&rig.trouble, r, status, text);
 }
 
 static void is_fine(int r)
