@@ -9,10 +9,10 @@
 
 #include <stdint.h>
 
-#define SPARES_BURST ((uint64_t)2000000) /* µs; helpers taken within it were needed together */
-#define SPARES_PERIOD                                                                     \
-    ((uint64_t)300000000) /* µs; the largest burst counts in its period and the next one \
-                           */
+/* µs; helpers taken within it were needed together. */
+#define SPARES_BURST ((uint64_t)2000000)
+/* µs; the largest burst counts in its period and the next one. */
+#define SPARES_PERIOD ((uint64_t)300000000)
 
 struct spares {
     unsigned max;       /* never more; 0: none at all */

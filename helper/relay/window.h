@@ -16,11 +16,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WINDOW_LOOKS                                                                      \
-    4 /* times to measure before the first step: the first ones have QEMU's start in them \
-       */
-#define WINDOW_RATE \
-    ((uint64_t)4096) /* bytes/µs; faster than any channel is, so a window that lets that through will do */
+/* Times to measure before the first step: the first ones have QEMU's start in them. */
+#define WINDOW_LOOKS 4
+/* Bytes per µs, faster than any channel is: a window that lets that through will do. */
+#define WINDOW_RATE ((uint64_t)4096)
 
 struct window {
     uint64_t mark;     /* the offset whose acknowledgement is waited for */
