@@ -23,7 +23,7 @@ class Host:
     """A bus with a broker on it."""
 
     def __init__(self, address):
-        self.bus = open_dbus_connection(address, enable_fds=True)
+        self.bus = open_dbus_connection(address, enable_fds=True, auth_timeout=20)
 
     def call(self, path, interface, member, signature="", *args):
         address = DBusAddress(path, bus_name="org.vmferry.Broker1", interface=f"org.vmferry.{interface}")

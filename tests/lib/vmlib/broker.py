@@ -71,7 +71,7 @@ class Bus:
 
     def connect(self) -> DBusConnection:
         """A connection to it; the caller closes it."""
-        return open_dbus_connection(self.address, enable_fds=True)
+        return open_dbus_connection(self.address, enable_fds=True, auth_timeout=20)
 
     def close(self) -> None:
         self.process.terminate()

@@ -67,7 +67,7 @@ class Desktop:
 
 def main() -> None:
     address, path = sys.argv[1:]
-    with open_dbus_connection(address) as connection, open(path, "a") as file:
+    with open_dbus_connection(address, auth_timeout=20) as connection, open(path, "a") as file:
         connection.send_and_get_reply(message_bus.RequestName(NAME))
 
         def keep(call: dict[str, Any]) -> None:

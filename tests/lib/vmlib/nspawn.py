@@ -336,7 +336,8 @@ class HostBus:
         self._directory = os.open(host.outside("/run/dbus"), os.O_PATH | os.O_DIRECTORY)
 
     def connect(self) -> DBusConnection:
-        return open_dbus_connection(f"unix:path=/proc/self/fd/{self._directory}/system_bus_socket", enable_fds=True)
+        return open_dbus_connection(f"unix:path=/proc/self/fd/{self._directory}/system_bus_socket", enable_fds=True,
+                                    auth_timeout=20)
 
     def close(self) -> None:
         os.close(self._directory)
