@@ -71,7 +71,7 @@ def run(workdir: Path, text: str, limit: str, workers: int = 0) -> subprocess.Co
     return subprocess.run(
         [sys.executable, "-B", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", f"--rootdir={workdir}",
          "-c", "/dev/null", "-n", str(workers), f"--junitxml={workdir}/report.xml", str(workdir)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests" / "lib")}, capture_output=True, text=True, timeout=60)
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests" / "lib")}, capture_output=True, text=True, timeout=180)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

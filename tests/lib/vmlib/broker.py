@@ -62,7 +62,7 @@ class Bus:
         self.process = subprocess.Popen(
             ["dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address={self.address}"],
             stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL, start_new_session=True)
-        wait_until(self._listens, "the bus's socket", 10)
+        wait_until(self._listens, "the bus's socket", 30)
 
     def _listens(self) -> bool:
         """Between bind(2) and listen(2) its socket is there and refuses all the same."""
@@ -75,7 +75,7 @@ class Bus:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(30)
         self.socket.unlink(missing_ok=True)  # dbus-daemon leaves it
         self._log.close()
 
@@ -249,7 +249,7 @@ class Broker:
         with open(self.log_path, "ab") as log:
             self.process = self._spawn(command, log)
         self.client = Client(self.bus)
-        wait_until(self._ready, f"vmferryd {self.name} is ready\n{self.log()}", 20)
+        wait_until(self._ready, f"vmferryd {self.name} is ready\n{self.log()}", 60)
 
     def _spawn(self, command: list[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,

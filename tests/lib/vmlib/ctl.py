@@ -49,7 +49,7 @@ class Result:
 def wait_all_finished(*brokers: Broker) -> None:
     """No migration goes on."""
     for broker in brokers:
-        wait_until(lambda: all(entry[3] == "finished" for entry in broker.list()), f"the end of {broker.list()}", 10)
+        wait_until(lambda: all(entry[3] == "finished" for entry in broker.list()), f"the end of {broker.list()}", 30)
 
 
 def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
@@ -109,11 +109,11 @@ class Terminal:
         # The first window's shell says nothing of its own.
         self._tmux("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows), "-s", "s",
                    "env PS1='$ ' sh")
-        wait_until(lambda: self.screen().startswith("$"), "the shell's prompt", 10)
+        wait_until(lambda: self.screen().startswith("$"), "the shell's prompt", 30)
 
     def _tmux(self, *args: str) -> str:
         return subprocess.run(["tmux", "-S", str(self._socket), *args], env=self._env, check=True, text=True,
-                              capture_output=True, timeout=20).stdout
+                              capture_output=True, timeout=60).stdout
 
     def run(self, words: list[str]) -> None:
         self.type(shlex.join(words))
@@ -148,7 +148,7 @@ class Terminal:
     def close(self) -> None:
         subprocess.run(["tmux", "-S", str(self._socket), "kill-server"], env=self._env, check=False,
                        capture_output=True)
-        wait_until(lambda: self._gone(), "tmux's end", 10)
+        wait_until(lambda: self._gone(), "tmux's end", 30)
         self._socket.unlink(missing_ok=True)
 
     def _gone(self) -> bool:

@@ -225,7 +225,7 @@ class ManagedBroker(Broker):
             finally:
                 for pid in self.helpers():
                     os.kill(pid, signal.SIGKILL)
-                wait_until(lambda: (self.reap(), not self._left())[1], "no zombies", 10)
+                wait_until(lambda: (self.reap(), not self._left())[1], "no zombies", 20)
                 self.store.close()
                 _libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 

@@ -80,15 +80,15 @@ class Monitor:
             self._held.clear()
             self._changed.notify_all()
 
-    def wait_asked(self, command: str, times: int = 1, timeout: float = 20) -> None:
+    def wait_asked(self, command: str, times: int = 1, timeout: float = 60) -> None:
         with self._changed:
             assert self._changed.wait_for(lambda: self.asked.count(command) >= times, timeout), (command, self.asked)
 
-    def wait_connected(self, timeout: float = 20) -> None:
+    def wait_connected(self, timeout: float = 60) -> None:
         """The source's stream has come to where it listens."""
         assert self._connected.wait(timeout)
 
-    def wait_served(self, clients: int, timeout: float = 20) -> None:
+    def wait_served(self, clients: int, timeout: float = 60) -> None:
         """So many have gone."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.served >= clients, timeout), self.served

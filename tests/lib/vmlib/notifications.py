@@ -53,7 +53,7 @@ class Desktop:
             self.calls.append(call)
             self._changed.notify_all()
 
-    def wait(self, n: int, timeout: float = 20) -> dict[str, Any]:
+    def wait(self, n: int, timeout: float = 60) -> dict[str, Any]:
         """The n-th of all."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.calls) >= n, timeout), f"{n} of {self.calls}"

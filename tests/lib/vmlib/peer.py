@@ -223,8 +223,8 @@ class PlainListener:
 
 
 def persistent(ticket: Ticket) -> PlainPeer:
-    """In a flood a connection may be dropped for a newer one: then another is tried, for 2 s."""
-    end = time.monotonic() + 2
+    """In a flood a connection may be dropped for a newer one: then another is tried."""
+    end = time.monotonic() + 20
     while True:
         try:
             return PlainPeer.source(ticket)

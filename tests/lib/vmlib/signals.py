@@ -31,7 +31,7 @@ class Signals:
         reply = self._connection.send_and_get_reply(message_bus.AddMatch(rule), timeout=10)
         assert reply.header.message_type == MessageType.method_return, reply.body
 
-    def wait(self, condition: Callable[[list[Signal]], Any], what: str, timeout: float = 10) -> Any:
+    def wait(self, condition: Callable[[list[Signal]], Any], what: str, timeout: float = 30) -> Any:
         """Receives until condition(seen) is true, and returns that."""
         end = time.monotonic() + timeout
         while not (value := condition(self.seen)):

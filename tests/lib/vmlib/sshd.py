@@ -57,7 +57,7 @@ class Sshd:
         self.process = subprocess.Popen(
             [*self._prefix, "/usr/sbin/sshd", "-D", "-f", str(self._dir / "sshd_config"), "-E",
              str(self.log)], stdin=subprocess.DEVNULL, start_new_session=True)
-        wait_until(self._listens, "sshd listens", 10)
+        wait_until(self._listens, "sshd listens", 60)
 
     def add(self, server: str = "", client: str = "") -> None:
         """More lines for sshd_config and for what the client's ssh_config says of this host."""

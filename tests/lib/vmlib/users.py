@@ -43,7 +43,7 @@ class OpenBus(Bus):
         self._log = open(workdir / f"{name}.log", "wb")
         self.process = subprocess.Popen(["dbus-daemon", f"--config-file={config}", "--nofork", "--nopidfile"],
                                         stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL)
-        wait_until(self._listens, "the bus listens", 10)
+        wait_until(self._listens, "the bus listens", 30)
 
 
 @contextmanager
