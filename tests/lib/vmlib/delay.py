@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from .network import free_port
+
 Address = Path | int  # a UNIX socket's path, or a TCP port of 127.0.0.1
 
 _CHUNK = 256 << 10
@@ -43,13 +45,13 @@ class DelayingRelay:
 
     def mend(self) -> None:
         """Listens (again)."""
+        if self.address == 0:
+            self.address = free_port()
         self._listener = _socket(self.address)
         if isinstance(self.address, int):
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind(_name(self.address))
         self._listener.listen(512)
-        if self.address == 0:
-            self.address = self._listener.getsockname()[1]
         self._acceptor = self._start(self._accept, self._listener)
 
     def cut(self) -> None:

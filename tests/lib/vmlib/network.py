@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
+import socket
 import subprocess
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 CLONE_NEWNET = 0x40000000
@@ -17,6 +21,16 @@ def enter(netns: str) -> None:
     with open(f"/run/netns/{netns}", "rb") as file:
         if libc.setns(file.fileno(), CLONE_NEWNET) < 0:
             raise OSError(ctypes.get_errno(), f"setns to {netns}: {os.strerror(ctypes.get_errno())}")
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on, of those that the kernel gives nobody by itself: whoever is to bind it has time."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    chance = random.SystemRandom()  # processes beside this one look for some as well
+    while True:
+        with suppress(OSError), socket.create_server(
+                ("127.0.0.1", chance.randrange(20000, lowest) if lowest > 21000 else 0)) as server:
+            return int(server.getsockname()[1])
 
 
 def ip(*args: str) -> None:
