@@ -20,7 +20,7 @@ def children() -> set[int]:
     for task in Path("/proc/self/task").iterdir():
         try:
             found |= {int(pid) for pid in (task / "children").read_text().split()}
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             pass  # a thread that ended meanwhile
     return found
 

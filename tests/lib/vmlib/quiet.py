@@ -39,7 +39,7 @@ def all_heard(*brokers: Broker, timeout: float = 20) -> None:
             first = look(pids)
             if first is not None and first == look(pids):
                 return
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             pass  # a helper that ended meanwhile
         assert time.monotonic() < end, "they do not get quiet"
         time.sleep(0.005)
