@@ -19,6 +19,7 @@ struct world {
     unsigned n_questions, n_cancelled;
     unsigned n_ran;
     uid_t ran_as;
+    int failure; /* of what it does; a negative errno, or 0 */
     unsigned n_replies;
     char error[128], message[512]; /* of the last reply; "": none */
 };
@@ -29,6 +30,8 @@ static int run(struct bus *bus, sd_bus_message *m, uid_t uid, sd_bus_error *erro
 
     world->n_ran++;
     world->ran_as = uid;
+    if (world->failure < 0)
+        return world->failure;
     return sd_bus_reply_method_return(m, NULL);
 }
 
@@ -287,6 +290,30 @@ TEST(a_new_migration_is_described_to_polkit)
     assert_non_null(strstr(world->message, "uid 54322 may not make an incoming migration of VM 'vm7' here"));
 }
 
+/* ---- A call that fails ---- */
+
+TEST(what_the_host_refuses_has_a_name_of_d_bus)
+{
+    _cleanup_world_ struct world *world = world_new(BUS_SYSTEM);
+
+    world->uid = 0;
+    world->failure = -ENOSPC;
+    manages(world);
+    assert_string_equal(world->error, SD_BUS_ERROR_FAILED);
+    assert_non_null(
+        strstr(world->message, "The host refused vmferryd something that it needs: No space left"));
+    world->failure = -EMFILE;
+    manages(world);
+    assert_string_equal(world->error, SD_BUS_ERROR_FAILED);
+    world->failure = -ENOMEM;
+    manages(world);
+    assert_string_equal(world->error, SD_BUS_ERROR_NO_MEMORY);
+    world->failure = -EINVAL;
+    manages(world);
+    assert_string_equal(world->error, SD_BUS_ERROR_INVALID_ARGS);
+    assert_int_equal(world->n_replies, 4);
+}
+
 /* ---- Limits ---- */
 
 TEST(one_connection_may_have_so_many_calls_wait)
@@ -331,6 +358,7 @@ int main(void)
         CASE(a_yes_counts_for_no_other_one_at_the_same_path),
         CASE(a_caller_that_goes_takes_its_question_back),
         CASE(a_new_migration_is_described_to_polkit),
+        CASE(what_the_host_refuses_has_a_name_of_d_bus),
         CASE(one_connection_may_have_so_many_calls_wait),
         CASE(one_user_may_ask_polkit_so_often_at_once),
     };
