@@ -2,11 +2,11 @@
 
 /*
  * floor: what TLS costs at least, with the copies that vmferry's helper makes and nothing else: no protocol,
- * no resuming, one direction, one connection, blocking.
+ * no resuming, one direction, one connection, blocking. With `io` at the end there is no TLS either: what
+ * input and output cost.
  *
- *   floor in PATH A.B.C.D PORT     takes a connection on a UNIX socket, and sends what comes over TLS to that
- * port floor out A.B.C.D PORT PATH    the other end: takes a TLS connection, and writes what comes to a UNIX
- * socket
+ *   floor in PATH A.B.C.D PORT [io]     takes a connection on a UNIX socket, and sends what comes to that
+ * port floor out A.B.C.D PORT PATH [io]    the other end: takes that connection, and writes to a UNIX socket
  *
  * TLS 1.3, PSK with X25519, AES-128-GCM; records go out and come in many a system call.
  */
@@ -172,6 +172,18 @@ static int open_tcp(const char *host, const char *port, int listens)
     return fd;
 }
 
+/* Without TLS, at either end. */
+static void pump_clear(int from, int to)
+{
+    ssize_t n;
+
+    while ((n = read(from, data, BATCH)) > 0)
+        send_all(to, data, (size_t)n);
+    shutdown(to, SHUT_WR);
+    if (read(to, data, 1) > 0)
+        abort();
+}
+
 static void pump_in(int fd, gnutls_session_t session)
 {
     ssize_t n;
@@ -219,18 +231,24 @@ static void pump_out(gnutls_session_t session, int fd)
 
 int main(int argc, char **argv)
 {
-    int fd;
+    int fd, clear = argc == 6 && strcmp(argv[5], "io") == 0;
 
-    if (argc == 5 && strcmp(argv[1], "in") == 0) {
+    if (argc == 5 + clear && strcmp(argv[1], "in") == 0) {
         fd = open_unix(argv[2], 1);
         tcp_fd = open_tcp(argv[3], argv[4], 0);
-        pump_in(fd, secure(1));
-    } else if (argc == 5 && strcmp(argv[1], "out") == 0) {
+        if (clear)
+            pump_clear(fd, tcp_fd);
+        else
+            pump_in(fd, secure(1));
+    } else if (argc == 5 + clear && strcmp(argv[1], "out") == 0) {
         tcp_fd = open_tcp(argv[2], argv[3], 1);
         fd = open_unix(argv[4], 0);
-        pump_out(secure(0), fd);
+        if (clear)
+            pump_clear(tcp_fd, fd);
+        else
+            pump_out(secure(0), fd);
     } else {
-        fprintf(stderr, "usage: floor in PATH HOST PORT | floor out HOST PORT PATH\n");
+        fprintf(stderr, "usage: floor in PATH HOST PORT [io] | floor out HOST PORT PATH [io]\n");
         return 2;
     }
     close(tcp_fd);

@@ -224,15 +224,18 @@ class Go(Pair):
 
 
 class Floor(Pair):
-    """tests/bench/floor.c: TLS by GnuTLS and nothing else. One connection, one direction."""
+    """tests/bench/floor.c: TLS by GnuTLS and nothing else, or not even that. One connection, one direction."""
 
-    note = "AES-128-GCM"
+    def __init__(self, lab: Lab, *args: str) -> None:
+        super().__init__(lab)
+        self.args = args
+        self.note = "no TLS, copies" if args else "AES-128-GCM"
 
     def start_b(self, destination: str) -> None:
-        self.spawn("b", [self.lab.floor, "out", self.lab.address_b, str(self.port), destination])
+        self.spawn("b", [self.lab.floor, "out", self.lab.address_b, str(self.port), destination, *self.args])
 
     def start_a(self, source: str) -> None:
-        self.spawn("a", [self.lab.floor, "in", source, self.lab.address_b, str(self.port)])
+        self.spawn("a", [self.lab.floor, "in", source, self.lab.address_b, str(self.port), *self.args])
 
 
 register(Spec("socat", "plain", Socat))
@@ -246,4 +249,5 @@ register(Spec("stunnel", "tls", Stunnel))
 register(Spec("haproxy-tls", "tls", lambda lab: Haproxy(lab, True)))
 register(Spec("socat-openssl-256k", "tls", lambda lab: SocatOpenssl(lab, "TLS_AES_128_GCM_SHA256")))
 register(Spec("go-mtls", "tls", lambda lab: Go(lab, True)))
+register(Spec("io-floor", "floor", lambda lab: Floor(lab, "io"), sections=frozenset({"stream"})))
 register(Spec("gnutls-floor", "floor", Floor, sections=frozenset({"stream"})))

@@ -15,13 +15,14 @@ from vmlib.broker import ROOT
 DOCUMENT = ROOT / "docs" / "performance.md"
 pytestmark = pytest.mark.qemu  # on the release build: its programs are measured, not checked
 
+FLOORS = ("io-floor", "gnutls-floor")
 NO_RESUME = ("vmferry-plain-no-resume", "vmferry-tls-no-resume")
 
 
 @needs_root
 def test_stream(workdir: Path) -> None:
     (rows,) = measure(workdir, "stream").values()
-    assert names(rows) == sorted((*TUNNELS, "gnutls-floor", *NO_RESUME))
+    assert names(rows) == sorted((*TUNNELS, *FLOORS, *NO_RESUME))
     for row in rows:
         assert row["gib_per_s"]["median"] > 0 and len(row["gib_per_s"]["values"]) == 1
     notes = {row["name"]: row["note"] for row in rows}
@@ -117,7 +118,7 @@ def test_the_document_has_a_place_for_each_table() -> None:
 
 def test_help_names_all() -> None:
     text = subprocess.run([ROOT / "tools" / "bench", "--help"], check=True, capture_output=True, text=True).stdout
-    for name in (*SECTIONS, *TUNNELS, "gnutls-floor", "qemu-tls"):
+    for name in (*SECTIONS, *TUNNELS, *FLOORS, "qemu-tls"):
         assert re.search(rf"[ ,;.]{name}[,;.\n]", text), name
 
 
