@@ -59,12 +59,14 @@ class Tunnel:
         return str(path)
 
     def spawn(self, host: str, argv: list[str], **kwargs: Any) -> subprocess.Popen[Any]:
-        """On that host. Its words go to a log that a failure shows."""
+        """On that host. Its words go to a log that a failure shows. A session of its own, as the brokers have: where the
+        kernel divides cores among sessions (sched_autogroup_enabled), all tunnels get as much."""
         if not shutil.which(argv[0]):
             raise BenchError(f"{argv[0]} is not installed: tools/install-deps bench")
         log = self.directory / f"{host}.log"
         with open(log, "ab") as out, self.lab.inside(host):
-            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, **{"stdout": out, "stderr": out, **kwargs})
+            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True,
+                                     **{"stdout": out, "stderr": out, **kwargs})
         self.children.append(child)
         return child
 
