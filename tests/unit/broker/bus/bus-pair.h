@@ -24,6 +24,11 @@ static inline void bus_pair_open(struct bus_pair *pair, sd_event *event)
     assert_true(sd_bus_set_fd(pair->world, fds[1], fds[1]) >= 0);
     assert_true(sd_bus_set_server(pair->world, true, id) >= 0);
     assert_true(sd_bus_start(pair->world) >= 0 && sd_bus_start(pair->broker) >= 0);
+    /* What sd-bus reads together with the end of the handshake it looks at only when more comes. */
+    for (int i = 0; sd_bus_is_ready(pair->broker) <= 0 || sd_bus_is_ready(pair->world) <= 0; i++) {
+        assert_true(i < 100);
+        assert_true(sd_bus_process(pair->broker, NULL) >= 0 && sd_bus_process(pair->world, NULL) >= 0);
+    }
     if (event) {
         assert_true(sd_bus_attach_event(pair->broker, event, 0) >= 0);
         assert_true(sd_bus_attach_event(pair->world, event, 0) >= 0);
