@@ -7,6 +7,7 @@
 #include <linux/capability.h>
 #include <linux/close_range.h>
 #include <linux/futex.h>
+#include <linux/net.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -41,7 +42,17 @@ enum {
 /* Two sockets and a pipe per channel, the peers, the gate's visitors, and what every process has. */
 #define FDS_MAX (3 * STATS_CHANNELS_MAX + PEERS_MAX + GATE_PENDING_MAX + 64)
 
+/* What this machine does not have is passed over. */
 #define SYSCALL(name) SCMP_SYS(name)
+/* What a 32-bit machine's C library calls for the same, with wider arguments. */
+#define SYSCALL32(name) SCMP_SYS(name)
+
+/* On i386, mmap(2) has its arguments in memory, where no filter sees them. */
+#ifdef __NR_mmap2
+#define MMAP SYSCALL32(mmap2)
+#else
+#define MMAP SYSCALL(mmap)
+#endif
 
 /* What moves bytes; the calls that a flag or an address makes dangerous stand in conditions[]. */
 static const int relay_calls[] = {
@@ -54,7 +65,7 @@ static const int relay_calls[] = {
 /* What sd-event needs; its descriptors are made before. */
 static const int event_calls[] = {
     SYSCALL(epoll_wait),    SYSCALL(epoll_pwait),     SYSCALL(epoll_pwait2), SYSCALL(epoll_ctl),
-    SYSCALL(clock_gettime), SYSCALL(restart_syscall), SYSCALL(rt_sigreturn),
+    SYSCALL(clock_gettime), SYSCALL(restart_syscall), SYSCALL(rt_sigreturn), SYSCALL32(clock_gettime64),
 };
 
 /* What malloc(3), GnuTLS and the end of a process need. */
@@ -170,15 +181,30 @@ static const struct conditional {
     /* The stats page is checked to be a sealed memfd that is long enough, and a pipe to be one. */
     {SYSCALL(fcntl), {INT_IS(1, F_GET_SEALS)}, 1},
     {SYSCALL(fcntl), {INT_IS(1, F_GETPIPE_SZ)}, 1},
+    {SYSCALL32(fcntl64), {INT_IS(1, F_GET_SEALS)}, 1},
+    {SYSCALL32(fcntl64), {INT_IS(1, F_GETPIPE_SZ)}, 1},
     {SYSCALL(lseek), {IS_NULL(1), INT_IS(2, SEEK_END)}, 2},
+    {SYSCALL32(_llseek), {IS_NULL(1), IS_NULL(2), INT_IS(4, SEEK_END)}, 3},
     {SYSCALL(timerfd_settime), {FLAGS_WITHIN(1, TFD_TIMER_ABSTIME)}, 1},
+    {SYSCALL32(timerfd_settime64), {FLAGS_WITHIN(1, TFD_TIMER_ABSTIME)}, 1},
     /* No new code: memory can be had, but not made executable. */
-    {SYSCALL(mmap), {FLAGS_WITHIN(2, PROT_READ | PROT_WRITE)}, 1},
+    {MMAP, {FLAGS_WITHIN(2, PROT_READ | PROT_WRITE)}, 1},
     {SYSCALL(mprotect), {FLAGS_WITHIN(2, PROT_READ | PROT_WRITE)}, 1},
     /* Mutexes, condition variables and pthread_join(3); no requeueing and no priorities. */
     {SYSCALL(futex), {COMMAND_IS(1, FUTEX_CMD_MASK, FUTEX_WAIT)}, 1},
     {SYSCALL(futex), {COMMAND_IS(1, FUTEX_CMD_MASK, FUTEX_WAKE)}, 1},
     {SYSCALL(futex), {COMMAND_IS(1, FUTEX_CMD_MASK, FUTEX_WAIT_BITSET)}, 1},
+    {SYSCALL32(futex_time64), {COMMAND_IS(1, FUTEX_CMD_MASK, FUTEX_WAIT)}, 1},
+    {SYSCALL32(futex_time64), {COMMAND_IS(1, FUTEX_CMD_MASK, FUTEX_WAIT_BITSET)}, 1},
+#ifdef __i386__ /* Debian's C library calls by this one number, with flags and addresses in memory */
+    {SYSCALL32(socketcall), {INT_IS(0, SYS_SENDMSG)}, 1},
+    {SYSCALL32(socketcall), {INT_IS(0, SYS_RECVMSG)}, 1},
+    {SYSCALL32(socketcall), {INT_IS(0, SYS_RECVFROM)}, 1},
+    {SYSCALL32(socketcall), {INT_IS(0, SYS_RECV)}, 1},
+    {SYSCALL32(socketcall), {INT_IS(0, SYS_SHUTDOWN)}, 1},
+    {SYSCALL32(socketcall), {INT_IS(0, SYS_ACCEPT4)}, 1},
+    {SYSCALL32(socketcall), {INT_IS(0, SYS_GETSOCKOPT)}, 1},
+#endif
 #if SANITIZED
     {SYSCALL(madvise), {INT_IS(2, MADV_DONTDUMP)}, 1},
     {SYSCALL(madvise), {INT_IS(2, MADV_NOHUGEPAGE)}, 1},
@@ -201,7 +227,9 @@ static const int frequent_calls[] = {SYSCALL(recvmsg), SYSCALL(sendmsg), SYSCALL
 static const struct conditional not_of_the_gate[] = {
     {SYSCALL(splice), {{0}}, 0},
     {SYSCALL(fcntl), {{0}}, 0},
+    {SYSCALL32(fcntl64), {{0}}, 0},
     {SYSCALL(lseek), {{0}}, 0},
+    {SYSCALL32(_llseek), {{0}}, 0},
     {SYSCALL(getpeername), {{0}}, 0},
     /* It would end listening, for its successors as well. */
     {SYSCALL(shutdown), {INT_IS(1, SHUT_RDWR)}, 1},

@@ -131,6 +131,9 @@ TEST(test_forbidden)
         {"seccomp", SYS_seccomp, {2, 0, ADDRESS(page)}},
         /* Code */
         {"mmap PROT_EXEC", MMAP, {0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0}},
+#if defined(SYS_mmap2) && defined(SYS_mmap)
+        {"old mmap", SYS_mmap, {ADDRESS(page)}},
+#endif
         {"mmap PROT_WRITE|EXEC", MMAP, {0, 4096, PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0}},
         {"mprotect PROT_EXEC", SYS_mprotect, {ADDRESS(page), 4096, PROT_READ | PROT_EXEC}},
         {"pkey_mprotect", SYS_pkey_mprotect, {ADDRESS(page), 4096, PROT_READ | PROT_EXEC, -1}},
