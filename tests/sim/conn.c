@@ -65,7 +65,7 @@ static void lane_send(struct lane *lane, uint64_t at)
 
 static void copy_in(struct lane *lane, const uint8_t *data, size_t size)
 {
-    size_t at = lane->end % lane->capacity, first = lane->capacity - at;
+    size_t at = (size_t)(lane->end % lane->capacity), first = lane->capacity - at;
 
     first = size < first ? size : first;
     memcpy(lane->data + at, data, first);
@@ -75,7 +75,7 @@ static void copy_in(struct lane *lane, const uint8_t *data, size_t size)
 
 static void copy_out(const struct lane *lane, uint8_t *data, size_t size)
 {
-    size_t at = lane->begin % lane->capacity, first = lane->capacity - at;
+    size_t at = (size_t)(lane->begin % lane->capacity), first = lane->capacity - at;
 
     first = size < first ? size : first;
     memcpy(data, lane->data + at, first);
