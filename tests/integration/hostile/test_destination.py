@@ -240,7 +240,7 @@ def test_channel_connection(workdir: Path, what: str) -> None:
 
 @pytest.mark.parametrize("cancel", [True, False], ids=["cancel", "silence"])
 def test_peer_that_stalls(workdir: Path, cancel: bool) -> None:
-    with Scene(workdir, helper=hasty_helper()) as scene:
+    with Scene(workdir, helper=None if cancel else hasty_helper()) as scene:
         cast = Destination(scene)
         there = cast.qemu.send_pattern(3, 64 << 20)
         all_heard(scene.broker)

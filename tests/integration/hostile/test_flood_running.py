@@ -101,7 +101,7 @@ class Running:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.incoming.socket())
         self.listener.listen(64)
-        self.listener.settimeout(5)
+        self.listener.settimeout(30)
         self.outgoing = source.outgoing(self.incoming.ticket or "", "web1")
         self.moved = 0
         self.over = False
@@ -137,7 +137,7 @@ class Running:
             here.connect(self.outgoing.socket())
             here.sendall(b"x")
             with self.listener.accept()[0] as there:
-                there.settimeout(5)
+                there.settimeout(30)
                 assert there.recv(1) == b"x"
                 took = time.monotonic() - begin
                 here.shutdown(socket.SHUT_WR)
@@ -160,7 +160,7 @@ def flooded(port: int, says: bytes) -> Iterator[Shared]:
         yield shared
     finally:
         shared.aim = -1
-        process.join(10)
+        process.join()
         process.close()
         shared.close()
 

@@ -50,6 +50,7 @@ def cpu(broker: Broker) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.load_sensitive(reason="measures for how long the broker works")
 @pytest.mark.parametrize("reply", [True, False])
 def test_root_is_served_while_a_user_reads_without_end(workdir: Path, reply: bool) -> None:
     with open_broker(workdir) as broker:
@@ -95,6 +96,7 @@ def test_root_is_served_while_a_user_reads_without_end(workdir: Path, reply: boo
         assert cpu(broker) - before < 4, taken[-5:]
 
 
+@pytest.mark.load_sensitive(reason="more calls than a user has in a second")
 def test_a_user_that_reads_too_much_is_told_so(workdir: Path) -> None:
     with open_broker(workdir) as broker, User(broker, NOBODY) as nobody:
         nobody.client.get(PATH, BROKER, "Version")
@@ -102,7 +104,7 @@ def test_a_user_that_reads_too_much_is_told_so(workdir: Path) -> None:
             broker.prepare(f"{number:04}").cancel()
         errors = [name for name in answers(nobody.client, 1) if name]
         assert len(errors) > 10 and set(errors) == {"org.vmferry.Error.LimitExceeded"}
-        wait_until(lambda: not refused(nobody), "it is served again", 5)
+        wait_until(lambda: not refused(nobody), "it is served again")
         assert set(answers(broker.client, 3)) == {""}, "root is refused nothing"
 
 
@@ -130,6 +132,7 @@ def refused(user: User) -> bool:
 
 def test_refusals_of_one_user_do_not_hide_those_of_another(workdir: Path) -> None:
     with open_broker(workdir) as broker, User(broker, NOBODY) as noise, User(broker, DAEMON) as other:
+        begun = time.monotonic()
         for number in range(400):
             with pytest.raises(BusError):
                 noise.prepare(f"x{number}")
@@ -137,5 +140,6 @@ def test_refusals_of_one_user_do_not_hide_those_of_another(workdir: Path) -> Non
             with pytest.raises(BusError):
                 other.prepare("the-real-attack")
         lines = [line for line in broker.log().splitlines() if "Denied" in line]
-        assert sum(f"uid {NOBODY}" in line for line in lines) == 16
-        assert sum("the-real-attack" in line for line in lines) == 16
+        intervals = 1 + int((time.monotonic() - begun) / 30)  # LOG_SAMPLE_INTERVAL; each has 16 lines of a user
+        assert 16 <= sum(f"uid {NOBODY}" in line for line in lines) <= 16 * intervals
+        assert sum("the-real-attack" in line for line in lines) >= 16

@@ -114,7 +114,7 @@ def test_forbidden_call_of_the_gate(workdir: Path, deed: str) -> None:
                 victim.migration.cancel()
         victim.expect("Cancelled", result="cancelled")
         victim.migration.call("Forget")  # its source might come to hear of it: so long there is a gate
-        wait_until(lambda: not scene.broker.helpers(), "no helper is left", 10)
+        wait_until(lambda: not scene.broker.helpers(), "no helper is left")
         assert "The gate was killed by SIGSYS" in scene.broker.log(), scene.broker.log()
 
 
@@ -195,7 +195,7 @@ def test_lying_gate(workdir: Path) -> None:
             victim.migration.cancel()
         victim.expect("Cancelled", result="cancelled")
         victim.migration.call("Forget")  # its source might come to hear of it: so long there is a gate
-        wait_until(lambda: not scene.broker.helpers(), "no helper is left", 10)
+        wait_until(lambda: not scene.broker.helpers(), "no helper is left")
         assert "The gate sent a message that is not permitted (STATE)" in scene.broker.log(), scene.broker.log()
 
 

@@ -50,7 +50,7 @@ class Cast:
         reconnects = self.victim.migration.get("Reconnects")
         self.send()
         self.receive()
-        assert self.victim.migration.get("State") == "active"
+        self.victim.migration.wait_state("active")  # which it hears of a moment after the bytes have come
         assert self.victim.migration.get("Reconnects") == reconnects
 
     def lose(self) -> None:

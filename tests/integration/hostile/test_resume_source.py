@@ -156,7 +156,8 @@ def test_replay_of_a_real_one(hosts: Hosts, security: str) -> None:
             with connect(endpoint) as sock, suppress(ConnectionError):  # it may be closed on us before the last byte
                 sock.sendall(said)
                 wait_eof(sock)
-        assert (outgoing.get("State"), incoming.get("State")) == ("active", "active")
+        for end in (outgoing, incoming):
+            end.wait_state("active")
         assert [end.get("Reconnects") for end in (outgoing, incoming)] == reconnects
         sent = source.send_pattern(1, PART, there)
         goes_on()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A source that holds the right ticket and then lies: what the destination makes of its frames."""
 
+import select
 import socket
 import struct
 import time
@@ -259,6 +260,7 @@ def test_channel_connection(workdir: Path, what: str) -> None:
         cast.interrupted("lost")
 
 
+@pytest.mark.load_sensitive(reason="the helper takes 2 s of our silence for a loss")
 def test_channel_connection_of_an_unknown_channel(workdir: Path) -> None:
     """It may be early, so it is kept for a while, and answered when its OPEN comes; a hundred hinder nobody."""
     with Scene(workdir, helper=hasty_helper()) as scene:
@@ -271,14 +273,17 @@ def test_channel_connection_of_an_unknown_channel(workdir: Path) -> None:
         early.sendall(b"works")
         with cast.listener.accept() as qemu:
             assert qemu.recv_exact(5) == b"works"
-            cast.peer.stay(3)
-            for sock in parked:
-                assert wait_eof(sock, 1) == b""
+            wait_until(lambda: (cast.peer.stay(0.1), all(has_ended(sock) for sock in parked))[1], "the parked ones are closed")
             early.sendall(b"still")
             assert qemu.recv_exact(5) == b"still"
             cast.peer.close()
             assert wait_eof(qemu.sock) == b""
         cast.interrupted("lost")
+
+
+def has_ended(sock: socket.socket) -> bool:
+    """Nothing has come over it before."""
+    return bool(select.select([sock], [], [], 0)[0]) and wait_eof(sock) == b""
 
 
 @pytest.mark.parametrize("what", ["offset", "stream"])
@@ -313,6 +318,7 @@ def test_channel_connection_before_hello(workdir: Path) -> None:
         victim.expect("Cancelled", result="cancelled")
 
 
+@pytest.mark.load_sensitive(reason="a destination that is not pinged for a quarter of a second pings itself")
 def test_pings_of_a_destination(workdir: Path) -> None:
     """One that is pinged knows that the source is there: its own PING only measures. Without any it asks."""
     with Scene(workdir, helper=hasty_helper()) as scene:
@@ -344,7 +350,7 @@ def test_peer_that_does_not_read(workdir: Path) -> None:
 @pytest.mark.parametrize("cancel", [True, False], ids=["cancel", "silence"])
 def test_peer_that_stalls(workdir: Path, cancel: bool) -> None:
     """It holds all its connections and says nothing: cancel works, and without one ten ticks are the limit."""
-    with Scene(workdir, helper=hasty_helper()) as scene:
+    with Scene(workdir, helper=None if cancel else hasty_helper()) as scene:
         cast = Source(scene)
         there = cast.qemu.send_pattern(3, 64 << 20)  # far more than fits anywhere
         all_heard(scene.broker)
@@ -359,4 +365,4 @@ def test_peer_that_stalls(workdir: Path, cancel: bool) -> None:
             assert time.monotonic() - begin > 2
         with pytest.raises(OSError):
             there.result(10)
-        wait_until(lambda: scene.what_is()[1] == scene.before[1], "its helper is gone", 10)
+        wait_until(lambda: scene.what_is()[1] == scene.before[1], "its helper is gone")

@@ -60,7 +60,7 @@ def client(ticket: Ticket, *options: str) -> None:
                                     "-noservername", *options], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
         try:
-            server.settimeout(10)
+            server.settimeout(30)
             near = server.accept()[0]
             with near:
                 pump(near, sock)
@@ -181,24 +181,15 @@ def test_plain_destination_for_a_tls_source(workdir: Path) -> None:
 @contextmanager
 def server(ticket: Ticket, listener: PlainListener, *options: str) -> Iterator[None]:
     """s_server behind the listener, for one connection."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", *NO_CERTIFICATE, "-quiet",
-                                *options], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(["openssl", "s_server", "-accept", "127.0.0.1:0", *NO_CERTIFICATE, *options],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
+        assert process.stdout
+        said = next(line for line in process.stdout if line.startswith(b"ACCEPT "))
+        port = int(said.rpartition(b":")[2])
         near = listener.accept_raw()
         with near:
             assert recv_exact(near, 32) == preamble(ticket.id)
-
-            def up() -> bool:
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    return True
-                except ConnectionRefusedError:
-                    return False
-
-            wait_until(up, "s_server listens")
             with socket.create_connection(("127.0.0.1", port)) as far:
                 pump(near, far)
                 yield
