@@ -15,12 +15,13 @@ import pytest
 from jeepney import DBusAddress, HeaderFields, new_method_call
 from vmlib.broker import BROKER, MIGRATION, NAME, PATH, Broker, BusError, Client, settled, wait_until
 from vmlib.held_lock import HeldLock
-from vmlib.hosts import Hosts, fds
+from vmlib.hosts import Hosts, fds, more
 from vmlib.lingering import Lingering, while_it_sleeps
 from vmlib.silent_fuse import SilentFuse
 from vmlib.supplied import NO_PATH, NO_PORT
 
 THREADS, SHARE = 16, 4  # RELEASE_THREADS, RELEASE_SHARE
+pytestmark = pytest.mark.load_sensitive(reason="the broker answers others within 0.1 s")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be several users")
 TENANTS = range(60001, 60001 + THREADS // SHARE)  # that can hold up all of them together
 
@@ -114,10 +115,10 @@ def test_of_a_caller(hosts: Hosts, way: Callable[[Broker, str, socket.socket], N
         while_it_sleeps(broker, lambda: lingering.pass_on(lambda sock: way(broker, path, sock)))
         wait_until(lambda: "1 of 16 threads hang" in broker.log(), "it hangs")
         assert_answers(broker)
-        assert fds(broker) == before
+        wait_until(lambda: not more(fds(broker), before), "the broker has given it away")
         lingering.let_go()
         wait_until(lambda: "that did not close are closed" in broker.log(), "it is closed")
-    assert fds(broker) == before
+    wait_until(lambda: not more(fds(broker), before), "nothing is left")
     migration.cancel()
     migration.wait_finished()
 
@@ -156,7 +157,7 @@ def test_of_fuse(hosts: Hosts, workdir: Path) -> None:
         assert_answers(broker)
         fuse.let_go()
         wait_until(lambda: "that did not close are closed" in broker.log(), "it is closed")
-    assert fds(broker) == before
+    wait_until(lambda: not more(fds(broker), before), "nothing is left")
     migration.cancel()
     migration.wait_finished()
 
@@ -244,7 +245,7 @@ def test_one_user(hosts: Hosts) -> None:
     with Lingering() as lingering:
         flood(broker, migration.path, (lingering, TENANTS[0], 3 * SHARE))
         wait_until(lambda: f" {SHARE} of 16 threads hang" in broker.log(), "its share hangs")
-        assert f"uid {TENANTS[0]} passed does not close" in broker.log()
+        wait_until(lambda: f"uid {TENANTS[0]} passed does not close" in broker.log(), "it is said whose they are")
         with passed_as(broker, migration.path, TENANTS[0]) as waits:
             with passed_as(broker, migration.path, TENANTS[1]) as closed:
                 assert closed.recv(1) == b""
@@ -257,7 +258,7 @@ def test_one_user(hosts: Hosts) -> None:
             assert waits.recv(1) == b""
     migration.cancel()
     migration.wait_finished()
-    wait_until(lambda: len(fds(broker)) <= len(before), "nothing is left")
+    wait_until(lambda: not more(fds(broker), before), "nothing is left")
 
 
 @needs_root
@@ -278,7 +279,7 @@ def test_all_threads(hosts: Hosts) -> None:
         assert_answers(broker)
         lingering.let_go()
         wait_until(lambda: "that did not close are closed" in broker.log(), "they are closed")
-        wait_until(lambda: fds(broker) == before, "nothing is left")
+        wait_until(lambda: not more(fds(broker), before), "nothing is left")
         migration.call("AddStream", "sh", "migrate", theirs)
     migration.cancel()
     migration.wait_finished()

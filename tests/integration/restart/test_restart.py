@@ -49,7 +49,7 @@ def test_active(managed: Hosts, security: str, how: str) -> None:
             now = migration.get_all()
             assert [now[name] for name in (*CONSTANT, "Peer")] == [was[name] for name in (*CONSTANT, "Peer")]
             assert now["State"] == "active"
-            assert now["BytesSent"] > 0 and now["BytesReceived"] > 0
+            wait_until(lambda: migration.get("BytesSent") > 0 and migration.get("BytesReceived") > 0, "bytes move")
         assert destination.recv_pattern_until_eof(1, offset=at) == size - at
         assert source.recv_pattern_until_eof(2) == size
         there.result(20), back.result(20)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import threading
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ from vmlib.fake_qemu import FakeQemu, pattern
 from vmlib.faulty import FaultyProxy
 from vmlib.lives import SEC, Life, Own
 from vmlib.managed import ManagedBroker
+from vmlib.network import free_port
 from vmlib.restarts import brokers, close
 
 SECONDS = int(os.environ.get("VMFERRY_SECONDS", "3600"))
@@ -222,8 +222,7 @@ def sail(pair: Own, storm: Storm, pool: ThreadPoolExecutor) -> Counter[str]:
 @pytest.mark.long
 def test_soak(workdir: Path) -> None:
     print(f"VMFERRY_SEED={SEED}")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     pair = Own(workdir, listen=f"tcp:127.0.0.1:{port}", broker=ManagedBroker, args=("--max-migrations-per-user=200",))
     try:
         with FaultyProxy(("127.0.0.1", port)) as proxy, ThreadPoolExecutor(AT_ONCE + 1) as pool:
