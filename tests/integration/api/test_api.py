@@ -91,8 +91,8 @@ def test_properties_of_a_whole_life(hosts: Hosts) -> None:
     with source, destination:
         source.send(b"x" * 99)
         destination.recv_exact(99)
-        wait_until(lambda: outgoing.get("Progress") == 0.5, "half of it", 5)
-        wait_until(lambda: incoming.get("Channels") == [("migrate", 0, 0, 100, "open")], "all to be counted", 5)
+        wait_until(lambda: outgoing.get("Progress") == 0.5, "half of it")
+        wait_until(lambda: incoming.get("Channels") == [("migrate", 0, 0, 100, "open")], "all to be counted")
         assert outgoing.get("FinishedUsec") == 0
         source.shut_wr()
         destination.shut_wr()
@@ -256,6 +256,7 @@ def test_outgoing_expires(hosts: Hosts) -> None:
     incoming.wait_finished()
 
 
+@pytest.mark.load_sensitive(reason="it is connected within 4 s")
 def test_connected_ones_do_not_expire(hosts: Hosts) -> None:
     began = time.monotonic()
     incoming = hosts.prepare(expire_usec=("t", 4 * SEC))

@@ -179,6 +179,7 @@ def test_without_polkit(broker: SystemBroker, nobody: User) -> None:
     gone(mine)
 
 
+@pytest.mark.load_sensitive(reason="root is served within 5 s, while polkit has 10")
 def test_slow_polkit(broker: SystemBroker, polkit: Polkit, nobody: User) -> None:
     """The broker works on meanwhile, and waits for it only so long."""
     polkit.pause()

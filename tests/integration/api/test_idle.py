@@ -6,9 +6,11 @@ On a real systemd, with calls at any moment: tests/system/test_idle.py.
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 from jeepney.bus_messages import message_bus
@@ -27,10 +29,17 @@ def has_name(broker: Broker) -> bool:
     return bool(broker.client.connection.send_and_get_reply(message_bus.NameHasOwner(NAME)).body[0])
 
 
-def wait_for_stop(broker: ManagedBroker) -> None:
+class Slowly(ManagedBroker):
+    """Its service manager has not said that it has heard what it is told, not before release_barriers()."""
+
+    def _spawn(self, command: list[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
+        self.store.hold_barriers = not self.store.stopping
+        return super()._spawn(command, log)
+
+
+def wait_for_stop(broker: Slowly) -> None:
     """It has told its service manager that it stops, which has not said yet that it has heard that."""
-    broker.store.hold_barriers = True
-    wait_until(lambda: broker.store.stopping, "it stops", 10)
+    wait_until(lambda: broker.store.stopping, "it stops")
     assert has_name(broker), "nobody may be told that it has gone before its service manager knows"
 
 
@@ -41,22 +50,22 @@ def ended(broker: ManagedBroker, status: int) -> None:
 
 
 @pytest.fixture
-def broker(workdir: Path) -> Iterator[ManagedBroker]:
-    with ManagedBroker(workdir, "d", args=SOON) as broker:
+def broker(workdir: Path) -> Iterator[Slowly]:
+    with Slowly(workdir, "d", args=SOON) as broker:
         broker.good_ends += (IDLE,)
         yield broker
         broker.start()  # as the next call does
         assert_empty(broker)
 
 
-def test_steps(broker: ManagedBroker) -> None:
+def test_steps(broker: Slowly) -> None:
     """First the service manager knows, then the name is given back, then it ends."""
     wait_for_stop(broker)
     broker.store.release_barriers()
     ended(broker, IDLE)
 
 
-def test_call_without_consequence(broker: ManagedBroker) -> None:
+def test_call_without_consequence(broker: Slowly) -> None:
     """While it goes it answers, and goes."""
     wait_for_stop(broker)
     serial = post(broker.client, PATH, BROKER, "ListMigrations")
@@ -65,7 +74,7 @@ def test_call_without_consequence(broker: ManagedBroker) -> None:
     ended(broker, IDLE)
 
 
-def test_migration(broker: ManagedBroker) -> None:
+def test_migration(broker: Slowly) -> None:
     """One that is made while it goes is for the next one, which the service manager starts by itself."""
     wait_for_stop(broker)
     serial = post(broker.client, PATH, BROKER, "PrepareIncoming", "sa{sv}", "web1", variants(None))
@@ -79,7 +88,7 @@ def test_migration(broker: ManagedBroker) -> None:
     ended(broker, IDLE)
 
 
-class ManagedSystemBroker(ManagedBroker, SystemBroker):
+class SlowlySystemBroker(Slowly, SystemBroker):
     """One that asks polkit."""
 
 
@@ -87,7 +96,7 @@ class ManagedSystemBroker(ManagedBroker, SystemBroker):
 @pytest.mark.skipif(not available(), reason="needs root, polkitd and unshare")
 def test_call_that_waits_for_polkit(workdir: Path, answers: bool) -> None:
     """It stays until the call has its answer: polkit's, or that polkit gave none."""
-    with ManagedSystemBroker(workdir, "d", args=SOON) as broker:
+    with SlowlySystemBroker(workdir, "d", args=SOON) as broker:
         broker.good_ends += (IDLE,)
         with Polkit(workdir, broker.bus) as polkit, User(broker, NOBODY) as nobody:
             broker.get("Version")

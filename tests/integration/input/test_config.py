@@ -47,7 +47,7 @@ def test_mistakes_are_told_and_the_rest_counts(workdir: Path) -> None:
         assert f"{workdir}/vmferryd.conf:2: MaxMigrations=many is no number from 1 to 10000." in broker.log()
         assert f"{workdir}/vmferryd.conf:3: There is no setting 'MaxChannel'." in broker.log()
         assert broker.get("MaxMigrations") == 256
-        assert broker.prepare().wait_finished(10)["Result"] == "timed-out"
+        assert broker.prepare().wait_finished()["Result"] == "timed-out"
 
 
 def test_reload(workdir: Path) -> None:
@@ -63,7 +63,7 @@ def test_reload(workdir: Path) -> None:
         assert broker.get("MaxMigrations") == 7 and migration.get("State") == "waiting"
         assert ("read again: changed are MaxMigrations=, MaxGateConnections=, ExpireSec=. The peer port is open"
                 in broker.log()), broker.log()
-        assert broker.prepare("short").wait_finished(10)["Result"] == "timed-out"
+        assert broker.prepare("short").wait_finished()["Result"] == "timed-out"
         for wrong, why in (("[Broker]\nMaxMigrations=8\nMaxCalls=some\n", f"{path}:3: MaxCalls=some is no number"),
                            ("[Broker]\nMaxMigrations=9\nMaxCall=1\n", f"{path}:3: There is no setting 'MaxCall'")):
             with pytest.raises(BusError, match=re.escape(why)) as caught:
@@ -74,8 +74,9 @@ def test_reload(workdir: Path) -> None:
         with pytest.raises(BusError, match="Cannot read"):
             broker.client.call(PATH, BROKER, "Reload")
         reload("[Broker]\nMaxMigrations=7\nExpireSec=1\n")
+        before = len(broker.log())
         reload("[Broker]\nMaxMigrations=7\nExpireSec=1\n")
-        assert broker.log().endswith("The configuration was read again: nothing has changed.\n"), broker.log()
+        assert "The configuration was read again: nothing has changed.\n" in broker.log()[before:], broker.log()
         migration.cancel()
         migration.wait_finished()
 
@@ -105,6 +106,7 @@ def test_too_many_in_a_list() -> None:
     assert done.returncode == 2 and "one too many: the list has 16 already" in done.stderr
 
 
+@pytest.mark.load_sensitive(reason="two are kept for longer than 0.4 s, and for less than 5")
 def test_gate(workdir: Path) -> None:
     """The limit of those that have not said what they want; the log names its setting."""
     with configured(workdir, "[Broker]\nMaxGateConnections=2\n") as broker, ExitStack() as stack:
@@ -126,7 +128,7 @@ def test_defaults_of_calls(workdir: Path) -> None:
     with configured(workdir, "[Broker]\nExpireSec=1\nAllowPlain=no\n") as broker:
         long = broker.prepare("a", {"expire-usec": ("t", 600_000_000)})
         short = broker.prepare("b")
-        assert short.wait_finished(10)["Result"] == "timed-out" and long.get("State") == "waiting"
+        assert short.wait_finished()["Result"] == "timed-out" and long.get("State") == "waiting"
         with pytest.raises(BusError, match="AllowPlain="):
             broker.prepare("c", {"security": ("s", "plain")})
         long.cancel()

@@ -108,7 +108,7 @@ def test_default_path_is_gone_with_the_refusal(workdir: Path) -> None:
         for _ in range(3):
             with pytest.raises(BusError, match="/nonexistent/x"):
                 scene.outgoing(ticket(), **options)
-        scene.assert_clean(1)
+        scene.assert_clean()
 
 
 @contextmanager
@@ -197,7 +197,7 @@ def test_no_socket_at_the_destination(workdir: Path, what: str, error: str, word
         peer = arrives(scene, victim)
         begin = time.monotonic()
         victim.expect(error, str(path), words)
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 20  # and not after QemuTimeoutSec=, which is 30 here
         peer.close()
         sock.setblocking(False)
         with pytest.raises(BlockingIOError):
