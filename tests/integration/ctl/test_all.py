@@ -8,7 +8,7 @@ import os
 import signal
 
 import pytest
-from vmlib.broker import BROKER, PATH, BusError
+from vmlib.broker import BROKER, PATH, BusError, wait_until
 from vmlib.ctl import PROGRAM, Running, Terminal
 from vmlib.hosts import Hosts, cancel_and_wait
 
@@ -44,8 +44,11 @@ def test_watch_all(hosts: Hosts, terminal: Terminal) -> None:
     second = hosts.prepare("web2")
     cancel_and_wait(first)
     terminal.wait_for(r"\AVM .*\nweb2 +incoming +waiting .*\nweb1 +incoming +finished +.* cancelled ")
-    dim = [line.startswith("\x1b[2m") for line in terminal.screen(colours=True).splitlines()[1:3]]
-    assert dim == [False, True], terminal.screen(colours=True)
+
+    def dim() -> list[bool]:
+        return [line.startswith("\x1b[2m") for line in terminal.screen(colours=True).splitlines()[1:3]]
+
+    wait_until(lambda: dim() == [False, True], "the finished one is dim, and it alone")
     terminal.key("C-c")
     terminal.wait_for(r"^(\^C)?\$ *$")
     terminal.type("echo status $?\n")

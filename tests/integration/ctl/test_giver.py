@@ -85,10 +85,10 @@ def test_gives(broker: Broker, givers: GiverSocket) -> None:
         for migration in (outgoing, incoming):
             migration.cancel()
             migration.wait_finished()
-    (giver,) = givers.givers
+    (giver,) = wait_until(lambda: givers.givers, "there is a giver")
     assert giver.poll() is None
     broker.stop()
-    assert giver.wait(10) == 0
+    assert giver.wait(30) == 0
 
 
 def test_killed(broker: Broker, givers: GiverSocket) -> None:
@@ -99,7 +99,7 @@ def test_killed(broker: Broker, givers: GiverSocket) -> None:
     options = {"socket-owner": ("s", str(NOBODY))}
     migration = broker.prepare("web1", options)
     assert owner_of(Path(migration.socket()).parent)[0] == NOBODY
-    assert len(givers.givers) == 2
+    wait_until(lambda: len(givers.givers) == 2, "there is another one")
     migration.cancel()
     migration.wait_finished()
     os.rename(givers.path, f"{givers.path}.away")

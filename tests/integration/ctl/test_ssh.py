@@ -96,7 +96,7 @@ def bus_over_tcp(two: Two) -> Iterator[str]:
                                 f"UNIX-CONNECT:{two.b.bus.address.removeprefix('unix:path=')}"])
     try:
         wait_until(lambda: subprocess.run([*two.prefix_b, "ss", "-Hltn", "sport = :1234"], check=True, capture_output=True,
-                                          text=True).stdout != "", "socat", 10)
+                                          text=True).stdout != "", "socat", 60)
         yield f"tcp:host={two.network.address_b},port=1234"
     finally:
         forward.terminate()
@@ -380,7 +380,7 @@ def test_connections_of_others_are_not_used(two: Two, workdir: Path, persist: st
         assert two.sshd.connections() == 1 and not list(workdir.glob("cm-*"))
         run.interrupt()
         run.end()
-    wait_until(lambda: two.sshd.connections() == 0, "the end of ssh's connection", 10)
+    wait_until(lambda: two.sshd.connections() == 0, "the end of ssh's connection", 60)
     migration.cancel()
 
 
@@ -398,8 +398,8 @@ def asking(two: Two, workdir: Path) -> Iterator[Terminal]:
         terminal.key("Enter")
         terminal.wait_for(r"\A\$ *$")
         yield terminal
-    assert list(run.iterdir()) == []
-    wait_until(lambda: two.sshd.connections() == 0, "the end of ssh's connections", 10)
+    wait_until(lambda: list(run.iterdir()) == [], "nothing is left of what ssh was asked for")
+    wait_until(lambda: two.sshd.connections() == 0, "the end of ssh's connections", 60)
 
 
 def test_ssh_asks_once(two: Two, asking: Terminal) -> None:
@@ -477,9 +477,10 @@ def test_the_far_end_ends_with_what_it_reached(workdir: Path, what: str) -> None
         far.sendall(b"last words")
         far.close()
         assert run.stdout and run.stdout.read().endswith(b"\nlast words")
-        assert run.wait(10) == DONE
+        assert run.wait(30) == DONE
 
 
+@pytest.mark.load_sensitive(reason="it is heard of at once, and not when the time to answer is over")
 def test_the_far_monitor_closes(two: Two, workdir: Path) -> None:
     """It answers nothing and goes: that is heard of at once, and not when the time to answer is over."""
     def serve() -> None:
