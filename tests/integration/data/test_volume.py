@@ -7,14 +7,14 @@ VMFERRY_LONG=1 makes it 50 GiB with a cut every second. What was measured is sho
 from __future__ import annotations
 
 import os
-import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from vmlib.broker import Broker, Migration, wait_until
 from vmlib.faulty import FaultyProxy
-from vmlib.network import Network
+from vmlib.network import Network, free_port
 from vmlib.pump import Pump, build_pump
 
 pytestmark = pytest.mark.qemu  # on the release build: what the sanitizers add to memory is not ours
@@ -31,9 +31,10 @@ def helper_memory(broker: Broker) -> int:
     """What the helpers of a broker hold for themselves (the private part of their memory), in bytes."""
     total = 0
     for pid in broker.helpers():
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith(("Private_Dirty:", "Private_Clean:")):
-                total += int(line.split()[1]) * 1024
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith(("Private_Dirty:", "Private_Clean:")):
+                    total += int(line.split()[1]) * 1024
     return total
 
 
@@ -94,8 +95,7 @@ def seconds_through(pump: Path, mib: int, address: str, sink: Pump) -> float:
 
 def seconds_by_tcp(pump: Path, mib: int, delay: float, rate: int) -> float:
     """The same over one TCP connection through the same kind of proxy."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with Pump(pump, "serve", f"tcp:127.0.0.1:{port}") as sink:
         wait_until(lambda: f":{port:04X} 00000000:0000 0A" in Path("/proc/net/tcp").read_text(), "the sink's port", 10)
         with FaultyProxy(("127.0.0.1", port), delay=delay, rate=rate) as proxy:

@@ -84,7 +84,8 @@ def test_source_with_another_address(workdir: Path, security: str) -> None:
                 assert source.recv_pattern_until_eof(2) == 1000
                 sent.result(10), back.result(10)
         assert outgoing.wait() == "done" and incoming.wait() == "done"
-        assert outgoing.get("Reconnects") == 1 and other in incoming.get("Peer")
+        # On a busy machine the hasty helpers may take a pause for a loss as well.
+        assert outgoing.get("Reconnects") >= 1 and other in incoming.get("Peer")
 
 
 @pytest.mark.parametrize("security", ["tls", "plain"])
@@ -111,7 +112,7 @@ def test_peer_connections_are_supplied_again(hosts: Hosts, security: str) -> Non
                 destination.recv_pattern(1, 1000, at)
                 for migration in tunnel.ends:
                     migration.wait_state("active")
-                    wait_until(lambda m=migration: m.get("Reconnects") == round_ + 1, "the reconnect is counted", 10)
+                    wait_until(lambda m=migration: m.get("Reconnects") == round_ + 1, "the reconnect is counted")
             source.shut_wr()
             assert destination.recv_until_eof() == b""
             destination.shut_wr()
