@@ -39,7 +39,7 @@ def test_manager_moves_a_real_guest(hosts: Hosts, needs_qemu: None, language: st
         moved = lines.index("outcome moved")
         # What the outcome and the end change is heard of after it, in as many signals as the broker sends.
         assert "phase pre-copy" in out and lines[-1] == "result done", out
-        assert all(re.fullmatch("(state (active|finished)|phase pre-copy).*", line) for line in lines[moved + 1:-1]), out
+        assert all(re.fullmatch("(state (active|finished)|phase (pre-copy|switchover)).*", line) for line in lines[moved + 1:-1]), out
         if language != "shell":  # which looks twice a second, and the loss is mended in less
             assert "interrupted" in out, out
         pair.assert_unharmed()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from vmlib.broker import wait_until
 from vmlib.ctl import CANCELLED, FAILED, PROGRAM, Terminal, ctl, wait_all_finished
 from vmlib.hosts import Hosts, kill
 from vmlib.one_host import MIB, Scene
-from vmlib.qemu import Qemu
+from vmlib.qemu import Qemu, qemu_binary
 
 SLOW = "--bandwidth=8M"  # the guest's memory takes many seconds then
 
@@ -59,7 +60,8 @@ def test_migrate(scene: Scene, how: list[str]) -> None:
 def test_qemus_that_gave_up_their_rights(hosts: Hosts, workdir: Path) -> None:
     """Root made their monitors' sockets, and another user is to open the tunnel's."""
     workdir.chmod(0o711)
-    scene = Scene(hosts, workdir, ("-runas", "nobody"))
+    known = subprocess.run([qemu_binary() or "", "-help"], capture_output=True, text=True, check=True).stdout
+    scene = Scene(hosts, workdir, ("-runas", "nobody") if "\n-runas " in known else ("-run-with", "user=nobody"))
     with scene.pair:
         scene.judge_moved(ctl(hosts.source, *scene.migrate, "--downtime-limit=60s", timeout=120))
 

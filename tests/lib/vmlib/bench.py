@@ -25,7 +25,7 @@ SECTIONS = ("stream", "pages", "qemu", "start", "memory", "many", "scaling", "sy
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for network namespaces")
 
 
-def bench(*args: str, timeout: float = 150) -> tuple[int, str, str]:
+def bench(*args: str, timeout: float = 600) -> tuple[int, str, str]:
     """Its exit status, and what it said on stdout and stderr. No network of its is left."""
     process = subprocess.Popen([sys.executable, "-B", str(ROOT / "tests" / "bench" / "bench.py"), *args],
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
