@@ -6,6 +6,8 @@
 
 #include "ctl/ssh/ssh.h"
 
+#include <poll.h>
+
 static const struct ssh_use alone = {.way = SSH_ALONE, .command = "vmferryctl stdio bus"};
 
 static struct ssh *start(const struct ssh_use *use)
@@ -214,11 +216,17 @@ TEST(what_was_said_before)
 /* Its stdout is closed, but it does not end: that is waited for, but not for ever. */
 TEST(last_words_have_an_end)
 {
+    struct pollfd p = {.events = POLLIN};
     struct ssh *ssh;
+    char text[16];
     int fd;
 
     begin();
+    play("up", NULL, NULL);
     ssh = start(&alone);
+    p.fd = ssh_fd(ssh);
+    assert_int_equal(poll(&p, 1, -1), 1); /* from here on a signal is its own, and ends it */
+    assert_int_equal(read(p.fd, text, sizeof(text)), 2);
     let_time_fly();
     is_fine(ssh_hear_out(ssh, &rig.trouble));
     assert_false(ssh_ended(ssh));
