@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/lib")]
 
 import cross  # noqa: E402
 from model.run import run as search_model  # noqa: E402
 from roots import CACHE, copy_tree, in_root, make_root  # noqa: E402
 from sim.mutations import run as break_rules, stale  # noqa: E402
 from sim.run import simulate  # noqa: E402
+from vmlib.reruns import HARM, Load  # noqa: E402
 
 USAGE = """Usage: tools/test [--quick] [--long] [PART…]
 
@@ -56,8 +57,9 @@ Checks everything, or the parts that are named:
 
 The last line is "N passed, N failed, N skipped"; the exit status is 0 only if nothing failed. Where CI=true is in
 the environment, a test that is skipped counts as failed, unless the machine's kernel is the reason ("kernel: …").
-A test that fails has failed. Only one that judges by time (the mark load_sensitive) is tried once more, and only if the
-machine was overloaded while it ran: it is listed as RERUN, with the load, and why it failed at the end of its part.
+A test that fails is tried once more if it judges by time (the mark load_sensitive) or if the machine was overloaded while
+it ran, but never if it found harm to a guest or a byte, a crash or a sanitizer's report. It is listed as RERUN, with the
+load, and why it failed the first time at the end of its part. Any other test that fails has failed.
 """
 
 SANITIZED = ("build-test-asan", ("-Dbuildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Dwerror=true",
@@ -187,28 +189,29 @@ def check_sim() -> Count:
     return count
 
 
-def meson_tests(directory: Path, log: str, names: list[str], wrapper: tuple[str, ...] = ()) -> Count:
-    """Runs tests of a build directory; counts the cases of those that say them (in TAP), else the programs."""
-    arguments = ["--wrapper", " ".join(wrapper), "--timeout-multiplier", "20"] if wrapper else []
+def run_meson(directory: Path, log: str, names: list[str], wrapper: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """What meson's log has of each test; nothing if there is no log."""
+    arguments = ["--wrapper", " ".join(wrapper), "--timeout-multiplier", "5"] if wrapper else []
     for old in (directory / "meson-logs").glob(f"{log}*.json"):
         old.unlink()
     _, text = run(["meson", "test", "-C", str(directory), "--no-rebuild", "--logbase", log, *arguments, *names],
                   quiet=True)
-    count = Count()
-    found = list((directory / "meson-logs").glob(f"{log}*.json"))  # with a wrapper, meson adds its name
-    if not found:
+    logs = list((directory / "meson-logs").glob(f"{log}*.json"))  # with a wrapper, meson adds its name
+    if not logs:
         print(text)
-        count.fail(f"meson test ({log})")
-        return count
-    return count_log(found[0])
+    return read_log(logs[0]) if logs else {}
 
 
-def count_log(log: Path, excuse: Callable[[str], str] = lambda what: "") -> Count:
+def read_log(path: Path) -> dict[str, dict[str, Any]]:
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    return {entry["name"].rpartition(" / ")[2]: entry for entry in entries}
+
+
+def count_log(found: dict[str, dict[str, Any]], excuse: Callable[[str], str] = lambda what: "") -> Count:
     """What meson's log says of all tests; the output of those that failed is shown. One that has an excuse counts as skipped."""
     count = Count()
-    for line in log.read_text().splitlines():
-        entry = json.loads(line)
-        one = count_program(entry)
+    for name, entry in found.items():
+        one = count_program(name, entry)
         bad, one.bad, one.failed = one.bad, [], 0
         for what in bad:
             if why := excuse(what):
@@ -216,20 +219,52 @@ def count_log(log: Path, excuse: Callable[[str], str] = lambda what: "") -> Coun
             else:
                 one.fail(what)
         if one.failed:
-            print(f"---- {entry['name']}: {entry['result']}\n{entry.get('stdout') or ''}{entry.get('stderr') or ''}")
+            print(f"---- {name}: {entry['result']}\n{said(entry)}")
         count.add(one)
+    return count
+
+
+def said(entry: dict[str, Any]) -> str:
+    return f"{entry.get('stdout') or ''}{entry.get('stderr') or ''}"
+
+
+def failed(count: Count) -> list[str]:
+    """Without what must not be skipped."""
+    return [what for what in count.bad if "(skipped: " not in what]
+
+
+def why_again(entry: dict[str, Any], load: Load) -> str:
+    """Why a program is tried once more, as a test of pytest is (vmlib/reruns.py); empty if it is not."""
+    crashed = entry["returncode"] < 0 and entry["result"] != "TIMEOUT"
+    overloaded, figure = load.until_now()
+    return figure if overloaded and not crashed and not HARM.search(said(entry)) else ""
+
+
+def meson_tests(directory: Path, log: str, names: list[str], wrapper: tuple[str, ...] = ()) -> Count:
+    """Runs tests of a build directory; counts the cases of those that say them (in TAP), else the programs."""
+    load = Load()
+    found = run_meson(directory, log, names, wrapper)
+    again = {name: why for name, entry in found.items()
+             if failed(count_program(name, entry)) and (why := why_again(entry, load))}
+    if again:
+        for name in again:
+            print(f"---- {name}, the first time: {found[name]['result']}\n{said(found[name])}")
+        found |= run_meson(directory, f"{log}-again", list(again), wrapper)
+    count = count_log(found)
+    count.reruns = [f"{log} {name}: {why}" for name, why in again.items()]
+    if not found:
+        count.fail(f"meson test ({log})")
     return count
 
 
 TAP = re.compile(r"(?P<bad>not )?ok\b *(?P<what>.*?)(?: *# *(?P<skip>SKIP)\S* *(?P<why>.*))?$")
 
 
-def count_program(entry: dict[str, Any]) -> Count:
+def count_program(name: str, entry: dict[str, Any]) -> Count:
     """One program of a meson test log. (cmocka 1.1.5 says "not ok" of a case that it skips.)"""
     count = Count()
-    name = entry["name"].rpartition(" / ")[2]
-    said = (entry.get("stdout") or "").splitlines()
-    cases = [match for match in map(TAP.match, said) if match]
+    lines = (entry.get("stdout") or "").splitlines()
+    cases = [match for match in map(TAP.match, lines) if match]
     for case in cases:
         what = f"{name}: {case['what'] or case['why']}"
         if case["skip"]:
@@ -238,9 +273,9 @@ def count_program(entry: dict[str, Any]) -> Count:
             count.fail(what)
         else:
             count.passed += 1
-    plan = next((int(line[3:].split()[0]) for line in said if re.match(r"1\.\.\d", line)), None)
+    plan = next((int(line[3:].split()[0]) for line in lines if re.match(r"1\.\.\d", line)), None)
     if entry["result"] == "SKIP" and not cases:
-        why = [line for line in said + (entry.get("stderr") or "").splitlines() if line.startswith("kernel:")]
+        why = [line for line in lines + (entry.get("stderr") or "").splitlines() if line.startswith("kernel:")]
         count.skip(name, why[0] if why else "no reason given")
     elif entry["result"] != "OK" and not count.failed and (entry["returncode"] != 0 or plan != len(cases)):
         count.fail(f"{name} ({entry['result']}, exit status {entry['returncode']})")
@@ -286,7 +321,7 @@ def check_valgrind() -> Count:
     directory = build(RELEASE)
     count = meson_tests(directory, "valgrind", tests_of(directory, {"unit"}), VALGRIND)
     # What says that valgrind is no place for it was counted where it ran.
-    return Count(count.passed, len(bad := [what for what in count.bad if "(skipped: " not in what]), 0, bad)
+    return Count(count.passed, len(failed(count)), 0, failed(count), count.reruns)
 
 
 CPUS = max(2, os.cpu_count() or 2)
@@ -398,7 +433,6 @@ def check_fresh() -> Count:
     release = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.M)
     root = CACHE / f"fresh-{release[1] if release else 'stable'}"
     os.environ["VMFERRY_BUILD"] = str(build(RELEASE))
-    sys.path.insert(0, str(ROOT / "tests/lib"))
     from vmlib.package import package
     # The hosts have no way to the archive: what apt is to install on them is there already.
     prepare = "apt-get update -q && apt-get install -q -y --no-install-recommends " + " ".join(HOST_PACKAGES) + \
@@ -432,7 +466,7 @@ def check_cross() -> Count:
         if not prepared(count, machine.debian, {"build": lambda: cross.build(machine, root),
                                                 "meson test": lambda: cross.run_units(machine, root)}):
             continue
-        one = count_log(machine.log(root), machine.excuse)
+        one = count_log(read_log(machine.log(root)), machine.excuse)
         one.bad = [f"{machine.debian}: {what}" for what in one.bad]
         print(f"  {machine.debian}: {one.line()}", flush=True)
         count.add(one)

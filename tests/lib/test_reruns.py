@@ -84,14 +84,22 @@ def test_first_failure_is_told(workdir: Path, workers: int) -> None:
                   "AssertionError: failed only at the end"):
         assert said.count(words) == 1, done.stdout
     assert "nobody wants to know" not in said
-    figure = r"(CPU pressure \d+%|load average [\d.]+ per processor), limit -1"
+    figure = r"it is about them; (CPU pressure \d+%|load average [\d.]+ per processor), limit -1"
     assert re.search(rf"^RERUN test_it.py::test_call \(call\): {figure}", said, re.M), said
     assert len(re.findall(rf'<property name="rerun" value="{figure}', (workdir / "report.xml").read_text())) == 2
 
 
+@pytest.mark.parametrize("mark, limit", [
+    pytest.param("", OVERLOADED, id="load"),
+    pytest.param(SENSITIVE, IDLE, id="mark")])
+def test_failure_that_is_excused(workdir: Path, mark: str, limit: str) -> None:
+    done = run(workdir, ONE.format(mark=mark, words="late"), limit)
+    assert done.returncode == 0 and re.search(r"\b1 passed\b.*, 1 rerun\b", done.stdout), done.stdout + done.stderr
+    assert ("it is about time; " in done.stdout) == bool(mark), done.stdout
+
+
 @pytest.mark.parametrize("mark, limit, words", [
-    pytest.param("", OVERLOADED, "late", id="no mark"),
-    pytest.param(SENSITIVE, IDLE, "late", id="no load"),
+    pytest.param("", IDLE, "late", id="neither"),
     pytest.param(SENSITIVE, OVERLOADED, "PatternMismatch", id="harm")])
 def test_failure_that_stays_one(workdir: Path, mark: str, limit: str, words: str) -> None:
     done = run(workdir, ONE.format(mark=mark, words=words), limit)

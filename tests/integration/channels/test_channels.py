@@ -188,10 +188,9 @@ def test_two_streams(hosts: Hosts, security: str) -> None:
                 destination = stack.enter_context(listeners[name].accept())
                 assert read_number(destination) == 2 * nth + parity
                 pairs.append((sources[name][nth], destination))
-        # That a channel is open the source hears after its bytes have arrived.
-        wait_until(lambda: all(state == "open" for _, _, state in channels(outgoing)), "open channels at the source")
-        assert channels(outgoing) == channels(incoming) == sorted(
-            (("migrate", "disks")[index % 2], index, "open") for index in range(8))
+        # That a channel is open both hear after its bytes have arrived.
+        opened = sorted((("migrate", "disks")[index % 2], index, "open") for index in range(8))
+        wait_until(lambda: channels(outgoing) == channels(incoming) == opened, "all are open")
         end_both(*pairs)
     Tunnel(outgoing, incoming).assert_done()
 
@@ -406,13 +405,16 @@ def test_bandwidth_limit_on_a_channel_that_was_idle(hosts: Hosts, security: str)
     source, destination = tunnel.open_channel()
     with source, destination:
         for limit in (12_000_000, 24_000_000):
-            time.sleep(0.1)
             tunnel.outgoing.set_limit(limit)
-            sent = source.send_pattern(1, limit // 2)
-            begin = time.monotonic()
-            destination.recv_pattern(1, limit // 2)
-            assert time.monotonic() - begin == pytest.approx(0.5, rel=0.2)
-            sent.result(10)
+            took = []  # it is never faster; slower only while the machine is busy
+            while not took or took[-1] > 0.6 and len(took) < 4:
+                time.sleep(0.1)
+                sent = source.send_pattern(1, limit // 2)
+                begin = time.monotonic()
+                destination.recv_pattern(1, limit // 2)
+                took.append(time.monotonic() - begin)
+                sent.result(10)
+            assert min(took) == pytest.approx(0.5, rel=0.2), took
         end_both((source, destination))
     tunnel.assert_done()
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A pytest plugin: which failed tests are tried once more (by pytest-rerunfailures), and what is said of them.
 
-Only a test of the mark load_sensitive is, and only if the machine was overloaded while it ran. The terminal summary
-has a line RERUN for each, with the load, and why it failed the first time. The JUnit report has the load as the
-property "rerun".
+One that has the mark load_sensitive is, and any if the machine was overloaded while it ran; but never one that found
+harm. The terminal summary has a line RERUN for each, with the load, and why it failed the first time. The JUnit report
+has the load as the property "rerun".
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ PRESSURE_LIMIT = 0.85
 # Where the kernel does not say that: the processes per processor that ran or wished to, in the last minute.
 LOAD_LIMIT = 3.0
 
-# No load explains these: harm to a guest or a byte, a sanitizer's report, a program that crashed.
-HARM = re.compile(r"GuestHarmed|PatternMismatch|Sanitizer|runtime error|SIGSYS|SIGSEGV|SIGABRT")
+# No load explains these: harm to a guest or a byte, a report of a sanitizer or valgrind, a program that crashed. (What is
+# left of a case that failed, valgrind calls lost.)
+HARM = re.compile(r"GuestHarmed|PatternMismatch|Sanitizer|runtime error|SIGSYS|SIGSEGV|SIGABRT|failed with exception|"
+                  r"== Invalid |uninitialised")
 
 PRESSURE = Path("/proc/pressure/cpu")
 
@@ -83,7 +85,7 @@ class FirstTries:
             if mark := item.get_closest_marker("load_sensitive"):
                 if not mark.kwargs.get("reason"):
                     raise pytest.UsageError(f"{item.nodeid}: the mark load_sensitive needs a reason")
-                item.add_marker(pytest.mark.flaky(reruns=1, condition=Condition(item)))
+            item.add_marker(pytest.mark.flaky(reruns=1, condition=Condition(item)))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -100,9 +102,11 @@ class FirstTries:
             self._afterwards = [section for section in report.sections if "teardown" in section[0]]
             if report.failed:
                 self._afterwards.append(("error at teardown", report.longreprtext))
-        if report.failed and item.get_closest_marker("load_sensitive"):
+        if report.failed:
             overloaded, figure = item.stash[LOAD].until_now()
-            excused = overloaded and not HARM.search(report.longreprtext) and item.stash.get(EXCUSE, figure) != ""
+            if mark := item.get_closest_marker("load_sensitive"):
+                figure = f"{mark.kwargs['reason']}; {figure}"
+            excused = (mark or overloaded) and not HARM.search(report.longreprtext) and item.stash.get(EXCUSE, figure) != ""
             item.stash[EXCUSE] = figure if excused else ""
             report.sections.append(("load", figure))
 
