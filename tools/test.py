@@ -68,6 +68,7 @@ RELEASE = ("build-test", ("-Dbuildtype=release", "-Dwerror=true", "-Dprefix=/usr
 
 VALGRIND = ("valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full",
             "--errors-for-leak-kinds=definite,indirect", "--child-silent-after-fork=yes")
+CPUS = max(2, os.cpu_count() or 2)
 PYTEST_LIMIT = 3600  # seconds; only a run that hangs is to take as long
 ENVIRONMENT = {
     "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1",
@@ -147,8 +148,9 @@ def check_format() -> Count:
     if status != 0 or not files:
         count.fail(f"the list of C files: {listed.strip()}")
         return count
-    for name in files:
-        status, text = run(["clang-format", "--dry-run", "-Werror", name], quiet=True)
+    with ThreadPoolExecutor(CPUS) as pool:
+        checked = pool.map(lambda name: run(["clang-format", "--dry-run", "-Werror", name], quiet=True), files)
+    for name, (status, text) in zip(files, checked):
         if status == 0:
             count.passed += 1
         else:
@@ -322,9 +324,6 @@ def check_valgrind() -> Count:
     count = meson_tests(directory, "valgrind", tests_of(directory, {"unit"}), VALGRIND)
     # What says that valgrind is no place for it was counted where it ran.
     return Count(count.passed, len(failed(count)), 0, failed(count), count.reruns)
-
-
-CPUS = max(2, os.cpu_count() or 2)
 
 
 def pytest(directory: Path, log: str, marks: str, where: tuple[str, ...] = ("tests/lib", "tests/integration"),

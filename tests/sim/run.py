@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,17 +109,19 @@ def simulate(program: str, count: int, seconds: int, first: int | None = None, p
     first = first if first is not None else int(time.time()) * 1000000
     old = run_corpus(program)
     began = time.monotonic()
-    new = run(program, first, count, seconds, processes or os.cpu_count() or 1)
+    processes = processes or os.cpu_count() or 1
+    new = run(program, first, count, seconds, processes)
     took = max(time.monotonic() - began, 0.001)
     print(f"  {old.schedules} schedules of the corpus")
     print(f"  {new.schedules:,} new schedules, seeds from {first} on, {new.steps:,} steps, in {took:.0f} s: "
           f"{new.schedules / took:.0f} a second", flush=True)
-    lied, lies = run_lies(program, first, failing[1])
-    passed, faults = old.schedules + new.schedules + lied, old.faults + new.faults + lies
-    for what in ("allocation", "call"):
-        failed, bad = fail_each(program, what, first, *failing)
-        passed += failed
-        faults += bad
+    passed, faults = old.schedules + new.schedules, old.faults + new.faults
+    with ThreadPoolExecutor(processes) as pool:
+        for found in [pool.submit(run_lies, program, first, failing[1]),
+                      *(pool.submit(fail_each, program, what, first, *failing) for what in ("allocation", "call"))]:
+            more, bad = found.result()
+            passed += more
+            faults += bad
     return passed, faults
 
 
