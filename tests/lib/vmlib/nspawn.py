@@ -109,6 +109,8 @@ class Host:
         (root / "etc/machine-id").unlink(missing_ok=True)
         (root / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
         (root / "var/lib/dbus/machine-id").unlink(missing_ok=True)
+        for name in (".bashrc", ".bash_profile", ".profile"):  # a command by ssh is to run nothing of this machine's root
+            (root / "root" / name).unlink(missing_ok=True)
         (root / "etc/hostname").write_text(f"host-{self.name}\n")
         for wants in [*units.glob("*.wants"), *root.glob("etc/rc?.d")]:  # whatever is enabled on this machine
             shutil.rmtree(wants)
