@@ -70,7 +70,7 @@ class Hosts:
             wait_until(lambda: not broker.helpers(), f"no helpers: {broker.helpers()}", timeout)
             wait_until(lambda: not more(fds(broker), self._baseline[broker]),
                        f"the FDs of {broker.name} before: {self._baseline[broker]}, now: {fds(broker)}", timeout)
-            assert files(broker) == [], f"left in {broker.runtime_dir}: {files(broker)}"
+            wait_until(lambda: not files(broker), f"nothing left in {broker.runtime_dir}: {files(broker)}", timeout)
 
     def note_baseline(self, broker: Broker) -> None:
         """After a broker was started (again). What it closes it closes a moment later, in threads: on a busy machine
