@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import urllib.request
 import xml.etree.ElementTree as ElementTree
@@ -19,6 +18,7 @@ from vmlib.broker import MIGRATION, ROOT, build_dir, wait_until
 from vmlib.ctl import PROGRAM, ctl, environment
 from vmlib.docs import define, flat, page, section, source, terms
 from vmlib.hosts import Hosts, cancel_and_wait
+from vmlib.network import free_port
 
 PAGE = "vmferryctl.1.rst"
 BASH = build_dir() / "ctl" / "completion" / "vmferryctl"
@@ -292,8 +292,7 @@ def test_figures_are_read_by_prometheus(hosts: Hosts, workdir: Path) -> None:
     check = subprocess.run(["promtool", "check", "metrics"], input=target.read_text(), capture_output=True, text=True,
                            check=False)
     assert (check.returncode, check.stdout, check.stderr) == (0, "", ""), check
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     with subprocess.Popen(["prometheus-node-exporter", "--collector.disable-defaults", "--collector.textfile",
                            f"--collector.textfile.directory={workdir}", f"--web.listen-address={address}"],
                           stderr=subprocess.DEVNULL) as exporter:
@@ -305,7 +304,7 @@ def test_figures_are_read_by_prometheus(hosts: Hosts, workdir: Path) -> None:
                 except OSError:
                     return ""
 
-            text = wait_until(scrape, "node_exporter answers", 20)
+            text = wait_until(scrape, "node_exporter answers", 60)
         finally:
             exporter.terminate()
     assert "node_textfile_scrape_error 0\n" in text and "vmferry_up 1\n" in text

@@ -91,6 +91,7 @@ def test_json(scene: Scene) -> None:
 
 
 @needs_postcopy
+@pytest.mark.load_sensitive(reason="looks at the terminal so often that it sees more than six figures")
 @pytest.mark.parametrize("columns", [80, 40])
 def test_progress_on_a_terminal(scene: Scene, workdir: Path, columns: int) -> None:
     """The line is one line, changes, never says 100 %, and is gone in the end."""

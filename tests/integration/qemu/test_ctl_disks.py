@@ -89,7 +89,7 @@ class Scene:
         return self.source.serial() + self.destination.serial()
 
     def wait_mirroring(self) -> None:
-        wait_until(lambda: any(job["current-progress"] for job in self.source.execute("query-jobs")), "a disk is copied", 30)
+        wait_until(lambda: any(job["current-progress"] for job in self.source.execute("query-jobs")), "a disk is copied", 60)
 
     def wait_memory(self) -> None:
         wait_until(lambda: self.source.query_migrate().get("status") == "active", "the memory goes", 60)
@@ -111,9 +111,10 @@ class Scene:
 
     def nothing_left(self, *qemus: Qemu) -> None:
         for qemu in qemus:
-            assert qemu.execute("query-jobs") == []
-            assert qemu.execute("query-block-exports") == []
-            assert not [node for node in qemu.execute("query-named-block-nodes") if node["node-name"].startswith("vmferry")]
+            for what in ("query-jobs", "query-block-exports"):
+                wait_until(lambda: qemu.execute(what) == [], f"nothing to be left in {what}")
+            wait_until(lambda: not [node for node in qemu.execute("query-named-block-nodes")
+                                    if node["node-name"].startswith("vmferry")], "no node to be left")
 
     def arrived(self) -> None:
         """The guest runs there; what it did not write to there since is equal, and both images are whole."""

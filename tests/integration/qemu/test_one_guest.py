@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from vmlib.faulty import FaultyProxy
 from vmlib.guest import assert_unharmed
 from vmlib.hosts import Hosts, kill
 from vmlib.migration import Pair
+from vmlib.network import free_port
 from vmlib.qemu import Qemu, QemuDied
 
 pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("needs_qemu", "needs_postcopy")]
@@ -29,11 +29,6 @@ pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("needs_qemu", "needs_pos
 MIB = 48
 SLOW = "--bandwidth=4M"
 LONG = bool(os.environ.get("VMFERRY_LONG"))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def runs(qemu: Qemu) -> bool:
@@ -59,7 +54,7 @@ class Scene:
         return ctl(self.hosts.source, *self.words, "--resume", *args, timeout=90)
 
     def hold_last_word(self, rate: str = "1") -> None:
-        wait_until(lambda: ctl(self.hosts.destination, "limit", "web1", rate).status == 0, "the limit", 20)
+        wait_until(lambda: ctl(self.hosts.destination, "limit", "web1", rate).status == 0, "the limit", 60)
 
     def speed_up(self) -> None:
         self.source.set_parameters({"max-bandwidth": 1 << 40, "downtime-limit": 60_000, "max-postcopy-bandwidth": 0})
@@ -224,7 +219,7 @@ def test_automatic(scene: Scene, what) -> None:  # type: ignore[no-untyped-def]
 
 def at_setup(scene: Scene, *args: str) -> Running:
     run = scene.begin(SLOW, *args)
-    wait_until(lambda: "status" in scene.source.query_migrate(), "the migration", 20)
+    wait_until(lambda: "status" in scene.source.query_migrate(), "the migration", 60)
     return run
 
 
@@ -375,8 +370,8 @@ def test_two_halves(scene: Scene, how: list[str]) -> None:
     ticket = receive(scene, *how)
     with send(scene, ticket, *how, "--downtime-limit=9s") as run:
         run.end(90).succeeds()
-    scene.destination.wait_until(lambda: scene.destination.status() == "running", "it to run there", 10)
-    scene.destination.wait_until(lambda: states(scene.destination) == before, "the settings of before", 10)
+    scene.destination.wait_until(lambda: scene.destination.status() == "running", "it to run there", 60)
+    scene.destination.wait_until(lambda: states(scene.destination) == before, "the settings of before", 60)
     scene.pair.assert_unharmed()
 
 

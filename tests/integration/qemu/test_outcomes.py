@@ -70,7 +70,7 @@ def test_ctrl_c_is_a_cancel_each_time(hosts: Hosts, workdir: Path) -> None:
             run.interrupt()
             assert run.end(60).status == 3
         for broker in hosts.brokers:
-            assert scene.migration(broker).wait_finished(10)["Result"] == "cancelled"
+            assert scene.migration(broker).wait_finished()["Result"] == "cancelled"
             assert scene.migration(broker).get("Outcome") == "not-moved"
             scene.migration(broker).call("Forget")
 
@@ -79,7 +79,7 @@ def test_send_alone_tells_the_other_host(scene: Scene) -> None:
     """Without the destination's monitor and broker in hand: the outcome goes through the tunnel."""
     ticket = scene.receive()
     scene.send(ticket, "--downtime-limit=9s").succeeds()
-    found = scene.migration(scene.hosts.destination).wait_finished(10)
+    found = scene.migration(scene.hosts.destination).wait_finished()
     assert (found["Outcome"], found["Details"]["told-by"]) == ("moved", ("s", "peer"))
 
 
