@@ -6,6 +6,7 @@ What it looks like is put into the build directory, in screenshots/: to be looke
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -84,7 +85,7 @@ def receive_and_send(page: Page, pair: Pair) -> None:
     assert browser.js("return document.querySelector('#field-qmp').value") == "/run/qemu/web2.qmp"
     page.submit()
     ticket = wait_until(lambda: browser.js("const text = document.querySelector('textarea.ticket'); return text && text.value"), "a ticket")
-    wait_until(lambda: "14:5" in browser.text(".countdown"), "the countdown runs")
+    wait_until(lambda: re.search(r"\b1[0-4]:\d\d", browser.text(".countdown")), "the countdown runs")
     page.photograph("ticket")
     browser.click("dialog .primary")
     wait_until(lambda: browser.text("dialog .primary") == "Copied", "it is copied")

@@ -37,6 +37,6 @@ def move(page: Page, hosts: TwoHosts) -> None:
     assert found == [["web1", "libvirt"]]
     page.photograph("migrate-libvirt")
     page.submit()
-    (unit,) = hosts.a.units("vmferry-migrate-*")
+    (unit,) = wait_until(lambda: hosts.a.units("vmferry-migrate-*"), "it moves in the background")
     assert "--postcopy=auto --bandwidth=16M -- web1 host-b" in hosts.a.show(unit, "ExecStart")
     wait_until(lambda: page.rows() == [("web1", "moved")], "it is there", 60)

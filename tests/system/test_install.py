@@ -114,6 +114,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.load_sensitive(reason="check says so within 2 s")
 @pytest.mark.parametrize("name", ["a", "b"])  # dbus-daemon, dbus-broker
 @pytest.mark.parametrize("broken, text, remedy", BROKEN, ids=[broken.__name__ for broken, _, _ in BROKEN])
 def test_broken(hosts: TwoHosts, name: str, broken: Callable[[Host], Iterator[None]], text: str, remedy: str) -> None:

@@ -69,7 +69,7 @@ def test_cancel_at_the_destination(web1: Domain, hosts: TwoHosts) -> None:
         wait_processed(web1, 2, hosts.a)
         refused = ctl(hosts.b, "cancel", "web1", check=False)
         assert refused.returncode == 1 and "Nothing is cancelled. At the source (tcp:10.78.0.1:" in refused.stderr, refused
-        assert hosts.b.broker.list()[-1][3] == "active"
+        wait_until(lambda: hosts.b.broker.list()[-1][3] == "active", "it goes on")
         if way == "--force":
             ctl(hosts.b, "cancel", "web1", "--force")
         else:
@@ -79,7 +79,7 @@ def test_cancel_at_the_destination(web1: Domain, hosts: TwoHosts) -> None:
         done = moving.wait()
         assert done.returncode == 3 and "It runs on at the source" in done.stderr, done
         assert_stayed(web1, hosts.a, hosts.b)
-        assert {one[3] for host in hosts for one in host.broker.list()} == {"finished"}
+        wait_until(lambda: {one[3] for host in hosts for one in host.broker.list()} == {"finished"}, "no tunnel is left")
 
 
 @pytest.mark.long
@@ -140,7 +140,7 @@ def test_no_disks_there(web2: Domain, hosts: TwoHosts) -> None:
     assert done.returncode == 1 and "no storage pool with matching target path" in done.stderr, done.stderr
     assert "Make images of the same names" in done.stderr
     assert_stayed(web2, hosts.a, hosts.b)
-    assert {one[3] for host in hosts for one in host.broker.list()} == {"finished"}
+    wait_until(lambda: {one[3] for host in hosts for one in host.broker.list()} == {"finished"}, "no tunnel is left")
 
 
 def test_what_cannot_be(libvirt: Libvirt, web1: Domain, hosts: TwoHosts) -> None:

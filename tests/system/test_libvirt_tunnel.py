@@ -92,7 +92,7 @@ def test_tunnel_ends_with_its_command(web1: Domain, hosts: TwoHosts) -> None:
     assert re.fullmatch(r"unix:///run/libvirt/vmferry/(\w{16})/migrate\.tunnelmigrate\.dest\.web1 "
                         r"unix:///run/libvirt/vmferry/\1/disks\.tunnelmigrate\.dest\.web1 qemu\+ssh://host-b/system\n",
                         done.stdout)
-    assert [one[3] for host in hosts for one in host.broker.list()] == ["finished"] * 2
+    wait_until(lambda: [one[3] for host in hosts for one in host.broker.list()] == ["finished"] * 2, "it is over at both hosts")
 
 
 @pytest.mark.long
@@ -133,4 +133,4 @@ def test_receive_takes_its_ticket_back(libvirt: Libvirt, hosts: TwoHosts) -> Non
     wait_until(lambda: hosts.b.broker_pid and hosts.b.broker.list(), "it is prepared", 30)
     hosts.b.run("pkill", "-TERM", "-x", "vmferryctl")
     assert receiving.wait().returncode == 3
-    assert [one[3] for one in hosts.b.broker.list()] == ["finished"]
+    wait_until(lambda: [one[3] for one in hosts.b.broker.list()] == ["finished"], "it is over")

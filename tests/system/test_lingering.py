@@ -92,6 +92,7 @@ def kill_helpers(host: Host, migrations: list[HostMigration]) -> None:
         assert migration.wait_finished()["Result"] == "failed"
 
 
+@pytest.mark.load_sensitive(reason="systemctl is answered within 5 s")
 @pytest.mark.parametrize("end", [cancel, kill, restart, stop, kill_helpers], ids=lambda end: end.__name__)
 def test_end(hosts: TwoHosts, end: Callable[[Host, list[HostMigration]], None]) -> None:
     host = hosts.a

@@ -120,6 +120,7 @@ def moved(done: subprocess.CompletedProcess[str]) -> bool:
     return re.search(r"^web1: done after .*At the destination it is running", done.stderr, re.M) is not None
 
 
+@pytest.mark.load_sensitive(reason="all of it takes less than three minutes")
 def test_quick_start(needs_postcopy: None, fresh: TwoHosts) -> None:
     """Word by word, in the order in which it stands there."""
     began = time.monotonic()

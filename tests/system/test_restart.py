@@ -213,7 +213,7 @@ def test_stop(hosts: TwoHosts) -> None:
         for host, migration in ((hosts.a, outgoing), (hosts.b, incoming)):
             wait_until(lambda: host.units("vmferry-helper@*") == [], "no helper is left")
             said = f"Migration {migration.id} ended without its broker: done"
-            wait_until(lambda: said in host.journal_text("--grep", "ended without", "-n", "50"), "its helper says so", 10)
+            wait_until(lambda: said in host.journal_text("--grep", "ended without", "-n", "50"), "its helper says so", 30)
             with pytest.raises(BusError):
                 get(migration, "State")
             assert host.broker.list() == []
@@ -239,7 +239,7 @@ def stop_and_start(hosts: TwoHosts) -> None:
                 there.result(20)
                 for host in hosts:
                     host.systemctl("start", UNIT)
-                assert get(outgoing, "State") == get(incoming, "State") == "active"
+                wait_until(lambda: get(outgoing, "State") == get(incoming, "State") == "active", "both are active")
                 source.send_pattern(1, 1 << 20, offset=2 << 20, shut=True).result(20)
                 destination.recv_pattern(1, 1 << 20, offset=2 << 20)
                 destination.shut_wr()

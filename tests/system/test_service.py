@@ -274,7 +274,7 @@ def test_watchdog(hosts: TwoHosts) -> None:
         hosts.a.broker.get("Version")
         pid = hosts.a.broker_pid
         hosts.a.run("kill", "-STOP", str(pid))
-        wait_until(lambda: hosts.a.broker_pid not in (0, pid), "another one is there", 20)
+        wait_until(lambda: hosts.a.broker_pid not in (0, pid), "another one is there", 60)
         assert hosts.a.broker.get("ActiveMigrations") == 0
     assert hosts.a.failed_units() == []
 

@@ -54,8 +54,8 @@ def ctl(host: Host, *argv: str, check: bool = True) -> subprocess.CompletedProce
 
 def assert_moved(domain: Domain, source: Host, destination: Host, persistent: bool = True) -> None:
     """It runs at the destination alone, defined there where it was here, and was never harmed."""
-    assert domain.state(destination).startswith("running"), domain.state(destination)
-    assert domain.state(source) in ("", "shut off (migrated)")
+    wait_until(lambda: domain.state(destination).startswith("running"), "it runs at the destination")
+    wait_until(lambda: domain.state(source) in ("", "shut off (migrated)"), "the source has let go of it")
     assert domain.is_persistent(destination) == persistent
     assert domain.is_persistent(source) != persistent
     domain.assert_unharmed()
@@ -63,7 +63,7 @@ def assert_moved(domain: Domain, source: Host, destination: Host, persistent: bo
 
 def assert_stayed(domain: Domain, source: Host, destination: Host) -> None:
     assert domain.state(source).startswith("running"), domain.state(source)
-    assert domain.state(destination) == ""
+    wait_until(lambda: domain.state(destination) == "", "the destination has let go of it")
     assert domain.is_persistent(source)
     domain.assert_unharmed()
 

@@ -103,7 +103,7 @@ class Host:
 
     def prepare(self) -> None:
         """Makes this host a host of its own; it is not booted yet."""
-        self._wait(lambda: b"mounted" in self._said(), "the host's root is mounted")
+        self._wait(lambda: b"mounted" in self._said(), "the host's root is mounted", 60)
         root = Path(f"/proc/{self._process.pid}/root{_ROOT}")
         units = root / "etc/systemd/system"
         (root / "etc/machine-id").unlink(missing_ok=True)
@@ -141,8 +141,8 @@ class Host:
                     return pid
             return 0
 
-        self.leader = self._wait(leader, f"host {self.name} boots", 60)
-        state = self.run("systemctl", "is-system-running", "--wait", check=False).stdout.strip()
+        self.leader = self._wait(leader, f"host {self.name} boots", 180)
+        state = self.run("systemctl", "is-system-running", "--wait", check=False, timeout=240).stdout.strip()
         assert state == "running", f"host {self.name} is {state}: {self.failed_units()}\n{self.journal_text('-n', '50')}"
 
     def install(self, deb: Path | None = None) -> None:
@@ -151,8 +151,8 @@ class Host:
         shutil.copy(deb or package(), copy)
         # Its dependencies are there. Of the triggers only the journal's catalog is needed: the manual's index takes its
         # time, and the bus must have been reloaded by the package itself, after it made the user.
-        self.run("dpkg", "--force-downgrade", "--no-triggers", "--install", str(copy), timeout=120)
-        self.run("dpkg", "--triggers-only", "systemd", timeout=120)
+        self.run("dpkg", "--force-downgrade", "--no-triggers", "--install", str(copy), timeout=300)
+        self.run("dpkg", "--triggers-only", "systemd", timeout=300)
         copy.unlink()
         # So that it is known how many helpers there are without a migration.
         self.run("mkdir", "-p", _SPARES.rpartition("/")[0])
@@ -163,12 +163,12 @@ class Host:
         self.run("rmdir", "--parents", "--ignore-fail-on-non-empty", _SPARES.rpartition("/")[0])
         listed = self.run("dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", "vmferry*").stdout
         self.run("dpkg", "--no-triggers", "--purge", *re.findall("^(.*) installed$", listed, re.M))
-        self.run("dpkg", "--triggers-only", "systemd", timeout=120)
+        self.run("dpkg", "--triggers-only", "systemd", timeout=300)
 
     def _outside(self, *argv: str, **environment: str) -> None:
         """In its mount namespace, but not in its root."""
         done = subprocess.run(["nsenter", "-t", str(self._process.pid), "-m", *argv], capture_output=True, text=True,
-                              env={**os.environ, **environment}, timeout=120)
+                              env={**os.environ, **environment}, timeout=300)
         assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
 
     def _said(self) -> bytes:
@@ -250,6 +250,7 @@ class Host:
                 if all(str(entry.get(name)) == value for name, value in fields.items())]
 
     def journal_text(self, *argv: str) -> str:
+        self.run("journalctl", "--sync", check=False)
         return self.run("journalctl", "--no-pager", "-q", *argv, check=False).stdout
 
     def journal_cursor(self) -> str:
@@ -296,7 +297,7 @@ class Host:
         """Nothing of any migration is left. A broker that runs goes on."""
         if self.broker_pid:
             wait_until(lambda: all(state == "finished" for _, _, _, state, _, _ in self.broker.list()),
-                       f"all have finished: {self.broker.list()}", 5)  # what was cancelled may be about to
+                       f"all have finished: {self.broker.list()}")  # what was cancelled may be about to
             for *_, path in self.broker.list():
                 Migration(self.broker, path).call("Forget")  # type: ignore[arg-type]
         wait_until(lambda: len(self.helpers()) <= 1, f"only the spare is left: {self.helpers()}")
