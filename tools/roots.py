@@ -16,7 +16,7 @@ ENTER_ROOT = """
 set -e
 mount --bind . . && cd "$(pwd -P)"
 mount --bind /dev dev && mount --bind /dev/pts dev/pts && mount -t tmpfs tmpfs dev/shm
-mount -t proc proc proc && mount -t sysfs sysfs sys && mount -t cgroup2 cgroup2 sys/fs/cgroup && mount -t tmpfs tmpfs run
+mount -t proc proc proc && mount -t sysfs sysfs sys && mount -t cgroup2 cgroup2 sys/fs/cgroup && mount -t tmpfs tmpfs run && mkdir run/lock
 mount -t tmpfs tmpfs tmp && cp /etc/resolv.conf etc/resolv.conf
 pivot_root . . && umount -l . && cd "$1" && shift
 "$@" || exit $?
