@@ -160,7 +160,7 @@ class Host:
 
     def purge(self) -> None:
         self.run("rm", "-f", _SPARES)
-        self.run("rmdir", "--parents", "--ignore-fail-on-non-empty", _SPARES.rpartition("/")[0])
+        self.run("rmdir", "--parents", "--ignore-fail-on-non-empty", _SPARES.rpartition("/")[0], check=False)  # or none is there
         listed = self.run("dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", "vmferry*").stdout
         self.run("dpkg", "--no-triggers", "--purge", *re.findall("^(.*) installed$", listed, re.M))
         self.run("dpkg", "--triggers-only", "systemd", timeout=300)
@@ -312,6 +312,7 @@ class Host:
         for what in ("vmferryd.service", "vmferry-helper@*.service"):
             self.systemctl("kill", "--signal=KILL", what, check=False)
             self.systemctl("stop", what, check=False)
+        self.systemctl("clean", "--what=fdstore", "vmferryd.service", check=False)  # which systemd 254 and later keep
         self.run("find", "/run/vmferry", "-mindepth", "2", "-delete", check=False)
         self.systemctl("reset-failed")
 
