@@ -72,11 +72,17 @@ def source_of(deb: Path) -> Path:
 
 
 def test_lintian() -> None:
-    """What Debian expects of packages, down to what is a matter of taste; exceptions have their reasons beside them."""
+    """What Debian expects of packages, down to what is a matter of taste; exceptions have their reasons beside them.
+
+    A later lintian than Debian 12's knows a later policy, and has dropped a tag that is excepted.
+    """
     changes = package().with_suffix(".changes")
     done = subprocess.run(["lintian", "--display-info", "--pedantic", "--no-cfg", "--allow-root", changes],
-                          capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+                          capture_output=True, text=True, timeout=600)
+    later = re.compile("I: vmferry source: out-of-date-standards-version 4.6.2 |E: vmferry: alien-tag package-supports-alternative-init")
+    said = done.stdout.splitlines()
+    assert ([line for line in said if not later.match(line)], done.stderr) == ([], "")
+    assert done.returncode == 0 or said
 
 
 def test_files() -> None:
@@ -150,7 +156,8 @@ def listing(host: Host, paths: list[str]) -> set[str]:
     what = ("-printf", "%M %u:%g %p\n")
     found = host.run("find", *paths, "-maxdepth", "1", *what, check=False).stdout  # of those that are there
     found += host.run("find", "/etc", "/var/lib", "-xdev", *what).stdout
-    return {line for line in found.splitlines() if not re.search(r" /(var/lib/dpkg/|var/lib/systemd/catalog/|proc|sys|tmp|run)", line)}
+    others = re.compile(rf" /(var/lib/dpkg/|var/lib/systemd/catalog/|proc|sys|tmp|run|\.{re.escape(str(ROOT))}$)")
+    return {line for line in found.splitlines() if not others.search(line)}
 
 
 def test_purge(hosts: TwoHosts) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .broker import ROOT, build_dir
 
-LIMIT = 400  # seconds
+LIMIT = 900  # seconds
 
 
 @functools.cache
