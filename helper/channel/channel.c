@@ -185,17 +185,41 @@ static void judge(struct channels *channels)
             channel_settle(&channels->all[i]);
 }
 
-/* Both sides have said CLOSE. One that carried nothing only looked whether this side listens. */
+/* It ends well. One that carried nothing only looked whether this side listens. */
+static void count(struct channel *channel)
+{
+    struct channels *channels = channel->channels;
+
+    if (!relay_has_carried(&channel->relay))
+        return;
+    if (channel->stream == channels->main_stream)
+        set_main_ended(channel);
+    if (channel_replaces(channel))
+        channels->lost_streams &= ~(1U << channel->stream);
+}
+
+/*
+ * A source may have heard the destination's CLOSE, and then it needs no other in this one's place, nor will
+ * its QEMU make one; that the destination has not heard the source's CLOSE changes nothing. If the source has
+ * not heard it, it is the source that waits for another before it says that all is over.
+ */
+void channel_abandon(struct channel *channel)
+{
+    if (!channel_lives(channel) || channel->channels->options.role == ROLE_OUTGOING ||
+        channel->said_close == 0) {
+        channel_give_up(channel);
+        return;
+    }
+    count(channel);
+    channel_close(channel);
+}
+
+/* Both sides have said CLOSE. */
 static void end(struct channel *channel)
 {
     struct channels *channels = channel->channels;
 
-    if (relay_has_carried(&channel->relay)) {
-        if (channel->stream == channels->main_stream)
-            set_main_ended(channel);
-        if (channel_replaces(channel))
-            channels->lost_streams &= ~(1U << channel->stream);
-    }
+    count(channel);
     channel_close(channel);
     judge(channels);
     if (!channels_halted(channels))

@@ -17,3 +17,7 @@ void channel_update(struct channel *channel);
 /* After an event that brings nothing to be moved: acts upon what the relay came to, says what follows from
  * it, closes the channel where that is all, and else waits for what comes next. */
 void channel_settle(struct channel *channel);
+
+/* Gives it up after a loss that lasts; at a destination, one of which both flows are proved here ends well.
+ */
+void channel_abandon(struct channel *channel);

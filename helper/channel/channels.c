@@ -110,7 +110,7 @@ void channels_disconnect(struct channels *channels)
 void channels_give_up(struct channels *channels)
 {
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
-        channel_give_up(&channels->all[i]);
+        channel_abandon(&channels->all[i]);
 }
 
 void channels_quit(struct channels *channels)

@@ -28,7 +28,7 @@ void channels_connect(struct channels *channels, unsigned connection);
 void channels_disconnect(struct channels *channels);
 
 /* Closes all, and their QEMUs' connections, after a loss that lasts: what the peer may know of has to come
- * again before the migration can be done. */
+ * again before the migration can be done. A destination has ended well what it has said CLOSE of. */
 void channels_give_up(struct channels *channels);
 
 /* Looks once more at what is lost: see awaits_cancel() in events.h. */

@@ -142,6 +142,37 @@ TEST(test_given_up_unseen)
     assert_false(channels_are_complete(rig->channels));
 }
 
+/* The source may have heard its CLOSE of that one, and then has no other in its place. */
+TEST(test_given_up_proved_here)
+{
+    _cleanup_rig_ rig = rig_new(ROLE_INCOMING, true);
+    int peers[2], qemus[2];
+
+    strcpy(rig->streams.names[1], "disks");
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_null(rig_hears_open(rig, i, 1 - i));
+        peers[i] = rig_gets_peer(rig, i);
+        rig_sends(rig, peers[i], "memory");
+        qemus[i] = rig_gets_qemu(rig, i, 1 - i);
+        rig_receives(rig, qemus[i], "memory");
+    }
+    shutdown(qemus[0], SHUT_WR);
+    desk_run(&rig->desk);
+    assert_null(rig_hears(rig, FRAME_FIN, 0, 6));
+    assert_null(rig_hears(rig, FRAME_ACK, 0, 0));
+    rig_loses_connection(rig);
+    channels_give_up(rig->channels);
+    assert_false(channels_is_any_living(rig->channels));
+    assert_false(channels_are_complete(rig->channels));
+    rig_connects(rig);
+    end_well_destination(rig, 2);
+    assert_true(channels_are_complete(rig->channels));
+    for (int i = 0; i < 2; i++) {
+        close(peers[i]);
+        close(qemus[i]);
+    }
+}
+
 /* A source counts what the peer may know of, and that alone. */
 TEST(test_given_up_untold)
 {
@@ -316,6 +347,7 @@ int main(void)
         CASE(test_given_up_calls_of_libvirt),
         CASE(test_given_up_by_the_source),
         CASE(test_given_up_unseen),
+        CASE(test_given_up_proved_here),
         CASE(test_given_up_untold),
         CASE(test_in_its_place),
         CASE(test_not_in_its_place),
