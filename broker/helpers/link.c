@@ -17,9 +17,8 @@
 #include "common/timer.h"
 
 enum {
-    START_TIMEOUT = 5000000,       /* µs for a child */
-    START_TIMEOUT_UNIT = 20000000, /* µs for a unit: systemd may have others to start before */
-    EXIT_TIMEOUT = 3000000,        /* µs from the end of its socket to SIGKILL */
+    START_TIMEOUT = 20000000, /* µs: systemd may have others to start before, and a machine be busy */
+    EXIT_TIMEOUT = 3000000,   /* µs from the end of its socket to SIGKILL */
 };
 
 void helper_links_init(struct helper_links *links, sd_event *event, const char *path, const char *socket)
@@ -104,8 +103,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
     if (link->state == LINK_READY)
         return 0;
     if (link->state == LINK_STARTING) {
-        snprintf(link->why, sizeof(link->why), "did not start within %d s",
-                 (link->process.child ? START_TIMEOUT : START_TIMEOUT_UNIT) / 1000000);
+        snprintf(link->why, sizeof(link->why), "did not start within %d s", START_TIMEOUT / 1000000);
         if (!link->process.child) {
             close_socket(link);
             return 0;
@@ -292,8 +290,8 @@ int helper_link_start(struct helper_links *links, const struct helper_handlers *
     link->strange = links->socket != NULL;
     link->process = process_of(link);
     TAILQ_INSERT_TAIL(&links->links, link, entry);
-    r = sd_event_add_time_relative(links->event, &link->timer, CLOCK_MONOTONIC,
-                                   links->socket ? START_TIMEOUT_UNIT : START_TIMEOUT, 0, on_timer, link);
+    r = sd_event_add_time_relative(links->event, &link->timer, CLOCK_MONOTONIC, START_TIMEOUT, 0, on_timer,
+                                   link);
     if (r >= 0)
         r = open_socket(link, &theirs);
     if (r >= 0)
