@@ -57,9 +57,9 @@ Checks everything, or the parts that are named:
 
 The last line is "N passed, N failed, N skipped"; the exit status is 0 only if nothing failed. Where CI=true is in
 the environment, a test that is skipped counts as failed, unless the machine's kernel is the reason ("kernel: …").
-A test that fails is tried once more if it judges by time (the mark load_sensitive) or if the machine was overloaded while
-it ran, but never if it found harm to a guest or a byte, a crash or a sanitizer's report. It is listed as RERUN, with the
-load, and why it failed the first time at the end of its part. Any other test that fails has failed.
+A test that fails is tried once more if it judges by time (the mark load_sensitive) or if the machine was overloaded, or
+stood still, while it ran, but never if it found harm to a guest or a byte, a crash or a sanitizer's report. It is listed
+as RERUN, with the load, and why it failed the first time at the end of its part. Any other test that fails has failed.
 """
 
 SANITIZED = ("build-test-asan", ("-Dbuildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Dwerror=true",

@@ -98,6 +98,24 @@ def test_failure_that_is_excused(workdir: Path, mark: str, limit: str) -> None:
     assert ("it is about time; " in done.stdout) == bool(mark), done.stdout
 
 
+STOPPED = '''
+import os, subprocess
+from pathlib import Path
+
+def test_it():
+    path = Path(__file__).with_name("tried")
+    if not path.exists():
+        path.touch()
+        subprocess.run(["sh", "-c", f"kill -STOP {os.getpid()}; sleep 1.5; kill -CONT {os.getpid()}; sleep 0.3"])
+        assert False
+'''
+
+
+def test_failure_of_a_machine_that_stood_still(workdir: Path) -> None:
+    done = run(workdir, STOPPED, IDLE)
+    assert done.returncode == 0 and re.search(r"RERUN .*: stood still for \d+\.\d s", done.stdout), done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("mark, limit, words", [
     pytest.param("", IDLE, "late", id="neither"),
     pytest.param(SENSITIVE, OVERLOADED, "PatternMismatch", id="harm")])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A pytest plugin: which failed tests are tried once more (by pytest-rerunfailures), and what is said of them.
 
-One that has the mark load_sensitive is, and any if the machine was overloaded while it ran; but never one that found
-harm. The terminal summary has a line RERUN for each, with the load, and why it failed the first time. The JUnit report
+One that has the mark load_sensitive is, and any if the machine was overloaded, or stood still, while it ran; but never
+one that found harm. The terminal summary has a line RERUN for each, with the load, and why it failed the first time. The JUnit report
 has the load as the property "rerun".
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,11 +33,38 @@ HARM = re.compile(r"GuestHarmed|PatternMismatch|Sanitizer|runtime error|SIGSYS|S
 
 PRESSURE = Path("/proc/pressure/cpu")
 
+# A thread that only sleeps was not run for so many seconds: a virtual machine that stands still has no pressure.
+STALL_LIMIT = 1.0
+
+
+class Stalls(threading.Thread):
+    """Notes when this process was not run: the time, and the seconds."""
+
+    def __init__(self) -> None:
+        super().__init__(name="stalls", daemon=True)
+        self.seen: list[tuple[float, float]] = []
+        self.start()
+
+    def run(self) -> None:
+        last = time.monotonic()
+        while True:
+            time.sleep(0.1)
+            now = time.monotonic()
+            if now - last > STALL_LIMIT:
+                self.seen.append((now, now - last))
+            last = now
+
+    def longest(self, since: float) -> float:
+        return max((seconds for at, seconds in self.seen if at >= since), default=0.0)
+
 
 class Load:
     """The load of the machine from now on."""
 
+    _stalls: Stalls | None = None
+
     def __init__(self) -> None:
+        Load._stalls = Load._stalls or Stalls()
         self._began, self._waited = time.monotonic(), self._read("total")
 
     @staticmethod
@@ -50,6 +78,9 @@ class Load:
 
     def until_now(self) -> tuple[bool, str]:
         """Is the machine overloaded? And the figure that says so."""
+        stalled = Load._stalls.longest(self._began) if Load._stalls else 0.0
+        if stalled > 0:
+            return True, f"stood still for {stalled:.1f} s, limit {STALL_LIMIT} s"
         took, waited, recent = time.monotonic() - self._began, self._read("total"), self._read("avg10")
         if waited is None or recent is None or self._waited is None:
             load = os.getloadavg()[0] / (os.cpu_count() or 1)
