@@ -41,6 +41,7 @@
 #define DONE_TAKES breaks(18)     /* QEMU may connect after CLOSE of all was said, where the connection is a new one */
 #define OLD_REPLACES breaks(19)   /* a channel from before the give-up stands in for what was given up */
 #define LIMIT_AS_LOSS breaks(20)  /* what was refused for the limit is, when asked for again, refused as given up */
+#define PROVED_REPLACES breaks(21) /* what a destination has proved stands in for what it gives up */
 
 #ifndef CHANNELS
 #define CHANNELS 1
@@ -168,6 +169,7 @@ hidden byte complete, alone, whole, replaced;
 hidden byte lied;           /* session_end_violated() */
 hidden byte lose;           /* session_interrupt() */
 hidden byte give_up;        /* give_channels_up() */
+hidden byte proved;
 hidden byte adopt;          /* session_adopt() */
 hidden byte update;         /* channel_update() of channel update − 1; 0: of none */
 hidden byte closing;        /* session_end_if_complete() */
@@ -302,6 +304,9 @@ inline channel_close(c)
     fi
 }
 
+/* It ends well: count(). Page: "The end of a migration". */
+#define count(c) mine.main_ended = mine.main_ended || (carried_at(c, me) && stream(c) == 0)
+
 /* Here, or at the other side: which of them has carried bytes one side alone cannot know. Page: "The end of a
  * migration", what was given up counts. */
 inline channel_give_up(c)
@@ -382,9 +387,9 @@ inline channel_update(c)
         channel_tell(c);
         if
         :: my(c).close_sent && (my(c).close_received || CLOSES_ALONE) ->
+            count(c);
             if
             :: carried_at(c, me) ->
-                mine.main_ended = mine.main_ended || stream(c) == 0;
                 mine.lost_streams = mine.lost_streams & ~(my(c).stale -> 0 : 1 << stream(c))
             :: else
             fi;
@@ -489,8 +494,16 @@ inline give_channels_up()
         printf("%e gives its channels up\n", name);
         mine.given_up = true;
         for (i : 0 .. CHANNELS - 1) {
-            channel_give_up(i)
+            if /* channel_abandon() */
+            :: me == D && my(i).stage == LIVES && relay_ended(i, me) ->
+                count(i);
+                channel_close(i);
+                proved = proved | (PROVED_REPLACES -> 1 << stream(i) : 0)
+            :: else -> channel_give_up(i)
+            fi
         }
+        mine.lost_streams = mine.lost_streams & ~proved;
+        proved = 0;
         mine.timer = DAY;
         if
         :: mine.next_channel == 0 -> end_with(INTERRUPTED, false)

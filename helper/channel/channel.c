@@ -188,20 +188,15 @@ static void judge(struct channels *channels)
 /* It ends well. One that carried nothing only looked whether this side listens. */
 static void count(struct channel *channel)
 {
-    struct channels *channels = channel->channels;
-
-    if (!relay_has_carried(&channel->relay))
-        return;
-    if (channel->stream == channels->main_stream)
+    if (relay_has_carried(&channel->relay) && channel->stream == channel->channels->main_stream)
         set_main_ended(channel);
-    if (channel_replaces(channel))
-        channels->lost_streams &= ~(1U << channel->stream);
 }
 
 /*
  * A source may have heard the destination's CLOSE, and then it needs no other in this one's place, nor will
  * its QEMU make one; that the destination has not heard the source's CLOSE changes nothing. If the source has
- * not heard it, it is the source that waits for another before it says that all is over.
+ * not heard it, it is the source that waits for another before it says that all is over. It is older than
+ * what is given up beside it, and stands for nothing of that.
  */
 void channel_abandon(struct channel *channel)
 {
@@ -220,6 +215,8 @@ static void end(struct channel *channel)
     struct channels *channels = channel->channels;
 
     count(channel);
+    if (relay_has_carried(&channel->relay) && channel_replaces(channel))
+        channels->lost_streams &= ~(1U << channel->stream);
     channel_close(channel);
     judge(channels);
     if (!channels_halted(channels))

@@ -14,7 +14,7 @@ _KEPT = 64 << 10
 class Proxy:
     """Relays each connection to `endpoint`. What the connecting sides said first is in `said`, one a connection.
 
-    What it relays comes `delay` seconds late, and nothing does before `begin` is set.
+    What it relays comes `delay` seconds late. A new connection waits while `begin` is not set.
     """
 
     def __init__(self, endpoint: str, delay: float = 0, begin: threading.Event | None = None) -> None:
@@ -73,6 +73,8 @@ class Proxy:
             self._sockets = []
 
     def close(self) -> None:
+        if self._begin:
+            self._begin.set()
         self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
         self.cut()
         for thread in self._threads:

@@ -142,35 +142,48 @@ TEST(test_given_up_unseen)
     assert_false(channels_are_complete(rig->channels));
 }
 
-/* The source may have heard its CLOSE of that one, and then has no other in its place. */
-TEST(test_given_up_proved_here)
+/* One of which it has said CLOSE, on this stream, and one that is under way, on the main one. */
+static void give_up_beside_proved(struct channels_rig *rig, uint32_t proved, uint32_t stream)
 {
-    _cleanup_rig_ rig = rig_new(ROLE_INCOMING, true);
     int peers[2], qemus[2];
 
     strcpy(rig->streams.names[1], "disks");
     for (uint32_t i = 0; i < 2; i++) {
-        assert_null(rig_hears_open(rig, i, 1 - i));
+        uint32_t of = i == proved ? stream : 0;
+
+        assert_null(rig_hears_open(rig, i, of));
         peers[i] = rig_gets_peer(rig, i);
         rig_sends(rig, peers[i], "memory");
-        qemus[i] = rig_gets_qemu(rig, i, 1 - i);
+        qemus[i] = rig_gets_qemu(rig, i, of);
         rig_receives(rig, qemus[i], "memory");
     }
-    shutdown(qemus[0], SHUT_WR);
+    shutdown(qemus[proved], SHUT_WR);
     desk_run(&rig->desk);
-    assert_null(rig_hears(rig, FRAME_FIN, 0, 6));
-    assert_null(rig_hears(rig, FRAME_ACK, 0, 0));
+    assert_null(rig_hears(rig, FRAME_FIN, proved, 6));
+    assert_null(rig_hears(rig, FRAME_ACK, proved, 0));
     rig_loses_connection(rig);
     channels_give_up(rig->channels);
     assert_false(channels_is_any_living(rig->channels));
     assert_false(channels_are_complete(rig->channels));
-    rig_connects(rig);
-    end_well_destination(rig, 2);
-    assert_true(channels_are_complete(rig->channels));
     for (int i = 0; i < 2; i++) {
         close(peers[i]);
         close(qemus[i]);
     }
+}
+
+/* The source may have heard its CLOSE, and then has no other in its place. */
+TEST(test_given_up_proved_here)
+{
+    for (uint32_t proved = 0; proved < 2; proved++)
+        for (uint32_t stream = 0; stream < 2; stream++) {
+            _cleanup_rig_ rig = rig_new(ROLE_INCOMING, true);
+
+            give_up_beside_proved(rig, proved, stream);
+            rig_connects(rig);
+            assert_false(channels_are_complete(rig->channels));
+            end_well_destination(rig, 2);
+            assert_true(channels_are_complete(rig->channels));
+        }
 }
 
 /* A source counts what the peer may know of, and that alone. */
