@@ -29,9 +29,10 @@ class Tally:
     faults: list[str] = field(default_factory=list)
 
 
-def corpus() -> list[int]:
-    """A seed a line, and what it found."""
-    return [int(line.split()[0]) for line in CORPUS.read_text().splitlines() if line and line[0] != "#"]
+def corpus() -> list[list[str]]:
+    """The arguments of vmferry-sim: a seed a line, or "allocation" or "call" and a seed; and what it found."""
+    found = (re.match(r"((?:allocation|call) )?(\d+)", line) for line in CORPUS.read_text().splitlines())
+    return [one[0].split() for one in found if one]
 
 
 def start(program: str, first: int, count: int, seconds: int, mode: tuple[str, ...] = ()) -> subprocess.Popen[str]:
@@ -41,7 +42,7 @@ def start(program: str, first: int, count: int, seconds: int, mode: tuple[str, .
 
 def take(said: str, status: int, tally: Tally) -> int | None:
     """Counts what a process did; the seed at which it stopped, if it did not come to its end."""
-    done = re.search(r"^(\d+) schedules from seed \d+ on, (\d+) steps", said, re.M)
+    done = re.search(r"^(?:\d+ failed once each; )?(\d+) schedules from seed \d+ on, (\d+) steps", said, re.M)
     if status == 0 and done:
         tally.schedules += int(done[1])
         tally.steps += int(done[2])
@@ -74,8 +75,8 @@ def run(program: str, first: int, count: int, seconds: int, processes: int) -> T
 
 def run_corpus(program: str) -> Tally:
     tally = Tally()
-    for seed in corpus():
-        process = start(program, seed, 1, 60)
+    for *mode, seed in corpus():
+        process = start(program, int(seed), 1, 60, tuple(mode))
         said, _ = process.communicate()
         take(said, process.returncode, tally)
     return tally
