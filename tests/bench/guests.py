@@ -108,7 +108,9 @@ def migrate(run: Run, spec: Spec, mode: str) -> dict[str, Any]:
         target.wait_migration({"completed"}, 30)
         target.wait_sweeps(1)
         guest.assert_unharmed(source.serial() + target.serial())
-    return {"total_ms": info["total-time"], "downtime_ms": info["downtime"],
+    # A post-copy's that is less than 1 ms QEMU 7.2 takes for none, and says how long its clock has run.
+    downtime = info["downtime"] if info["downtime"] <= info["total-time"] else 0
+    return {"total_ms": info["total-time"], "downtime_ms": downtime,
             "mib": info["ram"]["transferred"] / (1 << 20), "faults_us": [] if precopy else faults(trace)}
 
 

@@ -174,6 +174,15 @@ TEST(test_info)
     assert_string_equal(info.error, "why");
 }
 
+/* Of a post-copy that stood still for less than 1 ms QEMU 7.2 says for how long its clock has run. */
+TEST(test_info_of_no_downtime)
+{
+    assert_int_equal(
+        info_of("{\"status\": \"completed\", \"total-time\": 199, \"downtime\": 3}").downtime_msec, 3);
+    assert_int_equal(
+        info_of("{\"status\": \"completed\", \"total-time\": 199, \"downtime\": 75015711}").downtime_msec, 0);
+}
+
 /* Whatever it holds, it is read, and no number is more than it is. */
 TEST(test_hostile_info)
 {
@@ -196,8 +205,14 @@ TEST(test_hostile_info)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_messages),     CASE(test_numbers), CASE(test_garbage),      CASE(test_bounds),
-        CASE(test_random_bytes), CASE(test_info),    CASE(test_hostile_info),
+        CASE(test_messages),
+        CASE(test_numbers),
+        CASE(test_garbage),
+        CASE(test_bounds),
+        CASE(test_random_bytes),
+        CASE(test_info),
+        CASE(test_info_of_no_downtime),
+        CASE(test_hostile_info),
     };
 
     return cmocka_run_group_tests_name("ctl-qmp", tests, NULL, NULL);
