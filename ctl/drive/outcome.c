@@ -88,6 +88,9 @@ int outcome_done(struct drive *drive, struct trouble *trouble)
         settled = end_astray(drive, arrival, trouble);
         drive_report(drive, VF_OUTCOME_UNKNOWN, drive->arrived, trouble);
     } else {
+        /* The other broker hears of the times only while the tunnel is there. */
+        if (drive->info.total_msec == 0)
+            qemu_query_times(drive->ends->qmp, &drive->info);
         drive_report_moved(drive);
     }
     finished = tunnel_wait_finished(&drive->ends->tunnel, END_WAIT, &record, NULL);
