@@ -157,7 +157,7 @@ bool job_read(const struct libvirt *libvirt, virDomainPtr domain, bool completed
     if (completed) /* before, it is what QEMU expects */
         ret->downtime_msec = number_of(libvirt, params, n, VIR_DOMAIN_JOB_DOWNTIME);
     if (ret->downtime_msec > ret->elapsed_msec) /* that is QEMU's: qemu_read_info() */
-        ret->downtime_msec = 0;
+        ret->downtime_msec = ret->elapsed_msec > 0;
     libvirt->virTypedParamsFree(params, n);
     return true;
 }

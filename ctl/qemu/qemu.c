@@ -45,10 +45,10 @@ void qemu_read_info(json_object *object, struct qemu_info *ret)
     ret->phase = phase_of(ret->status);
     ret->total_msec = record_number(object, "total-time");
     ret->downtime_msec = record_number(object, "downtime");
-    /* QEMU 7.2 takes a post-copy's downtime below 1 ms for none, and then says for how long its clock runs.
-     */
+    /* QEMU 7.2 takes a post-copy's downtime below 1 ms for none, and then says for how long its clock has
+     * run. That is rounded up, for 0 is what nobody knows. */
     if (ret->downtime_msec > ret->total_msec)
-        ret->downtime_msec = 0;
+        ret->downtime_msec = ret->total_msec > 0;
     if (!json_object_object_get_ex(object, "ram", &ram) || !json_object_is_type(ram, json_type_object))
         return;
     ret->total = record_number(ram, "total");
