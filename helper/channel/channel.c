@@ -167,15 +167,6 @@ static void lend(struct channel *channel)
         relay_watch(&channel->relay);
 }
 
-static void set_main_ended(struct channel *channel)
-{
-    struct channels *channels = channel->channels;
-
-    if (!channels->main_ended || channel->number < channels->first_ended)
-        channels->first_ended = channel->number;
-    channels->main_ended = true;
-}
-
 static void judge(struct channels *channels)
 {
     if (!channels_judge(channels))
@@ -188,8 +179,13 @@ static void judge(struct channels *channels)
 /* It ends well. One that carried nothing only looked whether this side listens. */
 static void count(struct channel *channel)
 {
-    if (relay_has_carried(&channel->relay) && channel->stream == channel->channels->main_stream)
-        set_main_ended(channel);
+    struct channels *channels = channel->channels;
+
+    if (!relay_has_carried(&channel->relay) || channel->stream != channels->main_stream)
+        return;
+    if (!channels->main_ended || channel->number < channels->first_ended)
+        channels->first_ended = channel->number;
+    channels->main_ended = true;
 }
 
 /*
