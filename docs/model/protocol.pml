@@ -169,7 +169,7 @@ hidden byte complete, alone, whole, replaced;
 hidden byte lied;           /* session_end_violated() */
 hidden byte lose;           /* session_interrupt() */
 hidden byte give_up;        /* give_channels_up() */
-hidden byte proved;
+hidden byte proved;         /* streams; PROVED_REPLACES */
 hidden byte adopt;          /* session_adopt() */
 hidden byte update;         /* channel_update() of channel update − 1; 0: of none */
 hidden byte closing;        /* session_end_if_complete() */
