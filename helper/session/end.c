@@ -8,9 +8,8 @@
 #include <syslog.h>
 
 #include "common/address.h"
-#include "common/clock.h"
-#include "common/timer.h"
 #include "helper/control/outbox.h"
+#include "helper/session/complete.h"
 
 /* The broker logs it with --verbose only. */
 static void log_change(const struct session *session, const char *what, const char *from, const char *to)
@@ -71,7 +70,7 @@ bool session_set_connection(struct session *session, enum connection connection)
     return true;
 }
 
-void session_set_recovery(struct session *session, enum recovery recovery)
+void session_set_recovery(struct session *session, enum recovery_stage stage)
 {
     static const char *const names[] = {
         [RECOVERY_NONE] = "none",
@@ -79,27 +78,27 @@ void session_set_recovery(struct session *session, enum recovery recovery)
         [RECOVERY_AWAITS_QEMU] = "awaits QEMU",
     };
 
-    if (recovery == session->recovery)
+    if (stage == session->recovery.stage)
         return;
-    log_change(session, "recovery", names[session->recovery], names[recovery]);
+    log_change(session, "recovery", names[session->recovery.stage], names[stage]);
     /* Each has a timer of its own length. */
-    session->recovery_timer = sd_event_source_disable_unref(session->recovery_timer);
-    session->recovery = recovery;
+    session->recovery.timer = sd_event_source_disable_unref(session->recovery.timer);
+    session->recovery.stage = stage;
 }
 
-void session_set_ending(struct session *session, enum ending ending)
+void session_set_ending(struct session *session, enum ending_stage stage)
 {
     static const char *const names[] = {
         [ENDING_NONE] = "none", [ENDING_FAREWELL] = "farewell", [ENDING_OVER] = "over"};
 
-    assert(session->ending <= ENDING_OVER); /* else GCC sees a state beyond the last one below */
-    if (ending < session->ending) {
-        refuse(session, "ending", names[session->ending], names[ending]);
+    assert(session->ending.stage <= ENDING_OVER); /* else GCC sees a state beyond the last one below */
+    if (stage < session->ending.stage) {
+        refuse(session, "ending", names[session->ending.stage], names[stage]);
         return;
     }
-    if (ending > session->ending)
-        log_change(session, "ending", names[session->ending], names[ending]);
-    session->ending = ending;
+    if (stage > session->ending.stage)
+        log_change(session, "ending", names[session->ending.stage], names[stage]);
+    session->ending.stage = stage;
     update_halted(session);
 }
 
@@ -154,12 +153,11 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
     session_set_ending(session, ENDING_OVER);
     session->state = STATE_FINISHED;
     session->tick = sd_event_source_disable_unref(session->tick);
-    session->hold = sd_event_source_disable_unref(session->hold);
-    session->cancel = sd_event_source_disable_unref(session->cancel);
+    session_drop_holds(session);
     channels_quit(session->channels);
     peers_quit(session->peers);
     /* The peer first: what the broker closes then must not tell it less. */
-    if (sd_event_add_time_relative(session->event, &session->linger, CLOCK_MONOTONIC, LINGER, 0,
+    if (sd_event_add_time_relative(session->event, &session->ending.linger, CLOCK_MONOTONIC, LINGER, 0,
                                    on_linger_end, session) < 0)
         link_exit(session->link);
     else
@@ -176,59 +174,4 @@ void session_end_violated(void *userdata, uint32_t channel, const char *what)
 {
     session_end(userdata, VF_ERROR_PROTOCOL_MISMATCH, true, "The peer sent %s (channel %" PRIu32 "). " ADVICE,
                 what, channel);
-}
-
-static int on_hold_end(sd_event_source *source, uint64_t usec, void *userdata)
-{
-    session_end_if_complete(userdata);
-    return 0;
-}
-
-/* All is carried, but the owner is about to say more: see outcome.h. The end is looked at again after that.
- */
-static bool is_held(struct session *session)
-{
-    uint64_t now = turn_now(session->event);
-
-    if (session->outcome.outcome == VF_OUTCOME_MOVED || now >= session->held_until)
-        return false;
-    return timer_arm_once(session->event, &session->hold, session->held_until - now, on_hold_end, session) >=
-           0;
-}
-
-static int on_cancel_end(sd_event_source *source, uint64_t usec, void *userdata)
-{
-    struct session *session = userdata;
-
-    channels_look_again(session->channels);
-    return 0;
-}
-
-bool session_awaits_cancel(void *userdata)
-{
-    struct session *session = userdata;
-    uint64_t now = turn_now(session->event);
-
-    /* Not for longer, whatever is reported meanwhile: a post-copy that is paused needs another tunnel. */
-    if (session->cancel_until == 0)
-        session->cancel_until = session->held_until;
-    if (now >= session->cancel_until)
-        return false;
-    return timer_arm_once(session->event, &session->cancel, session->cancel_until - now, on_cancel_end,
-                          session) >= 0;
-}
-
-void session_end_if_complete(void *userdata)
-{
-    struct session *session = userdata;
-    struct frame close = {.type = FRAME_CLOSE, .channel = FRAME_CHANNEL_ALL};
-
-    if (session->role != ROLE_OUTGOING || session->connection != CONNECTION_UP ||
-        session->said_close == session->connections || !channels_are_complete(session->channels))
-        return;
-    /* This side's ledger is proved, but the peer has yet to hear of it: its CLOSE of each comes back here. */
-    if (channels_is_any_living(session->channels) || is_held(session))
-        return;
-    session->said_close = session->connections;
-    control_send(session->control, &close);
 }

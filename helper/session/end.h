@@ -9,8 +9,8 @@
  * told of the first. */
 void session_set_state(struct session *session, enum message_state state);
 bool session_set_connection(struct session *session, enum connection connection);
-void session_set_recovery(struct session *session, enum recovery recovery);
-void session_set_ending(struct session *session, enum ending ending);
+void session_set_recovery(struct session *session, enum recovery_stage stage);
+void session_set_ending(struct session *session, enum ending_stage stage);
 
 /* Tells the broker the state (again). */
 void session_tell_state(struct session *session);
@@ -28,13 +28,3 @@ void session_end_done(struct session *session);
 
 /* The peer sent what cannot be true of this channel. For struct channel_events, too. */
 void session_end_violated(void *userdata, uint32_t channel, const char *what);
-
-/* Source: ends the migration when nothing is left of it. For struct channel_events, too. */
-void session_end_if_complete(void *userdata);
-
-/*
- * Source: whether what QEMU has closed early waits for the owner, who reports how far it is, to cancel. QEMU
- * 10 that is told to cancel closes its socket before it has read what the destination still says. For struct
- * channel_events.
- */
-bool session_awaits_cancel(void *userdata);

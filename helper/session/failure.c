@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "helper/session/end.h"
+#include "helper/session/redial.h"
 #include "helper/session/resume.h"
 
 /* Only a word of the peer's is final: all else may be the network, which comes back, or another host that has
@@ -16,10 +17,10 @@ static void resume_failed(struct session *session, const struct peer_failure *fa
     bool complete = channels_are_complete(session->channels);
 
     if (!failure->believed || (failure->error != -ECONNREFUSED && failure->error != -EKEYREJECTED)) {
-        session->n_rejections = 0;
+        session_not_rejected(session);
         session_redial(session);
-    } else if (++session->n_rejections < REJECTIONS_MAX && !complete)
-        session_redial(session); /* any host on the way can say so, and a gate that has just been started */
+    } else if (!session_is_rejected(session) && !complete)
+        session_redial(session);
     else if (failure->error == -ECONNREFUSED && failure->rejected == VF_ERROR_CANCELLED)
         session_end(session, VF_ERROR_CANCELLED, false,
                     "Cancelled at the destination, while the network was away.");

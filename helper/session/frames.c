@@ -6,8 +6,10 @@
 #include "helper/channel/frames.h"
 #include "helper/control/heartbeat.h"
 #include "helper/control/outbox.h"
+#include "helper/session/complete.h"
 #include "helper/session/end.h"
 #include "helper/session/outcome.h"
+#include "helper/session/redial.h"
 #include "helper/session/resume.h"
 #include "helper/session/tick.h"
 
@@ -92,8 +94,8 @@ static void on_hello(struct session *session, const struct frame *frame)
     session_set_connection(session, CONNECTION_UP);
     peers_set_marks(session->peers, marks_are_used(session, frame));
     session_tell_outcome(session);
-    if (session->ending == ENDING_FAREWELL) {
-        session_end(session, session->farewell_error, true, "%s", session->why);
+    if (session->ending.stage == ENDING_FAREWELL) {
+        session_end(session, session->ending.farewell, true, "%s", session->why);
         return;
     }
     r = make_keys(session);
@@ -106,8 +108,8 @@ static void on_hello(struct session *session, const struct frame *frame)
         send_hello(session);
     if (session->halted)
         return;
-    session->n_rejections = 0;
-    if (session->recovery == RECOVERY_AWAITS_NETWORK)
+    session_not_rejected(session);
+    if (session->recovery.stage == RECOVERY_AWAITS_NETWORK)
         session_set_recovery(session, RECOVERY_NONE);
     if (session->state == STATE_WAITING ||
         (session->state == STATE_INTERRUPTED && !channels_has_any_been(session->channels)))
@@ -177,8 +179,8 @@ void session_on_frame(void *userdata, const struct frame *frame)
         break;
     case FRAME_ABORT:
         /* The peer has taken this side's last connection for the first, before that was lost. */
-        if (session->state == STATE_WAITING && session->n_dials > 0 && session->why[0] != '\0' &&
-            frame->refusal.error == VF_ERROR_TICKET_USED)
+        if (session->state == STATE_WAITING && session_has_dialled_again(session) &&
+            session->why[0] != '\0' && frame->refusal.error == VF_ERROR_TICKET_USED)
             session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
         else
             session_end(session, frame->refusal.error, false, "%s", frame->refusal.text);

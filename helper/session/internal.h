@@ -10,8 +10,10 @@
  *     tick.c       once a second
  *     failure.c    a connection that the source made has failed
  *     outcome.c    what became of the VM
- *     resume.c     a lost connection: cleaning up, dialling again, giving up
- *     end.c        the state, and the one end
+ *     resume.c     a lost connection: cleaning up, giving up
+ *     redial.c     dialling again
+ *     end.c        the states, and the one end
+ *     complete.c   when all is carried
  */
 
 #include <stdbool.h>
@@ -39,17 +41,58 @@ enum connection {
     CONNECTION_DOWN,   /* it was lost */
 };
 
-/* After a loss. The timer is that of what is awaited. */
-enum recovery {
+/* After a loss. */
+enum recovery_stage {
     RECOVERY_NONE,
     RECOVERY_AWAITS_NETWORK, /* the channels go on when it is back */
     RECOVERY_AWAITS_QEMU,    /* they were given up: new ones of QEMU's have to come */
 };
 
-enum ending {
+struct recovery {
+    enum recovery_stage stage; /* session_set_recovery() */
+    uint64_t timeout;          /* µs that the network may be away; 0: a loss is for good */
+    sd_event_source *timer;    /* of what is awaited */
+};
+
+enum ending_stage {
     ENDING_NONE,
     ENDING_FAREWELL, /* source, cut off: it ends when it has told the peer */
     ENDING_OVER,     /* the result stands; only the last frame may still be on its way */
+};
+
+struct ending {
+    enum ending_stage stage; /* session_set_ending() */
+    enum vf_error farewell;  /* what the peer is to be told */
+    sd_event_source *linger;
+};
+
+/* Source: dialling once more. redial.c's alone, as what follows is of the file that is named. */
+struct redial {
+    unsigned n_first;      /* dials of the first control connection, after the first one */
+    uint32_t n_rejections; /* of the connections that were to follow, in a row */
+    uint64_t wait;         /* µs until the next try; 0: at once */
+    sd_event_source *timer;
+};
+
+/* Source: what the end waits for when all is carried (complete.c). */
+struct hold {
+    uint64_t until;        /* µs: the owner will say more until then */
+    uint64_t cancel_until; /* µs; 0: QEMU has closed no connection early */
+    sd_event_source *timer, *cancel_timer;
+};
+
+enum listener {
+    LISTENER_NONE, /* the broker takes no PEER_OUTCOME, as far as it is known */
+    LISTENER_WAITS,
+    LISTENER_TOLD, /* it knows the last one */
+};
+
+/* What became of the VM, as the source's owner says (outcome.c). */
+struct known_outcome {
+    struct outcome is;
+    unsigned said;        /* source: the number of the connection on which; 0: it was not */
+    uint32_t n_heard;     /* destination: from the peer */
+    enum listener broker; /* destination */
 };
 
 struct session {
@@ -57,7 +100,6 @@ struct session {
     struct link *link; /* borrowed */
     uint64_t id;
     enum message_role role;
-    enum message_security security;
     uint32_t max_channels;
     uint32_t features;           /* enum message_offers: what the broker offers, as far as it is known here */
     struct stream_names streams; /* ours */
@@ -74,27 +116,19 @@ struct session {
     enum connection connection; /* session_set_connection() */
     unsigned connections;       /* that there have been: the number of the current one, or of the last */
     unsigned said_close; /* source: the number of the one on which CLOSE of the whole was sent; 0: none */
-    enum recovery recovery;
-    enum ending ending;
-    enum vf_error farewell_error;
+    struct recovery recovery;
+    struct ending ending;
     bool halted; /* it is over or broken: nothing is read, sent or waited for. Lent to all objects */
     char why[MESSAGE_TEXT_MAX]; /* the connection was lost */
     bool brought;               /* the control connection: by a caller, who may have no other one */
-    unsigned n_dials;           /* source: of the first control connection, after the first one */
     uint32_t peer_features;     /* enum frame_features */
-    struct outcome outcome;     /* what became of the VM, as the source's owner says */
-    unsigned said_outcome;      /* source: the number of the connection on which; 0: it was not */
-    uint32_t n_outcomes;        /* destination: that the peer has told */
-    bool broker_takes_outcome, outcome_told; /* destination: the broker was told */
-    uint64_t held_until;                     /* source: µs; all is carried, and the end waits */
-    uint64_t cancel_until; /* source: µs; QEMU has closed a connection early, for which the end waits, too */
-    uint32_t n_rejections; /* of the connections that were to follow, in a row */
-    uint64_t redial;       /* µs until the next try; 0: at once */
-    uint64_t resume_timeout; /* µs; 0: a loss is for good */
-    sd_event_source *tick, *linger, *cleanup, *redial_timer, *recovery_timer, *hold, *cancel;
+    struct redial redial;
+    struct hold hold;
+    struct known_outcome outcome;
+    sd_event_source *tick, *cleanup;
 };
 
 static inline bool session_is_over(const struct session *session)
 {
-    return session->ending == ENDING_OVER;
+    return session->ending.stage == ENDING_OVER;
 }

@@ -2,9 +2,11 @@
 #include "helper/session/messages.h"
 
 #include "common/cleanup.h"
+#include "helper/session/complete.h"
 #include "helper/session/end.h"
 #include "helper/session/failure.h"
 #include "helper/session/outcome.h"
+#include "helper/session/redial.h"
 #include "helper/session/resume.h"
 
 /* A connection to the local QEMU: a new one at the source, the one that was asked for at the destination. */
@@ -77,7 +79,7 @@ static void on_end(struct session *session, const struct message_end *m)
         return;
     }
     session_set_ending(session, ENDING_FAREWELL);
-    session->farewell_error = m->error;
+    session->ending.farewell = m->error;
     message_text_set(session->why, sizeof(session->why), m->text);
     session_set_recovery(session, RECOVERY_NONE);
     channels_give_up(session->channels);
@@ -183,7 +185,8 @@ void session_on_message(struct link *link, const union message *m, int fd, void 
         on_sync(session, &m->sync);
         break;
     case MESSAGE_HOLD:
-        session_hold(session, &m->hold);
+        session_meet_broker(session);
+        session_hold(session, m->hold.usec);
         break;
     case MESSAGE_OUTCOME:
         session_take_outcome(session, &m->outcome.outcome);

@@ -3,60 +3,53 @@
 
 #include <string.h>
 
-#include "common/clock.h"
-#include "common/timer.h"
 #include "helper/control/outbox.h"
+#include "helper/session/complete.h"
 #include "helper/session/end.h"
 
 /* Destination: once each, and only to a broker that takes it. */
 static void tell_broker(struct session *session)
 {
-    union message m = {.peer_outcome.outcome = session->outcome};
+    union message m = {.peer_outcome.outcome = session->outcome.is};
 
-    if (session->role != ROLE_INCOMING || !session->broker_takes_outcome || session->outcome_told)
-        return;
-    if (session->outcome.outcome == VF_OUTCOME_NONE)
+    if (session->role != ROLE_INCOMING || session->outcome.broker != LISTENER_WAITS ||
+        session->outcome.is.outcome == VF_OUTCOME_NONE)
         return;
     link_send(session->link, MESSAGE_PEER_OUTCOME, &m, -1);
-    session->outcome_told = true;
+    session->outcome.broker = LISTENER_TOLD;
 }
 
-void session_hold(struct session *session, const struct message_hold *m)
+void session_meet_broker(struct session *session)
 {
-    session->broker_takes_outcome = true;
+    if (session->outcome.broker == LISTENER_NONE)
+        session->outcome.broker = LISTENER_WAITS;
     tell_broker(session);
-    if (m->usec == 0)
-        return;
-    session->held_until = turn_now(session->event) + m->usec;
-    if (session->hold) /* it waits already */
-        timer_set(session->hold, m->usec);
 }
 
 void session_forget_broker(struct session *session)
 {
-    session->broker_takes_outcome = false;
-    session->outcome_told = false;
+    session->outcome.broker = LISTENER_NONE;
 }
 
 void session_tell_outcome(struct session *session)
 {
-    struct frame frame = {.type = FRAME_OUTCOME, .outcome = session->outcome};
+    struct frame frame = {.type = FRAME_OUTCOME, .outcome = session->outcome.is};
 
     if (session->role != ROLE_OUTGOING || session->connection != CONNECTION_UP ||
-        !(session->peer_features & FEATURE_OUTCOME) || session->outcome.outcome == VF_OUTCOME_NONE ||
-        session->said_outcome == session->connections)
+        !(session->peer_features & FEATURE_OUTCOME) || session->outcome.is.outcome == VF_OUTCOME_NONE ||
+        session->outcome.said == session->connections)
         return;
-    session->said_outcome = session->connections;
+    session->outcome.said = session->connections;
     control_send(session->control, &frame);
 }
 
 void session_take_outcome(struct session *session, const struct outcome *outcome)
 {
     if (session->role != ROLE_OUTGOING || !message_outcome_ok(outcome) ||
-        memcmp(&session->outcome, outcome, sizeof(*outcome)) == 0)
+        memcmp(&session->outcome.is, outcome, sizeof(*outcome)) == 0)
         return;
-    session->outcome = *outcome;
-    session->said_outcome = 0;
+    session->outcome.is = *outcome;
+    session->outcome.said = 0;
     session_tell_outcome(session);
     if (!session_is_over(session))
         session_end_if_complete(session);
@@ -64,13 +57,14 @@ void session_take_outcome(struct session *session, const struct outcome *outcome
 
 void session_hear_outcome(struct session *session, const struct outcome *outcome)
 {
-    if (memcmp(&session->outcome, outcome, sizeof(*outcome)) == 0)
+    if (memcmp(&session->outcome.is, outcome, sizeof(*outcome)) == 0)
         return; /* once more, over a new connection */
-    if (session->n_outcomes++ == OUTCOMES_MAX) {
+    if (session->outcome.n_heard++ == OUTCOMES_MAX) {
         session_end_violated(session, 0, "one OUTCOME after the other");
         return;
     }
-    session->outcome = *outcome;
-    session->outcome_told = false;
+    session->outcome.is = *outcome;
+    if (session->outcome.broker == LISTENER_TOLD)
+        session->outcome.broker = LISTENER_WAITS;
     tell_broker(session);
 }

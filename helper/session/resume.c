@@ -5,65 +5,8 @@
 #include <stdio.h>
 #include <syslog.h>
 
-#include "common/clock.h"
 #include "helper/session/end.h"
-
-static void dial_again(struct session *session)
-{
-    bool asked;
-
-    if (session_is_over(session) || control_fd(session->control) >= 0 || session->role != ROLE_OUTGOING)
-        return;
-    requests_drop_peers(session->requests);
-    requests_ask_peer(session->requests, PEER_RESUME, 0, &asked);
-    if (!asked)
-        session_end(session, VF_ERROR_INTERRUPTED, false, "%s The broker is gone, too.", session->why);
-}
-
-static int on_redial(sd_event_source *source, uint64_t usec, void *userdata)
-{
-    dial_again(userdata);
-    return 0;
-}
-
-void session_redial(struct session *session)
-{
-    uint64_t wait = session->redial, jitter = turn_now(session->event) % 1000 * wait / 2000;
-
-    if (session_is_over(session) || session->role != ROLE_OUTGOING)
-        return;
-    requests_drop_peers(session->requests);
-    session->redial = wait * 2 < REDIAL_MAX ? wait * 2 : REDIAL_MAX;
-    session->redial_timer = sd_event_source_disable_unref(session->redial_timer);
-    if (sd_event_add_time_relative(session->event, &session->redial_timer, CLOCK_MONOTONIC,
-                                   wait * 3 / 4 + jitter, 0, on_redial, session) < 0)
-        session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
-}
-
-static int on_dial_time(sd_event_source *source, uint64_t usec, void *userdata)
-{
-    struct session *session = userdata;
-    bool asked;
-
-    if (session_is_over(session))
-        return 0;
-    requests_ask_peer(session->requests, PEER_CONTROL, 0, &asked);
-    if (!asked)
-        session_end(session, VF_ERROR_HELPER_FAILED, true, "The broker is gone.");
-    return 0;
-}
-
-bool session_dial_first_again(struct session *session)
-{
-    uint64_t wait = (uint64_t)DIAL_AGAIN << session->n_dials;
-
-    if (session->n_dials + 1 >= DIALS_MAX)
-        return false;
-    session->n_dials++;
-    session->redial_timer = sd_event_source_disable_unref(session->redial_timer);
-    return sd_event_add_time_relative(session->event, &session->redial_timer, CLOCK_MONOTONIC, wait, 1000,
-                                      on_dial_time, session) >= 0;
-}
+#include "helper/session/redial.h"
 
 /* As if the first control connection had never been: its proof is whole at this side before it is at the
  * peer. */
@@ -99,7 +42,7 @@ static void give_channels_up(struct session *session)
     session_set_recovery(session, RECOVERY_AWAITS_QEMU);
     /* No new channel can come where there is nothing to recover, or no broker to bring one. */
     if (!channels_has_any_been(session->channels) || session->link->fd < 0 ||
-        sd_event_add_time_relative(session->event, &session->recovery_timer, CLOCK_MONOTONIC, RECOVERY, 0,
+        sd_event_add_time_relative(session->event, &session->recovery.timer, CLOCK_MONOTONIC, RECOVERY, 0,
                                    on_recovery_timeout, session) < 0)
         session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
 }
@@ -117,13 +60,13 @@ static int on_network_timeout(sd_event_source *source, uint64_t usec, void *user
 /* One loss after the other shares one time-out. */
 static void await_network(struct session *session)
 {
-    if (session->resume_timeout > 0 && session->recovery != RECOVERY_NONE)
+    if (session->recovery.timeout > 0 && session->recovery.stage != RECOVERY_NONE)
         return;
-    if (session->resume_timeout > 0)
+    if (session->recovery.timeout > 0)
         session_set_recovery(session, RECOVERY_AWAITS_NETWORK);
-    if (session->resume_timeout == 0 ||
-        sd_event_add_time_relative(session->event, &session->recovery_timer, CLOCK_MONOTONIC,
-                                   session->resume_timeout, 0, on_network_timeout, session) < 0)
+    if (session->recovery.timeout == 0 ||
+        sd_event_add_time_relative(session->event, &session->recovery.timer, CLOCK_MONOTONIC,
+                                   session->recovery.timeout, 0, on_network_timeout, session) < 0)
         give_channels_up(session);
 }
 
@@ -150,13 +93,7 @@ void session_clean_up(struct session *session)
     session_set_connection(session, CONNECTION_DOWN);
     session_set_state(session, STATE_INTERRUPTED);
     await_network(session);
-    /* At once after a loss; a peer that hangs up on each new connection is dialled with pauses. */
-    if (session->redial == 0) {
-        session->redial = REDIAL_FIRST;
-        dial_again(session);
-    } else {
-        session_redial(session);
-    }
+    session_redial_after_loss(session);
 }
 
 static int on_clean_up(sd_event_source *source, void *userdata)
@@ -172,13 +109,13 @@ void session_interrupt(struct session *session, const char *format, ...)
 
     if (session->halted || !session_set_connection(session, CONNECTION_BROKEN))
         return;
-    if (session->ending != ENDING_FAREWELL) { /* else the peer has yet to hear why that is */
+    if (session->ending.stage != ENDING_FAREWELL) { /* else the peer has yet to hear why that is */
         va_start(args, format);
         vsnprintf(session->why, sizeof(session->why), format, args);
         va_end(args);
     }
     if (greeted)
-        session->redial = 0;
+        session_redial_at_once(session);
     if (sd_event_add_defer(session->event, &session->cleanup, on_clean_up, session) < 0)
         session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
 }
@@ -190,7 +127,7 @@ void session_on_lost(void *userdata, const char *why)
     struct session *session = userdata;
 
     /* All that the peer could still have said is known: both ledgers were proved channel by channel. */
-    if (channels_are_complete(session->channels) && session->resume_timeout == 0)
+    if (channels_are_complete(session->channels) && session->recovery.timeout == 0)
         session_end_done(session);
     else if (session->state == STATE_WAITING && session->role == ROLE_OUTGOING && !session->brought)
         session_interrupt(session, BEFORE_IT_BEGAN, why);

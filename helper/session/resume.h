@@ -21,11 +21,4 @@ void session_interrupt(struct session *session, const char *format, ...)
 void session_clean_up(struct session *session);
 
 /* For struct control_events: the control connection is lost. */
-/* Source: the first control connection has failed before the peer greeted. It is dialled again in a moment,
- * for others may have taken its place there, who know the id. False where that was done often enough. */
-bool session_dial_first_again(struct session *session);
-
 void session_on_lost(void *userdata, const char *why);
-
-/* Source: the connection that was to follow could not be had; tries again later. */
-void session_redial(struct session *session);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "helper/session/complete.h"
 #include "helper/session/end.h"
 #include "helper/session/failure.h"
 #include "helper/session/frames.h"
@@ -38,7 +39,7 @@ static void on_active(void *userdata)
     struct session *session = userdata;
 
     session_set_state(session, STATE_ACTIVE);
-    if (session->recovery == RECOVERY_AWAITS_QEMU)
+    if (session->recovery.stage == RECOVERY_AWAITS_QEMU)
         session_set_recovery(session, RECOVERY_NONE);
 }
 
@@ -98,10 +99,10 @@ static int make_channels(struct session *session, struct workers *workers,
         .peer_streams = &session->peer_streams,
         .halted = &session->halted,
         .role = session->role,
-        .security = session->security,
+        .security = start->security,
         .max_channels = session->max_channels,
         .window = (size_t)start->window,
-        .resumes = session->resume_timeout > 0,
+        .resumes = session->recovery.timeout > 0,
         .limit = start->bandwidth_limit,
     };
 
@@ -109,7 +110,7 @@ static int make_channels(struct session *session, struct workers *workers,
 }
 
 static int make_peers(struct session *session, const struct aead_choice *aeads,
-                      const uint8_t secret[static MESSAGE_SECRET_SIZE])
+                      const struct message_start_relay *start)
 {
     const struct peers_options options = {
         .event = session->event,
@@ -121,7 +122,7 @@ static int make_peers(struct session *session, const struct aead_choice *aeads,
         .aeads = aeads,
         .id = session->id,
         .role = session->role,
-        .security = session->security,
+        .security = start->security,
     };
     uint8_t key[KEY_SIZE];
     int r;
@@ -129,9 +130,9 @@ static int make_peers(struct session *session, const struct aead_choice *aeads,
     session->peers = peers_new(&options, &peer_events, session);
     if (!session->peers)
         return -ENOMEM;
-    r = key_derive(
-        secret, session->id,
-        session->security == SECURITY_PLAIN ? "vmferry control plain v1" : "vmferry control tls v1", key);
+    r = key_derive(start->secret, session->id,
+                   start->security == SECURITY_PLAIN ? "vmferry control plain v1" : "vmferry control tls v1",
+                   key);
     if (r >= 0)
         r = peers_set_key(session->peers, PEER_CONTROL, key);
     explicit_bzero(key, sizeof(key));
@@ -154,7 +155,7 @@ static int set_up(struct session *session, struct workers *workers, const struct
     if (r >= 0)
         r = make_channels(session, workers, start);
     if (r >= 0)
-        r = make_peers(session, aeads, start->secret);
+        r = make_peers(session, aeads, start);
     return r < 0 ? r : session_start_ticks(session);
 }
 
@@ -175,10 +176,9 @@ int session_new(sd_event *event, struct link *link, struct workers *workers, con
     session->link = link;
     session->id = start->id;
     session->role = start->role;
-    session->security = start->security;
     session->max_channels = start->max_channels;
-    session->resume_timeout = start->resume_timeout;
-    session->redial = REDIAL_FIRST;
+    session->recovery.timeout = start->resume_timeout;
+    session->redial.wait = REDIAL_FIRST;
     session->streams.n = start->n_streams;
     memcpy(session->streams.names, start->streams, sizeof(session->streams.names));
     session->pool = (struct ring_pool){.lock = PTHREAD_MUTEX_INITIALIZER, .max_free = POOL_BLOCKS};
@@ -208,12 +208,11 @@ struct session *session_free(struct session *session)
     session->kept = kept_free(session->kept);
     ring_pool_clear(&session->pool);
     sd_event_source_disable_unref(session->tick);
-    sd_event_source_disable_unref(session->linger);
     sd_event_source_disable_unref(session->cleanup);
-    sd_event_source_disable_unref(session->redial_timer);
-    sd_event_source_disable_unref(session->recovery_timer);
-    sd_event_source_disable_unref(session->hold);
-    sd_event_source_disable_unref(session->cancel);
+    sd_event_source_disable_unref(session->recovery.timer);
+    sd_event_source_disable_unref(session->ending.linger);
+    sd_event_source_disable_unref(session->redial.timer);
+    session_drop_holds(session);
     counters_unmap(&session->counters);
     free(session);
     return NULL;

@@ -19,7 +19,7 @@ static void on_silence(struct session *session, unsigned ticks)
 
 static void tick(struct session *session)
 {
-    const unsigned silence_max = session->resume_timeout > 0 ? SILENCE_RESUME : SILENCE_MAX;
+    const unsigned silence_max = session->recovery.timeout > 0 ? SILENCE_RESUME : SILENCE_MAX;
     uint64_t now = turn_now(session->event);
 
     counters_rate(&session->counters, now);

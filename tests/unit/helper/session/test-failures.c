@@ -133,7 +133,7 @@ TEST(test_first_connection_is_dialled_again)
     world->hangs_up = true;
     side_start(&world->sides[SOURCE], start_of(LONG), ROLE_OUTGOING);
     side_start(&world->sides[DESTINATION], start_of(LONG), ROLE_INCOMING);
-    WORLD_WAIT(world, world->sides[SOURCE].session->n_dials > 0);
+    WORLD_WAIT(world, world->sides[SOURCE].session->redial.n_first > 0);
     world->hangs_up = false;
     WORLD_WAIT(world, world->sides[SOURCE].state == STATE_CONNECTED);
     qemu = world_adds_qemu(world);

@@ -168,7 +168,7 @@ TEST(test_time_out_and_recovery)
     world_sends(world, qemu, "again");
     WORLD_WAIT(world, state_of(world, DESTINATION) == STATE_ACTIVE);
     assert_int_equal(state_of(world, SOURCE), STATE_ACTIVE);
-    assert_int_equal(world->sides[SOURCE].session->recovery, RECOVERY_NONE);
+    assert_int_equal(world->sides[SOURCE].session->recovery.stage, RECOVERY_NONE);
     world_receives(world, world->qemu, "again");
     finish(world, qemu);
     world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
@@ -184,7 +184,7 @@ TEST(test_no_resuming)
     world_sends(world, qemu, "memory");
     world_cuts(world);
     assert_true(world_is_closed(qemu));
-    assert_int_equal(world->sides[SOURCE].session->recovery, RECOVERY_AWAITS_QEMU);
+    assert_int_equal(world->sides[SOURCE].session->recovery.stage, RECOVERY_AWAITS_QEMU);
     close(qemu);
 }
 
