@@ -83,24 +83,28 @@ int outcome_done(struct drive *drive, struct trouble *trouble)
     _cleanup_json_ json_object *record = NULL;
     enum arrival arrival = arrival_wait(drive);
     int settled = arrival == ARRIVAL_DONE ? arrival_settle(drive, trouble) : 0, finished;
+    bool moved = !drive->ends->destination_qmp || arrival == ARRIVAL_DONE;
+    struct qemu_info told;
 
-    if (drive->ends->destination_qmp && arrival != ARRIVAL_DONE) {
-        settled = end_astray(drive, arrival, trouble);
-        drive_report(drive, VF_OUTCOME_UNKNOWN, drive->arrived, trouble);
-    } else {
+    if (moved) {
         /* The other broker hears of the times only while the tunnel is there. */
         if (drive->info.total_msec == 0)
             qemu_query_times(drive->ends->qmp, &drive->info);
         drive_report_moved(drive);
+    } else {
+        settled = end_astray(drive, arrival, trouble);
+        drive_report(drive, VF_OUTCOME_UNKNOWN, drive->arrived, trouble);
     }
+    told = drive->info;
     finished = tunnel_wait_finished(&drive->ends->tunnel, END_WAIT, &record, NULL);
     settings_restore(drive->ends->qmp, &drive->ends->before);
     if (drive->ends->destination_qmp && arrival == ARRIVAL_DONE)
         settings_restore(drive->ends->destination_qmp, &drive->ends->destination_before);
     qemu_query_times(drive->ends->qmp, &drive->info);
     meter_clear(&drive->meter);
-    if (!drive->ends->destination_qmp || arrival == ARRIVAL_DONE)
-        drive_report_moved(drive); /* now with the times */
+    if (moved &&
+        (told.total_msec != drive->info.total_msec || told.downtime_msec != drive->info.downtime_msec))
+        drive_report_moved(drive); /* QEMU knows the times only now */
     if (settled >= 0)
         summarize(drive, record,
                   finished > 0 && record && strcmp(record_text(record, "Result"), "done") == 0);

@@ -45,6 +45,9 @@ static struct rig {
     struct qmp source, destination;
     const char *tunnel_state, *tunnel_result; /* of its record; no state: the brokers do not know it */
     const char *outcome;                      /* that the source's broker was told last; "": none */
+    unsigned n_outcomes;                      /* that it was told */
+    uint64_t took;                            /* ms, as the source says */
+    unsigned knows_late;                      /* how often it does not say it yet */
     const char *phase;                        /* that it was told last */
     char phases[128];                         /* all of them */
     bool socket_refused, source_cut, destination_cut;
@@ -137,6 +140,10 @@ int qemu_run_state(struct qmp *qmp, char ret[static 32], struct trouble *trouble
 
 void qemu_query_times(struct qmp *qmp, struct qemu_info *info)
 {
+    if (rig.knows_late > 0)
+        rig.knows_late--;
+    else
+        info->total_msec = rig.took;
 }
 
 int qemu_migrate(struct qmp *qmp, const char *socket, bool resume, struct trouble *trouble)
@@ -296,8 +303,10 @@ void report_progress(const struct tunnel *tunnel, const struct report_progress *
 
 void report_outcome(const struct tunnel *tunnel, const struct outcome *outcome)
 {
-    if (tunnel == &rig.ends.tunnel)
-        rig.outcome = vf_outcome_to_string(outcome->outcome);
+    if (tunnel != &rig.ends.tunnel)
+        return;
+    rig.outcome = vf_outcome_to_string(outcome->outcome);
+    rig.n_outcomes++;
 }
 
 void tunnel_cancel(const struct tunnel *tunnel)

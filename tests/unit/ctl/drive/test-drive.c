@@ -62,6 +62,21 @@ TEST(pre_copy_is_left_alone)
     assert_string_equal(rig.outcome, "moved");
 }
 
+/* Once, with the times where the source knows them, and else once more. */
+TEST(that_it_moved_is_told_once)
+{
+    begin(STEPS(SETUP, ACTIVE, COMPLETED), STEPS(ARRIVED));
+    rig.took = 5;
+    ends_with(STATUS_DONE, "source migrates, destination cont, source restored, destination restored", NULL);
+    assert_int_equal(rig.n_outcomes, 1);
+
+    begin(STEPS(SETUP, ACTIVE, COMPLETED), STEPS(ARRIVED));
+    rig.took = 5;
+    rig.knows_late = 1;
+    ends_with(STATUS_DONE, "source migrates, destination cont, source restored, destination restored", NULL);
+    assert_int_equal(rig.n_outcomes, 2);
+}
+
 TEST(a_socket_of_another_user_is_not_used)
 {
     begin(STEPS(SETUP), STEPS(SETUP));
@@ -439,6 +454,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(pre_copy_is_left_alone),
+        CASE(that_it_moved_is_told_once),
         CASE(a_socket_of_another_user_is_not_used),
         CASE(a_failure_takes_everything_back),
         CASE(a_tunnel_that_was_found_stays),
