@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "ctl/qemu/qemu.h"
 
 #define PAGE 4096 /* libvirt counts what the guest changes in pages */
 
@@ -155,9 +156,8 @@ bool job_read(const struct libvirt *libvirt, virDomainPtr domain, bool completed
     ret->disk_remaining = number_of(libvirt, params, n, VIR_DOMAIN_JOB_DISK_REMAINING);
     ret->elapsed_msec = number_of(libvirt, params, n, VIR_DOMAIN_JOB_TIME_ELAPSED);
     if (completed) /* before, it is what QEMU expects */
-        ret->downtime_msec = number_of(libvirt, params, n, VIR_DOMAIN_JOB_DOWNTIME);
-    if (ret->downtime_msec > ret->elapsed_msec) /* that is QEMU's: qemu_read_info() */
-        ret->downtime_msec = ret->elapsed_msec > 0;
+        ret->downtime_msec =
+            qemu_downtime(number_of(libvirt, params, n, VIR_DOMAIN_JOB_DOWNTIME), ret->elapsed_msec);
     libvirt->virTypedParamsFree(params, n);
     return true;
 }

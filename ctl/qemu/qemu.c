@@ -34,6 +34,11 @@ static enum qemu_phase phase_of(const char *status)
     return QEMU_PRECOPY; /* setup, active, device, wait-unplug, pre-switchover, cancelling */
 }
 
+uint64_t qemu_downtime(uint64_t downtime_msec, uint64_t total_msec)
+{
+    return downtime_msec <= total_msec ? downtime_msec : total_msec > 0;
+}
+
 void qemu_read_info(json_object *object, struct qemu_info *ret)
 {
     json_object *ram = NULL;
@@ -44,11 +49,7 @@ void qemu_read_info(json_object *object, struct qemu_info *ret)
     message_text_set(ret->error, sizeof(ret->error), record_text(object, "error-desc"));
     ret->phase = phase_of(ret->status);
     ret->total_msec = record_number(object, "total-time");
-    ret->downtime_msec = record_number(object, "downtime");
-    /* QEMU 7.2 takes a post-copy's downtime below 1 ms for none, and then says for how long its clock has
-     * run. That is rounded up, for 0 is what nobody knows. */
-    if (ret->downtime_msec > ret->total_msec)
-        ret->downtime_msec = ret->total_msec > 0;
+    ret->downtime_msec = qemu_downtime(record_number(object, "downtime"), ret->total_msec);
     if (!json_object_object_get_ex(object, "ram", &ram) || !json_object_is_type(ram, json_type_object))
         return;
     ret->total = record_number(ram, "total");

@@ -30,6 +30,13 @@ int qemu_query(struct qmp *qmp, struct qemu_info *ret, struct trouble *trouble);
 /* Of a source that is done: asks again until it knows how long that took, for at most half a second. */
 void qemu_query_times(struct qmp *qmp, struct qemu_info *info);
 
+/*
+ * For how long the VM stood still. QEMU 7.2 takes a post-copy's downtime below 1 ms for none, and then says
+ * for how long its clock has run, which is longer than all of the migration. That is rounded up to 1 ms, for
+ * 0 is what nobody knows.
+ */
+uint64_t qemu_downtime(uint64_t downtime_msec, uint64_t total_msec);
+
 /* Pure: what query-migrate returned, whatever it holds. */
 void qemu_read_info(json_object *object, struct qemu_info *ret);
 

@@ -28,6 +28,12 @@ class Outcome:
     ram: dict[str, Any]  # "transferred" (bytes), "mbps", "dirty-sync-count", "postcopy-requests", …
 
 
+def downtime_of(info: dict[str, Any]) -> int:
+    """Milliseconds; as vmferryctl reads it (qemu_downtime() in ctl/qemu/qemu.h)."""
+    downtime, total = int(info["downtime"]), int(info["total-time"])
+    return downtime if downtime <= total else int(total > 0)
+
+
 class Pair:
     """A source that runs the guest, and a destination with `incoming="defer"`.
 
@@ -144,7 +150,7 @@ class Pair:
         left = max(deadline - time.monotonic(), 1.0)
         self.destination.wait_migration({"completed"}, left)
         self.destination.wait_until(lambda: self.destination.status() == "running", "the guest to run", left)
-        return Outcome(info["total-time"], info["downtime"], info["setup-time"], info["ram"])
+        return Outcome(info["total-time"], downtime_of(info), info["setup-time"], info["ram"])
 
     def serial(self) -> str:
         """All that the guest printed: at the source, then at the destination."""
