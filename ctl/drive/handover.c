@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "ctl/drive/internal.h"
 
 /* QEMU's word: a suspended VM comes over as one that is to go on, too, and is suspended again then
  * (since 8.2). */

@@ -6,7 +6,9 @@
  * so that it never runs on both. docs/hand-over.md has the states.
  */
 
-#include "ctl/drive/internal.h"
+#include "ctl/drive/ends.h"
+
+struct drive;
 
 /* Before the destination's QEMU is told to listen: from now on it does not start the VM by itself. */
 int handover_hold(struct ends *ends, struct trouble *trouble);

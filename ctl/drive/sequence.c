@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "ctl/drive/internal.h"
 
 static void add_text(json_object *object, const char *name, const char *text)
 {

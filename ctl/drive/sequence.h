@@ -4,8 +4,10 @@
 /* What programs see of a migration that is driven: with --json=seq an object each second, and one at the end.
  */
 
-#include "ctl/drive/internal.h"
+#include "ctl/drive/ends.h"
 #include "ctl/terminal/progress.h"
+
+struct drive;
 
 /* With --json=seq: prints it, unless it did so less than a second ago. */
 void sequence_show(struct drive *drive, const struct progress *progress);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/libvirt/cancel.h"
+
 #include <string.h>
 
 #include "common/cleanup.h"
 #include "ctl/bus/record.h"
-#include "ctl/libvirt/entry.h"
 #include "ctl/libvirt/host.h"
 #include "ctl/libvirt/job.h"
 #include "ctl/shell.h"

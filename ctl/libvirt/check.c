@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/libvirt/check.h"
+
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/magic.h>
@@ -11,7 +13,6 @@
 #include "common/cleanup.h"
 #include "ctl/bus/tunnel.h"
 #include "ctl/libvirt/compare.h"
-#include "ctl/libvirt/entry.h"
 #include "ctl/libvirt/host.h"
 #include "ctl/libvirt/keepalive.h"
 #include "ctl/libvirt/plan.h"

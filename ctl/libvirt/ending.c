@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/libvirt/ending.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "common/cleanup.h"
-#include "ctl/libvirt/internal.h"
+#include "ctl/libvirt/report.h"
+#include "ctl/libvirt/view.h"
+#include "ctl/libvirt/way.h"
 #include "ctl/shell.h"
 #include "ctl/units.h"
 

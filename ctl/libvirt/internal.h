@@ -3,7 +3,6 @@
 
 /* How far the migration of a domain is; for the files of this folder. */
 
-#include "common/outcome.h"
 #include "ctl/bus/tunnel.h"
 #include "ctl/drive/peers.h"
 #include "ctl/libvirt/host.h"
@@ -50,24 +49,3 @@ struct move {
     const char *phase;        /* that was reported */
     struct meter meter;
 };
-
-/* The tunnel and what libvirt's calls go by (way.c). */
-int way_open(struct move *move, const char *ticket, struct trouble *trouble);
-
-/* Ends both tunnels, unless they were there before. */
-void way_undo(struct move *move);
-
-/* The end of it (ending.c): the exit status, or -1 with a trouble. */
-int ending_of(struct move *move, struct trouble *trouble);
-int ending_detached(struct move *move, struct trouble *trouble);
-
-/* Tells the brokers of both hosts, as far as they are in hand, how far it is, once a second and when the
- * phase changes; and what became of the VM: state: where it is, reason: "" for none (report.c). */
-void move_report_progress(struct move *move, const char *phase);
-void move_report(struct move *move, enum vf_outcome outcome, enum domain_state state, const char *reason);
-
-/* What libvirt counts; once it counts nothing any more, the totals of before (move.c). */
-void move_read_stats(struct move *move);
-
-/* Shows and reports how far it is (view.c). record: of the source's tunnel, or an empty object. */
-void view_move(struct move *move, json_object *record);

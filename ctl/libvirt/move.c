@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/libvirt/move.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/cleanup.h"
-#include "ctl/libvirt/entry.h"
-#include "ctl/libvirt/internal.h"
+#include "ctl/libvirt/ending.h"
+#include "ctl/libvirt/view.h"
+#include "ctl/libvirt/way.h"
 
 #define LOOK       (SECOND / 4)
 #define AUTO_AFTER 4 /* the pass over the memory with which it is clear that pre-copy does not end */
@@ -54,20 +57,6 @@ static void cancel(struct move *move)
         move->stage = MOVE_CANCELLED;
     } else if (strstr(libvirt_words(libvirt), "post-copy")) {
         move->stage = MOVE_POSTCOPY;
-    }
-}
-
-void move_read_stats(struct move *move)
-{
-    struct job_stats now;
-
-    job_read(move->near.libvirt, move->domain, false, &now);
-    move->began = move->began || now.active;
-    if (now.active || !move->began) {
-        move->stats = now;
-    } else {
-        move->stats.active = false;
-        move->stats.remaining = move->stats.disk_remaining = move->stats.dirty = 0;
     }
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "ctl/libvirt/entry.h"
-
+#include "ctl/libvirt/cancel.h"
+#include "ctl/libvirt/check.h"
+#include "ctl/libvirt/move.h"
 #include "ctl/libvirt/socket.h"
 
 /* Instead of all that needs libvirt's headers. */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/libvirt/report.h"
+
 #include <string.h>
 
 #include "common/message.h"
 #include "ctl/bus/report.h"
-#include "ctl/libvirt/internal.h"
 
 #define OFTEN (SECOND / 4) /* a broker takes no more */
 

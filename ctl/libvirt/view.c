@@ -1,9 +1,25 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/libvirt/view.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "ctl/libvirt/internal.h"
+#include "ctl/libvirt/report.h"
+
+void move_read_stats(struct move *move)
+{
+    struct job_stats now;
+
+    job_read(move->near.libvirt, move->domain, false, &now);
+    move->began = move->began || now.active;
+    if (now.active || !move->began) {
+        move->stats = now;
+    } else {
+        move->stats.active = false;
+        move->stats.remaining = move->stats.disk_remaining = move->stats.dirty = 0;
+    }
+}
 
 /* Of the domain, in the brokers' words. */
 static const char *phase_of(const struct move *move, json_object *record)

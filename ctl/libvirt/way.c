@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ctl/libvirt/way.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -7,7 +9,6 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
-#include "ctl/libvirt/internal.h"
 
 /* Post-copy: a connection that the tunnel gives up can cost the guest, one that it keeps costs some memory.
  */

@@ -8,7 +8,7 @@
 
 #include "common/cleanup.h"
 #include "ctl/bus/findings.h"
-#include "ctl/libvirt/entry.h"
+#include "ctl/libvirt/check.h"
 #include "ctl/qemu/userfaultfd.h"
 #include "ctl/verbs/check-install.h"
 #include "ctl/verbs/check-tunnel.h"

@@ -8,7 +8,7 @@
 #include "common/cleanup.h"
 #include "ctl/bus/find.h"
 #include "ctl/bus/record.h"
-#include "ctl/libvirt/entry.h"
+#include "ctl/libvirt/cancel.h"
 #include "ctl/qemu/qemu.h"
 #include "ctl/shell.h"
 #include "ctl/units.h"

@@ -11,7 +11,7 @@
 #include "ctl/drive/drive.h"
 #include "ctl/drive/handover.h"
 #include "ctl/drive/sequence.h"
-#include "ctl/libvirt/entry.h"
+#include "ctl/libvirt/move.h"
 #include "ctl/verbs/background.h"
 
 /* What the options say, in both QEMUs; all that must be alike is, or nothing was changed. */

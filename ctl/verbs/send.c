@@ -11,7 +11,7 @@
 #include "common/cleanup.h"
 #include "ctl/drive/drive.h"
 #include "ctl/drive/sequence.h"
-#include "ctl/libvirt/entry.h"
+#include "ctl/libvirt/move.h"
 
 /* The ticket's line. */
 static int read_ticket(const struct ctl *ctl, char **ret, struct trouble *trouble)

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "test-util.h"
 
-#include "ctl/libvirt/entry.h"
+#include "ctl/libvirt/cancel.h"
+#include "ctl/libvirt/check.h"
+#include "ctl/libvirt/move.h"
 
 /* What a vmferryctl says that was built without libvirt: none.c is linked here in place of the rest. */
 
