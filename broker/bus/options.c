@@ -253,7 +253,7 @@ static int read_layout(sd_bus_message *m, struct options *options, sd_bus_error 
         return error_set(
             error, VF_ERROR_PATH_TOO_LONG,
             "Option 'layout': the domain's name has %zu bytes, for which no socket's path has room. "
-            "Migrate the domain under a shorter name (virsh migrate --dname).",
+            "Migrate the domain under a shorter name (vmferryctl migrate --name=, virsh migrate --dname).",
             strlen(name));
     strcpy(options->layout, name);
     return 0;

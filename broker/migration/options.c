@@ -44,6 +44,7 @@ int options_check_layout(const char *path, const struct options *options, sd_bus
     return error_set(
         error, VF_ERROR_PATH_TOO_LONG,
         "The socket path '%s' has %zu bytes; UNIX sockets allow %d, so that a domain's name can have "
-        "%zu here. Migrate the domain under a shorter name (virsh migrate --dname).",
+        "%zu here. Migrate the domain under a shorter name (vmferryctl migrate --name=, virsh migrate "
+        "--dname).",
         path, n, QEMU_SOCKET_PATH_MAX - 1, name - (n - (QEMU_SOCKET_PATH_MAX - 1)));
 }

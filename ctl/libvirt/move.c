@@ -151,7 +151,8 @@ static int open_near(struct move *move, struct host *ret, struct trouble *troubl
 static int begin(struct move *move, struct trouble *trouble)
 {
     const struct arguments *a = &move->ctl->arguments;
-    _cleanup_free_ char *uri = NULL, *disks_uri = NULL, *disks = NULL;
+    _cleanup_free_ char *disks = NULL;
+    char uri[URI_MAX], disks_uri[URI_MAX];
     _cleanup_json_ json_object *record = NULL;
     const struct plan_ends ends = {.persistent = move->persistent, .p2p = move->p2p};
     struct job_order order = {.libvirt = move->near.libvirt,
@@ -167,12 +168,9 @@ static int begin(struct move *move, struct trouble *trouble)
     move->job_domain = order.domain = host_find(&move->job_near, move->vm, trouble);
     if (!order.domain)
         return -1;
-    if (asprintf(&uri, "unix://%s", move->tunnel.socket) < 0 ||
-        asprintf(&disks_uri, "unix://%s", record_socket(record, "disks")) < 0)
-        return trouble_no_memory(trouble);
-    order.uri = uri;
+    order.uri = socket_uri(move->tunnel.socket, uri);
     if (a->disks) {
-        order.disks_uri = disks_uri;
+        order.disks_uri = socket_uri(record_socket(record, "disks"), disks_uri);
         disks = strdup(a->disks);
         order.n_disks = disks ? plan_disks(disks, order.disks, JOB_DISKS_MAX) : 0;
     }

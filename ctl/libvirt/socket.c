@@ -79,6 +79,19 @@ int libvirt_connect(const struct ctl *ctl, struct trouble *trouble)
                            : "Is libvirt installed, and libvirtd.socket or virtqemud.socket started?");
 }
 
+const char *socket_uri(const char *path, char ret[static URI_MAX])
+{
+    static const char plain[] = "/-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    size_t n = (size_t)snprintf(ret, URI_MAX, "unix://");
+
+    for (; *path && n + 3 < URI_MAX; path++)
+        n += (size_t)snprintf(ret + n, URI_MAX - n, strchr(plain, *path) ? "%c" : "%%%02X",
+                              (unsigned char)*path);
+    if (*path)
+        ret[0] = '\0';
+    return ret;
+}
+
 /* ---- To the broker ---- */
 
 static int on_supplied(sd_bus_message *m, void *userdata, sd_bus_error *error)

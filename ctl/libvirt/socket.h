@@ -21,6 +21,12 @@ const char *libvirt_instance(const struct ctl *ctl);
 /* Whether there is one to connect to, also where it would refuse. */
 bool libvirt_is_here(const struct ctl *ctl);
 
+/*
+ * What libvirt calls a UNIX socket in a migration, unix://PATH with all escaped that a URI cannot have, as a
+ * domain's name may have it: fills in ret, and returns it; "" where it is too long.
+ */
+const char *socket_uri(const char *path, char ret[static URI_MAX]);
+
 /* Hands a connected socket to the tunnel's broker, on this host, without waiting for its answer. Borrows fd.
  * 0, or -1 with a trouble. */
 int libvirt_supply(const struct tunnel *tunnel, int fd, struct trouble *trouble);

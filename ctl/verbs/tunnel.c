@@ -85,9 +85,9 @@ static int find_words(struct run *run, struct trouble *trouble)
         run->words[i].placeholder = names[i][0];
         run->words[i].variable = names[i][1];
     }
-    snprintf(run->words[0].value, URI_MAX, "unix://%s", record_socket(record, "migrate"));
+    socket_uri(record_socket(record, "migrate"), run->words[0].value);
     if (run->ctl->arguments.disks)
-        snprintf(run->words[1].value, URI_MAX, "unix://%s", record_socket(record, "disks"));
+        socket_uri(record_socket(record, "disks"), run->words[1].value);
     if (run->door)
         door_uri(run->door, run->words[2].value);
     else

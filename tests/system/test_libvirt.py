@@ -27,6 +27,13 @@ def test_migrate(web1: Domain, hosts: TwoHosts) -> None:
         assert (details["told-by"], details["host"], details["run-state"]) == ("owner", "host-b", "running")
 
 
+def test_name_that_no_uri_has(libvirt: Libvirt, hosts: TwoHosts) -> None:
+    domain = libvirt.domain("a wéb%41")
+    domain.start()
+    ctl(hosts.a, "migrate", domain.name, "host-b")
+    assert_moved(domain, hosts.a, hosts.b)
+
+
 def test_all_in_one(web2: Domain, hosts: TwoHosts) -> None:
     """Disks, several connections and libvirt's own calls, through one port."""
     moving = Background(hosts.a, "vmferryctl", "migrate", "web2", "host-b", "--disks", "--multifd=3", "--bandwidth=16M")
