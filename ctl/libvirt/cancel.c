@@ -43,6 +43,11 @@ static int abort_job(const struct host *host, virDomainPtr domain, const struct 
 
     if (state == DOMAIN_PAUSED_POSTCOPY || state == DOMAIN_PAUSED_POSTCOPY_FAILED)
         return refuse_postcopy(found, trouble);
+    if (state == DOMAIN_UNKNOWN)
+        return trouble_set(
+            trouble, STATUS_FAILED,
+            "Cannot cancel migration %s: whether VM '%s' is in post-copy libvirt does not tell: %s.",
+            found->id, found->vm, libvirt_words(libvirt));
     job_read(libvirt, domain, false, &stats);
     if (!stats.active)
         return 0;

@@ -12,6 +12,7 @@
 
 #include "common/cleanup.h"
 #include "ctl/bus/tunnel.h"
+#include "ctl/libvirt/cancel.h"
 #include "ctl/libvirt/socket.h"
 #include "ctl/shell.h"
 
@@ -150,12 +151,16 @@ static void child(const struct run *run, char **argv, pid_t parent)
     _exit(127);
 }
 
-/* Runs it to its end. Ctrl-C reaches it by itself; it decides. Its status, or -1. */
+/*
+ * Runs it to its end. Ctrl-C reaches it by itself, and SIGTERM (or SIGHUP) is passed on to it; it decides.
+ * Its status, or -1.
+ */
 static int run_command(struct run *run, struct trouble *trouble)
 {
     const struct arguments *a = &run->ctl->arguments;
     char *argv[COMMAND_MAX] = {0};
     pid_t parent = getpid();
+    bool told = false;
     sigset_t chld;
     int r = 0;
 
@@ -177,9 +182,13 @@ static int run_command(struct run *run, struct trouble *trouble)
     }
     for (int i = 0; i < COMMAND_MAX; i++)
         free(argv[i]);
-    while (r == 0 && !run->over)
+    while (r == 0 && !run->over) {
+        if (run->ctl->hangup && !told)
+            kill(run->pid, SIGTERM);
+        told = run->ctl->hangup;
         if (ctl_turn(run->ctl, UINT64_MAX, trouble) < 0)
             r = -1;
+    }
     return r < 0 ? -1 : run->status;
 }
 
@@ -223,30 +232,54 @@ static int stay(struct run *run, struct trouble *trouble)
                            trouble_status_of(record_text(record, "Result"), record_text(record, "ErrorName")),
                            "%s", record_text(record, "ErrorMessage"));
     }
-    return trouble_set(trouble, STATUS_CANCELLED, "Cancelled: the tunnel for VM '%s' is gone.", run->vm);
+    return STATUS_CANCELLED;
 }
 
-/* What is left of it. In post-copy it must live beyond a virsh that has given up: see vmferryctl(1). */
-static void end(struct run *run, int status)
-{
-    _cleanup_json_ json_object *record = NULL;
-    const char *state;
+/* ---- Its end ---- */
 
-    if (status == 0 && tunnel_wait_finished(&run->tunnel, END_WAIT, &record, NULL) > 0)
-        return;
-    if (!record && tunnel_read(&run->tunnel, &record, NULL) < 0)
-        return;
-    state = record_text(record, "State");
-    if (status != 0 && strcmp(state, "interrupted") == 0) {
+/* Whether something goes on through the tunnel: libvirt is told to end it, which it does before post-copy. */
+static int end_migration(struct run *run, struct trouble *trouble)
+{
+    struct found found = {.role = "outgoing", .state = "active"};
+
+    snprintf(found.id, sizeof(found.id), "%s", tunnel_id(&run->tunnel));
+    snprintf(found.path, sizeof(found.path), "%s", run->tunnel.path);
+    snprintf(found.vm, sizeof(found.vm), "%s", run->vm);
+    return libvirt_cancel(&run->source, &found, trouble);
+}
+
+/* A post-copy goes on without what began it, and must not lose its tunnel. false: why says why. */
+static bool may_end(struct run *run, json_object *record, struct trouble *why)
+{
+    const char *state = record_text(record, "State");
+
+    if (strcmp(state, "active") == 0)
+        return end_migration(run, why) >= 0;
+    if (strcmp(state, "interrupted") == 0)
+        return trouble_set(why, STATUS_FAILED,
+                           "The network is lost, and a post-copy goes on by itself when it is back.") >= 0;
+    return true;
+}
+
+/* Takes away what is left of the tunnel. false: it stays, which was said. */
+static bool end(struct run *run, int status)
+{
+    _cleanup_(trouble_clear) struct trouble why = {0};
+    _cleanup_json_ json_object *record = NULL;
+    int r =
+        run->tunnel.path ? tunnel_wait_finished(&run->tunnel, status == 0 ? END_WAIT : 0, &record, NULL) : 0;
+
+    if (r == 0 && run->tunnel.path && !may_end(run, record, &why)) {
         ctl_say(run->ctl,
-                "The network is lost: tunnel %s is left, for a post-copy goes on by itself when it is back. "
-                "Once the VM "
-                "is where it should be:  vmferryctl cancel --force %s",
-                tunnel_id(&run->tunnel), tunnel_id(&run->tunnel));
-        return;
+                "Tunnel %s is left. %s Once the VM is where it should be:  vmferryctl cancel --force %s",
+                tunnel_id(&run->tunnel), why.text ? why.text : "", tunnel_id(&run->tunnel));
+        return false;
     }
-    tunnel_cancel(&run->tunnel);
-    tunnel_cancel(&run->far_tunnel);
+    if (r == 0) {
+        tunnel_cancel(&run->tunnel);
+        tunnel_cancel(&run->far_tunnel);
+    }
+    return true;
 }
 
 static void run_clear(struct run *run)
@@ -264,6 +297,7 @@ int verb_tunnel(struct ctl *ctl, struct trouble *trouble)
         .ctl = ctl, .vm = ctl->arguments.operands[0], .host = ctl->arguments.operands[1]};
     _cleanup_(remote_freep) struct remote *supplier = NULL;
     int r = -1;
+    bool gone;
 
     if (ctl_catch_signals(ctl, trouble) < 0 || side_open(ctl, &run.source, trouble) < 0 ||
         side_open_host(ctl, run.host, &run.destination, trouble) < 0)
@@ -272,6 +306,9 @@ int verb_tunnel(struct ctl *ctl, struct trouble *trouble)
         (!ctl->arguments.libvirt || open_libvirt(&run, &supplier, trouble) >= 0) &&
         find_words(&run, trouble) >= 0)
         r = ctl->arguments.n_operands > 2 ? run_command(&run, trouble) : stay(&run, trouble);
-    end(&run, r);
-    return r;
+    gone = end(&run, r);
+    if (r != STATUS_CANCELLED || ctl->arguments.n_operands > 2)
+        return r;
+    return gone ? trouble_set(trouble, STATUS_CANCELLED, "Cancelled: the tunnel for VM '%s' is gone.", run.vm)
+                : STATUS_FAILED;
 }

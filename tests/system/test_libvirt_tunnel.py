@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 
 import pytest
 from vmlib.broker import wait_until
-from vmlib.domains import assert_moved, ctl, needs_libvirt
+from vmlib.domains import assert_moved, ctl, needs_libvirt, wait_processed
 from vmlib.libvirt import Background, Domain, Libvirt
 from vmlib.nspawn import Host, TwoHosts
 
@@ -93,6 +94,22 @@ def test_tunnel_ends_with_its_command(web1: Domain, hosts: TwoHosts) -> None:
                         r"unix:///run/libvirt/vmferry/\1/disks\.tunnelmigrate\.dest\.web1 qemu\+ssh://host-b/system\n",
                         done.stdout)
     wait_until(lambda: [one[3] for host in hosts for one in host.broker.list()] == ["finished"] * 2, "it is over at both hosts")
+
+
+def test_tunnel_is_left_to_a_postcopy(libvirt: Libvirt, web1: Domain, hosts: TwoHosts) -> None:
+    """SIGTERM ends its command, but not what libvirt goes on with; once that is over nothing is left."""
+    with libvirt.postcopy():
+        moving = Background(hosts.a, "vmferryctl", "tunnel", "web1", "host-b", "--libvirt", "--", *VIRSH, "--p2p",
+                            "--persistent", "--undefinesource", "--postcopy", "--bandwidth=8", "--postcopy-bandwidth=8")
+        wait_processed(web1, 1, hosts.a)
+        hosts.a.run("virsh", "-q", "migrate-postcopy", "web1")
+        wait_until(lambda: web1.state(hosts.b).startswith("running"), "post-copy runs", 60)
+        hosts.a.run("pkill", "-TERM", "-x", "vmferryctl")
+        done = moving.wait()
+        assert done.returncode == 128 + signal.SIGTERM, done
+        assert re.search(r"^Tunnel \w+ is left. VM 'web1' is in post-copy", done.stderr, re.M), done.stderr
+        assert_moved(web1, hosts.a, hosts.b)
+        wait_until(lambda: [one[3] for host in hosts for one in host.broker.list()] == ["finished"] * 2, "it is over")
 
 
 @pytest.mark.long
