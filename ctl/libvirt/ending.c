@@ -6,62 +6,16 @@
 #include <time.h>
 
 #include "common/cleanup.h"
+#include "ctl/libvirt/places.h"
 #include "ctl/libvirt/report.h"
 #include "ctl/libvirt/view.h"
 #include "ctl/libvirt/way.h"
 #include "ctl/shell.h"
 #include "ctl/units.h"
 
-#define LOOK       (SECOND / 4)
-#define END_WAIT   (10 * SECOND) /* for the tunnel's last words */
-#define OPEN_AGAIN (5 * SECOND)  /* between two tries to reach the destination's libvirt */
-#define GRACE      (30 * SECOND) /* for QEMU to go on by itself once the tunnel does */
-
-/* ---- Where it is ---- */
-
-struct places {
-    enum domain_state near, far;
-    bool near_persistent, far_persistent;
-};
-
-static void look_at_both(const struct move *move, struct places *ret)
-{
-    ret->near = host_look(&move->near, move->vm, &ret->near_persistent);
-    ret->far = host_look(&move->far, move->far_name, &ret->far_persistent);
-}
-
-static bool is_gone(enum domain_state state)
-{
-    return state == DOMAIN_NONE || state == DOMAIN_OFF;
-}
-
-static bool has_moved(const struct places *places)
-{
-    return is_gone(places->near) && (places->far == DOMAIN_RUNS || places->far == DOMAIN_PAUSED);
-}
-
-static bool both_run(const struct places *places)
-{
-    return places->near == DOMAIN_RUNS && (places->far == DOMAIN_RUNS || places->far == DOMAIN_RUNS_POSTCOPY);
-}
-
-static bool is_in_postcopy(enum domain_state near)
-{
-    return near == DOMAIN_PAUSED_POSTCOPY || near == DOMAIN_PAUSED_POSTCOPY_FAILED;
-}
-
-/* The destination's libvirt, anew where the connection to it was lost with the network. */
-static void reach_again(struct move *move, uint64_t *tried)
-{
-    if (ctl_now() < *tried + OPEN_AGAIN)
-        return;
-    host_close(&move->far);
-    if (move->destination.host)
-        host_open_by_ssh(move->ctl, move->destination.host, move->destination.where, &move->far, NULL);
-    else if (move->door)
-        host_open_through(move->ctl, move->door, " at the destination", &move->far, NULL);
-    *tried = ctl_now();
-}
+#define LOOK     (SECOND / 4)
+#define END_WAIT (10 * SECOND) /* for the tunnel's last words */
+#define GRACE    (30 * SECOND) /* for QEMU to go on by itself once the tunnel does */
 
 /* ---- The words ---- */
 
@@ -160,7 +114,7 @@ static int end_done(struct move *move, struct places *places)
 /* Where it is after a migration that failed, in ret. */
 static enum vf_outcome tell_where(const struct places *places, char *ret, size_t size)
 {
-    if (both_run(places)) {
+    if (places_both_run(places)) {
         snprintf(ret, size, "It runs on both hosts: stop one of them at once (virsh destroy)");
         return VF_OUTCOME_UNKNOWN;
     }
@@ -190,7 +144,7 @@ static int end_failed(struct move *move, const struct places *places, struct tro
         cancelled = cancelled || (outcome == VF_OUTCOME_NOT_MOVED &&
                                   strcmp(record_text(record, "Result"), "cancelled") == 0);
     }
-    status = both_run(places) ? STATUS_BOTH_RUN : cancelled ? STATUS_CANCELLED : STATUS_FAILED;
+    status = places_both_run(places) ? STATUS_BOTH_RUN : cancelled ? STATUS_CANCELLED : STATUS_FAILED;
     move_report(move, outcome, places->near, words);
     way_undo(move);
     meter_clear(&move->meter);
@@ -231,12 +185,42 @@ static int end_paused(struct move *move, struct trouble *trouble)
         move->vm, shell_vmferryctl("migrate", move->vm, rest, command), job_words(move->job));
 }
 
-int ending_detached(struct move *move, struct trouble *trouble)
+static void leave_peers(struct move *move)
 {
-    meter_clear(&move->meter);
     if (move->peers)
         peers_leave(move->peers);
     move->peers = NULL;
+}
+
+/* The source's libvirtd is gone, and does not come back: the QEMUs may need the tunnel. */
+static int end_unknown(struct move *move, struct trouble *trouble)
+{
+    char quoted[SHELL_COMMAND_MAX];
+
+    meter_clear(&move->meter);
+    close_far(move);
+    leave_peers(move);
+    return trouble_set(
+        trouble, STATUS_FAILED,
+        "libvirt at the source does not answer any more, so nobody can tell where VM '%s' is. The tunnel is "
+        "left, for its QEMUs may be in post-copy. Start libvirtd there, and look at both hosts (virsh "
+        "domstate "
+        "%s --reason); where it is not in post-copy: vmferryctl cancel %s. libvirt said: %s.",
+        move->vm, shell_word(move->vm, quoted), tunnel_id(&move->tunnel), job_words(move->job));
+}
+
+int ending_detached(struct move *move, struct trouble *trouble)
+{
+    meter_clear(&move->meter);
+    leave_peers(move);
+    if (move->stage != MOVE_POSTCOPY && !is_in_postcopy(move->near_state))
+        return trouble_set(trouble, STATUS_FAILED,
+                           "libvirt has not cancelled the migration of VM '%s' yet, and does what it does "
+                           "without this command "
+                           "from here on. See where the VM is on both hosts (virsh domstate), and how the "
+                           "tunnel is: vmferryctl "
+                           "status %s",
+                           move->vm, tunnel_id(&move->tunnel));
     return trouble_set(
         trouble, STATUS_FAILED,
         "VM '%s' is in post-copy, where nothing can be cancelled: it goes on by itself%s. See how it "
@@ -263,14 +247,14 @@ static bool awaits_network(json_object *record)
  */
 static int follow(struct move *move, struct places *places, struct trouble *trouble)
 {
-    uint64_t tried = ctl_now(), silent = ctl_now(), sent = 0;
+    uint64_t silent = ctl_now(), sent = 0;
     bool said = false;
 
     for (;;) {
         _cleanup_json_ json_object *record = NULL;
 
-        look_at_both(move, places);
-        if (has_moved(places))
+        places_look(move, places);
+        if (places_moved(places))
             return 1;
         if (!is_in_postcopy(places->near) && places->near != DOMAIN_UNKNOWN)
             return 0;
@@ -295,8 +279,6 @@ static int follow(struct move *move, struct places *places, struct trouble *trou
         sent = record_number(record, "BytesSent");
         if (ctl_now() > silent + GRACE)
             return 0;
-        if (places->far == DOMAIN_UNKNOWN)
-            reach_again(move, &tried);
         if (move->ctl->interrupts > 0)
             return ending_detached(move, trouble);
         if (ctl_turn(move->ctl, LOOK, trouble) < 0)
@@ -307,26 +289,23 @@ static int follow(struct move *move, struct places *places, struct trouble *trou
 int ending_of(struct move *move, struct trouble *trouble)
 {
     struct places places;
-    uint64_t tried = 0;
     int r;
 
-    look_at_both(move, &places);
-    if (places.far == DOMAIN_UNKNOWN) {
-        reach_again(move, &tried);
-        look_at_both(move, &places);
-    }
-    if (job_code(move->job) == VIR_ERR_OK || has_moved(&places)) {
-        if (has_moved(&places) || places.far == DOMAIN_UNKNOWN)
+    places_look(move, &places);
+    if (job_code(move->job) == VIR_ERR_OK || places_moved(&places)) {
+        if (places_moved(&places) || places.far == DOMAIN_UNKNOWN)
             return end_done(move, &places);
         return end_failed(move, &places, trouble);
     }
-    if (!is_in_postcopy(places.near))
+    if (!is_in_postcopy(places.near) && places.near != DOMAIN_UNKNOWN)
         return end_failed(move, &places, trouble);
     r = follow(move, &places, trouble);
     if (r > 0)
         return end_done(move, &places);
     if (r < 0)
         return -1;
+    if (places.near == DOMAIN_UNKNOWN)
+        return end_unknown(move, trouble);
     if (!is_in_postcopy(places.near))
         return end_failed(move, &places, trouble);
     return is_gone(places.far) ? end_lost(move, trouble) : end_paused(move, trouble);

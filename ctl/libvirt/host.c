@@ -181,7 +181,10 @@ enum domain_state domain_look(const struct libvirt *libvirt, virDomainPtr domain
     }
 }
 
-enum domain_state host_look(const struct host *host, const char *name, bool *ret_persistent)
+typedef virDomainPtr (*lookup_t)(virConnectPtr connection, const char *text);
+
+static enum domain_state look(const struct host *host, lookup_t lookup, const char *text,
+                              bool *ret_persistent)
 {
     virDomainPtr domain;
     enum domain_state state;
@@ -190,7 +193,7 @@ enum domain_state host_look(const struct host *host, const char *name, bool *ret
         *ret_persistent = false;
     if (!host->connection)
         return DOMAIN_UNKNOWN;
-    domain = host->libvirt->virDomainLookupByName(host->connection, name);
+    domain = lookup(host->connection, text);
     if (!domain)
         return libvirt_code(host->libvirt) == VIR_ERR_NO_DOMAIN ? DOMAIN_NONE : DOMAIN_UNKNOWN;
     state = domain_look(host->libvirt, domain);
@@ -198,6 +201,17 @@ enum domain_state host_look(const struct host *host, const char *name, bool *ret
         *ret_persistent = host->libvirt->virDomainIsPersistent(domain) > 0;
     host->libvirt->virDomainFree(domain);
     return state;
+}
+
+enum domain_state host_look(const struct host *host, const char *name, bool *ret_persistent)
+{
+    return look(host, host->libvirt ? host->libvirt->virDomainLookupByName : NULL, name, ret_persistent);
+}
+
+enum domain_state host_look_uuid(const struct host *host, const char *uuid, bool *ret_persistent)
+{
+    return look(host, host->libvirt ? host->libvirt->virDomainLookupByUUIDString : NULL, uuid,
+                ret_persistent);
 }
 
 const char *domain_state_text(enum domain_state state)

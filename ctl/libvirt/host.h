@@ -54,8 +54,12 @@ void host_close(struct host *host);
 /* A domain by its name, UUID or id, which is the caller's: virDomainFree(). NULL with a trouble. */
 virDomainPtr host_find(const struct host *host, const char *text, struct trouble *trouble);
 
-/* Of the domain of this name. *ret_persistent, where it is not NULL: whether its definition stays. */
+/*
+ * Of the domain of this name, or with this UUID, which is the same one wherever it is and whatever its name
+ * there. *ret_persistent, where it is not NULL: whether its definition stays.
+ */
 enum domain_state host_look(const struct host *host, const char *name, bool *ret_persistent);
+enum domain_state host_look_uuid(const struct host *host, const char *uuid, bool *ret_persistent);
 enum domain_state domain_look(const struct libvirt *libvirt, virDomainPtr domain);
 
 /* For people: "runs", "is paused", … */

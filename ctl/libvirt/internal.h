@@ -19,15 +19,17 @@ enum move_stage {
 
 struct move {
     struct ctl *ctl;
-    const char *name;     /* as the user wrote it */
-    const char *vm;       /* the domain's name at the source; libvirt's */
-    const char *far_name; /* and at the destination */
-    const char *host;     /* NULL for 'send' */
-    bool p2p;             /* the source's libvirtd drives it, and goes on without us */
+    const char *name;                  /* as the user wrote it */
+    char *vm;                          /* the domain's name at the source */
+    char uuid[VIR_UUID_STRING_BUFLEN]; /* and what finds it on both hosts, whatever its name is there */
+    const char *far_name;              /* and at the destination */
+    const char *host;                  /* NULL for 'send' */
+    bool p2p;                          /* the source's libvirtd drives it, and goes on without us */
     bool persistent;
     struct side source, destination; /* destination: empty for 'send' */
     struct host near, far;           /* far may be empty once it is lost */
-    virDomainPtr domain;
+    virDomainPtr domain;             /* NULL once libvirtd was restarted, and has it no more */
+    uint64_t near_due, far_due;      /* CLOCK_MONOTONIC in µs: before, no lost libvirt is reached again */
     /* The same once more, for the job's thread alone: libvirt's library can lose the wake-up of a call that
      * another thread makes on a connection which waits for a reply, and then both wait for the end of the
      * migration. */

@@ -28,6 +28,7 @@
     X(virDomainGetName)                \
     X(virDomainGetSecurityLabelList)   \
     X(virDomainGetState)               \
+    X(virDomainGetUUIDString)          \
     X(virDomainGetXMLDesc)             \
     X(virDomainIsPersistent)           \
     X(virDomainLookupByID)             \

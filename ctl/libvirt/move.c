@@ -7,6 +7,7 @@
 
 #include "common/cleanup.h"
 #include "ctl/libvirt/ending.h"
+#include "ctl/libvirt/places.h"
 #include "ctl/libvirt/view.h"
 #include "ctl/libvirt/way.h"
 
@@ -47,12 +48,13 @@ static void start_postcopy(struct move *move)
     move->stage = MOVE_RUNS; /* too early or too late: it is tried again, or has come to its end */
 }
 
+/* Where libvirt has not begun yet there is nothing to end: it is tried again. */
 static void cancel(struct move *move)
 {
     const struct libvirt *libvirt = move->near.libvirt;
 
-    meter_clear(&move->meter);
     if (libvirt->virDomainAbortJob(move->domain) >= 0) {
+        meter_clear(&move->meter);
         ctl_say(move->ctl, "Cancelling …");
         move->stage = MOVE_CANCELLED;
     } else if (strstr(libvirt_words(libvirt), "post-copy")) {
@@ -96,10 +98,10 @@ static int run(struct move *move, struct trouble *trouble)
         look(move);
         if (postcopy_is_due(move))
             start_postcopy(move);
+        if (move->ctl->interrupts > 0 && move->stage == MOVE_RUNS)
+            cancel(move);
         if (move->ctl->interrupts > heard) {
             heard = move->ctl->interrupts;
-            if (move->stage == MOVE_RUNS)
-                cancel(move);
             if (move->stage == MOVE_POSTCOPY || heard > 2)
                 return ending_detached(move, trouble);
         }
@@ -120,7 +122,12 @@ static int find_domain(struct move *move, struct trouble *trouble)
     move->domain = host_find(&move->near, move->name, trouble);
     if (!move->domain)
         return -1;
-    move->vm = libvirt->virDomainGetName(move->domain);
+    if (libvirt->virDomainGetUUIDString(move->domain, move->uuid) < 0)
+        return trouble_set(trouble, STATUS_FAILED, "libvirt does not tell the UUID of '%s': %s.", move->name,
+                           libvirt_words(libvirt));
+    move->vm = strdup(libvirt->virDomainGetName(move->domain));
+    if (!move->vm)
+        return trouble_no_memory(trouble);
     move->far_name = a->name ? a->name : move->vm;
     move->persistent = libvirt->virDomainIsPersistent(move->domain) > 0;
     move->near_state = domain_look(libvirt, move->domain);
@@ -135,17 +142,6 @@ static int find_domain(struct move *move, struct trouble *trouble)
             move->vm, domain_state_text(move->near_state),
             move->near_state == DOMAIN_PAUSED_POSTCOPY_FAILED ? " Recover it with --resume." : "");
     return 0;
-}
-
-static int open_near(struct move *move, struct host *ret, struct trouble *trouble)
-{
-    const struct arguments *a = &move->ctl->arguments;
-
-    if (a->host && !a->connect)
-        return host_open_by_ssh(move->ctl, a->host, move->source.where, ret, trouble);
-    if (a->connect)
-        return host_open(move->ctl, a->connect, move->source.where, ret, trouble);
-    return host_open_here(move->ctl, move->source.where, ret, trouble);
 }
 
 static int begin(struct move *move, struct trouble *trouble)
@@ -163,7 +159,8 @@ static int begin(struct move *move, struct trouble *trouble)
                               .parallel = (unsigned)a->multifd,
                               .bandwidth = plan_bandwidth(a->bandwidth)};
 
-    if (open_near(move, &move->job_near, trouble) < 0 || tunnel_read(&move->tunnel, &record, trouble) < 0)
+    if (places_open_near(move, &move->job_near, trouble) < 0 ||
+        tunnel_read(&move->tunnel, &record, trouble) < 0)
         return -1;
     move->job_domain = order.domain = host_find(&move->job_near, move->vm, trouble);
     if (!order.domain)
@@ -206,6 +203,7 @@ static void move_clear(struct move *move)
         host_close(&move->far);
     }
     host_close(&move->near);
+    free(move->vm);
     door_close(move->door);
     remote_free(move->door_there);
     remote_free(move->supplier);
@@ -255,7 +253,7 @@ int libvirt_migrate(struct ctl *ctl, struct trouble *trouble)
 
     ctl->one_login = true;
     if (ctl_catch_signals(ctl, trouble) < 0 || side_open(ctl, &move.source, trouble) < 0 ||
-        open_near(&move, &move.near, trouble) < 0 || find_domain(&move, trouble) < 0 ||
+        places_open_near(&move, &move.near, trouble) < 0 || find_domain(&move, trouble) < 0 ||
         side_open_host(ctl, move.host, &move.destination, trouble) < 0)
         return -1;
     return go(&move, NULL, trouble);
@@ -270,7 +268,7 @@ int libvirt_send(struct ctl *ctl, const char *ticket, struct trouble *trouble)
                                               .far.where = ""};
 
     if (ctl_catch_signals(ctl, trouble) < 0 || side_open(ctl, &move.source, trouble) < 0 ||
-        open_near(&move, &move.near, trouble) < 0 || find_domain(&move, trouble) < 0)
+        places_open_near(&move, &move.near, trouble) < 0 || find_domain(&move, trouble) < 0)
         return -1;
     return go(&move, ticket, trouble);
 }

@@ -130,6 +130,26 @@ def test_brokers_are_killed(web1: Domain, hosts: TwoHosts) -> None:
     assert_moved(web1, hosts.a, hosts.b)
 
 
+@pytest.mark.parametrize("postcopy", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_the_source_libvirtd_is_killed(libvirt: Libvirt, web1: Domain, hosts: TwoHosts, postcopy: bool) -> None:
+    """vmferryctl connects to the next one, and has no tunnel end of which a post-copy goes on."""
+    with libvirt.postcopy():
+        how = ["--postcopy"] if postcopy else []
+        moving = Background(hosts.a, "vmferryctl", "migrate", "web1", "host-b", "--bandwidth=8M", *how)
+        if postcopy:
+            wait_until(lambda: web1.state(hosts.b).startswith("running"), "post-copy runs", 60)
+        else:
+            wait_processed(web1, 2, hosts.a)
+        hosts.a.systemctl("kill", "--kill-who=main", "--signal=KILL", "libvirtd.service")
+        done = moving.wait()
+        assert done.returncode == (0 if postcopy else 1), done.stderr
+        if postcopy:
+            assert_moved(web1, hosts.a, hosts.b)
+        else:
+            assert "It runs on at the source" in done.stderr, done.stderr
+            assert_stayed(web1, hosts.a, hosts.b)
+
+
 def test_no_disks_there(web2: Domain, hosts: TwoHosts) -> None:
     """Each failure says where the VM is, what libvirt says, and what to do; and no tunnel is left."""
     done = ctl(hosts.a, "migrate", "web2", "host-b", check=False)
@@ -143,9 +163,20 @@ def test_no_disks_there(web2: Domain, hosts: TwoHosts) -> None:
     wait_until(lambda: {one[3] for host in hosts for one in host.broker.list()} == {"finished"}, "no tunnel is left")
 
 
+_OTHER = """
+<domain type='qemu'>
+  <name>other</name><memory unit='MiB'>16</memory><vcpu>1</vcpu><os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type></os>
+</domain>
+"""
+
+
 def test_what_cannot_be(libvirt: Libvirt, web1: Domain, hosts: TwoHosts) -> None:
     done = ctl(hosts.a, "migrate", "web7", "host-b", check=False)
     assert done.returncode == 1 and "There is no domain 'web7' at qemu:///system (virsh list --all)" in done.stderr
+    hosts.b.run("virsh", "-q", "create", "/dev/stdin", stdin=_OTHER)
+    done = ctl(hosts.a, "migrate", "web1", "host-b", "--name=other", check=False)
+    hosts.b.run("virsh", "-q", "destroy", "other")
+    assert done.returncode == 1 and "It runs on at the source" in done.stderr and "give --name=" in done.stderr, done
     done = ctl(hosts.a, "migrate", "web1", "host-b", "--postcopy", "--multifd=2", check=False)
     assert done.returncode == 1 and "loses the guest with QEMU before 10.1" in done.stderr
     done = ctl(hosts.a, "migrate", "web1", "host-b", "--resume", check=False)
