@@ -80,26 +80,38 @@ static void undefine_source(struct move *move, struct places *places)
                 libvirt_words(libvirt));
 }
 
-static void read_times(struct move *move)
+/* libvirt does not carry it over: where the definition moves, it has to come along. */
+static void set_autostart(struct move *move, virDomainPtr there)
 {
-    virDomainPtr there = move->far.connection
-                             ? move->far.libvirt->virDomainLookupByName(move->far.connection, move->far_name)
-                             : NULL;
+    if (!there || move->far.libvirt->virDomainSetAutostart(there, 1) < 0)
+        ctl_say(move->ctl,
+                "%s does not start with its host at the destination as it did at the source%s%s: virsh "
+                "autostart.",
+                move->far_name, there ? "; libvirt says: " : "",
+                there ? libvirt_words(move->far.libvirt) : "");
+}
 
+/* What is left to do at the destination, and what its libvirt alone knows. */
+static void see_there(struct move *move, const struct places *places)
+{
+    const struct libvirt *libvirt = move->near.libvirt;
+    virDomainPtr there =
+        move->far.connection ? libvirt->virDomainLookupByUUIDString(move->far.connection, move->uuid) : NULL;
     struct job_stats stats;
 
-    if (!there)
-        return;
-    if (job_read(move->far.libvirt, there, true, &stats))
+    if (there && job_read(libvirt, there, true, &stats))
         move->stats = stats;
-    move->far.libvirt->virDomainFree(there);
+    if (move->autostart && !move->ctl->arguments.temporary && places->far_persistent)
+        set_autostart(move, there);
+    if (there)
+        libvirt->virDomainFree(there);
 }
 
 static int end_done(struct move *move, struct places *places)
 {
     _cleanup_json_ json_object *record = NULL;
 
-    read_times(move);
+    see_there(move, places);
     undefine_source(move, places);
     move_report(move, VF_OUTCOME_MOVED, places->far, "");
     close_far(move);
@@ -119,7 +131,7 @@ static enum vf_outcome tell_where(const struct places *places, char *ret, size_t
         return VF_OUTCOME_UNKNOWN;
     }
     if (places->near == DOMAIN_RUNS || (places->near == DOMAIN_PAUSED && is_gone(places->far))) {
-        snprintf(ret, size, "It %s on at the source", places->near == DOMAIN_RUNS ? "runs" : "stays paused");
+        snprintf(ret, size, "It %s at the source", places->near == DOMAIN_RUNS ? "runs on" : "stays paused");
         return VF_OUTCOME_NOT_MOVED;
     }
     snprintf(ret, size, "At the source it %s, at the destination it %s", domain_state_text(places->near),

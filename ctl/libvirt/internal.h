@@ -25,7 +25,7 @@ struct move {
     const char *far_name;              /* and at the destination */
     const char *host;                  /* NULL for 'send' */
     bool p2p;                          /* the source's libvirtd drives it, and goes on without us */
-    bool persistent;
+    bool persistent, autostart;
     struct side source, destination; /* destination: empty for 'send' */
     struct host near, far;           /* far may be empty once it is lost */
     virDomainPtr domain;             /* NULL once libvirtd was restarted, and has it no more */

@@ -23,6 +23,7 @@
     X(virCopyLastError)                \
     X(virDomainAbortJob)               \
     X(virDomainFree)                   \
+    X(virDomainGetAutostart)           \
     X(virDomainGetID)                  \
     X(virDomainGetJobStats)            \
     X(virDomainGetName)                \
@@ -38,6 +39,7 @@
     X(virDomainMigrateSetMaxDowntime)  \
     X(virDomainMigrateStartPostCopy)   \
     X(virDomainMigrateToURI3)          \
+    X(virDomainSetAutostart)           \
     X(virDomainUndefineFlags)          \
     X(virFreeError)                    \
     X(virGetLastError)                 \

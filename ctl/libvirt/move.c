@@ -118,6 +118,7 @@ static int find_domain(struct move *move, struct trouble *trouble)
 {
     const struct arguments *a = &move->ctl->arguments;
     const struct libvirt *libvirt = move->near.libvirt;
+    int autostart;
 
     move->domain = host_find(&move->near, move->name, trouble);
     if (!move->domain)
@@ -130,6 +131,8 @@ static int find_domain(struct move *move, struct trouble *trouble)
         return trouble_no_memory(trouble);
     move->far_name = a->name ? a->name : move->vm;
     move->persistent = libvirt->virDomainIsPersistent(move->domain) > 0;
+    if (libvirt->virDomainGetAutostart(move->domain, &autostart) >= 0)
+        move->autostart = autostart != 0;
     move->near_state = domain_look(libvirt, move->domain);
     if (a->resume && move->near_state != DOMAIN_PAUSED_POSTCOPY &&
         move->near_state != DOMAIN_PAUSED_POSTCOPY_FAILED)
@@ -150,7 +153,8 @@ static int begin(struct move *move, struct trouble *trouble)
     _cleanup_free_ char *disks = NULL;
     char uri[URI_MAX], disks_uri[URI_MAX];
     _cleanup_json_ json_object *record = NULL;
-    const struct plan_ends ends = {.persistent = move->persistent, .p2p = move->p2p};
+    const struct plan_ends ends = {
+        .persistent = move->persistent, .paused = move->near_state == DOMAIN_PAUSED, .p2p = move->p2p};
     struct job_order order = {.libvirt = move->near.libvirt,
                               .far_uri = move->p2p ? move->far_uri : NULL,
                               .far = move->far.connection,

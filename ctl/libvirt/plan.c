@@ -17,7 +17,7 @@ unsigned plan_flags(const struct arguments *a, const struct plan_ends *ends)
         flags |= VIR_MIGRATE_PEER2PEER;
     if (ends->persistent && !a->temporary)
         flags |= VIR_MIGRATE_PERSIST_DEST | VIR_MIGRATE_UNDEFINE_SOURCE;
-    if (a->postcopy != POSTCOPY_NO)
+    if (a->postcopy != POSTCOPY_NO && !ends->paused)
         flags |= VIR_MIGRATE_POSTCOPY;
     if (a->multifd > 0)
         flags |= VIR_MIGRATE_PARALLEL;
@@ -56,6 +56,10 @@ int plan_check(const struct arguments *a, const char *vm, const struct plan_ends
             "the two out.",
             ends->near_qemu / 1000000, ends->near_qemu / 1000 % 1000, ends->far_qemu / 1000000,
             ends->far_qemu / 1000 % 1000, vm);
+    if (a->paused && a->postcopy != POSTCOPY_NO)
+        return trouble_set(trouble, STATUS_USAGE,
+                           "libvirt begins no post-copy of a VM that is to be paused: leave --postcopy or "
+                           "--paused out.");
     if (a->resume && plan_crashes_on_resume(ends->far_libvirt))
         return trouble_set(
             trouble, STATUS_FAILED,
@@ -103,7 +107,8 @@ const char *plan_remedy(int code, const char *words)
          "there for "
          "that directory (virsh pool-create-as)."},
         {"Migration without shared storage is unsafe",
-         "Give --disks to copy the disks, or --unsafe where the destination sees the same ones."},
+         "Give --disks to copy the disks (name all of them that are not shared, or none), or --unsafe where "
+         "the destination sees the same ones."},
         {"Unsafe migration",
          "Give --disks to copy the disks, or --unsafe where both hosts use the same ones safely."},
         {"NBD URI must be supplied", "Give --disks; of virsh, --disks-uri {disks-uri}."},
@@ -147,6 +152,10 @@ const char *plan_remedy(int code, const char *words)
          "QEMU at the destination is older, or lacks a device that this VM has: give the VM an older machine "
          "type."},
         {"host devices", "Take the device from the VM before it moves: virsh detach-device."},
+        {"snapshots",
+         "libvirt moves no domain that has snapshots: keep what virsh snapshot-dumpxml prints, and take them "
+         "from it, with virsh snapshot-delete --metadata where their disks are to stay."},
+        {"checkpoints", "Take them from the domain: virsh checkpoint-delete --metadata."},
         {"hostdev", "Take the device from the VM before it moves: virsh detach-device."},
         {"non-migratable", "Take the device from the VM before it moves: virsh detach-device."},
         {"no network with matching name",

@@ -9,6 +9,7 @@
 /* What is known of both ends: versions are 1000000 × major + 1000 × minor + release. */
 struct plan_ends {
     bool persistent; /* the domain, at the source */
+    bool paused;     /* the domain stands still: libvirt moves such a one in pre-copy only */
     bool p2p;        /* the source's libvirtd talks to the other one by itself */
     unsigned long near_qemu, far_qemu, far_libvirt;
 };

@@ -15,7 +15,9 @@ pytestmark = needs_libvirt
 
 
 def test_migrate(web1: Domain, hosts: TwoHosts) -> None:
+    hosts.a.run("virsh", "-q", "autostart", "web1")
     done = ctl(hosts.a, "migrate", "web1", "host-b")
+    assert re.search(r"Autostart: +enable", hosts.b.run("virsh", "dominfo", "web1").stdout)
     assert re.search(r"^web1: done after .* At the destination it runs, and stays defined\.$", done.stderr, re.M)
     assert_moved(web1, hosts.a, hosts.b)
     assert re.search(r"; it stood still for [\d.]+ (ms|s);", done.stderr), done.stderr

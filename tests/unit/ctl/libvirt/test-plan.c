@@ -38,6 +38,8 @@ TEST(each_option_has_its_flag)
     assert_int_equal(plan_flags(&a, &direct), VIR_MIGRATE_LIVE | VIR_MIGRATE_NON_SHARED_DISK);
     a = (struct arguments){.postcopy = POSTCOPY_AUTO, .unsafe = true};
     assert_int_equal(plan_flags(&a, &direct), VIR_MIGRATE_LIVE | VIR_MIGRATE_POSTCOPY | VIR_MIGRATE_UNSAFE);
+    direct.paused = true; /* it has nothing to change behind pre-copy's back */
+    assert_int_equal(plan_flags(&a, &direct), VIR_MIGRATE_LIVE | VIR_MIGRATE_UNSAFE);
     a = (struct arguments){.multifd = 4, .auto_converge = true, .paused = true};
     assert_int_equal(plan_flags(&a, &direct), VIR_MIGRATE_LIVE | VIR_MIGRATE_PARALLEL |
                                                   VIR_MIGRATE_AUTO_CONVERGE | VIR_MIGRATE_PAUSED);
@@ -58,6 +60,10 @@ TEST(what_loses_the_guest_is_refused)
     assert_false(refused(&a, &ends, ""));
     a.postcopy = POSTCOPY_NO;
     assert_false(refused(&a, &debian12, ""));
+    a = (struct arguments){.paused = true};
+    assert_false(refused(&a, &debian12, ""));
+    a.postcopy = POSTCOPY_AUTO;
+    assert_true(refused(&a, &debian12, "--paused"));
 }
 
 TEST(what_ends_the_other_libvirtd_is_refused)
@@ -150,6 +156,9 @@ TEST(what_libvirt_says_has_a_remedy)
          "qemu unexpectedly closed the monitor: Unknown savevm section or instance 'x' 0", "machine type"},
         {VIR_ERR_OPERATION_INVALID,
          "Requested operation is not valid: domain has assigned non-USB host devices", "detach-device"},
+        {VIR_ERR_OPERATION_INVALID,
+         "Requested operation is not valid: cannot migrate domain with 1 snapshots", "snapshot-delete"},
+        {VIR_ERR_OPERATION_INVALID, "cannot migrate domain with 2 checkpoints", "checkpoint-delete"},
         {VIR_ERR_NO_NETWORK, "Network not found: no network with matching name 'default'", "net-define"},
         {VIR_ERR_SYSTEM_ERROR, "Cannot get interface MTU on 'br0': No such device", "bridge"},
         {VIR_ERR_SYSTEM_ERROR, "cannot limit locked memory of process 7 to 1: Operation not permitted",
