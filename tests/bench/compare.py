@@ -70,10 +70,10 @@ def table(found: dict[str, list[dict[str, Any]]], keys: tuple[str, ...]) -> None
 
 
 def compare(run: Run, builds: dict[str, Path], security: str, title: str, section: str, rounds: int,
-            once: Callable[[Tunnel], dict[str, Any]], tell: Callable[[dict[str, Any]], str]) -> None:
+            once: Callable[[Callable[[], Tunnel]], dict[str, Any]], tell: Callable[[dict[str, Any]], str]) -> None:
     specs = [Spec(name, security, lambda lab, path=path: Build(lab, security, path), peer=False)
              for name, path in builds.items()]
-    found = run.interleave(title, specs, rounds, lambda spec, _: once(spec.make(run.lab)), tell)
+    found = run.interleave(title, specs, rounds, lambda spec, _: once(lambda: spec.make(run.lab)), tell)
     if len({len(results) for results in found.values()}) == 1 and all(found.values()):
         print(f"{title}, {rounds} rounds", flush=True)
         table(found, FIGURES[section])
@@ -98,13 +98,13 @@ def main() -> int:
             for security in options.security:
                 for n in map(int, options.channels) if "stream" in options.sections else ():
                     compare(run, builds, security, f"{security}, {n} channels, {congestion}", "stream", run.rounds,
-                            lambda tunnel, n=n: streams.transfer(lab, tunnel, run.mib, channels=n), streams.tell)
+                            lambda make, n=n: streams.transfer(lab, make(), run.mib, channels=n), streams.tell)
                 if "pages" in options.sections:
                     compare(run, builds, security, f"{security}, pages, {congestion}", "pages", run.rounds,
-                            lambda tunnel: pages.ask(run, tunnel), lambda r: f"{r['idle_p50_us']:.0f} µs idle")
+                            lambda make: pages.ask(run, make), lambda r: f"{r['idle_p50_us']:.0f} µs idle")
                 if "start" in options.sections:
                     compare(run, builds, security, f"{security}, start, {congestion}", "start", run.rounds,
-                            lambda tunnel, security=security: start(run, tunnel, security),
+                            lambda make, security=security: start(run, make(), security),
                             lambda r: f"{r['warm_ms']:.1f} ms; 20 at once: {r['at_once_ms']:.1f} ms")
     return 1 if run.failures else 0
 

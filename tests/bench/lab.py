@@ -56,6 +56,7 @@ class Lab:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._spaces: dict[str, int] = {}
+        self._cores: dict[str, set[int]] = {}  # of each host; none: all of them
         self._count = 0
         try:
             self.network = Network()
@@ -95,11 +96,27 @@ class Lab:
     @contextlib.contextmanager
     def inside(self, host: str) -> Iterator[None]:
         """What this thread starts, opens and reads of /proc/net meanwhile belongs to host `a` or `b`."""
+        everywhere = os.sched_getaffinity(0)
         self._enter(self._spaces[host])
+        try:
+            os.sched_setaffinity(0, self._cores.get(host, everywhere))
+            yield
+        finally:
+            os.sched_setaffinity(0, everywhere)
+            self._enter(self._home)
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """What is started meanwhile has the cores of its host alone, a half of them each: no scheduler can put two hosts
+        on one core, or wake one host's program by another's being awake. With one core nothing changes."""
+        cores = sorted(os.sched_getaffinity(0))
+        half = len(cores) // 2
+        if half > 0:
+            self._cores = {"a": set(cores[:half]), "b": set(cores[half:])}
         try:
             yield
         finally:
-            self._enter(self._home)
+            self._cores = {}
 
     def _enter(self, fd: int) -> None:
         if self._libc.setns(fd, CLONE_NEWNET) < 0:
