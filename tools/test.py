@@ -48,6 +48,8 @@ Checks everything, or the parts that are named:
                 is named; needs root and Debian's archive
   trixie        unit, integration, qemu, system and fresh in a root of Debian 13 that debootstrap makes, with its compiler,
                 libraries and QEMU; only where it is named; needs root, and some 4 GB in /var/cache/vmferry-test
+  older         an earlier commit's programs at the other end, and before an upgrade; only where it is named, with the commit:
+                VMFERRY_COMMIT=COMMIT tools/test older
   cross         builds for arm64, armhf and i386 with Debian's cross compilers, and the unit tests, under QEMU; only where it is
                 named; needs root, and some 2 GB in /var/cache/vmferry-test
 
@@ -380,6 +382,24 @@ def check_vm() -> Count:
     return pytest(build(RELEASE), "vm", "vm", ("tests/vm",), workers=1)
 
 
+def check_older() -> Count:
+    count, commit = Count(), os.environ.get("VMFERRY_COMMIT")
+    if not commit:
+        count.fail("older: which commit? VMFERRY_COMMIT is not set")
+        return count
+    with tempfile.TemporaryDirectory(prefix="vmf-older-") as temporary:
+        tree, older = f"{temporary}/tree", f"{temporary}/build"
+        if not prepared(count, f"older: VMFERRY_COMMIT='{commit}'", {
+            "git clone": lambda: run(["git", "-c", "safe.directory=*", "clone", "-q", str(ROOT), tree], quiet=True),
+            "git checkout": lambda: run(["git", "-C", tree, "checkout", "-q", "--detach", f"{commit}^{{commit}}"], quiet=True),
+            "meson setup": lambda: run(["meson", "setup", older, tree, "-Dbuildtype=release"], quiet=True),
+            "ninja": lambda: run(["ninja", "-C", older], quiet=True),
+        }):
+            return count
+        os.environ["VMFERRY_OLDER"] = older
+        return pytest(build(RELEASE), "older", "older")
+
+
 TRIXIE = CACHE / "trixie"
 TRIXIE_PARTS = ("unit", "integration", "qemu", "system", "fresh")
 
@@ -477,9 +497,10 @@ PARTS: dict[str, Callable[[], Count]] = {
     "stories": check_stories,
     "fresh": check_fresh,
     "trixie": check_trixie,
+    "older": check_older,
     "cross": check_cross,
 }
-ONLY_NAMED = ("stories", "fresh", "trixie", "cross")
+ONLY_NAMED = ("stories", "fresh", "trixie", "older", "cross")
 NEED_ROOT = ("fresh", "trixie", "cross")
 QUICK = ["format", "unit", "stories"]
 

@@ -205,12 +205,13 @@ class Broker:
 
     def __init__(self, workdir: Path, name: str, listen: str | None = "tcp:127.0.0.1:0", helper: Path | None = None,
                  args: tuple[str, ...] = (), wrapper: tuple[str, ...] = (), netns: str | None = None,
-                 bus_type: type[Bus] | None = None) -> None:
+                 bus_type: type[Bus] | None = None, build: Path | None = None) -> None:
         self.name = name
+        self.build = build or build_dir()
         self.workdir = workdir
         self.bus = (bus_type or Bus)(workdir, f"bus-{name}")
         self.runtime_dir = workdir / name
-        self.helper = helper or build_dir() / "helper" / "vmferry-helper"
+        self.helper = helper
         self.log_path = workdir / f"{name}.log"
         self.listen = listen
         self.args = args
@@ -242,8 +243,9 @@ class Broker:
 
     def start(self) -> None:
         """(Again) after stop() or kill()."""
-        command = [*self.prefix, str(build_dir() / "broker" / "vmferryd"), *self.bus_options(),
-                   f"--helper={self.helper}", f"--runtime-dir={self.runtime_dir}", "--verbose", *self.args]
+        helper = self.helper or self.build / "helper" / "vmferry-helper"
+        command = [*self.prefix, str(self.build / "broker" / "vmferryd"), *self.bus_options(),
+                   f"--helper={helper}", f"--runtime-dir={self.runtime_dir}", "--verbose", *self.args]
         if self.listen:
             command.append(f"--listen={self.listen}")
         with open(self.log_path, "ab") as log:

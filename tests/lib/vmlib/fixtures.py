@@ -37,8 +37,10 @@ def open_fds() -> dict[int, str]:
 
 
 def leave_out_late(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For pytest_collection_modifyitems: tests of the mark long only run with $VMFERRY_LONG."""
-    late = [] if os.environ.get("VMFERRY_LONG") else [item for item in items if item.get_closest_marker("long")]
+    """For pytest_collection_modifyitems: tests of the mark long only run with $VMFERRY_LONG, those of the mark older with
+    $VMFERRY_OLDER."""
+    absent = [mark for mark in ("long", "older") if not os.environ.get(f"VMFERRY_{mark.upper()}")]
+    late = [item for item in items if any(item.get_closest_marker(mark) for mark in absent)]
     if late:
         config.hook.pytest_deselected(items=late)
         items[:] = [item for item in items if item not in late]
