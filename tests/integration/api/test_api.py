@@ -3,13 +3,13 @@
 
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from vmlib.broker import BROKER, MIGRATION, PATH, Broker, BusError, Client, Migration, wait_until
-from vmlib.calls import post
+from vmlib.calls import answer, post
 from vmlib.hosts import Hosts, Tunnel, assert_failed, assert_learns
 from vmlib.quiet import all_heard
 from vmlib.signals import Signals
@@ -112,29 +112,31 @@ def test_properties_of_a_whole_life(hosts: Hosts) -> None:
 
 def test_wait_answers_late(hosts: Hosts) -> None:
     tunnel = hosts.connect()
-    with ThreadPoolExecutor() as pool:
-        waiting = [pool.submit(end.wait, 30) for end in tunnel.ends * 3]
-        time.sleep(0.3)
-        assert not any(future.done() for future in waiting)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(closing(Client(end.broker.bus))) for end in tunnel.ends * 3]
+        waiting = [(client, post(client, end.path, MIGRATION, "Wait")) for client, end in zip(clients, tunnel.ends * 3)]
+        all_heard(hosts.source, hosts.destination)
+        for client, serial in waiting:
+            with pytest.raises(TimeoutError):
+                answer(client, serial, timeout=0)
         source, destination = tunnel.open_channel()
         with source, destination:
             source.shut_wr()
             destination.shut_wr()
-        assert [future.result(10) for future in waiting] == ["done"] * 6
+        assert [answer(client, serial) for client, serial in waiting] == [("", "")] * 6
     assert [end.wait() for end in tunnel.ends] == ["done", "done"]
 
 
 def test_wait_answers_with_the_error(hosts: Hosts) -> None:
     incoming = hosts.prepare()
-    with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(incoming.wait, 30)
-        time.sleep(0.2)
+    with closing(Client(incoming.broker.bus)) as client:
+        waiting = post(client, incoming.path, MIGRATION, "Wait")
+        all_heard(hosts.destination)
         incoming.cancel()
-        with pytest.raises(BusError) as failed:
-            waiting.result(10)
+        name, text = answer(client, waiting)
     with pytest.raises(BusError) as again:
         incoming.wait()
-    for error in (failed.value, again.value):
+    for error in (BusError(name, text), again.value):
         assert error.short == "Cancelled"
         assert incoming.id in error.text and "web1" in error.text
 

@@ -17,6 +17,7 @@ import pytest
 from vmlib.broker import wait_until
 from vmlib.chooser import LIES, Chooser
 from vmlib.peer import PlainListener, PlainPeer
+from vmlib.quiet import all_heard
 from vmlib.scene import Scene, Victim
 from vmlib.wire import OPEN, Ticket, recv_exact, wait_eof
 
@@ -145,7 +146,7 @@ def test_lying_helper(workdir: Path, deed: str) -> None:
         chooser.act()
         expected = OTHERWISE.get(deed, ("HelperFailed", "Its helper"))
         if expected is None:
-            time.sleep(0.3)
+            all_heard(scene.broker)
             victim.unharmed()
             assert "\nforged line" not in scene.broker.log() and "yyyy" not in scene.broker.log()
             victim.migration.cancel()
