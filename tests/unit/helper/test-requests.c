@@ -239,6 +239,26 @@ TEST(test_most_telling_no_is_kept)
     rig_clear(&rig);
 }
 
+/* Of two that say as much, the later one: it is of the endpoint that was tried last. */
+TEST(test_later_no_is_kept)
+{
+    struct rig rig;
+    struct peer_no no = {.error = -ECONNRESET};
+    uint32_t channel, serial;
+
+    rig_init(&rig);
+    serial = rig_asks_peer(&rig, PEER_CONTROL, 0);
+    assert_true(requests_on_peer(rig.requests, PEER_CONTROL, serial, &channel));
+    requests_peer_endpoint(rig.requests, serial, 1, 1);
+    assert_true(requests_try_next(rig.requests, serial, &no));
+    assert_true(requests_on_peer(rig.requests, PEER_CONTROL, serial, &channel));
+    requests_peer_endpoint(rig.requests, serial, 2, 0);
+    no = (struct peer_no){.error = -ETIMEDOUT};
+    assert_false(requests_try_next(rig.requests, serial, &no));
+    assert_int_equal(no.error, -ETIMEDOUT);
+    rig_clear(&rig);
+}
+
 /* A broker that knows no more than the helper which endpoints there were must not be asked for ever. */
 TEST(test_tries_are_bounded)
 {
@@ -270,6 +290,7 @@ int main(void)
         CASE(test_qemu_of_a_channel_that_ended),
         CASE(test_broker_is_gone),
         CASE(test_most_telling_no_is_kept),
+        CASE(test_later_no_is_kept),
         CASE(test_tries_are_bounded),
     };
 

@@ -267,6 +267,48 @@ TEST(test_no_mark)
     }
 }
 
+/* One with a ticket that was used is to hear of that, and may be older than marks. */
+TEST(test_no_mark_on_a_used_ticket)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+    int fd;
+
+    peers_use_key(rig->peers, PEER_CONTROL);
+    peers_set_marks(rig->peers, true);
+    fd = rig_arrives(rig, PEER_CONTROL);
+    assert_false(is_closed(fd));
+    close(fd);
+}
+
+/* Only one with a mark takes the place of one that has one. */
+TEST(test_all_places_are_of_marks)
+{
+    _cleanup_peers_ rig = peers_rig_new(ROLE_INCOMING);
+    int fds[PEERS_MAX], other;
+    size_t n_closed = 0;
+
+    for (uint32_t i = 0; i < PEERS_MAX; i++) {
+        struct message_mark mark = mark_of(good, PEER_CONTROL, i + 1);
+
+        fds[i] = rig_arrives_marked(rig, PEER_CONTROL, &mark);
+    }
+    other = rig_arrives(rig, PEER_CONTROL);
+    assert_true(is_closed(other));
+    close(other);
+    for (size_t i = 0; i < PEERS_MAX; i++)
+        assert_false(is_closed(fds[i]));
+    struct message_mark mark = mark_of(good, PEER_CONTROL, PEERS_MAX + 1);
+
+    other = rig_arrives_marked(rig, PEER_CONTROL, &mark);
+    assert_false(is_closed(other));
+    close(other);
+    for (size_t i = 0; i < PEERS_MAX; i++) {
+        n_closed += is_closed(fds[i]);
+        close(fds[i]);
+    }
+    assert_int_equal(n_closed, 1);
+}
+
 /* A new key begins anew. */
 TEST(test_marks_of_the_next_key)
 {
@@ -394,6 +436,8 @@ int main(void)
         CASE(test_a_mark_keeps_its_place),
         CASE(test_marks_that_open_nothing),
         CASE(test_no_mark),
+        CASE(test_no_mark_on_a_used_ticket),
+        CASE(test_all_places_are_of_marks),
         CASE(test_marks_of_the_next_key),
         CASE(test_late_ones),
         CASE(test_deadline),
