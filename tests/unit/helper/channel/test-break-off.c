@@ -101,6 +101,27 @@ TEST(test_rests_of_many)
     assert_int_equal(rig->n_failed, 0);
 }
 
+/* It is behind the main one, whichever has ended well after that. */
+TEST(test_a_rest_beside_one_that_ended)
+{
+    _cleanup_rig_ rig = rig_new(ROLE_INCOMING, true);
+    struct pair main = opens(rig, 0, "memory"), rest = opens(rig, 1, "page"), whole = opens(rig, 2, "page");
+
+    rig_receives(rig, rest.qemu, "page");
+    rig_closes(rig, &rest.qemu);
+    rig_sends(rig, rest.peer, "1234");
+    ends_main(rig, &main, 6);
+    rig_receives(rig, whole.qemu, "page");
+    rig_closes(rig, &whole.qemu);
+    assert_null(rig_hears(rig, FRAME_FIN, 2, 4));
+    assert_null(rig_hears(rig, FRAME_CLOSE, 2, 0));
+    assert_null(rig_hears(rig, FRAME_FIN, 1, 8));
+    assert_int_equal(rig->n_failed, 0);
+    assert_true(channels_are_complete(rig->channels));
+    close(rest.peer);
+    close(whole.peer);
+}
+
 TEST(test_a_rest_that_grows)
 {
     _cleanup_rig_ rig = rig_new(ROLE_INCOMING, true);
@@ -196,10 +217,15 @@ TEST(test_main)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_unread),           CASE(test_a_rest),
-        CASE(test_rests_of_many),    CASE(test_a_rest_that_grows),
-        CASE(test_all_is_rest),      CASE(test_a_rest_of_the_main_one),
-        CASE(test_more_than_a_rest), CASE(test_main),
+        CASE(test_unread),
+        CASE(test_a_rest),
+        CASE(test_rests_of_many),
+        CASE(test_a_rest_beside_one_that_ended),
+        CASE(test_a_rest_that_grows),
+        CASE(test_all_is_rest),
+        CASE(test_a_rest_of_the_main_one),
+        CASE(test_more_than_a_rest),
+        CASE(test_main),
     };
 
     return cmocka_run_group_tests_name("helper-channel-break-off", tests, NULL, NULL);

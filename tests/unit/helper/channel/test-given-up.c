@@ -130,6 +130,36 @@ TEST(test_given_up_by_the_source)
     assert_true(channels_are_complete(rig->channels));
 }
 
+/* Before its OPEN came through. It is a channel that was; only on the first connection that cannot be. */
+TEST(test_given_up_by_the_source_before_it_came)
+{
+    _cleanup_rig_ rig = rig_new(ROLE_INCOMING, true);
+
+    assert_non_null(rig_hears_refusal(rig, 0, VF_ERROR_INTERRUPTED));
+    lose(rig);
+    assert_null(rig_hears_refusal(rig, 0, VF_ERROR_INTERRUPTED));
+    assert_null(rig_hears(rig, FRAME_CLOSE, 0, 0));
+    assert_non_null(rig_hears(rig, FRAME_CLOSE, 1, 0));
+}
+
+/* The one that waited behind it has its turn. */
+TEST(test_given_up_before_its_turn)
+{
+    _cleanup_rig_ rig = rig_new(ROLE_INCOMING, true);
+    int peer;
+
+    assert_null(rig_hears_open(rig, 0, 0));
+    assert_null(rig_hears_open(rig, 1, 0));
+    lose(rig);
+    assert_null(rig_hears_open(rig, 1, 0));
+    peer = rig_gets_peer(rig, 1);
+    rig_sends(rig, peer, "memory");
+    rig_asks_nothing(rig);
+    assert_null(rig_hears_refusal(rig, 0, VF_ERROR_INTERRUPTED));
+    rig_asks_qemu(rig, 1);
+    close(peer);
+}
+
 /* A destination counts its own likewise, with nothing in it. */
 TEST(test_given_up_unseen)
 {
@@ -359,6 +389,8 @@ int main(void)
         CASE(test_given_up_is_not_complete),
         CASE(test_given_up_calls_of_libvirt),
         CASE(test_given_up_by_the_source),
+        CASE(test_given_up_by_the_source_before_it_came),
+        CASE(test_given_up_before_its_turn),
         CASE(test_given_up_unseen),
         CASE(test_given_up_proved_here),
         CASE(test_given_up_untold),

@@ -222,6 +222,24 @@ TEST(test_last_word)
     assert_false(control_last_word(rig->control, &word));
 }
 
+/* Where a peer goes on and on, no more is read than is ever on the way. */
+TEST(test_no_last_word)
+{
+    _cleanup_rig_ rig = rig_new();
+    struct frame abort = {.type = FRAME_ABORT, .refusal = {.error = 3}}, word;
+    uint8_t one[FRAME_MAX], *all = malloc(CONTROL_RING + FRAME_MAX);
+    size_t size = frame_encode(&ping, one), n = 0;
+
+    assert_non_null(all);
+    for (; n < CONTROL_RING; n += size)
+        memcpy(all + n, one, size);
+    assert_int_equal(send(rig->wire.fd, all, n, MSG_NOSIGNAL), n);
+    free(all);
+    wire_says(&rig->wire, &abort);
+    rig->halted = true;
+    assert_false(control_last_word(rig->control, &word));
+}
+
 /* The last word reaches a peer that was still sending; then it is over, once the peer has closed. */
 TEST(test_linger)
 {
@@ -290,6 +308,70 @@ TEST(test_pings)
     assert_int_equal(wire_heard(&rig->wire, &frame), 0);
     heartbeat_ping(rig->control, false, rig->control->measured + TRIP);
     assert_int_equal(wire_heard(&rig->wire, &frame), FRAME_PING);
+    assert_true(heartbeat_on_pong(rig->control, frame.cookie) > 0);
+    for (int i = 0; i < 2; i++) {
+        heartbeat_ping(rig->control, false, rig->control->measured);
+        assert_int_equal(wire_heard(&rig->wire, &frame), 0);
+        assert_false(heartbeat_is_silent(rig->control, SILENCE_RESUME));
+    }
+    heartbeat_ping(rig->control, false, rig->control->measured);
+    assert_int_equal(wire_heard(&rig->wire, &frame), FRAME_PING);
+}
+
+/* A ping whose answer was lost with its connection is not waited for on the next. */
+TEST(test_pings_of_the_next_connection)
+{
+    _cleanup_rig_ rig = rig_new();
+    struct frame frame;
+
+    for (int i = 0; i < 2; i++) {
+        heartbeat_ping(rig->control, true, turn_now(rig->desk.event));
+        assert_int_equal(wire_heard(&rig->wire, &frame), FRAME_PING);
+        control_clear(rig->control);
+        close(rig->wire.fd);
+        rig_connects(rig);
+    }
+}
+
+static size_t left; /* bytes that the carrier below holds */
+
+/* As TLS, which takes a record from its socket and gives it piece by piece. */
+static ssize_t receive_held(struct carrier *carrier, struct ring *ring, size_t max)
+{
+    uint8_t buf[FRAME_MAX];
+    size_t size = frame_encode(&ping, buf);
+    struct iovec space[RING_IOV_MAX];
+
+    if (left == 0)
+        return -EAGAIN;
+    assert_true(max >= size);
+    assert_int_equal(ring_reserve(ring, size, space), 1);
+    memcpy(space[0].iov_base, buf, size);
+    ring_commit(ring, size);
+    left -= size;
+    return (ssize_t)size;
+}
+
+static bool holds(const struct carrier *carrier)
+{
+    return left > 0;
+}
+
+/* No poll tells of what a carrier holds. */
+TEST(test_what_the_carrier_holds)
+{
+    _cleanup_rig_ rig = rig_new();
+    struct carrier *carrier = rig->control->carrier;
+    struct carrier_ops ops = *carrier->ops;
+    uint8_t buf[FRAME_MAX];
+
+    ops.recv = receive_held;
+    ops.holds_input = holds;
+    carrier->ops = &ops;
+    left = 3 * frame_encode(&ping, buf);
+    control_read(rig->control);
+    assert_int_equal(rig->n_frames, 3);
+    control_clear(rig->control);
 }
 
 int main(void)
@@ -304,10 +386,13 @@ int main(void)
         CASE(test_halted_in_between),
         CASE(test_answers_are_corked),
         CASE(test_last_word),
+        CASE(test_no_last_word),
         CASE(test_linger),
         CASE(test_linger_without_a_connection),
         CASE(test_silence),
         CASE(test_pings),
+        CASE(test_pings_of_the_next_connection),
+        CASE(test_what_the_carrier_holds),
     };
 
     return cmocka_run_group_tests_name("helper-control-control", tests, NULL, NULL);

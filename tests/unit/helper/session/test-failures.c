@@ -2,6 +2,7 @@
 #include "session-rig.h"
 
 #include "helper/session/failure.h"
+#include "helper/session/frames.h"
 
 /* Connections that the source makes and that fail; and what is done once a second. */
 
@@ -141,6 +142,27 @@ TEST(test_first_connection_is_dialled_again)
     finish(world, qemu);
     world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
     close(qemu);
+}
+
+/* That its ticket is used says something else where that may have been by this side's own connection. */
+TEST(test_ticket_that_was_used)
+{
+    for (int lost = 0; lost < 2; lost++) {
+        struct frame used = {.type = FRAME_ABORT,
+                             .refusal = {.error = VF_ERROR_TICKET_USED, .text = "Used."}};
+        _cleanup_world_ world = world_make();
+        struct session *session;
+
+        world->hangs_up = true;
+        side_start(&world->sides[SOURCE], start_of(LONG), ROLE_OUTGOING);
+        side_start(&world->sides[DESTINATION], start_of(LONG), ROLE_INCOMING);
+        session = world->sides[SOURCE].session;
+        WORLD_WAIT(world, session->redial.n_first > 0);
+        if (lost)
+            strcpy(session->why, "The connection was lost.");
+        session_on_frame(session, &used);
+        expect_end(world, lost ? VF_ERROR_INTERRUPTED : VF_ERROR_TICKET_USED, lost ? "was lost" : "Used.");
+    }
 }
 
 /* A side whose broker knows no marks goes without, and so does its peer. */
@@ -301,6 +323,7 @@ int main(void)
         CASE(test_migration_was_given_up),
         CASE(test_connection_of_a_channel_is_dialled_again),
         CASE(test_first_connection_is_dialled_again),
+        CASE(test_ticket_that_was_used),
         CASE(test_sides_of_two_ages),
         CASE(test_cancelled_meanwhile),
         CASE(test_tick),

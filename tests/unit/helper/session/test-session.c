@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "session-rig.h"
 
+#include "helper/session/messages.h"
+
 /* How a migration goes, and what a loss, a cancel and a broker's death mean for it. */
 
 static enum message_state state_of(const struct world *world, size_t side)
@@ -232,6 +234,26 @@ TEST(test_farewell)
     close(qemu);
 }
 
+/* So is it where the loop has yet to act upon the loss. */
+TEST(test_farewell_right_after_the_loss)
+{
+    _cleanup_world_ world = world_of(LONG);
+    struct side *source = &world->sides[SOURCE];
+    union message m = {
+        .end = {.header.type = MESSAGE_END, .error = VF_ERROR_CANCELLED, .text = "Cancelled."}};
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    world->down = true;
+    session_interrupt(source->session, "The network is away.");
+    session_on_message(&source->desk.link, &m, -1, source->session);
+    assert_int_equal(source->session->ending.stage, ENDING_FAREWELL);
+    world_run(world);
+    world->down = false;
+    world_ends(world, VF_ERROR_CANCELLED, VF_ERROR_CANCELLED);
+    close(qemu);
+}
+
 /* A connection that is lost before the peer has heard the farewell changes nothing of what it will hear. */
 TEST(test_farewell_after_another_loss)
 {
@@ -294,6 +316,27 @@ TEST(test_new_broker)
     world_receives(world, world->qemu, "memory");
     finish(world, qemu);
     world_ends(world, VF_ERROR_NONE, VF_ERROR_NONE);
+    close(qemu);
+}
+
+/* What the broker before it owed to a channel that is no more, it does not owe: the next has its turn. */
+TEST(test_new_broker_owes_nothing)
+{
+    _cleanup_world_ world = world_of(LONG);
+    union message sync = {.sync.cookie = 42}, m;
+    struct side *destination = &world->sides[DESTINATION];
+    enum message_type heard;
+    int qemu;
+
+    world->keeps_qemu_waiting = true;
+    qemu = world_adds_qemu(world);
+    world_sends(world, qemu, "memory");
+    requests_give_up(destination->session->requests, 0);
+    broker_sends(destination, MESSAGE_SYNC, &sync, -1);
+    desk_run(&destination->desk);
+    while ((heard = desk_heard(&destination->desk, &m)) != 0 && heard != MESSAGE_NEED_QEMU)
+        ;
+    assert_int_equal(heard, MESSAGE_NEED_QEMU);
     close(qemu);
 }
 
@@ -455,9 +498,11 @@ int main(void)
         CASE(test_time_out_without_channels),
         CASE(test_cancel),
         CASE(test_farewell),
+        CASE(test_farewell_right_after_the_loss),
         CASE(test_farewell_after_another_loss),
         CASE(test_qemu_goes),
         CASE(test_new_broker),
+        CASE(test_new_broker_owes_nothing),
         CASE(test_kept),
         CASE(test_kept_nothing),
         CASE(test_broker_is_gone),
