@@ -300,10 +300,8 @@ static void enter_state(struct migration *migration, const struct message_state_
     }
     if (m->state != STATE_INTERRUPTED)
         peer_dials_proved(&migration->dials);
-    if (m->state != STATE_INTERRUPTED)
-        migration->status.gives_up = 0;
-    else if (migration->status.gives_up == 0) /* one loss after the other shares one time-out */
-        migration->status.gives_up = wall_now() + migration->options.resume_timeout;
+    migration->status.gives_up =
+        m->state == STATE_INTERRUPTED ? wall_now() + migration->options.resume_timeout : 0;
     status_set_error(&migration->status, &entry->identity,
                      m->state == STATE_INTERRUPTED ? VF_ERROR_INTERRUPTED : VF_ERROR_NONE, m->text);
     if (m->state == STATE_INTERRUPTED &&

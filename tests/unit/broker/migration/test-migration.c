@@ -167,6 +167,49 @@ TEST(ends_as_it_was_told_where_its_helper_does_not_confirm)
     assert_true(helper_is_dropped(helper));
 }
 
+/* What its helper says meanwhile gives it no more time. */
+TEST(ends_in_time_whatever_its_helper_says)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    int helper;
+    struct migration *migration;
+
+    rig->timing.stop = 20000;
+    migration = rig_prepare(rig, &helper);
+    migration_stop(migration, VF_ERROR_CANCELLED, "Cancelled.");
+    rig_state(rig, helper, STATE_CONNECTED, "");
+    rig_state(rig, helper, STATE_ACTIVE, "");
+    rig_wait(rig, &rig->n_finished, 1);
+    assert_int_equal(migration_identity(migration)->error, VF_ERROR_CANCELLED);
+}
+
+/* A source that was cut off comes back, and hears at the port that it is over. */
+TEST(the_port_stays_for_a_source_that_was_cut_off)
+{
+    for (int cut = 0; cut < 2; cut++) {
+        _cleanup_rig_ struct rig *rig = rig_new(false);
+        struct options options = rig_options(rig);
+        struct migration *migration;
+        uint32_t first;
+        int helper;
+
+        options.no_endpoints = false;
+        migration = rig_prepare_with(rig, options, NULL);
+        assert_true(message_peek_type(rig->stand_ins.helpers[0], &first) > 0);
+        helper = rig->stand_ins.helpers[first != MESSAGE_START_RELAY]; /* the other one is the gate */
+        helper_hears(helper, MESSAGE_START_RELAY, NULL);
+        assert_true(port_is_open(rig->port));
+        rig_state(rig, helper, STATE_CONNECTED, "");
+        if (cut)
+            migration_stop(migration, VF_ERROR_CANCELLED, "Cancelled.");
+        rig_result(rig, helper, cut ? VF_ERROR_CANCELLED : VF_ERROR_NONE, "");
+        assert_int_equal(rig->n_finished, 1);
+        assert_int_equal(port_is_open(rig->port), cut);
+        migration_forget(migration);
+        assert_false(port_is_open(rig->port));
+    }
+}
+
 TEST(a_source_that_is_cut_off_ends_at_once_and_its_helper_says_farewell)
 {
     _cleanup_rig_ struct rig *rig = rig_new(false);
@@ -242,6 +285,59 @@ TEST(a_limit_goes_to_the_helper)
     assert_int_equal(helper_hears(helper, MESSAGE_LIMIT, NULL).limit.bandwidth_limit, 12345);
     assert_int_equal(rig_changed(rig) & CHANGE_LIMIT, CHANGE_LIMIT);
     assert_int_equal(migration_options(migration)->bandwidth_limit, 12345);
+}
+
+/* Why it has ended is told to the source that was cut off, for that has proved itself before. */
+TEST(what_a_peer_hears_of_one_that_has_ended)
+{
+    static const struct {
+        enum vf_error error;
+        enum peer_kind kind;
+        enum vf_error rejection;
+    } cases[] = {
+        {VF_ERROR_CANCELLED, PEER_RESUME, VF_ERROR_CANCELLED},
+        {VF_ERROR_CANCELLED, PEER_CONTROL, VF_ERROR_TICKET_USED},
+        {VF_ERROR_NONE, PEER_CONTROL, VF_ERROR_TICKET_USED},
+        {VF_ERROR_TIMED_OUT, PEER_CONTROL, VF_ERROR_TICKET_EXPIRED},
+        {VF_ERROR_TIMED_OUT, PEER_RESUME, VF_ERROR_TICKET_EXPIRED},
+    };
+
+    for (size_t i = 0; i < ELEMENTS(cases); i++) {
+        _cleanup_rig_ struct rig *rig = rig_new(false);
+        int helper, pair[2];
+        struct migration *migration = rig_prepare(rig, &helper);
+        const uint64_t id = migration_identity(migration)->id;
+
+        test_pair(SOCK_STREAM, 0, pair);
+        assert_int_equal(arrivals_events.arrived(&rig->arrivals, cases[i].kind, id, NULL, pair[0]),
+                         VF_ERROR_NONE);
+        assert_int_equal(arrivals_events.arrived(&rig->arrivals, cases[i].kind, ~id, NULL, pair[0]),
+                         VF_ERROR_NO_SUCH_MIGRATION);
+        rig_result(rig, helper, cases[i].error, "");
+        assert_int_equal(arrivals_events.arrived(&rig->arrivals, cases[i].kind, id, NULL, pair[0]),
+                         cases[i].rejection);
+        close(pair[0]);
+        close(pair[1]);
+    }
+}
+
+/* One of before knows no marks: it hears of the connection alone. */
+TEST(a_mark_goes_to_a_helper_that_takes_it)
+{
+    _cleanup_rig_ struct rig *rig = rig_new(false);
+    const struct message_mark mark = {.number = 7};
+    int helper, pair[2];
+    struct migration *migration = rig_prepare(rig, &helper);
+
+    test_pair(SOCK_STREAM, 0, pair);
+    migration_peer_arrived(migration, PEER_CHANNEL, &mark, pair[0]);
+    helper_hears(helper, MESSAGE_PEER, NULL);
+    helper_says(helper, MESSAGE_FEATURES, (union message){.features.features = OFFER_MARKS});
+    rig_turn(rig);
+    migration_peer_arrived(migration, PEER_CHANNEL, &mark, pair[0]);
+    assert_int_equal(helper_hears(helper, MESSAGE_PEER_MARKED, NULL).peer_marked.mark.number, 7);
+    close(pair[0]);
+    close(pair[1]);
 }
 
 /* Those that it has not read yet. */
@@ -336,6 +432,10 @@ int main(void)
         CASE(is_told_once_and_ends_when_its_helper_confirms),
         CASE(ends_as_it_was_told_where_its_helper_does_not_confirm),
         CASE(a_source_that_is_cut_off_ends_at_once_and_its_helper_says_farewell),
+        CASE(ends_in_time_whatever_its_helper_says),
+        CASE(the_port_stays_for_a_source_that_was_cut_off),
+        CASE(what_a_peer_hears_of_one_that_has_ended),
+        CASE(a_mark_goes_to_a_helper_that_takes_it),
         CASE(expires_where_no_peer_comes),
         CASE(ends_where_its_qemu_does_not_come),
         CASE(nothing_bounds_an_active_one),

@@ -127,6 +127,21 @@ TEST(a_user_has_a_limit_and_root_has_that_of_all)
     assert_string_equal(rig_admit(rig, "e", 0), "LimitExceeded");
 }
 
+static bool is_one_left(void *userdata)
+{
+    return registry_count(userdata) == 1;
+}
+
+TEST(of_users_that_have_as_many_the_oldest_one_is_forgotten)
+{
+    _cleanup_rig_ struct rig *rig = rig_new();
+
+    registry_set_state(&rig->registry, rig_add(rig, "a", SOME_UID), STATE_FINISHED);
+    registry_set_state(&rig->registry, rig_add(rig, "b", OTHER_UID), STATE_FINISHED);
+    registry_forget_until(&rig->registry, is_one_left, &rig->registry);
+    assert_ptr_equal(registry_next(&rig->registry, NULL), &rig->entries[1]);
+}
+
 TEST(of_the_finished_ones_the_oldest_are_forgotten)
 {
     _cleanup_rig_ struct rig *rig = rig_new();
@@ -218,6 +233,7 @@ int main(void)
         CASE(they_are_found_by_role_and_id),
         CASE(a_vm_of_a_user_has_one_migration_in_each_direction),
         CASE(a_user_has_a_limit_and_root_has_that_of_all),
+        CASE(of_users_that_have_as_many_the_oldest_one_is_forgotten),
         CASE(of_the_finished_ones_the_oldest_are_forgotten),
         CASE(a_client_id_is_of_one_user_and_one_direction),
         CASE(what_waits_and_what_is_open_counts),

@@ -198,6 +198,26 @@ TEST(test_migration_was_given_up)
     close(qemu);
 }
 
+/* In a row: what was said before the peer was met again does not count. */
+TEST(test_rejections_are_forgotten)
+{
+    _cleanup_world_ world = world_of(LONG);
+    struct session *session = world->sides[SOURCE].session;
+    int qemu = world_adds_qemu(world);
+
+    world_sends(world, qemu, "memory");
+    for (int i = 0; i < 2; i++) {
+        world->rejects = VF_ERROR_PEER_REJECTED;
+        world_cuts(world);
+        WORLD_WAIT(world, session->redial.n_rejections == REJECTIONS_MAX - 1);
+        world->rejects = VF_ERROR_NONE;
+        WORLD_WAIT(world, session->connection == CONNECTION_UP);
+        assert_int_equal(session->redial.n_rejections, 0);
+    }
+    assert_false(world->sides[SOURCE].has_ended);
+    close(qemu);
+}
+
 TEST(test_cancelled_meanwhile)
 {
     _cleanup_world_ world = world_of(LONG);
@@ -325,6 +345,7 @@ int main(void)
         CASE(test_first_connection_is_dialled_again),
         CASE(test_ticket_that_was_used),
         CASE(test_sides_of_two_ages),
+        CASE(test_rejections_are_forgotten),
         CASE(test_cancelled_meanwhile),
         CASE(test_tick),
         CASE(test_channels_of_workers),

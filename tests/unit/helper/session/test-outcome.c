@@ -166,6 +166,8 @@ TEST(waits_for_a_broker_that_takes_it)
     assert_int_equal(world->sides[DESTINATION].n_outcomes, 0);
     hold(world, DESTINATION, 0);
     assert_int_equal(world->sides[DESTINATION].n_outcomes, 1);
+    hold(world, DESTINATION, 0); /* it has it */
+    assert_int_equal(world->sides[DESTINATION].n_outcomes, 1);
     broker_sends(&world->sides[DESTINATION], MESSAGE_SYNC, &sync, -1);
     world_run(world);
     assert_int_equal(world->sides[DESTINATION].n_outcomes, 1);
