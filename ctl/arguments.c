@@ -14,6 +14,7 @@
 
 #define INTERRUPTION  (UINT64_C(60) * 1000000) /* µs that one lasts before --notify tells of it */
 #define LONG_DOWNTIME ((uint64_t)10000000)     /* µs; QEMU's own option is in ms */
+#define MULTIFD_MAX   240 /* a tunnel has 256 channels, of which disks and libvirt need some */
 
 /* ---- Reading ---- */
 
@@ -153,9 +154,9 @@ static int read_option(struct arguments *a, enum option_id id, const char *text,
     case OPTION_POSTCOPY:
         return read_postcopy(a, text, trouble);
     case OPTION_MULTIFD:
-        return parse_number(text, 1, 255, &a->multifd)
+        return parse_number(text, 1, MULTIFD_MAX, &a->multifd)
                    ? 0
-                   : bad(trouble, id, text, "it is no number from 1 to 255.");
+                   : bad(trouble, id, text, "it is no number from 1 to 240.");
     case OPTION_BANDWIDTH:
         return parse_size(text, &a->bandwidth)
                    ? 0

@@ -261,13 +261,24 @@ static bool may_end(struct run *run, json_object *record, struct trouble *why)
     return true;
 }
 
+/* What was used comes to its end soon after a command that went well. As tunnel_wait_finished(). */
+static int wait_for_end(const struct run *run, int status, json_object **ret)
+{
+    int r = tunnel_wait_finished(&run->tunnel, 0, ret, NULL);
+
+    if (r != 0 || status != 0 || strcmp(record_text(*ret, "State"), "connected") == 0)
+        return r;
+    json_object_put(*ret);
+    *ret = NULL;
+    return tunnel_wait_finished(&run->tunnel, END_WAIT, ret, NULL);
+}
+
 /* Takes away what is left of the tunnel. false: it stays, which was said. */
 static bool end(struct run *run, int status)
 {
     _cleanup_(trouble_clear) struct trouble why = {0};
     _cleanup_json_ json_object *record = NULL;
-    int r =
-        run->tunnel.path ? tunnel_wait_finished(&run->tunnel, status == 0 ? END_WAIT : 0, &record, NULL) : 0;
+    int r = run->tunnel.path ? wait_for_end(run, status, &record) : 0;
 
     if (r == 0 && run->tunnel.path && !may_end(run, record, &why)) {
         ctl_say(run->ctl,

@@ -90,7 +90,7 @@ TEST(test_options)
     bad("vmferryctl send vm --postcopy=soon --qmp=/q", "a time ('30s')");
     bad("vmferryctl send vm --downtime-limit=300 --qmp=/q", "300ms or 300s?");
     bad("vmferryctl list --postcopy", "'list' has no option --postcopy");
-    bad("vmferryctl send vm --multifd=256 --qmp=/q", "256");
+    bad("vmferryctl send vm --multifd=241 --qmp=/q", "241");
     bad("vmferryctl receive vm --endpoint=", "empty");
 }
 
