@@ -61,7 +61,7 @@ plots (PNG). Takes some 15 minutes on two cores, which should have nothing else 
                        scaling, system, distance. Tunnels: direct-unix, direct-tcp; socat, socat-256k, socket-proxyd, haproxy,
                        go; ssh, ssh-aes128-gcm, stunnel, haproxy-tls, socat-openssl-256k, go-mtls, qemu-tls;
                        io-floor, gnutls-floor; vmferry-plain, vmferry-tls, and both with -no-resume
-  --rounds=N           that count (default 5; pre-copy: half as many again; post-copy and some others: half as many)
+  --rounds=N           that count (default 5; pre-copy: half as many again; some others: half as many)
   --gib=N              of a stream (default 1)
   --quick              tiny volumes, one round: does everything work? The figures are worth nothing
   --congestion=NAME    TCP's congestion control, or "system" for the machine's own (default reno)

@@ -136,7 +136,7 @@ def measure(run: Run) -> list[dict[str, Any]]:
         def once(spec: Spec, _: int, mode: str = mode) -> dict[str, Any]:
             return migrate(run, spec, mode)
 
-        rounds = run.more_rounds if mode == "precopy" else run.fewer_rounds
+        rounds = run.more_rounds if mode == "precopy" else run.rounds
         found = run.interleave(f"qemu {mode}", specs, rounds, once, tell)
         for spec in specs:
             if not found[spec.name]:
