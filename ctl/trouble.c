@@ -81,6 +81,19 @@ static bool is(const sd_bus_error *error, const char *name)
     return sd_bus_error_has_name(error, name);
 }
 
+/* text: of the broker, or of the bus. Domains of libvirt have an action of their own. */
+static const char *remedy_of_denied(const char *text)
+{
+    if (strstr(text, "vmferry there"))
+        return "";
+    if (strstr(text, "org.vmferry.Broker1.libvirt"))
+        return " Run it as root, or let an administrator add you to the groups libvirt and vmferry at that "
+               "host (adduser USER libvirt; adduser USER vmferry).";
+    return " Run it as root, as the user who owns it, or let an administrator add you to the group vmferry "
+           "at "
+           "that host (adduser USER vmferry).";
+}
+
 int trouble_set_bus(struct trouble *trouble, const sd_bus_error *error, const char *doing)
 {
     const char *text = error->message ? error->message : error->name ? error->name : "no reason was given";
@@ -91,12 +104,7 @@ int trouble_set_bus(struct trouble *trouble, const sd_bus_error *error, const ch
                            "name another bus with --user, --address= or --host=.",
                            doing, text);
     if (is(error, SD_BUS_ERROR_ACCESS_DENIED) || is(error, SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED))
-        return trouble_set(trouble, STATUS_DENIED, "%s: %s%s", doing, text,
-                           strstr(text, "vmferry there")
-                               ? ""
-                               : " Run it as root, as the user who owns it, or let an "
-                                 "administrator add you to the group vmferry at that host "
-                                 "(adduser USER vmferry).");
+        return trouble_set(trouble, STATUS_DENIED, "%s: %s%s", doing, text, remedy_of_denied(text));
     if (is(error, SD_BUS_ERROR_NO_REPLY) || is(error, SD_BUS_ERROR_TIMEOUT))
         return trouble_set(trouble, STATUS_TIMED_OUT, "%s: the broker did not answer (%s).", doing, text);
     if (is(error, SD_BUS_ERROR_UNKNOWN_OBJECT))

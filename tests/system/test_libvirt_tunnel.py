@@ -146,6 +146,8 @@ def test_receive_and_send(libvirt: Libvirt, web2: Domain, hosts: TwoHosts, user:
 
 
 def test_receive_takes_its_ticket_back(libvirt: Libvirt, hosts: TwoHosts) -> None:
+    denied = hosts.b.run("vmferryctl", "receive", "web1", "--libvirt", user="bob", check=False)
+    assert denied.returncode == 5 and "add you to the groups libvirt and vmferry" in denied.stderr, denied
     receiving = Background(hosts.b, "vmferryctl", "receive", "web1", "--libvirt")
     wait_until(lambda: hosts.b.broker_pid and hosts.b.broker.list(), "it is prepared", 30)
     hosts.b.run("pkill", "-TERM", "-x", "vmferryctl")
