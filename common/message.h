@@ -118,9 +118,7 @@ enum message_offers {
     OFFERS_KNOWN = OFFER_MARKS | OFFER_KEEPS,
 };
 
-/* What a preamble says beside the id, so that it cannot be made up by who knows only that
- * (helper/protocol/mark.h).
- */
+/* What a preamble says beside the id: it cannot be made up from the id alone (helper/protocol/mark.h). */
 struct message_mark {
     uint64_t mac;    /* as it came: 8 bytes */
     uint32_t number; /* 0: there is none */

@@ -66,8 +66,6 @@ static int on_errors(sd_event_source *source, int fd, uint32_t revents, void *us
 {
     struct helper_process *process = userdata;
 
-    (void)source;
-    (void)revents;
     if (!read_errors(process, fd))
         process->errors = sd_event_source_disable_unref(process->errors);
     return 0;
