@@ -15,8 +15,7 @@
 #include "common/cleanup.h"
 #include "ctl/private-directory.h"
 
-/* The source's libvirtd and its vmferryctl need one each; after a loss vmferryctl needs another. */
-enum { AHEAD = 2, SUPPLIES_MAX = 32 };
+enum { SUPPLIES_MAX = 32 };
 
 /* ---- libvirt's ---- */
 
@@ -138,7 +137,7 @@ int libvirt_supply_ahead(const struct tunnel *tunnel, json_object *record, unsig
 
     if (strcmp(state, "waiting") == 0 || strcmp(state, "finished") == 0)
         return 0;
-    while (*supplied < used + AHEAD && *supplied < SUPPLIES_MAX) {
+    while (*supplied < used + LIBVIRT_AHEAD && *supplied < SUPPLIES_MAX) {
         _cleanup_fd_ int fd = libvirt_connect(tunnel->side->ctl, trouble);
 
         if (fd < 0 || libvirt_supply(tunnel, fd, trouble) < 0)

@@ -9,6 +9,10 @@
 #define STREAM_LIBVIRT "libvirt" /* of a tunnel; see org.vmferry.Broker1(5), sockets */
 #define URI_MAX        512
 
+/* Connections to libvirtd that are kept ready: the source's libvirtd and its vmferryctl need one each; after
+ * a loss vmferryctl needs another. */
+#define LIBVIRT_AHEAD 2
+
 /*
  * Connects to the libvirtd (or virtqemud) of this host, the user's with --user; the FD, which blocks, or -1
  * with a trouble. libvirtd asks who this process is when its client logs in, so it has to live until then.

@@ -136,28 +136,38 @@ static int stay(const struct tunnel *tunnel, bool in, unsigned supplied, struct 
     return STATUS_DONE;
 }
 
+/* Waits for the answer: the broker may take none. */
+static int supply_one(const struct tunnel *tunnel, struct trouble *trouble)
+{
+    _cleanup_fd_ int fd = libvirt_connect(tunnel->side->ctl, trouble);
+
+    return fd < 0
+               ? -1
+               : side_call(tunnel->side, tunnel->path, MIGRATION_INTERFACE, "AddStream", NULL, trouble,
+                           "Cannot hand a connection of libvirt's to the broker", "sh", STREAM_LIBVIRT, fd);
+}
+
+/* The hosts may still be connecting: stay() would look again only after a while, for which the source's
+ * libvirtd would wait. */
+static int supply_first(const struct tunnel *tunnel, unsigned *supplied, struct trouble *trouble)
+{
+    for (*supplied = 0; *supplied < LIBVIRT_AHEAD; ++*supplied)
+        if (supply_one(tunnel, trouble) < 0)
+            return -1;
+    return 0;
+}
+
 static int run_libvirt(struct ctl *ctl, char *path, bool in, struct trouble *trouble)
 {
     _cleanup_(side_close) struct side side = {0};
     _cleanup_(door_closep) struct door *door = NULL;
-    _cleanup_fd_ int fd = -1;
     struct tunnel tunnel = {.side = &side, .path = path};
     unsigned supplied = 0;
 
     if (check_path(path, trouble) < 0 || side_open(ctl, &side, trouble) < 0)
         return -1;
-    if (in) {
-        /* The first one tells whether the broker takes them. */
-        fd = libvirt_connect(ctl, trouble);
-        if (fd < 0 ||
-            side_call(&side, path, MIGRATION_INTERFACE, "AddStream", NULL, trouble,
-                      "Cannot hand a connection of libvirt's to the broker", "sh", STREAM_LIBVIRT, fd) < 0)
-            return -1;
-        fd_closep(&fd);
-        supplied = 1;
-    } else if (door_open(ctl, give, &tunnel, &door, trouble) < 0) {
+    if ((in ? supply_first(&tunnel, &supplied, trouble) : door_open(ctl, give, &tunnel, &door, trouble)) < 0)
         return -1;
-    }
     greet(getuid());
     if (door)
         puts(door_path(door));
