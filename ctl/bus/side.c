@@ -13,22 +13,29 @@
 #include "common/cleanup.h"
 #include "ctl/bus/bus-socket.h"
 #include "ctl/bus/password-agent.h"
+#include "ctl/ssh/ssh.h"
 
 #define CALL_TIMEOUT (30 * SECOND)
 #define TYPE_TIMEOUT (300 * SECOND) /* where the user may have to type a password */
 
-static int open_remote(struct side *side, struct trouble *trouble)
+static int begin_remote(struct side *side, struct trouble *trouble)
 {
     static const char *const what[] = {"bus", NULL};
-    _cleanup_fd_ int fd = -1;
-    int r;
 
     if (asprintf(&side->where_text, " at %s", side->host) < 0) {
         side->where_text = NULL;
         return trouble_no_memory(trouble);
     }
     side->where = side->where_text;
-    if (remote_open(side->ctl, side->host, false, what, &side->link, trouble) < 0)
+    return remote_begin(side->ctl, side->host, false, what, &side->link, trouble);
+}
+
+static int finish_remote(struct side *side, struct trouble *trouble)
+{
+    _cleanup_fd_ int fd = -1;
+    int r;
+
+    if (remote_finish(side->link, trouble) < 0)
         return -1;
     side->uid = remote_uid(side->link);
     fd = remote_take_fd(side->link);
@@ -46,6 +53,11 @@ static int open_remote(struct side *side, struct trouble *trouble)
     return r < 0 ? trouble_set(trouble, STATUS_FAILED, "The bus%s cannot be used: %s.", side->where,
                                strerror(-r))
                  : 0;
+}
+
+static int open_remote(struct side *side, struct trouble *trouble)
+{
+    return begin_remote(side, trouble) < 0 ? -1 : finish_remote(side, trouble);
 }
 
 static int open_address(struct side *side, const char *address, struct trouble *trouble)
@@ -105,7 +117,7 @@ int side_open(struct ctl *ctl, struct side *ret, struct trouble *trouble)
                   trouble);
 }
 
-int side_open_host(struct ctl *ctl, const char *host, struct side *ret, struct trouble *trouble)
+int side_begin_host(struct ctl *ctl, const char *host, struct side *ret, struct trouble *trouble)
 {
     *ret = (struct side){.ctl = ctl, .where = "", .uid = geteuid()};
     /* HOST is data: no address that sd-bus would start a program for ("unixexec:"). */
@@ -117,7 +129,22 @@ int side_open_host(struct ctl *ctl, const char *host, struct side *ret, struct t
     if (strchr(host, '='))
         return attach(ret, open_address(ret, host, trouble), trouble);
     ret->host = host;
-    return attach(ret, open_remote(ret, trouble), trouble);
+    if (ssh_may_ask(ctl) || begin_remote(ret, trouble) >= 0)
+        return 0;
+    side_close(ret);
+    return -1;
+}
+
+int side_finish_host(struct side *side, struct trouble *trouble)
+{
+    if (!side->host)
+        return 0; /* open already */
+    return attach(side, side->link ? finish_remote(side, trouble) : open_remote(side, trouble), trouble);
+}
+
+int side_open_host(struct ctl *ctl, const char *host, struct side *ret, struct trouble *trouble)
+{
+    return side_begin_host(ctl, host, ret, trouble) < 0 ? -1 : side_finish_host(ret, trouble);
 }
 
 /* D-Bus over TCP ("tcp:host=…"): it goes to where the other broker is. */

@@ -31,6 +31,14 @@ int side_open(struct ctl *ctl, struct side *ret, struct trouble *trouble);
  */
 int side_open_host(struct ctl *ctl, const char *host, struct side *ret, struct trouble *trouble);
 
+/*
+ * The same in two parts, so that ssh logs in while the caller does other things in the event loop. Where ssh
+ * may ask the user for something it starts with the second part. side_close() is the caller's after the
+ * first.
+ */
+int side_begin_host(struct ctl *ctl, const char *host, struct side *ret, struct trouble *trouble);
+int side_finish_host(struct side *side, struct trouble *trouble);
+
 void side_close(struct side *side);
 
 /*

@@ -147,6 +147,16 @@ static int find_domain(struct move *move, struct trouble *trouble)
     return 0;
 }
 
+/* The source's libvirt, twice, and the domain. */
+static int open_source(struct move *move, struct trouble *trouble)
+{
+    if (places_open_near(move, &move->near, trouble) < 0 || find_domain(move, trouble) < 0 ||
+        places_open_near(move, &move->job_near, trouble) < 0)
+        return -1;
+    move->job_domain = host_find(&move->job_near, move->vm, trouble);
+    return move->job_domain ? 0 : -1;
+}
+
 static int begin(struct move *move, struct trouble *trouble)
 {
     const struct arguments *a = &move->ctl->arguments;
@@ -156,6 +166,7 @@ static int begin(struct move *move, struct trouble *trouble)
     const struct plan_ends ends = {
         .persistent = move->persistent, .paused = move->near_state == DOMAIN_PAUSED, .p2p = move->p2p};
     struct job_order order = {.libvirt = move->near.libvirt,
+                              .domain = move->job_domain,
                               .far_uri = move->p2p ? move->far_uri : NULL,
                               .far = move->far.connection,
                               .name = a->name,
@@ -163,11 +174,7 @@ static int begin(struct move *move, struct trouble *trouble)
                               .parallel = (unsigned)a->multifd,
                               .bandwidth = plan_bandwidth(a->bandwidth)};
 
-    if (places_open_near(move, &move->job_near, trouble) < 0 ||
-        tunnel_read(&move->tunnel, &record, trouble) < 0)
-        return -1;
-    move->job_domain = order.domain = host_find(&move->job_near, move->vm, trouble);
-    if (!order.domain)
+    if (tunnel_read(&move->tunnel, &record, trouble) < 0)
         return -1;
     order.uri = socket_uri(move->tunnel.socket, uri);
     if (a->disks) {
@@ -257,8 +264,8 @@ int libvirt_migrate(struct ctl *ctl, struct trouble *trouble)
 
     ctl->one_login = true;
     if (ctl_catch_signals(ctl, trouble) < 0 || side_open(ctl, &move.source, trouble) < 0 ||
-        places_open_near(&move, &move.near, trouble) < 0 || find_domain(&move, trouble) < 0 ||
-        side_open_host(ctl, move.host, &move.destination, trouble) < 0)
+        side_begin_host(ctl, move.host, &move.destination, trouble) < 0 || open_source(&move, trouble) < 0 ||
+        side_finish_host(&move.destination, trouble) < 0)
         return -1;
     return go(&move, NULL, trouble);
 }
@@ -272,7 +279,7 @@ int libvirt_send(struct ctl *ctl, const char *ticket, struct trouble *trouble)
                                               .far.where = ""};
 
     if (ctl_catch_signals(ctl, trouble) < 0 || side_open(ctl, &move.source, trouble) < 0 ||
-        places_open_near(&move, &move.near, trouble) < 0 || find_domain(&move, trouble) < 0)
+        open_source(&move, trouble) < 0)
         return -1;
     return go(&move, ticket, trouble);
 }
