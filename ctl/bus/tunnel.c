@@ -300,6 +300,45 @@ int tunnel_read(const struct tunnel *tunnel, json_object **ret, struct trouble *
     return record_read(tunnel->side, tunnel->path, MIGRATION_INTERFACE, ret, trouble);
 }
 
+/* That something of it has changed, as its broker says by a signal. Where none comes the caller asks. */
+struct news {
+    sd_bus_slot *slot;
+    bool came;
+};
+
+static int on_news(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    struct news *news = userdata;
+
+    news->came = true;
+    return 0;
+}
+
+static void news_begin(const struct tunnel *tunnel, struct news *news)
+{
+    if (tunnel->path)
+        sd_bus_match_signal_async(tunnel->side->bus, &news->slot, BROKER_NAME, tunnel->path,
+                                  "org.freedesktop.DBus.Properties", "PropertiesChanged", on_news, NULL,
+                                  news);
+}
+
+static void news_end(struct news *news)
+{
+    sd_bus_slot_unref(news->slot);
+}
+
+static int news_await(struct ctl *ctl, struct news *news, uint64_t usec, struct trouble *trouble)
+{
+    unsigned interrupts = ctl->interrupts;
+
+    for (uint64_t now = ctl_now(), end = now + usec;
+         now < end && !news->came && ctl->interrupts == interrupts; now = ctl_now())
+        if (ctl_turn(ctl, end - now, trouble) < 0)
+            return -1;
+    news->came = false;
+    return 0;
+}
+
 /* What is waited for comes soon, as a rule: asks often at first. */
 static uint64_t next_wait(uint64_t wait)
 {
@@ -308,9 +347,11 @@ static uint64_t next_wait(uint64_t wait)
 
 int tunnel_wait_connected(const struct tunnel *tunnel, struct trouble *trouble)
 {
+    _cleanup_(news_end) struct news news = {0};
     struct ctl *ctl = tunnel->side->ctl;
     uint64_t wait = POLL_FIRST;
 
+    news_begin(tunnel, &news);
     for (;;) {
         _cleanup_json_ json_object *record = NULL;
         const char *state;
@@ -330,7 +371,7 @@ int tunnel_wait_connected(const struct tunnel *tunnel, struct trouble *trouble)
                 record_text(record, "ErrorMessage"));
         if (strcmp(state, "waiting") != 0)
             return 0;
-        if (ctl_turn(ctl, wait, trouble) < 0)
+        if (news_await(ctl, &news, wait, trouble) < 0)
             return -1;
         wait = next_wait(wait);
     }
@@ -339,6 +380,9 @@ int tunnel_wait_connected(const struct tunnel *tunnel, struct trouble *trouble)
 int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object **ret,
                          struct trouble *trouble)
 {
+    _cleanup_(news_end) struct news news = {0};
+
+    news_begin(tunnel, &news);
     for (uint64_t end = ctl_now() + usec, wait = POLL_FIRST;; wait = next_wait(wait)) {
         _cleanup_json_ json_object *record = NULL;
         struct ctl *ctl;
@@ -353,7 +397,7 @@ int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object
                 *ret = json_object_get(record);
             return finished;
         }
-        if (ctl_turn(ctl, wait, trouble) < 0)
+        if (news_await(ctl, &news, wait, trouble) < 0)
             return -1;
     }
 }
