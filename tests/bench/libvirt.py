@@ -103,6 +103,7 @@ def measure(rounds: int) -> Results:
     with TwoHosts() as hosts, Libvirt(hosts):
         make_certificates(hosts)
         for host in hosts:
+            host.default_spares()
             host.run("sh", "-ec", f"head -c 192M /dev/urandom > {FILL}; chmod 644 {FILL}; chmod 711 /var/lib/libvirt/images")
         for vm, more in DOMAINS.items():
             hosts.a.run("virsh", "-q", "define", "/dev/stdin", stdin=_DOMAIN.format(name=vm, more=more))

@@ -158,6 +158,11 @@ class Host:
         self.run("mkdir", "-p", _SPARES.rpartition("/")[0])
         self.run("tee", _SPARES, stdin="[Broker]\nMaxSpareHelpers=1\n")
 
+    def default_spares(self) -> None:
+        """As many helpers are kept ready as a user's host keeps."""
+        self.run("rm", "-f", _SPARES)
+        self.systemctl("stop", "vmferryd.service")
+
     def purge(self) -> None:
         self.run("rm", "-f", _SPARES)
         self.run("rmdir", "--parents", "--ignore-fail-on-non-empty", _SPARES.rpartition("/")[0], check=False)  # or none is there
