@@ -199,6 +199,27 @@ def test_options_of_receive_and_send_arrive(hosts: Hosts, workdir: Path) -> None
         ctl(broker, "wait", "-q", "web1").fails(CANCELLED)
 
 
+def test_libvirt_is_ready_for_all_that_come_first(workdir: Path, hosts: Hosts) -> None:
+    """The source's vmferryctl and its libvirtd: for neither does libvirt-in wait, also before the source is there."""
+    path = workdir / "libvirt" / "libvirt-sock"
+    path.parent.mkdir()
+    incoming = hosts.prepare("web1", streams=("as", ["migrate", "libvirt"]))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(20)
+        with Running(None, "--user", "stdio", "libvirt-in", incoming.path, env={
+                "XDG_RUNTIME_DIR": str(workdir), "DBUS_SESSION_BUS_ADDRESS": hosts.destination.bus.address}) as run:
+            assert run.process.stdout and run.process.stdout.readline().startswith("vmferryctl stdio ")
+            listener.setblocking(False)  # what it has brought it has brought before it greets
+            for _ in range(2):
+                listener.accept()[0].close()
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+    path.unlink()
+    incoming.cancel()
+
+
 # ---- What goes wrong ----
 
 

@@ -96,7 +96,7 @@ static void end(void)
 }
 
 /* What was to fail has failed: with this status, and these words. */
-static void is_trouble(int r, int status, const char *text)
+__attribute__((unused)) static void is_trouble(int r, int status, const char *text)
 {
     assert_trouble(&rig.trouble, r, status, text);
 }
