@@ -300,21 +300,15 @@ int tunnel_read(const struct tunnel *tunnel, json_object **ret, struct trouble *
     return record_read(tunnel->side, tunnel->path, MIGRATION_INTERFACE, ret, trouble);
 }
 
-/* That something of it has changed, as its broker says by a signal. Where none comes the caller asks. */
-struct news {
-    sd_bus_slot *slot;
-    bool came;
-};
-
 static int on_news(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
-    struct news *news = userdata;
+    struct tunnel_news *news = userdata;
 
     news->came = true;
     return 0;
 }
 
-static void news_begin(const struct tunnel *tunnel, struct news *news)
+void tunnel_news_begin(const struct tunnel *tunnel, struct tunnel_news *news)
 {
     if (tunnel->path)
         sd_bus_match_signal_async(tunnel->side->bus, &news->slot, BROKER_NAME, tunnel->path,
@@ -322,12 +316,12 @@ static void news_begin(const struct tunnel *tunnel, struct news *news)
                                   news);
 }
 
-static void news_end(struct news *news)
+void tunnel_news_end(struct tunnel_news *news)
 {
-    sd_bus_slot_unref(news->slot);
+    news->slot = sd_bus_slot_unref(news->slot);
 }
 
-static int news_await(struct ctl *ctl, struct news *news, uint64_t usec, struct trouble *trouble)
+static int news_await(struct ctl *ctl, struct tunnel_news *news, uint64_t usec, struct trouble *trouble)
 {
     unsigned interrupts = ctl->interrupts;
 
@@ -347,11 +341,11 @@ static uint64_t next_wait(uint64_t wait)
 
 int tunnel_wait_connected(const struct tunnel *tunnel, struct trouble *trouble)
 {
-    _cleanup_(news_end) struct news news = {0};
+    _cleanup_(tunnel_news_end) struct tunnel_news news = {0};
     struct ctl *ctl = tunnel->side->ctl;
     uint64_t wait = POLL_FIRST;
 
-    news_begin(tunnel, &news);
+    tunnel_news_begin(tunnel, &news);
     for (;;) {
         _cleanup_json_ json_object *record = NULL;
         const char *state;
@@ -380,9 +374,9 @@ int tunnel_wait_connected(const struct tunnel *tunnel, struct trouble *trouble)
 int tunnel_wait_finished(const struct tunnel *tunnel, uint64_t usec, json_object **ret,
                          struct trouble *trouble)
 {
-    _cleanup_(news_end) struct news news = {0};
+    _cleanup_(tunnel_news_end) struct tunnel_news news = {0};
 
-    news_begin(tunnel, &news);
+    tunnel_news_begin(tunnel, &news);
     for (uint64_t end = ctl_now() + usec, wait = POLL_FIRST;; wait = next_wait(wait)) {
         _cleanup_json_ json_object *record = NULL;
         struct ctl *ctl;

@@ -58,6 +58,18 @@ const char *tunnel_id(const struct tunnel *tunnel);
 
 int tunnel_read(const struct tunnel *tunnel, json_object **ret, struct trouble *trouble);
 
+/*
+ * That something of it has changed, as its broker says by a signal. Over a lost network none comes, where a
+ * call would wait. Borrows news until the end.
+ */
+struct tunnel_news {
+    sd_bus_slot *slot;
+    bool came; /* the reader takes it back */
+};
+
+void tunnel_news_begin(const struct tunnel *tunnel, struct tunnel_news *news);
+void tunnel_news_end(struct tunnel_news *news);
+
 /* Waits until it is connected; fails with its own error, or when Ctrl-C was pressed. */
 int tunnel_wait_connected(const struct tunnel *tunnel, struct trouble *trouble);
 

@@ -275,6 +275,9 @@ static int follow(struct move *move, struct places *places, struct trouble *trou
         move->near_state = places->near;
         move_read_stats(move);
         view_move(move, record);
+        way_look_far(move);
+        if (move->far_broken)
+            return 0;
         if (awaits_network(record)) {
             silent = ctl_now();
             if (!said) {

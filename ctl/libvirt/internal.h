@@ -36,7 +36,9 @@ struct move {
     struct host job_near;
     virDomainPtr job_domain;
     struct tunnel tunnel, far_tunnel;
-    bool found; /* the tunnel was there */
+    struct tunnel_news far_news;
+    bool far_broken; /* the destination's half has failed, as when its helper was killed */
+    bool found;      /* the tunnel was there */
     struct peers *peers;
     struct door *door;         /* to the stream 'libvirt', where the source is on this host */
     struct remote *door_there; /* the same where it is on another one */

@@ -62,6 +62,14 @@ static void cancel(struct move *move)
     }
 }
 
+/* The source's helper goes on waiting for its peer. It is ended, so that QEMU and libvirt notice. */
+static void end_broken_tunnel(struct move *move)
+{
+    meter_clear(&move->meter);
+    ctl_say(move->ctl, "%s: the tunnel is broken, for its half at the destination has ended.", move->vm);
+    tunnel_cancel(&move->tunnel);
+}
+
 static void look(struct move *move)
 {
     _cleanup_json_ json_object *record = NULL;
@@ -73,7 +81,12 @@ static void look(struct move *move)
     if (tunnel_read(&move->tunnel, &record, NULL) < 0)
         record = json_object_new_object();
     view_move(move, record);
-    if (move->peers && strcmp(record_text(record, "State"), "interrupted") == 0)
+    way_look_far(move);
+    if (strcmp(record_text(record, "State"), "interrupted") != 0)
+        return;
+    if (move->far_broken)
+        end_broken_tunnel(move);
+    else if (move->peers)
         peers_mend(move->peers);
 }
 
@@ -187,6 +200,7 @@ static int begin(struct move *move, struct trouble *trouble)
     meter_open(&move->meter, move->ctl);
     move->since = ctl_now();
     move->stage = a->resume ? MOVE_POSTCOPY : MOVE_RUNS;
+    tunnel_news_begin(&move->far_tunnel, &move->far_news);
     return job_begin(move->ctl, &order, &move->job, trouble);
 }
 
@@ -219,6 +233,7 @@ static void move_clear(struct move *move)
     remote_free(move->door_there);
     remote_free(move->supplier);
     peers_free(move->peers);
+    tunnel_news_end(&move->far_news);
     tunnel_clear(&move->tunnel);
     tunnel_clear(&move->far_tunnel);
     side_close(&move->destination);

@@ -165,6 +165,17 @@ int way_open(struct move *move, const char *ticket, struct trouble *trouble)
     return r < 0 ? -1 : 0;
 }
 
+void way_look_far(struct move *move)
+{
+    _cleanup_json_ json_object *record = NULL;
+
+    if (!move->far_news.came)
+        return;
+    move->far_news.came = false;
+    move->far_broken = tunnel_read(&move->far_tunnel, &record, NULL) >= 0 &&
+                       strcmp(record_text(record, "Result"), "failed") == 0;
+}
+
 void way_undo(struct move *move)
 {
     if (move->found)

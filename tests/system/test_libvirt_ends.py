@@ -237,3 +237,17 @@ def test_paused_postcopy_is_resumed(libvirt: Libvirt, web1: Domain, hosts: TwoHo
         assert done.returncode == 1 and "--resume" in done.stderr, done.stderr
         ctl(hosts.a, "migrate", "web1", "host-b", "--resume")
         assert_moved(web1, hosts.a, hosts.b)
+
+
+@pytest.mark.long
+def test_helper_is_killed_in_postcopy(libvirt: Libvirt, web1: Domain, hosts: TwoHosts) -> None:
+    """No network brings the destination's half back: vmferryctl does not wait for it, and says what recovers the VM."""
+    with libvirt.postcopy():
+        moving = Background(hosts.a, "vmferryctl", "migrate", "web1", "host-b", "--bandwidth=4M", "--postcopy", timeout=150)
+        wait_until(lambda: web1.state(hosts.b).startswith("running"), "post-copy runs", 60)
+        hosts.b.systemctl("kill", "--signal=KILL", "vmferry-helper@*")
+        done = moving.wait(120)
+        assert "its half at the destination has ended" in done.stderr, done.stderr
+        assert done.returncode == 1 and "migrate web1 --resume host-b" in done.stderr, done.stderr
+        ctl(hosts.a, "migrate", "web1", "host-b", "--resume")
+        assert_moved(web1, hosts.a, hosts.b)
