@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -513,6 +514,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.long:
         os.environ["VMFERRY_LONG"] = "1"
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):  # ignored below nohup(1), or in the background of a shell
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     total = Count()
     parts = options.parts or (QUICK if options.quick else [name for name in PARTS if name not in ONLY_NAMED])
     for name in parts:

@@ -126,6 +126,7 @@ TEST(what_is_no_command)
 TEST(signals)
 {
     const struct ssh_use stays = {.way = SSH_ALONE, .stays = true, .command = "cat"};
+    void (*hangup)(int) = signal(SIGHUP, SIG_DFL); /* ignored below nohup(1) */
     char text[4096];
 
     begin();
@@ -143,6 +144,7 @@ TEST(signals)
     assert_true(has_line(text, "TERM"));
     assert_true(has_line(text, "parent's end: 0"));
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGHUP, hangup);
     end();
 }
 
