@@ -68,7 +68,7 @@ MUTATIONS = {
         "that a channel has ended is said once, not once per connection", "channel/channel.c",
         "        !channel_is_said(channel, channel->said_close) &&\n", "        channel->said_close == 0 &&\n"),
     "closes-alone": Mutation(
-        "the source ends the migration while channels live", "session/end.c",
+        "the source ends the migration while channels live", "session/complete.c",
         "channels_is_any_living(session->channels) || is_held(session)", "is_held(session)"),
     "overtakes": Mutation(
         "a peer connection that overtakes its OPEN is dropped", "peer/peer.c",
@@ -98,7 +98,7 @@ MUTATIONS = {
         "        session->connection == CONNECTION_UP) {\n", "    if (true) {\n"),
     "farewell-unsaid": Mutation(
         "a source that was cut off does not say its farewell when it is connected again", "session/frames.c",
-        "    if (session->ending == ENDING_FAREWELL) {\n", "    if (false) {\n"),
+        "    if (session->ending.stage == ENDING_FAREWELL) {\n", "    if (false) {\n"),
     "ack-unchecked": Mutation(
         "a peer can acknowledge more than was sent", "relay/flow.c",
         "    if (delivered > flow->ring.cursor)\n        return \"an ACK of more than was sent\";\n", "", "lies"),
