@@ -89,7 +89,12 @@ class Scene:
         return self.source.serial() + self.destination.serial()
 
     def wait_mirroring(self) -> None:
-        wait_until(lambda: any(job["current-progress"] for job in self.source.execute("query-jobs")), "a disk is copied", 60)
+        def mirroring() -> bool:
+            """All have begun: until then the source's QEMU may be about to connect to the destination's."""
+            jobs = self.source.execute("query-jobs")
+            return len(jobs) == len(FORMATS) and any(job["current-progress"] for job in jobs)
+
+        wait_until(mirroring, "the disks are copied", 60)
 
     def wait_memory(self) -> None:
         wait_until(lambda: self.source.query_migrate().get("status") == "active", "the memory goes", 60)
