@@ -23,6 +23,13 @@ def older() -> Path:
     return Path(os.environ["VMFERRY_OLDER"])
 
 
+def connect(stack: ExitStack, hosts: Hosts, security: str) -> tuple[FaultyProxy, Tunnel]:
+    """A migration that is connected through a proxy, which resets its connections."""
+    incoming = hosts.prepare(security=security)
+    proxy = stack.enter_context(FaultyProxy(("127.0.0.1", hosts.destination.peer_port())))
+    return proxy, Tunnel(hosts.start(incoming, endpoint=("s", proxy.endpoint)), incoming)
+
+
 @SECURITIES
 @pytest.mark.parametrize("old", ["source", "destination"])
 def test_other_end(workdir: Path, security: str, old: str) -> None:
@@ -34,9 +41,7 @@ def test_other_end(workdir: Path, security: str, old: str) -> None:
 
     with ExitStack() as stack:
         hosts = stack.enter_context(Hosts(workdir, broker=Mixed))
-        incoming = hosts.prepare(security=security)
-        proxy = stack.enter_context(FaultyProxy(("127.0.0.1", hosts.destination.peer_port())))
-        tunnel = Tunnel(hosts.start(incoming, endpoint=("s", proxy.endpoint)), incoming)
+        proxy, tunnel = connect(stack, hosts, security)
         source, destination = tunnel.open_channel()
         with source, destination:
             there = source.send_pattern(1, SIZE, shut=True)
@@ -59,9 +64,7 @@ def test_upgrade(workdir: Path, security: str) -> None:
     """Both brokers become this one while a migration of the older one's helpers runs; then the network is lost."""
     with ExitStack() as stack:
         hosts = stack.enter_context(Hosts(workdir, broker=ManagedBroker, build=older()))
-        incoming = hosts.prepare(security=security)
-        proxy = stack.enter_context(FaultyProxy(("127.0.0.1", hosts.destination.peer_port())))
-        tunnel = Tunnel(hosts.start(incoming, endpoint=("s", proxy.endpoint)), incoming)
+        proxy, tunnel = connect(stack, hosts, security)
         source, destination = tunnel.open_channel()
         with source, destination:
             there = source.send_pattern(1, SIZE, shut=True)
