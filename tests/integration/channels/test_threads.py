@@ -26,7 +26,7 @@ OF_SANITIZER = "tsan" in build_dir().name  # ThreadSanitizer has a thread of its
 
 def run_times(helper: int) -> list[int]:
     """Of each of its threads, the first one first: ns on a processor (proc_pid_schedstat)."""
-    tasks = sorted(Path(f"/proc/{helper}/task").iterdir(), key=lambda task: int(task.name))
+    tasks = sorted(Path(f"/proc/{helper}/task").iterdir(), key=lambda task: (task.name != str(helper), int(task.name)))
     return [int((task / "schedstat").read_text().split()[0]) for task in tasks]
 
 

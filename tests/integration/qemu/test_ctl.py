@@ -292,8 +292,7 @@ def test_incoming_that_was_not_deferred(scene: Scene, workdir: Path) -> None:
 
 def pause_postcopy(scene: Scene) -> None:
     """The destination's helper dies under it; both QEMUs know."""
-    ctl_helper = scene.hosts.source.helpers()
-    kill(max(ctl_helper))
+    kill(scene.hosts.source.helpers()[-1])
 
 
 @needs_postcopy

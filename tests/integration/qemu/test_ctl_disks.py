@@ -251,7 +251,7 @@ def test_cancelled_while_memory_goes(scene: Scene, needs_postcopy: None, way: li
 
 
 def kill_helper(scene: Scene, run: Running) -> None:
-    kill(max(scene.hosts.source.helpers()))
+    kill(scene.hosts.source.helpers()[-1])
 
 
 def kill_destination(scene: Scene, run: Running) -> None:

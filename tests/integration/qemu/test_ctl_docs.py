@@ -90,7 +90,7 @@ def pause(shell: Shell) -> None:
     """A post-copy begins, and its helper at the source dies."""
     with shell.scene.begin("--postcopy", "--bandwidth=4M", "--resume-timeout=0") as run:
         shell.scene.wait_in_postcopy()
-        kill(max(shell.scene.a.helpers()))
+        kill(shell.scene.a.helpers()[-1])
         assert "paused" in run.end().err
     shell.scene.pair.destination.wait_migration({"postcopy-paused"}, 30)
     shell.scene.pair.source.set_parameters({"max-postcopy-bandwidth": 0})

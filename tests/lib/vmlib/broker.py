@@ -269,13 +269,13 @@ class Broker:
         return self.process.pid
 
     def helpers(self) -> list[int]:
-        """The pids of its helpers, the gate among them."""
+        """The pids of its helpers, the gate among them, the newest last (pids begin anew at 300 after the highest)."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return [int(pid) for pid in children]
 
     def helper_of(self, migration: Migration) -> int:
-        """The pid of the one helper that maps this migration's... the newest child: call right after making one."""
-        return max(self.helpers())
+        """The pid of this migration's helper, which is the newest: call right after making it."""
+        return self.helpers()[-1]
 
     def prepare(self, vm: str = "web1", options: dict[str, tuple[str, Any]] | None = None) -> Migration:
         path, ticket = self.client.call(PATH, BROKER, "PrepareIncoming", "sa{sv}", vm, variants(options))

@@ -156,9 +156,8 @@ def relay_of(broker: Broker, make: Any) -> tuple[int, Any]:
     """Calls make(), which makes one migration on `broker`; returns its helper's pid and what make() returned."""
     before = set(broker.helpers())
     made = make()
-    new = wait_until(lambda: set(broker.helpers()) - before, "a new helper")
-    # Where the port opens, the gate is forked first.
-    return max(new, key=lambda pid: starttime(pid)), made
+    new = wait_until(lambda: [pid for pid in broker.helpers() if pid not in before], "a new helper")
+    return new[-1], made  # where the port opens, the gate is forked first
 
 
 def starttime(pid: int) -> tuple[int, int]:

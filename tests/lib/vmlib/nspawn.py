@@ -25,7 +25,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +137,9 @@ class Host:
         """Until its PID 1 says that all is up, and nothing has failed."""
         def leader() -> int:
             for pid in _children(self._process.pid):
-                if Path(f"/proc/{pid}/root/run/systemd/private").exists():
-                    return pid
+                with suppress(ProcessLookupError):  # it has just ended, which exists() does not take for an answer
+                    if Path(f"/proc/{pid}/root/run/systemd/private").exists():
+                        return pid
             return 0
 
         self.leader = self._wait(leader, f"host {self.name} boots", 180)
@@ -328,11 +329,12 @@ class Host:
             self._process.stdin.close()  # where it was not booted it ends by this
         if self.leader and self._process.poll() is None:
             os.kill(self.leader, signal.SIGKILL)  # with a PID 1 all others of its namespace go, and then nspawn
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(20)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(20)
+        # A host that did not come up has no leader yet, and does not end with its nspawn.
+        (self.cgroup / "cgroup.kill").write_text("1")
+        self._process.kill()
+        self._process.wait(20)
         self._console.close()
         wait_until(lambda: remove_cgroup(self.cgroup), f"{self.cgroup} is empty", 20)
 
@@ -397,23 +399,20 @@ class TwoHosts:
 
     def __init__(self, lowers: tuple[str, str] = (LOWER, LOWER), install: bool = LOWER == "/") -> None:
         """lowers: the root that each is an overlay of; install: vmferry's package is not there yet."""
-        self._stack = ExitStack()
-        try:
+        with ExitStack() as stack:  # not closed by hand: an error while it closes would hide the first one
             self.shared = Path(tempfile.mkdtemp(prefix="vmf", dir="/tmp"))
-            self._stack.callback(shutil.rmtree, self.shared)
+            stack.callback(shutil.rmtree, self.shared)
             self.shared.chmod(0o755)
-            self.a, self.b = (self._host(name, lower) for name, lower in zip("ab", lowers))
+            self.a, self.b = (self._host(stack, name, lower) for name, lower in zip("ab", lowers))
             for step in (Host.prepare, Host.boot, Host.wait_booted, *([Host.install] if install else [])):
                 for host in self:
                     step(host)
             self._connect()
-        except BaseException:
-            self._stack.close()
-            raise
+            self._stack = stack.pop_all()
 
-    def _host(self, name: str, lower: str) -> Host:
+    def _host(self, stack: ExitStack, name: str, lower: str) -> Host:
         host = Host(name, self.shared, lower)
-        self._stack.callback(host.close)
+        stack.callback(host.close)
         return host
 
     def __iter__(self) -> Iterator[Host]:
@@ -487,7 +486,7 @@ def remove_cgroup(group: Path) -> bool:
 def _children(pid: int) -> list[int]:
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return []
 
 

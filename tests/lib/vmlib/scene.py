@@ -153,19 +153,16 @@ class Scene:
     """A `with` checks at its end that all is as before and that the bystander is well."""
 
     def __init__(self, workdir: Path, bystander: bool = True, **broker: Any) -> None:
-        self._stack = ExitStack()
         self.workdir = workdir
         self.broker = Broker(workdir, "h", **broker)
-        self._stack.callback(self.broker.close)
         self.bystander: Bystander | None = None
-        try:
+        with ExitStack() as stack:
+            stack.callback(self.broker.close)
             if bystander:
                 self.bystander = Bystander(self.broker)
-                self._stack.callback(self.bystander.close)
+                stack.callback(self.bystander.close)
             self.before = settled(self.what_is, 0.05)
-        except BaseException:
-            self._stack.close()
-            raise
+            self._stack = stack.pop_all()
 
     def what_is(self) -> tuple[list[str], list[int], list[str]]:
         """The kinds of the broker's FDs, its helpers, what is in its directory."""

@@ -88,7 +88,7 @@ class Sshd:
         return set(self._descendants(self.process.pid))
 
     def _descendants(self, pid: int) -> Iterator[int]:
-        with contextlib.suppress(FileNotFoundError):  # it has just ended
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
             for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
                 if Path(f"/proc/{child}/comm").read_text().startswith("sshd"):  # and not what the user runs
                     yield child
