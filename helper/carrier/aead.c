@@ -17,6 +17,9 @@ const struct aead *const aead_all[] = {
 #ifdef HAVE_OPENSSL
     &aead_openssl,
 #endif
+#ifdef HAVE_IPSEC_MB
+    &aead_ipsec_mb,
+#endif
     NULL,
 };
 

@@ -25,7 +25,8 @@ struct aead {
     const char *name;
     /* Before the sandbox: what the library opens, maps and finds out. 0 or a negative errno. */
     int (*init)(void);
-    /* Copies the key, which has aead_key_size() bytes; NULL without memory. free_key() overwrites it. */
+    /* Copies the key, which has aead_key_size() bytes; NULL without memory, or where the library does not
+     * have the cipher on this machine. free_key() overwrites it. */
     void *(*new_key)(enum aead_cipher cipher, const uint8_t *key);
     void (*free_key)(void *key);
     /* Writes size bytes and one more, encrypted, and the tag to out. 0 or -EIO. */
@@ -38,7 +39,8 @@ struct aead {
 };
 
 extern const struct aead aead_gnutls;
-extern const struct aead aead_openssl; /* only in builds with it */
+extern const struct aead aead_openssl;  /* only in builds with it */
+extern const struct aead aead_ipsec_mb; /* AES-128-GCM alone; only in builds with it */
 
 /* All of this build, ended by NULL; GnuTLS, which each build has, is the first. */
 extern const struct aead *const aead_all[];

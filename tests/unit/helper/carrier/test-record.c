@@ -2,6 +2,9 @@
 #include "aead-rig.h"
 #include "test-util.h"
 
+#include <pthread.h>
+#include <sys/mman.h>
+
 #include "helper/carrier/record.h"
 
 /* Each case with every library, and with one sealing for another. */
@@ -30,15 +33,18 @@ static void pair_clear(struct pair *pair)
     assert_null(pair->seals.key);
 }
 
-/* Runs the case for all pairs of libraries and all ciphers. */
+/* Runs the case for all pairs of libraries and all ciphers that both have. */
 static void with_each(void (*run)(struct pair *pair))
 {
     aeads_chosen(); /* initializes them */
     for (size_t i = 0; aead_all[i]; i++)
         for (size_t j = 0; aead_all[j]; j++)
             for (enum aead_cipher cipher = 0; cipher < AEAD_CIPHERS_; cipher++) {
-                struct pair pair = pair_of(aead_all[i], aead_all[j], cipher, 0);
+                struct pair pair;
 
+                if (!aead_has(aead_all[i], cipher) || !aead_has(aead_all[j], cipher))
+                    continue;
+                pair = pair_of(aead_all[i], aead_all[j], cipher, 0);
                 run(&pair);
                 pair_clear(&pair);
             }
@@ -120,7 +126,7 @@ TEST(test_rfc8448)
         plain[i] = (uint8_t)i;
     aeads_chosen();
     for (size_t i = 0; aead_all[i]; i++)
-        for (size_t end = 0; end < ELEMENTS(ends); end++) {
+        for (size_t end = 0; aead_has(aead_all[i], AEAD_AES_128_GCM) && end < ELEMENTS(ends); end++) {
             struct record_key key = {0};
 
             assert_int_equal(record_key_set(&key, aead_all[i], AEAD_AES_128_GCM, ends[end].key, ends[end].iv,
@@ -139,24 +145,45 @@ TEST(test_rfc8448)
 
 /* ---- Sizes ---- */
 
+/* Memory behind which there is none: no sanitizer sees what the assembler of the libraries reads and writes.
+ */
+static uint8_t *walled(int slot, size_t size)
+{
+    enum { ROOM = 1 << 16 };
+    static uint8_t *ends[3];
+
+    if (!ends[slot]) {
+        uint8_t *all = mmap(NULL, 2 * ROOM, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+        assert_int_equal(mprotect(all, ROOM, PROT_READ | PROT_WRITE), 0);
+        ends[slot] = all + ROOM;
+    }
+    return ends[slot] - size;
+}
+
+static void one_size(struct pair *pair, size_t size)
+{
+    uint8_t *plain = walled(0, size), *out = walled(1, size + RECORD_OVERHEAD), *back = walled(2, size + 1);
+    size_t whole = 0;
+
+    test_fill(plain, size, size);
+    assert_int_equal(record_seal(&pair->seals, plain, size, out), 0);
+    assert_int_equal(record_look(out, size + RECORD_OVERHEAD, &whole), RECORD_DATA);
+    assert_int_equal(whole, size + RECORD_OVERHEAD);
+    assert_int_equal(record_look(out, size + RECORD_OVERHEAD - 1, &whole), RECORD_CUT);
+    assert_int_equal(record_open(&pair->opens, out, whole, back), RECORD_DATA);
+    assert_memory_equal(back, plain, size);
+}
+
+/* The code for AVX-512 takes up to 48 blocks, 768 bytes, at once. */
 static void sizes(struct pair *pair)
 {
-    static const size_t cases[] = {1, 2, 15, 16, 17, 255, 256, 4096, 16383, 16384};
-    uint8_t plain[RECORD_PLAIN_MAX], back[RECORD_PLAIN_MAX], *out;
+    static const size_t cases[] = {2047, 2048, 2049, 4096, 16383, 16384};
 
-    for (size_t i = 0; i < ELEMENTS(cases); i++) {
-        size_t size = cases[i], whole = 0;
-
-        out = malloc(size + RECORD_OVERHEAD);
-        test_fill(plain, size, i);
-        assert_int_equal(record_seal(&pair->seals, plain, size, out), 0);
-        assert_int_equal(record_look(out, size + RECORD_OVERHEAD, &whole), RECORD_DATA);
-        assert_int_equal(whole, size + RECORD_OVERHEAD);
-        assert_int_equal(record_look(out, size + RECORD_OVERHEAD - 1, &whole), RECORD_CUT);
-        assert_int_equal(open_it(&pair->opens, out, whole, back), RECORD_DATA);
-        assert_memory_equal(back, plain, size);
-        free(out);
-    }
+    for (size_t size = 1; size <= 2 * 768 + 1; size += test_in_valgrind() ? 5 : 1)
+        one_size(pair, size);
+    for (size_t i = 0; i < ELEMENTS(cases); i++)
+        one_size(pair, cases[i]);
 }
 
 TEST(test_sizes)
@@ -348,6 +375,48 @@ TEST(test_choice)
         while (aead_all[i] && aead_all[i] != choice->fastest[cipher])
             i++;
         assert_non_null(aead_all[i]);
+        assert_true(aead_has(choice->fastest[cipher], cipher));
+        for (i = 0; aead_all[i]; i++)
+            assert_true(aead_has(aead_all[i], cipher) ||
+                        (strcmp(aead_all[i]->name, "IPsec-MB") == 0 &&
+                         (cipher != AEAD_AES_128_GCM || choice->preferred != AEAD_AES_128_GCM)));
+    }
+}
+
+/* ---- Threads: each has its own keys ---- */
+
+static void *in_thread(void *p)
+{
+    static const uint8_t plain[4000];
+    uint8_t out[sizeof(plain) + RECORD_OVERHEAD], back[sizeof(plain) + 1];
+    struct pair *pair = p;
+
+    for (int i = 0; i < 100; i++)
+        if (record_seal(&pair->seals, plain, sizeof(plain), out) < 0 ||
+            record_open(&pair->opens, out, sizeof(out), back) != RECORD_DATA)
+            return pair;
+    return NULL;
+}
+
+TEST(test_threads)
+{
+    struct pair pairs[4];
+    pthread_t threads[4];
+    void *wrong;
+
+    aeads_chosen();
+    for (size_t i = 0; aead_all[i]; i++) {
+        if (!aead_has(aead_all[i], AEAD_AES_128_GCM))
+            continue;
+        for (size_t j = 0; j < ELEMENTS(pairs); j++) {
+            pairs[j] = pair_of(aead_all[i], aead_all[0], AEAD_AES_128_GCM, j << 20);
+            assert_int_equal(pthread_create(&threads[j], NULL, in_thread, &pairs[j]), 0);
+        }
+        for (size_t j = 0; j < ELEMENTS(pairs); j++) {
+            assert_int_equal(pthread_join(threads[j], &wrong), 0);
+            assert_null(wrong);
+            pair_clear(&pairs[j]);
+        }
     }
 }
 
@@ -355,7 +424,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(test_rfc8448), CASE(test_sizes),  CASE(test_headers), CASE(test_flipped), CASE(test_order),
-        CASE(test_inner),   CASE(test_nonces), CASE(test_no_key),  CASE(test_choice),
+        CASE(test_inner),   CASE(test_nonces), CASE(test_no_key),  CASE(test_choice),  CASE(test_threads),
     };
 
     return cmocka_run_group_tests_name("record", tests, NULL, NULL);
