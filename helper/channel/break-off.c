@@ -42,6 +42,9 @@ static bool is_led(const struct channel *channel)
     return false;
 }
 
+/* Destination: from now on what the peer sends for this channel is taken and dropped, so that its source can
+ * end it. Whether the drop is harmless is judged later, by channels_judge(): now it is not known how much is
+ * to come. False: it is an ordinary loss. */
 bool channel_break_off(struct channel *channel)
 {
     struct channels *channels = channel->channels;
@@ -102,6 +105,11 @@ static void spare(struct channel *channel)
         relay_dropped(&channel->relay), channels->options.streams->names[channel->stream], channel->number);
 }
 
+/*
+ * Short channels lacked something at the end. More than REST_MAX fails at once. Less fails or is spared only
+ * when no whole channel lives any more: until then the main connection may still end well, which is what
+ * excuses it.
+ */
 bool channels_judge(struct channels *channels)
 {
     bool wait = is_any_whole(channels), spared = false;

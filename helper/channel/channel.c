@@ -14,6 +14,7 @@
 #include "helper/channel/table.h"
 #include "helper/control/outbox.h"
 
+/* Only while the first thread owns the channel: a worker polls in its own epoll set, see crew.c. */
 static void on_ready(struct carrier *carrier, uint32_t revents, void *userdata)
 {
     channel_update(userdata);
@@ -69,6 +70,8 @@ void channel_set_peer(struct channel *channel, struct carrier *carrier)
     int r;
 
     relay_set_peer(&channel->relay, carrier, channels->connection);
+    /* From relay_set_peer() on the relay owns the carrier: a failure below ends the migration, and the
+     * carrier goes with its channel. */
     r = attach(channel, carrier);
     if (r >= 0)
         r = channel_begin_grace(channel);
@@ -78,8 +81,10 @@ void channel_set_peer(struct channel *channel, struct carrier *carrier)
     }
     if (channel->stage == CHANNEL_OPEN)
         channels->events->active(channels->userdata);
+    /* The last ACK may have been lost with the old connection. Without it the source's ring stays full, and
+     * no byte would come that calls for another ACK. */
     if (relay_delivered(&channel->relay) != 0)
-        channel_ack(channel); /* the last one may have been lost */
+        channel_ack(channel);
     channel_update(channel);
 }
 
@@ -106,7 +111,12 @@ static void on_lost(struct channel *channel, enum relay_loss loss)
     }
 }
 
-/* Says what the ledger has come to. */
+/*
+ * Says what the ledger has come to: FIN, then ACK, then CLOSE. The peer takes CLOSE only of a channel that
+ * has ended in its own ledger (on_close() in frames.c), which these FIN and ACK bring about. Each
+ * control_send() may find the connection lost, so that the rest must not be said: hence the looks at
+ * channels_halted().
+ */
 static void tell(struct channel *channel)
 {
     struct channels *channels = channel->channels;
@@ -145,8 +155,11 @@ static void set_open(struct channel *channel)
     channels->events->active(channels->userdata);
 }
 
-/* Lends it to a worker, unless the first thread has no other: a migration's first channel stays, so that
- * where there is only one, no thread has to wait for a second. */
+/*
+ * Lends the channel to a worker, unless the first thread has no other open one. A migration's first channel
+ * stays with the first thread: a migration of one channel then runs without hand-overs between threads. Where
+ * a worker cannot take it, the first thread polls both connections again, which crew_give() may have moved.
+ */
 static void lend(struct channel *channel)
 {
     struct channels *channels = channel->channels;
@@ -167,6 +180,8 @@ static void lend(struct channel *channel)
         relay_watch(&channel->relay);
 }
 
+/* A channel that is spared counts as carried from now on, and may be the one that the end waited for: so each
+ * of them is settled again. */
 static void judge(struct channels *channels)
 {
     if (!channels_judge(channels))
@@ -176,7 +191,8 @@ static void judge(struct channels *channels)
             channel_settle(&channels->all[i]);
 }
 
-/* It ends well. One that carried nothing only looked whether this side listens. */
+/* Notes that a channel of the main stream has ended well. One that carried nothing does not count: something
+ * only looked whether this side listens. */
 static void count(struct channel *channel)
 {
     struct channels *channels = channel->channels;
@@ -189,10 +205,14 @@ static void count(struct channel *channel)
 }
 
 /*
- * A source may have heard the destination's CLOSE, and then it needs no other in this one's place, nor will
- * its QEMU make one; that the destination has not heard the source's CLOSE changes nothing. If the source has
- * not heard it, it is the source that waits for another before it says that all is over. It is older than
- * what is given up beside it, and stands for nothing of that.
+ * The network is gone for good, and this channel was not closed by both sides. Usually that is a loss. One
+ * case is not: a destination that has said CLOSE has proved both flows, so its QEMU has all.
+ *
+ *     the source has heard that CLOSE: it waits for no replacement, and its QEMU will make none
+ *     the source has not heard it:     the source waits for a replacement before it closes the whole
+ *
+ * Either way the destination may count the channel as ended well. It replaces none of the channels that are
+ * given up beside it, since it is as old as they are: lost_streams stays as it is.
  */
 void channel_abandon(struct channel *channel)
 {
@@ -205,7 +225,8 @@ void channel_abandon(struct channel *channel)
     channel_close(channel);
 }
 
-/* Both sides have said CLOSE. */
+/* Both sides have said CLOSE. The ledger is read before channel_close() frees the relay's rings; the session
+ * is told last, for it may end the migration. */
 static void end(struct channel *channel)
 {
     struct channels *channels = channel->channels;
@@ -233,6 +254,8 @@ void channel_settle(struct channel *channel)
     if (!channel_lives(channel) || channels_halted(channels))
         return;
     _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
+    /* QEMU may close early on purpose: its main connection goes on (channel_break_off()), or the source's
+     * owner is about to cancel, so that the loss need not become the error (events->awaits_cancel()). */
     if (relay_lost(&channel->relay) != RELAY_NOTHING_LOST &&
         !(relay_lost(&channel->relay) == RELAY_QEMU_LOST && channel_break_off(channel))) {
         if (relay_lost(&channel->relay) != RELAY_QEMU_LOST ||
@@ -242,6 +265,8 @@ void channel_settle(struct channel *channel)
     }
     if (channel_is_short(channel))
         judge(channels);
+    /* judge() may have ended the migration; or, through channel_settle() of this very channel, the channel.
+     */
     if (channels_halted(channels) || !channel_lives(channel))
         return;
     if (relay_violation(&channel->relay)) {
@@ -268,6 +293,8 @@ void channel_settle(struct channel *channel)
         lend(channel);
 }
 
+/* Moves bytes, then settles what follows from that. The lock is recursive: channel_settle() takes it again.
+ * What is lost moves no more bytes, or relay_move() would replace the verdict that is to be told. */
 void channel_update(struct channel *channel)
 {
     struct channels *channels = channel->channels;

@@ -31,6 +31,7 @@ static void on_round(void *userdata)
     update_all(channels);
 }
 
+/* A worker has moved the bytes already; what follows from that is said by the first thread alone. */
 static void on_news(void *userdata, size_t slot)
 {
     struct channels *channels = userdata;
@@ -76,6 +77,7 @@ struct channels *channels_free(struct channels *channels)
 {
     if (!channels)
         return NULL;
+    /* First: channel_close() locks by the crew's table of owners, and takes the slot back from its worker. */
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++)
         channel_close(&channels->all[i]);
     pace_clear(&channels->pace);
@@ -93,6 +95,15 @@ void channels_connect(struct channels *channels, unsigned connection)
         channels_announce_all(channels);
 }
 
+/*
+ * The epochs: channel->said_… and heard_… hold the number of the control connection on which a frame went or
+ * came, and a frame counts only while that is channels->connection. So nothing has to be reset here. (Only
+ * heard_close counts for ever: what the peer has proved once stays proved.)
+ *
+ *     connection            1      0      2      0      3
+ *     said_open == 1      said    no     no     no     no      OPEN is sent again on 2
+ *     said_close == 2       .      .    said    no     no      CLOSE is sent again on 3
+ */
 void channels_disconnect(struct channels *channels)
 {
     channels->connection = 0;
@@ -113,6 +124,12 @@ void channels_give_up(struct channels *channels)
         channel_abandon(&channels->all[i]);
 }
 
+/*
+ * The migration is over: QEMU's connections are closed, so that QEMU learns of it now, not when the last
+ * frame has reached the peer. Peer connections stay open and unread until the process ends. The worker's lock
+ * is held while its slot is taken back: the worker looks at the owner only after it has the lock, and leaves
+ * it alone.
+ */
 void channels_quit(struct channels *channels)
 {
     for (size_t i = 0; i < STATS_CHANNELS_MAX; i++) {
@@ -214,7 +231,9 @@ void channels_on_qemu(struct channels *channels, uint32_t number, uint32_t strea
 
     if (requests_on_qemu(channels->options.requests, number, stream))
         channel = channel_find(channels, number);
-    if (!channel) /* the one that it was for was given up meanwhile */
+    /* The channel that it was for was given up meanwhile. QEMU has accepted the connection all the same and
+     * waits for bytes on it: it becomes the next channel's. */
+    if (!channel)
         channel = channel_to_dial(channels, stream);
     if (channel)
         channel_set_qemu(channel, fd_steal(&owned), shared);
@@ -273,6 +292,8 @@ uint64_t channels_received(struct channels *channels, uint32_t number)
     return relay_received(&channel->relay);
 }
 
+/* Checks before it changes anything: the offset comes from the peer, and a channel that is alive must not be
+ * rewound by a second connection. */
 int channels_resume(struct channels *channels, uint32_t number, uint64_t received)
 {
     struct channel *channel = channel_find(channels, number);
@@ -299,5 +320,5 @@ void channels_set_peer(struct channels *channels, uint32_t number, struct carrie
     if (channel)
         channel_set_peer(channel, carrier);
     else
-        carrier_free(carrier);
+        carrier_free(carrier); /* it was taken */
 }

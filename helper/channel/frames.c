@@ -74,6 +74,9 @@ static void on_open(struct channels *channels, const struct frame *frame)
                       frame->channel, frame->stream);
         return;
     }
+    /* Before the slot is looked for: a refused number is used up as well, and its next OPEN is an old
+     * channel's.
+     */
     channels->next = frame->channel + 1; /* what lies between was lost with its connection */
     channel = channel_new(channels, frame->channel, (uint32_t)stream);
     if (channel)
@@ -97,12 +100,14 @@ static const char *on_unknown(struct channels *channels, const struct frame *fra
 static const char *on_refused(struct channel *channel, const struct frame *frame)
 {
     struct channels *channels = channel->channels;
-    const bool moved = relay_has_moved(&channel->relay);
+    const bool moved = relay_has_moved(&channel->relay); /* read before the rings go */
 
     if (relay_peer(&channel->relay))
         return "a refusal of a channel that is open";
     link_log(channels->options.link, LOG_WARNING, "The peer refused channel %" PRIu32 ": %s", channel->number,
              frame->refusal.text);
+    /* Refused before a byte moved, nothing is missing at the peer; what has moved is a loss, for which QEMU
+     * has to make another channel. Any other reason ends the migration. */
     if (frame->refusal.error == VF_ERROR_LIMIT_EXCEEDED && !moved) {
         channel_close(channel);
     } else if (frame->refusal.error == VF_ERROR_LIMIT_EXCEEDED ||
@@ -120,6 +125,8 @@ static const char *on_refused(struct channel *channel, const struct frame *frame
     return NULL;
 }
 
+/* CLOSE says that the peer's ledger is complete, which it can be only if this side's is: the peer has heard
+ * this side's FIN and last ACK. Before that it is a lie, and bytes would be lost unnoticed. */
 static const char *on_close(struct channel *channel)
 {
     if (channel_is_said(channel, channel->heard_close) || !relay_ended(&channel->relay))
@@ -155,6 +162,7 @@ const char *channels_on_frame(struct channels *channels, const struct frame *fra
     channel = channel_find(channels, frame->channel);
     if (!channel)
         return on_unknown(channels, frame);
+    /* The only frequent frame: it must not wait for a worker that encrypts, so it goes by another way. */
     if (frame->type == FRAME_ACK && crew_has(channels->crew, channel_slot(channel)))
         return crew_on_ack(channels->crew, channel_slot(channel), frame->offset);
     _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);

@@ -32,6 +32,8 @@ static int on_dial_time(sd_event_source *source, uint64_t usec, void *userdata)
     return 0;
 }
 
+/* False is a loss, which interrupts the migration. Both bounds are needed: DIALS_MAX stops a peer that hangs
+ * up at once, DIALS_FOR one that takes its time with each. */
 bool channel_dial_again(struct channel *channel)
 {
     struct channels *channels = channel->channels;
@@ -53,6 +55,8 @@ void channel_announce(struct channel *channel)
     if (channels->options.role != ROLE_OUTGOING || channels->connection == 0 ||
         channel_is_said(channel, channel->said_open))
         return;
+    /* OPEN goes before the dial: the destination parks a peer connection that overtakes it (PEER_PARKED), but
+     * one whose channel it knows is used at once. */
     channel->said_open = channels->connection;
     control_send(channels->options.control, &open);
     if (channels_halted(channels))
@@ -77,6 +81,11 @@ static struct channel *next_known(struct channels *channels, uint64_t from)
     return next;
 }
 
+/*
+ * In the order of their numbers, which the destination relies upon: an OPEN of a number below its `next` is
+ * an old channel's. On a later control connection the ended ones are told, too, since the frame that ended
+ * them may have been lost: CLOSE for what was proved, REFUSED for what was given up.
+ */
 void channels_announce_all(struct channels *channels)
 {
     struct channel *channel;
@@ -125,7 +134,9 @@ int channel_begin_grace(struct channel *channel)
     return r;
 }
 
-/* QEMU takes its connections in the order in which it accepts them: one at a time, in the source's order. */
+/* The destination's QEMU takes connections for the source's in the order in which it accepts them. So only
+ * the oldest channel of a stream may be dialled, one at a time; a younger one waits even if its bytes are
+ * here. */
 struct channel *channel_to_dial(struct channels *channels, uint32_t stream)
 {
     struct channel *first = NULL;

@@ -112,6 +112,8 @@ void channel_close(struct channel *channel)
 
     if (!channel_lives(channel))
         return;
+    /* heard_close of an older connection will do: the peer's CLOSE stays true. This side's has to be said on
+     * the current one, or the peer may never have had it. */
     ended = channel_is_said(channel, channel->said_close) && channel->heard_close != 0;
     _cleanup_(worker_unlockp) struct worker *locked = channel_lock(channel);
     channel_set_stage(channel, ended ? CHANNEL_PROVED : CHANNEL_GIVEN_UP);
@@ -120,6 +122,7 @@ void channel_close(struct channel *channel)
     channel->dial_timer = sd_event_source_disable_unref(channel->dial_timer);
     relay_close(&channel->relay, ended ? STATS_CHANNEL_CLOSED : STATS_CHANNEL_LOST);
     requests_give_up(channels->options.requests, channel->number);
+    /* Last: the lock above is the owner's. Whatever a worker has noted of this channel is dropped with it. */
     crew_take_back(channels->crew, channel_slot(channel));
 }
 
