@@ -31,6 +31,8 @@ void session_set_state(struct session *session, enum message_state state)
 
     if (session_is_over(session) || state == session->state)
         return;
+    /* WAITING is the first state, FINISHED is set by session_end() alone: the broker hears of it as a RESULT.
+     */
     if (state == STATE_WAITING || state == STATE_FINISHED ||
         (session->state == STATE_ACTIVE && state == STATE_CONNECTED)) {
         refuse(session, "state", names[session->state], names[state]);
@@ -46,6 +48,16 @@ static void update_halted(struct session *session)
     session->halted = session_is_over(session) || session->connection == CONNECTION_BROKEN;
 }
 
+/*
+ *     AWAITED --proof--> GREETING --HELLO--> UP
+ *        ^                  ^  \              |
+ *        |                  |   \-- lost --   | lost
+ *        |               proof           \    v
+ *        +---- WAITING: begin_again() --- BROKEN --session_clean_up()--> DOWN --proof--> GREETING
+ *
+ * BROKEN lasts until the loop calls session_clean_up(). Meanwhile no object reads or sends (`halted`), but
+ * all of them are still there, since a caller up the stack may be one of them.
+ */
 bool session_set_connection(struct session *session, enum connection connection)
 {
     static const char *const names[] = {
@@ -150,6 +162,9 @@ void session_end(struct session *session, enum vf_error error, bool tell_peer, c
         message_text_set(abort.refusal.text, sizeof(abort.refusal.text), text);
         control_leave_word(session->control, &abort); /* control_linger() sends it */
     }
+    /* Sets `halted`: whatever the lines below call, no event comes back into the session, and nothing is
+     * freed, since a channel, a peer or the control connection may have called this. session_free() frees
+     * all. */
     session_set_ending(session, ENDING_OVER);
     session->state = STATE_FINISHED;
     session->tick = sd_event_source_disable_unref(session->tick);

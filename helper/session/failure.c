@@ -16,6 +16,9 @@ static void resume_failed(struct session *session, const struct peer_failure *fa
 {
     bool complete = channels_are_complete(session->channels);
 
+    /* By falling doubt: what may be another host's word; what has not been said often enough; then the peer's
+     * own word. A complete ledger needs no repetition: the peer has gone, for it had proved all of it before.
+     */
     if (!failure->believed || (failure->error != -ECONNREFUSED && failure->error != -EKEYREJECTED)) {
         session_not_rejected(session);
         session_redial(session);

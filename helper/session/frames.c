@@ -90,6 +90,11 @@ static void on_hello(struct session *session, const struct frame *frame)
 
     if (!take_hello(session, frame))
         return;
+    /*
+     * UP first, since frames are sent only then. The outcome goes before a farewell, which ends the session.
+     * The destination sends its HELLO after its keys are there: the source dials channels as soon as it has
+     * that. CONNECTED is told before the channels speak, since ACTIVE cannot go before it.
+     */
     session->peer_features = frame->hello.features;
     session_set_connection(session, CONNECTION_UP);
     peers_set_marks(session->peers, marks_are_used(session, frame));
@@ -118,6 +123,8 @@ static void on_hello(struct session *session, const struct frame *frame)
     session_end_if_complete(session);
 }
 
+/* The source sends it first, the destination answers, and both are done. If the answer is lost, the source
+ * dials again and is rejected by a peer that has gone: resume_failed() takes that for the answer. */
 static void on_close_all(struct session *session, const struct frame *frame)
 {
     struct frame reply = {.type = FRAME_CLOSE, .channel = FRAME_CHANNEL_ALL};
@@ -201,6 +208,7 @@ void session_on_proved(void *userdata, enum peer_kind kind, struct carrier *carr
     int r;
 
     /* The source, which alone holds that key, has lost what this side may still take for alive. */
+    /* At once, not deferred: the caller is a peer connection, which uses neither channels nor control. */
     if (control_fd(session->control) >= 0) {
         session_interrupt(session, "The peer has lost the connection and made a new one.");
         session_clean_up(session);
@@ -223,5 +231,5 @@ void session_on_proved(void *userdata, enum peer_kind kind, struct carrier *carr
     if (session->role == ROLE_OUTGOING)
         send_hello(session);
     if (!session->halted)
-        control_read(session->control);
+        control_read(session->control); /* HELLO may have come with the proof: no poll tells of it */
 }

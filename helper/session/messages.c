@@ -116,6 +116,11 @@ static void tell_features(struct session *session)
 }
 
 /* What the state is, and all that was asked for and has not come. */
+/*
+ * A new broker has taken over. SYNCED goes first: until then that broker ignores requests, since they were
+ * made of the broker before it. Then what the record in the store may lack, and last the requests: the broker
+ * answers them out of the sockets that KEPT has just named.
+ */
 static void on_sync(struct session *session, const struct message_sync *m)
 {
     union message synced = {.synced.cookie = m->cookie};

@@ -10,6 +10,7 @@ static void dial_again(struct session *session)
 
     if (session_is_over(session) || control_fd(session->control) >= 0 || session->role != ROLE_OUTGOING)
         return;
+    /* An older request may still be answered; its serial is unknown then, and the connection is closed. */
     requests_drop_peers(session->requests);
     requests_ask_peer(session->requests, PEER_RESUME, 0, &asked);
     if (!asked)
@@ -24,6 +25,7 @@ static int on_redial(sd_event_source *source, uint64_t usec, void *userdata)
 
 void session_redial(struct session *session)
 {
+    /* ± 25 %: the migrations of a host lose their network together, and should not all dial together. */
     uint64_t wait = session->redial.wait, jitter = turn_now(session->event) % 1000 * wait / 2000;
 
     if (session_is_over(session) || session->role != ROLE_OUTGOING)

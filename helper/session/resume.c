@@ -17,6 +17,7 @@ static void begin_again(struct session *session)
     control_clear(session->control);
     session->connections = 0;
     session_set_connection(session, CONNECTION_AWAITED);
+    /* The ticket's secret was used up by the proof that was lost. */
     peers_serve_key(session->peers, PEER_CONTROL);
     if (!session_dial_first_again(session))
         session_end(session, VF_ERROR_INTERRUPTED, false, "%s", session->why);
@@ -57,7 +58,8 @@ static int on_network_timeout(sd_event_source *source, uint64_t usec, void *user
     return 0;
 }
 
-/* One loss after the other shares one time-out. */
+/* One loss after the other shares one time-out, or a network that comes and goes would keep QEMU's
+ * connections for ever. */
 static void await_network(struct session *session)
 {
     if (session->recovery.timeout > 0 && session->recovery.stage != RECOVERY_NONE)
@@ -70,6 +72,22 @@ static void await_network(struct session *session)
         give_channels_up(session);
 }
 
+/*
+ * The order: an ABORT that had reached this side before the loss is the truth, and is looked for first,
+ * before the connection's bytes are gone. The recovery timer is set before the source dials: a dial may fail
+ * at once and end the session, which await_network() does not look at.
+ *
+ *     source                                          destination
+ *     loss: BROKEN, DOWN, INTERRUPTED                 loss: the same, perhaps much later
+ *     NEED_PEER(RESUME) to the broker
+ *     preamble RESUME, proof by the resume key  --->  proved: a connection still UP is taken for lost now
+ *     HELLO  ----------------------------------------->
+ *     <----------------------------------------  HELLO       (both: new channel key, connection n + 1)
+ *     OPEN of each channel that lives  -------------->
+ *     per channel: preamble, proof, channel hello --->
+ *     <------------------------------------------  channel hello with `received`
+ *     both rewind to what the other has received, and go on from there
+ */
 void session_clean_up(struct session *session)
 {
     struct frame word;
@@ -107,6 +125,8 @@ void session_interrupt(struct session *session, const char *format, ...)
     bool greeted = session->connection == CONNECTION_UP;
     va_list args;
 
+    /* BROKEN now, or the caller would read and send on; the rest later, or the caller's carrier would be
+     * freed under it. */
     if (session->halted || !session_set_connection(session, CONNECTION_BROKEN))
         return;
     if (session->ending.stage != ENDING_FAREWELL) { /* else the peer has yet to hear why that is */

@@ -187,6 +187,7 @@ int session_new(sd_event *event, struct link *link, struct workers *workers, con
         session_free(session);
         return r;
     }
+    /* Only now: until here a loss of the broker is helper.c's, and frees no session. */
     link_set_handlers(link, session_on_message, session_on_broker_gone, session);
     if (session->role == ROLE_OUTGOING) {
         requests_ask_peer(session->requests, PEER_CONTROL, 0, &asked);
@@ -201,6 +202,8 @@ struct session *session_free(struct session *session)
 {
     if (!session)
         return NULL;
+    /* Against the order of making: peers hold channels and requests, channels hold control, requests and the
+     * pool, into which all of their rings give back. */
     session->peers = peers_free(session->peers);
     session->channels = channels_free(session->channels);
     session->control = control_free(session->control);
