@@ -131,6 +131,8 @@ static void visitor_decide(struct visitor *visitor)
 
     switch (preamble_decode(visitor->buf, &preamble)) {
     case VERDICT_OK:
+        /* A broker that does not know of marks would take ARRIVED_MARKED for a violation and kill the gate.
+         */
         if ((preamble.mark.number != 0 && !(gate->features & OFFER_MARKS)) ||
             hand_up(gate, &preamble, visitor->fd)) {
             visitor_free(visitor);
@@ -206,7 +208,8 @@ static void say_full(struct gate *gate)
              gate->max_pending);
 }
 
-/* Takes fd. NULL when there is no memory for it. When all places are taken the oldest pays. */
+/* Takes fd. NULL when there is no memory for it. When all places are taken the oldest pays: one that means it
+ * has said its preamble long ago, and a flood displaces itself. */
 static struct visitor *visitor_new(struct gate *gate, int fd)
 {
     _cleanup_fd_ int owned = fd;

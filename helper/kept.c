@@ -39,6 +39,7 @@ struct kept *kept_free(struct kept *kept)
     return NULL;
 }
 
+/* No limit of its own: the broker numbers them, and bounds what a caller may supply. */
 void kept_put(struct kept *kept, const struct message_keep *m, int fd)
 {
     struct item *item = calloc(1, sizeof(*item));

@@ -43,6 +43,7 @@ static void leave_if_told(struct link *link)
 
 static void link_gone(struct link *link)
 {
+    /* Closed before on_gone(): whatever that sends is refused by link_send() at once. */
     link->source = sd_event_source_disable_unref(link->source);
     fd_closep(&link->fd);
     waiting_clear(link);
@@ -176,6 +177,8 @@ bool link_send(struct link *link, enum message_type type, union message *m, int 
         return false;
     if (STAILQ_EMPTY(&link->waiting))
         r = message_send(link->fd, type, m, fd);
+    /* Behind what waits already: the order is part of the protocol. A slow broker must not
+     * make the helper wait, which has QEMU's bytes to move. */
     if (r == -EAGAIN && fd < 0 && link->source)
         r = wait_for_room(link, type, m) ? 0 : -ENOBUFS;
     if (r < 0)

@@ -20,6 +20,15 @@ enum request_state {
     REQUEST_GIVEN_UP, /* QEMU: no channel wants it any more, but the broker will answer */
 };
 
+/*
+ *     peer:  NONE --ask--> ASKED --connection--> COME --proof, or the last try--> NONE
+ *                            ^--------------------'   one try has failed, other endpoints are left
+ *     QEMU:  NONE --ask--> ASKED --connection, or failure--> NONE
+ *                            '--the channel ends--> GIVEN_UP --the answer that is under way--> NONE
+ *
+ * ASKED is what a new broker has to be told again. A QEMU that is GIVEN_UP still blocks its stream: the
+ * broker dials one per stream at a time, and a second request would be a protocol violation of this helper's.
+ */
 struct request {
     enum request_state state;
     enum message_type type; /* MESSAGE_NEED_PEER or MESSAGE_NEED_QEMU */
@@ -268,6 +277,6 @@ void requests_repeat(struct requests *requests)
         if (request->state == REQUEST_ASKED)
             ask(requests, request);
         else if (request->state == REQUEST_GIVEN_UP)
-            request->state = REQUEST_NONE;
+            request->state = REQUEST_NONE; /* a new broker does not know of it, and will not answer */
     }
 }

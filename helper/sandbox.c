@@ -284,6 +284,9 @@ static int drop_root(void)
     return 0;
 }
 
+/* Comes first, with one thread: credentials and limits are then all threads'. DUMPABLE is cleared after
+ * drop_root(), since a change of the effective uid sets it anew (prctl(2)). NO_NEW_PRIVS must be there before
+ * seccomp(2), which wants it of a process without capabilities. */
 int sandbox_isolate(int fd)
 {
     int r;
@@ -362,6 +365,8 @@ int sandbox_lock(void)
     return r < 0 ? r : seccomp_load(filter);
 }
 
+/* A second filter over the first: the kernel takes the stricter verdict of both, so this one lists only what
+ * goes (seccomp(2)). It takes seccomp(2) itself as well, so that it is the last. */
 int sandbox_narrow(bool gate)
 {
     _cleanup_(filter_releasep) scmp_filter_ctx filter = NULL;

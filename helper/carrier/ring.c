@@ -8,6 +8,7 @@
 
 #include "common/cleanup.h"
 
+/* One more than fit: a ring that is full seldom begins at a block's begin, and touches one block more. */
 static size_t slots_for(size_t capacity)
 {
     return (capacity + RING_BLOCK - 1) / RING_BLOCK + 1;
@@ -148,6 +149,8 @@ void ring_release(struct ring *ring, uint64_t offset)
         *slot = NULL;
     }
     ring->begin = offset;
+    /* Empty, it goes on at the start of the block that it has, which is in the cache. Only the origin moves:
+     * the block keeps its slot. */
     if (ring_is_empty(ring))
         ring->origin += offset - block_of(ring, offset);
 }
@@ -196,7 +199,7 @@ size_t ring_copy(const struct ring *ring, void *data, size_t size)
 void ring_use_pipe(struct ring *ring, int pipe, size_t size)
 {
     assert(ring_is_empty(ring) && ring->pipe < 0);
-    free_blocks(ring);
+    free_blocks(ring); /* the one that an empty ring keeps */
     ring->pipe = pipe;
     ring->pipe_full = false;
     ring->capacity = size;

@@ -48,6 +48,7 @@ static int start_one(struct workers *workers, const pthread_attr_t *attr,
     if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, workers->stop, &stop) < 0)
         return -errno;
     *worker = (struct worker){.workers = workers, .epoll = epoll};
+    /* The first thread locks again down its own stack: channel_update() and channel_settle() both do. */
     pthread_mutex_init(&worker->lock, recursive);
     pthread_mutex_init(&worker->next, NULL);
     if (pthread_create(&worker->thread, attr, run, worker) != 0) {

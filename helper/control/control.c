@@ -47,6 +47,10 @@ void control_read(struct control *control)
 
     control_cork(control); /* one answer to all that is there */
     do {
+        /* The ring has room: all whole frames were taken out, and one that is not is shorter than FRAME_MAX.
+         * `carrier` stays valid although frames have handlers, since a loss is cleaned up from the loop
+         * (session_interrupt()).
+         */
         n = carrier_recv(carrier, &control->in, ring_room(&control->in));
         if (n > 0) {
             control->silence = 0;
@@ -100,6 +104,8 @@ int control_export_key(struct control *control, uint8_t ret[static KEY_SIZE])
     return control->carrier->ops->export_key(control->carrier, ret);
 }
 
+/* A loss is often noticed by a send that fails, while the peer's ABORT, its reason to close, still waits to
+ * be read. Frames before it are passed over: nothing is acted upon any more. */
 bool control_last_word(struct control *control, struct frame *ret)
 {
     struct ring *in = &control->in;

@@ -30,6 +30,8 @@ static void flush(struct control *control)
         watch(control);
 }
 
+/* It may find the connection lost: then `halted` is set when it returns, and the caller must not go on as if
+ * the frame were said. The carrier is still there until the loop's next turn. */
 void control_send(struct control *control, const struct frame *frame)
 {
     uint8_t buf[FRAME_MAX];

@@ -63,6 +63,9 @@ void peer_fail(struct peer *peer, int error)
 
     if (!peers_connect(peers) && peer->stage != PEER_LINGER)
         peers_log_refused(peers, error == -ETIMEDOUT ? "silence" : strerror(-error));
+    /* Before peer_clear(), which ends a request that has COME: one that is to be tried again is ASKED by
+     * then, and stays. The event comes last, when the slot is free: its handler may start the next connection
+     * in it. */
     if (peers_connect(peers) && unproved)
         again = requests_try_next(peers->options.requests, peer->serial, &no);
     peer_clear(peer);
@@ -136,6 +139,7 @@ static void give_to_channel(struct peer *peer)
     struct carrier *carrier = peer->carrier;
     uint32_t number = peer->channel;
 
+    /* The slot is cleared first: channels_set_peer() may end the session or start other peers. */
     peer->carrier = NULL;
     peer_clear(peer);
     channels_set_peer(channels, number, carrier);
@@ -193,6 +197,8 @@ static int on_proved(struct peer *peer)
     enum peer_kind kind = peer->kind;
     int r;
 
+    /* Only after the proof: a stranger learns nothing of a ticket, and cannot make this side refuse its peer.
+     */
     if (peers->keys[kind].state == KEY_USED)
         return refuse_control(peer);
     if (peers_connect(peers))
@@ -294,6 +300,7 @@ void peer_drive(struct peer *peer)
         return;
     }
     r = step(peer);
+    /* It was handed on, and the slot may be another connection's; or the session has ended in it. */
     if (*peer->peers->options.halted || peer->stage == PEER_UNUSED)
         return;
     if (r < 0 && r != -EAGAIN)

@@ -91,6 +91,11 @@ static bool may_be_late(struct peers *peers)
     return true;
 }
 
+/*
+ * Before a handshake is paid for. The preamble is a stranger's: anything may be in it, and its mark may be a
+ * copy of one that was seen on the wire. The mark is checked before its number is taken from the window, or a
+ * forged one would use up the number of the true one.
+ */
 bool peers_admit(struct peers *peers, const struct preamble *preamble)
 {
     struct peer_key *key = &peers->keys[preamble->kind];
@@ -145,6 +150,8 @@ static struct peer *take_slot(struct peers *peers, bool marked)
     for (size_t i = 0; i < PEERS_MAX; i++)
         if (peers->all[i].stage == PEER_UNUSED)
             return &peers->all[i];
+    /* A marked connection displaces a marked one only where no other is left: a flood of strangers has no
+     * marks. */
     if (peers_connect(peers))
         return NULL;
     peer = displace(peers, false);
@@ -213,6 +220,8 @@ void peers_start(struct peers *peers, const struct message_peer *m, const struct
         .mark = preamble.mark,
         .since = turn_now(peers->options.event),
     };
+    /* From here on the slot is in use, so that a failure goes the way of all: the request is tried elsewhere.
+     */
     if (r >= 0)
         r = peer_begin(peer, fd_steal(&owned));
     if (r < 0)

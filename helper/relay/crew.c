@@ -13,6 +13,19 @@ struct slot_bits {
     uint64_t words[STATS_CHANNELS_MAX / 64];
 };
 
+/*
+ * The first thread and a worker share a slot like this:
+ *
+ *     owners[slot]    written by the first thread with the worker's lock held: under that lock it cannot
+ * change relay           the owner's, under the lock; the first thread takes a worker's lock to look into it
+ *     told, owes_ack  worker → first thread, woken by workers_tell()
+ *     ack_waiting     first thread → worker: looked at whenever the lock is released
+ *
+ * Locks are taken in this order: worker->next, worker->lock (recursive), then the pool's or the pacer's,
+ * under which nothing else is locked. Only the first thread may wait for a lock of a worker's; a worker waits
+ * for its own alone. The first thread may hold two workers' locks (judge() in channel.c), and no worker can
+ * cross it.
+ */
 struct crew {
     struct workers *workers;                   /* borrowed */
     struct relay *relays[STATS_CHANNELS_MAX];  /* borrowed */
@@ -66,7 +79,8 @@ static void set_owner(struct crew *crew, size_t slot, struct worker *worker)
 
 /* ---- In a worker's thread ---- */
 
-/* Moves on with the lock held, and tells what came of it. */
+/* Moves on with the lock held, and tells what came of it. A worker sends no frame: control, session and
+ * sd-event are the first thread's. */
 static void work(struct crew *crew, size_t slot)
 {
     struct relay *relay = crew->relays[slot];
@@ -130,6 +144,9 @@ static void on_worker_ready(struct worker *worker, uint64_t tag, uint32_t revent
         work(crew, slot);
     }
     pthread_mutex_unlock(&worker->lock);
+    /* After the unlock, see crew_on_ack(): its trylock fails as long as this thread has the lock, and then
+     * the ACK is left for this loop. Without it the ring stays full, and no poll comes that would look again.
+     */
     while (has_acks(crew, worker)) {
         worker_lock_own(worker);
         take_acks(crew, worker, work);
@@ -183,6 +200,7 @@ int crew_give(struct crew *crew, size_t slot)
         return 0;
     _cleanup_(worker_unlockp) struct worker *locked = worker_lock(worker);
     worker->n++;
+    /* Before crew_attach(): the worker may be woken at once, and waits for the lock that is held here. */
     set_owner(crew, slot, worker);
     r = crew_attach(crew, slot, relay->qemu);
     if (r >= 0)
@@ -228,6 +246,7 @@ static int on_news(sd_event_source *source, int fd, uint32_t revents, void *user
     struct crew *crew = userdata;
     size_t slot;
 
+    /* First: a bit that is set behind the loops below must wake this thread again. */
     workers_heard(crew->workers);
     for (slot = 0; (slot = bit_next(&crew->owes_ack, slot)) < STATS_CHANNELS_MAX; slot++)
         if (bit_take(&crew->owes_ack, slot))

@@ -42,7 +42,8 @@ static bool place_changes(const struct flow *flow)
            carrier_splices(flow->to);
 }
 
-/* What the ring holds goes out from where it is first, and nothing is read meanwhile. */
+/* What the ring holds goes out from where it is first, and nothing is read meanwhile: a stream whose bytes
+ * are partly in memory and partly in the pipe would need an order between the two. */
 static bool place_waits(const struct flow *flow)
 {
     return !ring_is_empty(&flow->ring) && place_changes(flow);
@@ -89,6 +90,8 @@ bool flow_wants_output(const struct flow *flow)
     return flow->to && (ring_unsent(&flow->ring) > 0 || carrier_holds_output(flow->to));
 }
 
+/* FIN follows the last byte, which went out on the peer connection; on the control connection it may overtake
+ * that, and the peer's flow waits for the bytes up to the total. */
 bool flow_fin_is_due(const struct flow *flow, unsigned connection)
 {
     return flow->ending && flow->fin < connection && ring_unsent(&flow->ring) == 0;
@@ -151,7 +154,8 @@ static enum flow_verdict pump_in(struct flow *flow, uint64_t now, size_t most, s
         }
         return *ret_moved == -ENOMEM ? FLOW_NO_MEMORY : FLOW_FROM_LOST;
     }
-    /* A read that came up short has emptied the socket, unless it was the pipe that had no room. */
+    /* A read that came up short has emptied the socket, unless it was the pipe that had no room. `readable`
+     * saves the recv(2) that would only say EAGAIN. */
     if (*ret_moved < 0)
         flow->from->readable = flow->ring.pipe_full;
     else if (flow->ring.pipe < 0 && (size_t)*ret_moved < max && (size_t)*ret_moved < CARRIER_BATCH / 2)
@@ -180,6 +184,7 @@ static enum flow_verdict pump_out(struct flow *flow, ssize_t *ret_moved)
     }
     if (*ret_moved < 0)
         return *ret_moved == -EAGAIN ? FLOW_OK : FLOW_TO_LOST;
+    /* In: QEMU has it, and QEMU does not ask again. Out: only the peer's ACK says that its QEMU has it. */
     if (flow->kind == FLOW_IN || flow->forgetful)
         ring_release(&flow->ring, flow->ring.cursor);
     return FLOW_OK;
@@ -250,6 +255,7 @@ const char *flow_on_ack(struct flow *flow, uint64_t delivered)
     return NULL;
 }
 
+/* The peer may be hostile: a total that changes, or lies before what came, would cut QEMU's stream. */
 const char *flow_on_fin(struct flow *flow, uint64_t total, unsigned connection)
 {
     if (flow->ending && flow->fin < connection && total == flow->total) {
@@ -266,6 +272,13 @@ const char *flow_on_fin(struct flow *flow, uint64_t total, unsigned connection)
     return NULL;
 }
 
+/*
+ * The peer's channel hello says `received`: what it has in its ring or its QEMU.
+ *
+ *     begin = acked       received             cursor                end
+ *       | peer's QEMU has   | was lost on the    | was never sent      |
+ *       | it, or will       | way: sent again    |                     |
+ */
 const char *flow_resume(struct flow *flow, uint64_t received)
 {
     if (received < flow->ring.begin)

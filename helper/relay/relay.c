@@ -8,6 +8,7 @@
 /* What a poll of the property Channels reads. */
 static void publish(struct relay *relay)
 {
+    /* Both at QEMU's side of the ring: what was taken from QEMU, and what QEMU has. */
     uint64_t sent = relay->out.ring.end, received = relay->in.ring.begin;
 
     STATS_ADD(relay->page->sent, sent - relay->sent);
@@ -69,6 +70,14 @@ void relay_quit(struct relay *relay)
         carrier_watch(relay->peer, 0);
 }
 
+/*
+ *            out:  from = qemu  ->  ring  ->  to = peer
+ *            in:   to = qemu    <-  ring  <-  from = peer
+ *
+ * out.from stays NULL until there is a first peer connection: a destination's QEMU is not read before its
+ * source is there, and what a source's QEMU says stays in its socket. After a loss it stays set, and the ring
+ * fills.
+ */
 void relay_set_qemu(struct relay *relay, struct carrier *qemu)
 {
     relay->qemu = qemu;
@@ -113,6 +122,8 @@ bool relay_break_off(struct relay *relay)
     return true;
 }
 
+/* The peer connection is lost, with what was in it; QEMU's stays, and goes on as long as a ring has bytes for
+ * it or room. A verdict of the peer's is settled by this; one of QEMU's is not, and must still be told. */
 void relay_detach(struct relay *relay)
 {
     relay->peer = carrier_free(relay->peer);
@@ -185,6 +196,8 @@ bool relay_tell_end(struct relay *relay, uint64_t *ret_total)
     return true;
 }
 
+/* Also where the last ACK has come but the worker has yet to take it: the peer may say CLOSE right behind
+ * that ACK, and the first thread must not take this for a lie. */
 static bool all_is_acknowledged(const struct relay *relay)
 {
     const struct flow *out = &relay->out;
