@@ -19,11 +19,14 @@
 #include "common/cleanup.h"
 #include "common/fd-pass.h"
 
-enum { BACKLOG = 512 };
+enum {
+    BACKLOG = 512,
+    RECEIVE_WINDOW = 4 << 20, /* bytes: as the default window of a channel, which is what may be under way */
+};
 
 void endpoint_tune(int fd)
 {
-    const int on = 1, idle = 10, interval = 5, count = 3;
+    const int on = 1, idle = 10, interval = 5, count = 3, window = RECEIVE_WINDOW;
 
     /* Errors are not looked at: a socket that is not TCP has no such options, and needs none. */
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -31,6 +34,15 @@ void endpoint_tune(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+    /*
+     * The receive buffer begins at 128 KiB. Linux lets it grow by what the program read within a round trip,
+     * less what is still unread: with what 6.16 to 6.18 subtract (tcp_rcv_space_adjust()), it stays small
+     * where all of a round trip's data lies there when the helper comes to read, as in TLS over a distance.
+     * SO_RCVBUF would end the growth; SO_RCVLOWAT enlarges the buffer (up to half of tcp_rmem's most) and
+     * leaves it on, and the buffer stays when the mark is taken back.
+     */
+    setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &window, sizeof(window));
+    setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &on, sizeof(on));
     socket_refuse_descriptors(fd);
 }
 

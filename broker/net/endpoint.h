@@ -30,7 +30,8 @@ int endpoint_connect(const struct endpoint *endpoint);
  */
 int endpoint_connected(int fd);
 
-/* Options of a peer connection: no delay, keep-alive; a UNIX one refuses descriptors. */
+/* Options of a peer connection: no delay, keep-alive, a receive buffer that a distance does not fill; a UNIX
+ * one refuses descriptors. */
 void endpoint_tune(int fd);
 
 /*

@@ -271,6 +271,22 @@ TEST(test_refused)
     assert_int_equal(try_connect(text[0]), ECONNREFUSED);
 }
 
+/* A socket receives as much as the kernel gives unasked, and wakes its reader at the first byte. */
+static void expect_room(int fd)
+{
+    int least = 0, usual = 0, most = 0, size = 0, mark = 0;
+    socklen_t len = sizeof(size);
+    FILE *limits = fopen("/proc/sys/net/ipv4/tcp_rmem", "re");
+
+    assert_non_null(limits);
+    assert_int_equal(fscanf(limits, "%d %d %d", &least, &usual, &most), 3);
+    fclose(limits);
+    assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, &len), 0);
+    assert_true(size >= (most / 2 < 4 << 20 ? most / 2 : 4 << 20));
+    assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &mark, &len), 0);
+    assert_int_equal(mark, 1);
+}
+
 TEST(test_tune)
 {
     struct endpoint endpoint;
@@ -288,6 +304,7 @@ TEST(test_tune)
     on = 0;
     assert_int_equal(getsockopt(client, SOL_SOCKET, SO_KEEPALIVE, &on, &size), 0);
     assert_int_equal(on, 1);
+    expect_room(client);
     close(client);
     close(fd);
     test_pair(SOCK_STREAM, 0, pair);
