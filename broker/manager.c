@@ -46,7 +46,9 @@ struct manager {
 static const struct migration_timing timing = {
     .stop = 3000000, .idle = CONNECTED_IDLE, .kept = FINISHED_KEPT};
 
-/* Before each turn of the loop: what comes is no caller's any more. */
+/* Before each turn of the loop: what is closed from now on is charged to no caller, until a call says whose
+ * it is.
+ */
 static int on_turn(sd_event_source *source, void *userdata)
 {
     release_charge(RELEASE_NOBODY);
@@ -225,6 +227,10 @@ struct manager *manager_free(struct manager *manager)
 {
     if (!manager)
         return NULL;
+    /* Calls first, which look into the registry. Then the store is frozen and the links left alone, before
+     * any migration is freed: else each would remove its stored FDs, unlink its sockets and shut its helper's
+     * socket down, and the next broker would find nothing. The port goes after the migrations, which hold it;
+     * the lock last, since another broker may take the runtime directory from then on. */
     if (manager->bus)
         bus_drop_calls(manager->bus);
     if (manager->store)

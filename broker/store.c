@@ -172,6 +172,8 @@ bool store_has_room(const struct store *store, size_t n)
     return !store->active || (store->n + n <= store->max && store->names + n * STORE_NAME_MAX <= NAMES_MAX);
 }
 
+/* The entry before the message: of what the manager has, this process must know the name, or nothing would
+ * ever remove it. `leave` keeps room for what is worth more than this. */
 bool store_put(struct store *store, const char *name, int fd, size_t leave)
 {
     struct stored *entry;
@@ -222,6 +224,7 @@ void store_remove(struct store *store, const char *name, int fd)
         release_after_manager(held);
 }
 
+/* The manager keeps its copy, and the entry stays, so that the name can be removed later. */
 int store_take(struct store *store, const char *name)
 {
     struct stored *entry = find(store, name);

@@ -102,6 +102,8 @@ static int on_answer(sd_bus_message *reply, void *userdata, sd_bus_error *unused
     _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
     int r = authorize_answer(&call->authorization, reply, &error);
 
+    /* polkit may have taken minutes. A yes counts for the migration that it was asked for: subject_check()
+     * looks whether another one has come to the same path meanwhile. */
     release_charge(call->authorization.uid);
     if (sd_bus_message_is_method_error(reply, NULL))
         authorize_cancel(&call->all->polkit,

@@ -37,6 +37,13 @@ void helper_links_leave(struct helper_links *links)
     links->leaving = true;
 }
 
+/*
+ *     STARTING --READY--> READY --child exits--> DRAINING --last message--> CLOSED --> gone()
+ *         '------------------'--socket ends, or kill--------------------------^
+ *
+ * Only forward. DRAINING guards the link against helper_link_free() in a message handler: read_one() is on
+ * the stack then, and would use it after destroy().
+ */
 static void set_state(struct helper_link *link, enum link_state state)
 {
     static const char *const names[] = {"starting", "ready", "draining", "closed"};
@@ -116,6 +123,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
     return 0;
 }
 
+/* The first reason is the one that is told: what follows, such as a broken pipe, comes of it. */
 void helper_link_kill(struct helper_link *link, const char *why)
 {
     if (link->why[0] == '\0')
@@ -124,7 +132,8 @@ void helper_link_kill(struct helper_link *link, const char *why)
     close_socket(link);
 }
 
-/* What is to have its effect before it is gone from the socket. */
+/* What is to have its effect before it is gone from the socket: a broker that is killed between reading a
+ * RESULT and storing it leaves the RESULT to the next broker, which adopts the socket. */
 static bool is_precious(uint32_t type)
 {
     return type == MESSAGE_STATE || type == MESSAGE_RESULT;
@@ -356,7 +365,7 @@ struct helper_link *helper_link_free(struct helper_link *link)
 {
     if (!link)
         return NULL;
-    link->handlers = NULL;
+    link->handlers = NULL; /* the owner hears no more, whatever comes of the rest */
     if (link->process.child && link->process.exited && link->state != LINK_DRAINING)
         destroy(link);
     else

@@ -163,6 +163,8 @@ int helper_process_fork(struct helper_process *process, const char *path, int fd
         process->errors = sd_event_source_disable_unref(process->errors);
         return r;
     }
+    /* SIGCHLD is blocked, as sd_event_add_child(3) wants it (manager.c): a child that has ended is found,
+     * too. */
     process->child = true;
     r = sd_event_add_child(process->event, &process->exit, pid, WEXITED, on_child, process);
     if (r < 0) {

@@ -150,6 +150,8 @@ static void release(struct migration *migration, bool forgotten)
     status_drop_ticket(&migration->status);
 }
 
+/* Unstored first: a broker that is killed below must not leave a record of sockets that are closed already.
+ * (In a frozen store all stays, for the next broker.) */
 void migration_free(struct migration *migration)
 {
     if (state_of(migration) == STATE_FINISHED && !store_frozen(migration->services->store))
@@ -171,6 +173,18 @@ static void drop_helper(struct migration *migration)
     migration->helper.link = helper_link_free(migration->helper.link);
 }
 
+/*
+ * The one end. The order matters:
+ *
+ *     counters detached   the page is the helper's, which goes away below
+ *     release()           before the state is FINISHED: may_come_back() reads the old one
+ *     accounts_set_state  ends the interrupted time, which accounts_add() counts
+ *     stored              before the link is dropped: a broker that is killed in between finds the result in
+ * the record; the other way round it would find neither helper nor result told                last: a client
+ * that hears of it reads the final values
+ *
+ * `text` may be the ending's own (finish_told()), which migration_free() frees, not this.
+ */
 static void finish(struct migration *migration, enum vf_error error, const char *text)
 {
     const struct migration_services *services = migration->services;
@@ -232,6 +246,7 @@ void migration_stop(struct migration *migration, enum vf_error error, const char
      * that. */
     farewell = identity->role == ROLE_OUTGOING && identity->state == STATE_INTERRUPTED;
     set_ending(migration, farewell ? ENDING_FAREWELL : ENDING_TOLD);
+    /* A helper that has not ended by then hangs; on_deadline() ends the migration without it. */
     if (helper_side_send(&migration->helper, MESSAGE_END, &m, -1) < 0 || farewell)
         finish(migration, error, text);
     else
@@ -333,6 +348,7 @@ static void on_state(struct migration *migration, const struct message_state_cha
         helper_side_kill(&migration->helper, "claimed a state that cannot follow");
         return;
     }
+    /* The first state of a helper that was taken over: from now on may_follow() holds it to the table. */
     helper_side_settled(&migration->helper);
     if (m->features != migration->telling.features)
         telling_features(&migration->telling, m->features);
@@ -388,6 +404,7 @@ static void on_message(struct helper_link *link, const union message *m, int fd,
             supply_hand_over(migration);
         return;
     }
+    /* Finished, but its helper still says farewell to the peer: for that it may dial, and no more. */
     if (state_of(migration) == STATE_FINISHED && m->header.type != MESSAGE_NEED_PEER) {
         if (m->header.type == MESSAGE_RESULT)
             end_farewell(migration);

@@ -186,6 +186,8 @@ static void dial_endpoints(struct peer_dial *dial)
     }
 }
 
+/* Supplied connections first, in the order in which the helper asked; what is left dials, or waits for a
+ * caller. */
 static void supply(struct peer_dials *dials)
 {
     struct peer_dial *dial, *next;

@@ -324,6 +324,8 @@ void migration_save(struct migration *migration)
             strerror(draft ? -fd : ENOMEM));
         return;
     }
+    /* Put, then remove: a broker that is killed in between leaves two records, of which the higher number
+     * counts. */
     stored_name(identity, name, "state.%" PRIu32, migration->record_number + 1);
     if (!store_put(store, name, fd, 0))
         return; /* the one that is there is older, but it is one */
@@ -348,6 +350,8 @@ static void remove_one(const struct migration *migration, const char *what, int 
     store_remove(migration->services->store, name, fd);
 }
 
+/* The record last: without one the next broker tells the helper to end, so a half-stored migration ends
+ * cleanly. `stored` is set before, since migration_save() does nothing for one that is not. */
 void migration_store(struct migration *migration)
 {
     put(migration, "link", helper_link_fd(migration->helper.link));
@@ -365,6 +369,7 @@ void migration_unstore_helper(struct migration *migration)
     remove_one(migration, "page", -1);
 }
 
+/* The record first, for the same reason. The listeners' names go with streams_close(). */
 void migration_unstore(struct migration *migration)
 {
     char what[32];

@@ -38,6 +38,8 @@ int queue_put_kept(struct queue *queue, uint64_t number, bool ours)
     return put(queue, (struct waiting){.kept = number, .fd = -1, .ours = ours});
 }
 
+/* The helper outlives this broker, and so do the sockets that it keeps. One that it does not take (number 0:
+ * an old helper, or a full socket) stays here, and is lost with this broker. */
 void queue_hand_over(struct queue *queue)
 {
     for (size_t i = 0; i < queue->n; i++) {

@@ -100,7 +100,11 @@ static void take_helper(struct migration *migration)
 
 /* ---- One migration ---- */
 
-/* names: all that the store holds of it, in the order in which it was put. */
+/*
+ * names: all that the store holds of it, in the order in which it was put. The port is held before anything
+ * can end the migration, which would release it. The helper comes last: what it has said waits in its socket,
+ * and take_helper() ends the migration where there is none, with all that was restored before.
+ */
 static int make(const struct migration_services *services, const struct record *record,
                 const struct stored_name *names, size_t n)
 {
@@ -116,6 +120,8 @@ static int make(const struct migration_services *services, const struct record *
         return r;
     persist_read(migration, record, names[0].number);
     migration->entry.restored = true;
+    /* CLOCK_MONOTONIC, which goes on over a restart of the broker: a deadline may have passed while none ran.
+     */
     if (migration->bound.deadline > 0 && migration->bound.deadline < earliest)
         migration->bound.deadline = earliest;
     if (migration->expects_peers)
@@ -185,6 +191,8 @@ void migration_restore_all(const struct migration_services *services)
     _cleanup_free_ struct stored_name *names = stored_names_sort(services->store, &n);
     _cleanup_free_ struct stored_group *groups = stored_names_group(names, n, &n_groups);
 
+    /* What no migration has taken after this belongs to none: helpers are told to end, the rest is dropped.
+     */
     for (size_t i = 0; draft && i < n_groups; i++)
         restore_group(services, &groups[i], draft);
     for (size_t i = 0; i < n; i++) {

@@ -95,6 +95,8 @@ int migration_new(const struct migration_services *services, enum message_role r
                                       .migration = migration};
     migration->options = *options;
     *options = (struct options){0};
+    /* From here on migration_free() undoes all of it; the options are its own now. The parts borrow one
+     * another's addresses, which stay, since a migration is never moved. */
     owner = owner_of(&migration->options, uid);
     helper_side_init(&migration->helper, &entry->identity);
     streams_init(&migration->streams, services, entry, &migration->options, &migration->helper, &owner);
@@ -140,6 +142,8 @@ int migration_prepare(const struct migration_services *services, const char *vm,
         r = migration_new(services, ROLE_INCOMING, id, 0, vm, options, uid, &migration);
     if (r < 0)
         return r;
+    /* The port before the ticket, which names the port that it got; the helper last, for it
+     * needs the ticket's secret. */
     r = streams_open(&migration->streams, error);
     if (r >= 0 && !migration->options.no_endpoints) {
         r = port_acquire(services->port, error);

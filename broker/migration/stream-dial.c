@@ -65,12 +65,16 @@ static int dial(struct stream *stream, const struct socket_scope *scope)
     socklen_t size = sizeof(address);
     int r = make_dial(stream);
 
+    /* A socket out of the store may be connected already: the broker before this one was killed behind
+     * connect(2). */
     if (r < 0 || getpeername(stream->dial, (struct sockaddr *)&address, &size) >= 0)
         return r;
     return qemu_socket_connect_by(stream->dial, stream->path, scope);
 }
 
-/* Borrows the socket. */
+/* Borrows the socket. The pipe goes before QEMU's socket, so
+ * that the helper has it when the first bytes move. The stored copy goes last: the helper has its own by
+ * then. */
 static void connected(struct stream *stream, const struct waiting *by)
 {
     union message m;
@@ -157,6 +161,8 @@ static bool try_connect(struct stream *stream, uint64_t now)
         failed(stream, VF_ERROR_SOCKET_UNAVAILABLE, why);
         return true;
     }
+    /* The path says where to connect, the peer's credentials say who listens: another user may have put a
+     * socket of their own into a directory that both can write to. */
     r = stream_scope(stream, &scope);
     if (r >= 0)
         r = dial(stream, &scope);

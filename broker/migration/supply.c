@@ -139,6 +139,8 @@ void supply_kept(struct migration *migration, const struct message_keep *m)
     else if (m->what == KEPT_FOR_QEMU && migration->entry.identity.role == ROLE_INCOMING &&
              m->stream < migration->options.n_streams)
         queue = &migration->streams.each[m->stream].supplied;
+    /* Only between SYNCED and the first state: a helper may be hostile, and would fill the queues with
+     * sockets that it does not have. */
     if (!queue || m->number == 0 || migration->helper.voice != VOICE_SYNCED ||
         queue_put_kept(queue, m->number, m->shared == 0) < 0)
         helper_side_kill(&migration->helper, "claimed to keep a socket that it was not given");

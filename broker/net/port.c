@@ -162,6 +162,8 @@ static int start_gate(struct port *port)
         r = helper_link_send(port->gate, MESSAGE_START_GATE, &m, -1);
     if (r >= 0)
         r = helper_link_send(port->gate, MESSAGE_OFFER, &offer, -1);
+    /* Behind OFFER: the gate accepts from the first LISTENER on, and would drop peers whose preambles have
+     * marks. */
     for (size_t i = 0; r >= 0 && i < port->n_listeners; i++)
         r = helper_link_send(port->gate, MESSAGE_LISTENER, &listener, port->listeners[i]);
     if (r < 0)
@@ -298,6 +300,8 @@ void port_hold(struct port *port)
     port->users++;
 }
 
+/* After all migrations have said whether they need the port. Listeners that are left over are closed, and
+ * opened anew only where none was stored: those of a ticket must stay at their address. */
 void port_settle(struct port *port)
 {
     _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;

@@ -213,6 +213,7 @@ int qemu_socket_listen(const char *path, const struct socket_scope *scope, const
     umask(mask);
     if (r < 0)
         return r == -EADDRINUSE ? -EEXIST : r;
+    /* Owner, then listen(2): see above. */
     r = give_made(give, dir, name, S_IFSOCK, owner);
     if (r >= 0 && listen(fd, BACKLOG) < 0)
         r = -errno;
@@ -253,6 +254,8 @@ int qemu_socket_connect_by(int fd, const char *path, const struct socket_scope *
     dir = open_parent(path, scope, &name);
     if (dir < 0)
         return dir;
+    /* What is looked at is what is connected to: a name could lead to another socket by the time of
+     * connect(2). */
     file = open_no_links(dir, name, O_PATH | O_NOFOLLOW);
     if (file < 0)
         return file;
