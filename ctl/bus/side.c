@@ -232,6 +232,8 @@ int side_send(struct side *side, sd_bus_message *m, uint64_t timeout, sd_bus_mes
                               : side->ctl->arguments.no_ask_password ? CALL_TIMEOUT
                                                                      : TYPE_TIMEOUT);
 
+    /* The first Ctrl-C is for the verb, which still has to clean up by calls; the second one ends each of
+     * them. */
     while (r >= 0 && !call.done && side->ctl->interrupts < 2)
         if (ctl_turn(side->ctl, UINT64_MAX, trouble) < 0)
             r = -EIO;

@@ -102,6 +102,7 @@ static int adopt(struct side *side, const char *vm, const char *path, struct tun
     *ret = (struct tunnel){.side = side, .vm = vm, .path = strdup(path)};
     if (!ret->path)
         return trouble_no_memory(trouble);
+    /* It is there, but cannot be used: nobody else knows its path, so it is taken away again. */
     if (tunnel_read(ret, &record, trouble) < 0) {
         tunnel_cancel(ret);
         tunnel_clear(ret);
@@ -249,6 +250,8 @@ static bool is_trusted(const struct side *side, uid_t uid, uid_t qemu)
            (option_owner(&side->ctl->arguments, &owner) && uid == owner);
 }
 
+/* The path comes from the broker, QEMU may be root's: a broker of a user's must not make it send the VM's
+ * memory to a socket of another user's. Only a path of this host can be looked at. */
 int tunnel_check_socket(const struct tunnel *tunnel, uid_t qemu, struct trouble *trouble)
 {
     bool incoming = strstr(tunnel->path, "/incoming/");

@@ -350,6 +350,15 @@ static int finish_jobs(struct disks *disks, struct trouble *trouble)
     return 0;
 }
 
+/*
+ * While the VM stands still. The order, in which each step needs the one before it:
+ *
+ *     block-job-complete    the mirrors write their rest, and end; source and copy are equal
+ *     look()                none has failed: a job that failed would be removed below unseen
+ *     remove_jobs()         QEMU at the source closes its connections to the destination
+ *     wait_unused()         QEMU at the destination has heard that, and lets go of the exports
+ *     block_serve_end()     its server ends; only then may the VM start there
+ */
 int disks_finish(struct disks *disks, struct trouble *trouble)
 {
     struct block_job sum;
@@ -379,6 +388,7 @@ void disks_undo(struct disks *disks)
 {
     if (!disks || disks->stage != MIRRORING)
         return;
+    /* The jobs first: a server that goes under a running mirror would make it fail. */
     disks->stage = UNDONE;
     if (qmp_is_open(disks->near)) {
         for (unsigned i = 0; i < disks->n; i++)

@@ -85,7 +85,11 @@ static int pause_for(struct drive *drive, struct trouble *trouble)
     return 0;
 }
 
-/* Looks at both, shows it. -1 where QEMU is lost; a broker that is away leaves the record NULL. */
+/*
+ * Looks at both, shows it. -1 where QEMU is lost; a broker that is away leaves the record empty. `seen` is
+ * read before QEMU is asked: an event that comes during the look then ends the next pause at once. The
+ * hand-over comes before anything else is asked, since the VM may stand still for it.
+ */
 static int look(struct drive *drive, json_object **ret, struct trouble *trouble)
 {
     drive->seen = events_of(drive);
@@ -121,6 +125,8 @@ static int begin(struct drive *drive, struct trouble *trouble)
     if (drive->ends->destination_qmp)
         view_be_patient(drive, drive->ends->destination_qmp);
     meter_open(&drive->meter, drive->ends->ctl);
+    /* A VM that is resumed is in post-copy already: Ctrl-C must not cancel it. STOPs are counted from here
+     * on. */
     drive->asked = drive->resume && !drive->ends->taken;
     drive->since = ctl_now();
     drive->stops = qmp_stops(drive->ends->qmp);
@@ -161,6 +167,8 @@ static int turn_disks(struct drive *drive, struct trouble *trouble)
         return 0;
     if (strcmp(drive->info.status, "pre-switchover") != 0)
         return disks_check(disks, trouble);
+    /* The VM stands still now. Its copies end, and the destination closes its disks, before QEMU goes on: two
+     * QEMUs must never write to one disk. */
     if (disks_finish(disks, trouble) < 0)
         return -1;
     drive->asked = drive->ends->ctl->arguments.postcopy != POSTCOPY_NO;
@@ -198,6 +206,16 @@ static int on_lost(struct drive *drive, struct trouble *trouble)
     }
 }
 
+/*
+ * One turn: look, then what QEMU has come to, then what the user wants, then post-copy, then a pause.
+ *
+ *                                   Ctrl-C                       lost monitor
+ *     pre-copy, nothing asked       cancels, VM stays            cancels what it can
+ *     post-copy asked for           waits, a second one leaves   nothing is cut: a cancel would lose the VM
+ *     post-copy, paused             leaves                       the same
+ *
+ * `asked` is the line between the two: behind it the VM may have a part of its memory at either end.
+ */
 static int drive_on(struct drive *drive, struct trouble *trouble)
 {
     for (;;) {

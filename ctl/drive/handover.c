@@ -57,6 +57,13 @@ bool handover_holds(const struct drive *drive)
     return drive->ends->held && !drive->begun;
 }
 
+/*
+ * The one moment that can make two VMs of one. 'cont' is sent to the destination only when
+ *
+ *     the source has let go        it will never run the VM again, even if all is lost now
+ *     the destination is 'paused'  it has the devices' state
+ *     the source was asked again   after that, for a post-copy: see has_let_go()
+ */
 void handover_try(struct drive *drive)
 {
     struct qmp *there = drive->ends->destination_qmp;

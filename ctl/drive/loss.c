@@ -189,6 +189,8 @@ static enum qemu_phase wait_settled(struct drive *drive, char ret_state[static 3
     }
 }
 
+/* LOST is reported only where it is proved: the destination says that it lacks memory, and the source has
+ * ended. A source that merely does not answer still holds the rest, and may go on by itself. */
 static int lost_in_postcopy(struct drive *drive, const char *why, struct trouble *trouble)
 {
     const char *vm = drive->ends->vm, *host = drive->ends->host;
@@ -282,6 +284,7 @@ static enum vf_outcome tell_precopy(const struct drive *drive, const struct wher
     return VF_OUTCOME_UNKNOWN;
 }
 
+/* Reports before the tunnels go: the other broker hears of an outcome only while there is one. */
 static void lost_in_precopy(struct drive *drive, const char *why, int status, struct trouble *trouble)
 {
     enum vf_outcome outcome;

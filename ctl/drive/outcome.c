@@ -78,6 +78,9 @@ static void summarize(struct drive *drive, json_object *record, bool confirmed)
                                                                  : "no answer");
 }
 
+/* The source says 'completed', which alone proves nothing of the destination. The outcome is reported before
+ * the tunnel's end is waited for, since the other broker hears of it through the tunnel; the times follow,
+ * once QEMU knows them. */
 int outcome_done(struct drive *drive, struct trouble *trouble)
 {
     _cleanup_json_ json_object *record = NULL;

@@ -96,6 +96,7 @@ static void drop_links(struct peers *peers)
 
 int peers_supply(struct peers *peers, struct trouble *trouble)
 {
+    /* The old ssh processes first: the tunnel is interrupted, and does not use their connections any more. */
     peers->tried = ctl_now();
     drop_links(peers);
     for (unsigned i = 0; i < peers->wanted; i++)

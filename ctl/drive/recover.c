@@ -63,6 +63,8 @@ static enum reach reach_source(struct drive *drive, const char *host, struct tro
     if (side_open_host(ends->ctl, host, ends->source, why) < 0 ||
         qmp_open(ends->source, ends->ctl->arguments.qmp, &again, why) < 0)
         return says_gone(why->text) ? REACH_GONE : REACH_AWAY;
+    /* Only now: as long as there is no new monitor, the old one still says how the loss came
+     * (qmp_shutdown()). */
     qmp_free(ends->qmp);
     ends->qmp = again;
     view_be_patient(drive, again);
@@ -129,6 +131,8 @@ static int try(struct drive *drive, struct trouble *why)
             return reach == REACH_GONE ? -1 : 0;
         if (is_another(drive, why))
             return -1;
+        /* A tunnel that has finished is no use to either end: both are made anew, then QEMU there listens,
+         * then the source dials. */
         if ((is_over(&ends->tunnel) || is_over(&ends->destination_tunnel)) &&
             ends_renew_tunnel(ends, why) < 0)
             return 0;

@@ -47,6 +47,7 @@ void whereabouts_look(struct drive *drive, struct whereabouts *ret)
     if (info.phase == QEMU_FAILED)
         message_text_set(ret->failed, sizeof(ret->failed), info.error[0] ? info.error : info.status);
     ret->both = is_running(ret->source) && is_running(ret->destination);
+    /* The source says that the VM was not moved. Two that run would write to the same disks. */
     if (ret->both)
         qmp_execute(there, "stop", NULL, NULL, NULL);
 }

@@ -198,7 +198,12 @@ static int on_readable(sd_event_source *source, int fd, uint32_t revents, void *
     return 0;
 }
 
-/* Turns the loop until the reply is there; 0 where it did not come in time. */
+/*
+ * Turns the loop until the reply is there; 0 where it did not come in time. The loop may run anything
+ * meanwhile, but no second command: only the verb's own code, which waits here, sends any. In post-copy QEMU
+ * may hold its lock for minutes (a page is missing), so with `on_silent` it is the user who gives up, not a
+ * clock.
+ */
 static int wait_reply(struct qmp *qmp, uint64_t timeout, struct trouble *trouble)
 {
     uint64_t begin = ctl_now(), told = begin;
@@ -245,6 +250,7 @@ static int send_command(struct qmp *qmp, const char *command, json_object *argum
     json_object_object_add(object, "execute", json_object_new_string(command));
     if (arguments)
         json_object_object_add(object, "arguments", arguments);
+    /* Unique among all clients that this monitor ever had: see is_stray(). */
     snprintf(qmp->id, sizeof(qmp->id), "%016" PRIx64 "-%u", qmp->key, ++qmp->commands);
     json_object_object_add(object, "id", json_object_new_string(qmp->id));
     text = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);

@@ -70,6 +70,7 @@ int keeper_fork(struct ctl *ctl, int *ret_fd, int *ret_status, struct trouble *t
         *ret_status = wait_keeper(pid, out, trouble);
         return *ret_status < 0 ? -1 : 0;
     }
+    /* Asked for first, looked at second: a parent that ended in between sends no signal. */
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* until keeper_detach() */
     if (getppid() != parent)
         _exit(STATUS_FAILED);
@@ -84,6 +85,8 @@ void keeper_detach(int fd)
     const char done = STATUS_DONE;
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
+    /* All before the byte: when the parent has read it, the parent exits, and its signals and terminal must
+     * not reach the keeper any more. */
     prctl(PR_SET_PDEATHSIG, 0);
     setsid();
     for (int i = STDIN_FILENO; null >= 0 && i <= STDERR_FILENO; i++)

@@ -137,6 +137,7 @@ static void child(const struct run *run, char **argv, pid_t parent)
 {
     sigset_t none;
 
+    /* A command whose vmferryctl is killed must not go on with a tunnel that ends under it. */
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent)
         _exit(127);
