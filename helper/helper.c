@@ -24,6 +24,8 @@ struct helper {
     struct gate *gate;
 };
 
+/* The threads end before the session that they work on is freed; their locks go after it, since
+ * session_free() still takes them. */
 static void helper_clear(struct helper *helper)
 {
     workers_stop(&helper->workers);

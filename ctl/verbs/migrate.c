@@ -144,12 +144,16 @@ static int migrate_qemu(struct ctl *ctl, struct trouble *trouble)
                 ends.host);
         return STATUS_DONE;
     }
+    /* What can be undone comes first: tunnel, disks. 'migrate-incoming' comes last, for QEMU takes it once.
+     */
     if (ends_open_tunnel(&ends, trouble) < 0 || mirror_disks(&ends, trouble) < 0 ||
         listen_there(&ends, trouble) < 0) {
         ends_undo(&ends);
         sequence_fail(&ends, NULL, "connecting", trouble);
         return -1;
     }
+    /* Noted before QEMU is told to go: from then on a vmferryctl that is killed leaves something to take
+     * over. */
     background_note(ctl);
     sd_notify(0, "READY=1"); /* for --background */
     r = drive_run(&ends, trouble);

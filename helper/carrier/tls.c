@@ -126,7 +126,8 @@ static int tls_flush(struct carrier *carrier)
 
 /* ---- Keys and numbers, between GnuTLS and us ---- */
 
-/* From now on this direction's records are ours. */
+/* From now on this direction's records are ours. After a KeyUpdate this takes the new key, too, with number 0
+ * (RFC 8446, 5.3). */
 static int take_key(struct carrier_tls *tls, bool reads)
 {
     enum aead_cipher cipher = gnutls_cipher_get(tls->psk.session) == GNUTLS_CIPHER_AES_128_GCM
