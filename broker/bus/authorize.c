@@ -139,6 +139,7 @@ int authorize_answer(const struct authorization *authorization, sd_bus_message *
         sd_bus_message_read(reply, "bb", &yes, &challenge) < 0)
         return error_denied(error, "uid %u may not %s: polkit's answer makes no sense.", authorization->uid,
                             wanted);
+    /* Anything but a clear yes denies: an error, no answer, and a challenge that no agent has met. */
     if (yes)
         return 0;
     if (!challenge)

@@ -147,6 +147,8 @@ static void ask(struct waiters *waiters, const char *name)
         tie_free(tie);
 }
 
+/* After a restart: a client that left the bus while no broker ran has sent no NameOwnerChanged to this one.
+ * Unique names are never used twice by a bus, so that the name alone says whether it is the same client. */
 void waiters_check_ties(struct waiters *waiters)
 {
     const struct entry *entry;

@@ -31,6 +31,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
     struct news *news = userdata;
     unsigned changed = news->changed;
 
+    /* Cleared before it is told: what the telling brings up is news of its own. */
     news->changed = 0;
     rate_take(&news->rate, &news->pace->often, 1, turn_now(news->event));
     if (changed != 0)

@@ -56,6 +56,8 @@ static bool admit(struct stream *stream, int fd)
     return true;
 }
 
+/* One connection per turn of the loop: a QEMU that connects without end must not keep other migrations
+ * waiting. */
 static int on_accept(sd_event_source *source, int listener, uint32_t revents, void *userdata)
 {
     struct stream *stream = userdata;
