@@ -54,9 +54,11 @@ void helper_side_kill(struct helper_side *side, const char *why)
 void helper_side_sync(struct helper_side *side)
 {
     union message m = {0};
+    uint32_t number;
 
-    if (gnutls_rnd(GNUTLS_RND_NONCE, &side->cookie, sizeof(side->cookie)) < 0)
-        side->cookie = wall_now();
+    if (gnutls_rnd(GNUTLS_RND_NONCE, &number, sizeof(number)) < 0)
+        number = (uint32_t)wall_now();
+    side->cookie = SYNC_KNOWS_FEATURES << 32 | number;
     set_voice(side, VOICE_SYNCING);
     m.sync.cookie = side->cookie;
     /* One that has ended meanwhile cannot be told; what it said is read before its end is seen. */

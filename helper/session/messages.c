@@ -127,9 +127,11 @@ static void on_sync(struct session *session, const struct message_sync *m)
 
     session_forget_broker(session);
     link_send(session->link, MESSAGE_SYNCED, &synced, -1);
-    if (session->features != 0)
-        tell_features(session);
-    kept_tell(session->kept, session->link);
+    if (m->cookie >> 32 == SYNC_KNOWS_FEATURES) {
+        if (session->features != 0)
+            tell_features(session);
+        kept_tell(session->kept, session->link);
+    }
     if (session->state != STATE_WAITING)
         session_tell_state(session);
     requests_repeat(session->requests);

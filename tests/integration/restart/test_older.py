@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""vmferry as it was before, in the build directory $VMFERRY_OLDER: at the other end, and before an upgrade."""
+"""vmferry as it was before, in the build directory $VMFERRY_OLDER: at the other end, before an upgrade, and after it again."""
 
 from __future__ import annotations
 
@@ -83,4 +83,33 @@ def test_upgrade(workdir: Path, security: str) -> None:
         assert tunnel.outgoing.get("Reconnects") >= 1
         assert tunnel.assert_done() == (SIZE + 1, 0)
         for broker in brokers(hosts):  # the older one may have had descriptors of its own
+            hosts.note_baseline(broker)
+
+
+@SECURITIES
+def test_back(workdir: Path, security: str) -> None:
+    """Both brokers become the older one while a migration of this one's helpers runs, and this one again; then the network is
+    lost."""
+    with ExitStack() as stack:
+        hosts = stack.enter_context(Hosts(workdir, broker=ManagedBroker))
+        proxy, tunnel = connect(stack, hosts, security)
+        source, destination = tunnel.open_channel()
+        with source, destination:
+            there = source.send_pattern(1, SIZE, shut=True)
+            at = 0
+            for build in (older(), build_dir()):
+                for broker in brokers(hosts):
+                    broker.build = build
+                    broker.restart()
+                    destination.recv_pattern(1, STEP, offset=at)
+                    at += STEP
+                    assert all(end.get("State") == "active" for end in tunnel.ends)
+            proxy.reset()
+            assert destination.recv_pattern_until_eof(1, offset=at) == SIZE - at
+            destination.shut_wr()
+            assert source.recv_until_eof() == b""
+            there.result(20)
+        assert tunnel.outgoing.get("Reconnects") >= 1
+        assert tunnel.assert_done() == (SIZE + 1, 0)
+        for broker in brokers(hosts):
             hosts.note_baseline(broker)

@@ -152,11 +152,13 @@ TEST(test_qemu_goes)
 
 /* ---- Brokers ---- */
 
+#define COOKIE (SYNC_KNOWS_FEATURES << 32 | 42)
+
 /* A new broker hears the state and all that is not answered, and that alone. */
 TEST(test_new_broker)
 {
     _cleanup_world_ world = world_of(LONG);
-    union message sync = {.sync.cookie = 42}, m;
+    union message sync = {.sync.cookie = COOKIE}, m;
     struct side *destination = &world->sides[DESTINATION];
     int qemu;
 
@@ -166,7 +168,7 @@ TEST(test_new_broker)
     broker_sends(destination, MESSAGE_SYNC, &sync, -1);
     desk_run(&destination->desk);
     assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_SYNCED);
-    assert_int_equal(m.synced.cookie, 42);
+    assert_int_equal(m.synced.cookie, COOKIE);
     assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_FEATURES);
     assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_STATE);
     assert_int_equal(m.state_changed.state, STATE_CONNECTED);
@@ -182,11 +184,36 @@ TEST(test_new_broker)
     close(qemu);
 }
 
+/* One of before this program hears nothing that it does not know; the next one that does hears it again. */
+TEST(test_older_broker)
+{
+    _cleanup_world_ world = world_of(LONG);
+    union message keep = {.keep = {.number = 5, .what = KEPT_FOR_QEMU, .shared = 1}}, m;
+    union message older = {.sync.cookie = 42}, sync = {.sync.cookie = COOKIE};
+    struct side *destination = &world->sides[DESTINATION];
+    int pair[2];
+
+    test_pair(SOCK_STREAM, 0, pair);
+    broker_sends(destination, MESSAGE_KEEP, &keep, pair[0]);
+    broker_sends(destination, MESSAGE_SYNC, &older, -1);
+    desk_run(&destination->desk);
+    assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_SYNCED);
+    assert_int_equal(m.synced.cookie, 42);
+    assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_STATE);
+    assert_int_equal(desk_heard(&destination->desk, &m), 0);
+    broker_sends(destination, MESSAGE_SYNC, &sync, -1);
+    desk_run(&destination->desk);
+    assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_SYNCED);
+    assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_FEATURES);
+    assert_int_equal(desk_heard(&destination->desk, &m), MESSAGE_KEPT);
+    close(pair[1]);
+}
+
 /* What the broker before it owed to a channel that is no more, it does not owe: the next has its turn. */
 TEST(test_new_broker_owes_nothing)
 {
     _cleanup_world_ world = world_of(LONG);
-    union message sync = {.sync.cookie = 42}, m;
+    union message sync = {.sync.cookie = COOKIE}, m;
     struct side *destination = &world->sides[DESTINATION];
     enum message_type heard;
     int qemu;
@@ -208,7 +235,7 @@ TEST(test_kept)
 {
     _cleanup_world_ world = world_of(LONG);
     union message keep = {.keep = {.number = 5, .what = KEPT_FOR_QEMU, .shared = 1}}, m;
-    union message sync = {.sync.cookie = 42}, use = {.use = {.number = 5}};
+    union message sync = {.sync.cookie = COOKIE}, use = {.use = {.number = 5}};
     struct side *destination = &world->sides[DESTINATION];
     int qemu, pair[2];
 
@@ -358,6 +385,7 @@ int main(void)
         CASE(test_farewell_after_another_loss),
         CASE(test_qemu_goes),
         CASE(test_new_broker),
+        CASE(test_older_broker),
         CASE(test_new_broker_owes_nothing),
         CASE(test_kept),
         CASE(test_kept_nothing),
