@@ -301,10 +301,13 @@ int qmp_execute(struct qmp *qmp, const char *command, json_object *arguments, js
         return 0;
     }
     r = send_command(qmp, command, arguments, trouble);
-    if (r >= 0)
-        r = wait_reply(qmp, COMMAND_TIMEOUT, trouble);
     if (r < 0)
         return -1;
+    r = wait_reply(qmp, COMMAND_TIMEOUT, trouble);
+    if (r < 0) {
+        lose(qmp, "it was not waited for"); /* as below */
+        return -1;
+    }
     reply = take_reply(qmp);
     if (r == 0) {
         lose(qmp, "it did not answer in time");

@@ -87,6 +87,12 @@ void background_forget(const struct ctl *ctl)
 
 /* ---- Run again ---- */
 
+/* getopt_long(3) took this word for the option, whole or abbreviated. */
+static bool is_option(const char *word, const char *option)
+{
+    return strlen(word) > 2 && strncmp(option, word, strlen(word)) == 0;
+}
+
 /* The words but those options that must not be said again; ret has room for more behind them. */
 static size_t split(struct command *command, char *ret[static WORDS_MAX])
 {
@@ -97,7 +103,7 @@ static size_t split(struct command *command, char *ret[static WORDS_MAX])
         bool again = true;
 
         for (size_t i = 0; i < sizeof(not_again) / sizeof(not_again[0]); i++)
-            again = again && strcmp(command->text + at, not_again[i]) != 0;
+            again = again && !is_option(command->text + at, not_again[i]);
         if (again)
             ret[n++] = command->text + at;
     }

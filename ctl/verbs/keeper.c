@@ -109,6 +109,7 @@ struct keeper {
     const struct tunnel *tunnel;
     struct qmp *qmp;
     bool starts;
+    bool refused;      /* QEMU does not let the VM run: said once, for it is told 'cont' again and again */
     bool interrupted;  /* the tunnel is */
     uint64_t unread;   /* since when the broker does not tell of the tunnel; 0: it does */
     uint64_t finished; /* when the tunnel was first seen to be; 0: it goes on */
@@ -143,9 +144,10 @@ static enum verdict start(struct keeper *keeper)
 
     if (qmp_execute(keeper->qmp, "cont", NULL, NULL, &trouble) >= 0)
         sd_journal_print(LOG_NOTICE, "VM '%s' has arrived, and runs.", keeper->tunnel->vm);
-    else
+    else if (!keeper->refused)
         sd_journal_print(LOG_ERR, "VM '%s' has arrived, and stands still: %s", keeper->tunnel->vm,
                          trouble.text ? trouble.text : "QEMU does not let it run.");
+    keeper->refused = trouble.text != NULL;
     return GOES_ON;
 }
 

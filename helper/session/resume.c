@@ -16,6 +16,7 @@ static void begin_again(struct session *session)
     requests_drop_peers(session->requests);
     control_clear(session->control);
     session->connections = 0;
+    session->outcome.said = 0; /* on a connection whose number the next one gets */
     session_set_connection(session, CONNECTION_AWAITED);
     /* The ticket's secret was used up by the proof that was lost. */
     peers_serve_key(session->peers, PEER_CONTROL);
