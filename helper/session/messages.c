@@ -115,7 +115,6 @@ static void tell_features(struct session *session)
     link_send(session->link, MESSAGE_FEATURES, &m, -1);
 }
 
-/* What the state is, and all that was asked for and has not come. */
 /*
  * A new broker has taken over. SYNCED goes first: until then that broker ignores requests, since they were
  * made of the broker before it. Then what the record in the store may lack, and last the requests: the broker
