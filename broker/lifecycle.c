@@ -105,10 +105,8 @@ static int on_name_released(sd_bus_message *reply, void *userdata, sd_bus_error 
 }
 
 /*
- *     idle --> STOPPING=1, barrier --> ReleaseName --> its reply --> nothing left to answer --> exit
- * EXIT_IDLE
- *                                                          '------> LEAVE_MAX is over, or work came --> exit
- * 0
+ *     idle --> STOPPING=1, barrier --> ReleaseName --> its reply --> nothing left to answer: EXIT_IDLE
+ *                                                          '------> LEAVE_MAX is over, or work came: 0
  */
 static int on_idle(sd_event_source *source, uint64_t usec, void *userdata)
 {

@@ -61,9 +61,8 @@ enum message_type {
     MESSAGE_RESULT = 37,    /* relay: over; nothing follows but LOG */
     MESSAGE_LOG = 38,       /* one line for the broker's log */
     MESSAGE_SYNCED = 39, /* relay: the answer to SYNC; what follows is its state and all that it waits for */
-    MESSAGE_PEER_OUTCOME = 40, /* relay, destination: what the source's owner says that became of the VM */
-    MESSAGE_FEATURES =
-        41, /* relay: what it uses of the OFFER; again after SYNCED, to a broker that knows it */
+    MESSAGE_PEER_OUTCOME = 40,   /* relay, destination: what the source's owner says that became of the VM */
+    MESSAGE_FEATURES = 41,       /* relay: what it uses of the OFFER; again after SYNCED */
     MESSAGE_ARRIVED_MARKED = 42, /* gate: as ARRIVED, one whose preamble has a mark */
     MESSAGE_KEPT = 43, /* relay: after SYNCED, for each socket that it was told to KEEP and still has */
 };
@@ -216,8 +215,9 @@ struct message_pipe {
     uint32_t use; /* enum pipe_use */
 };
 
-/* The upper half of the cookie of a broker that knows FEATURES and KEPT. One of before, whose cookies are
- * random and which can be the next broker, too, would end the migration for them. */
+/* The upper half of the cookie of a broker that knows FEATURES and KEPT: only to such a one are they said
+ * again. An older broker, whose cookie is 64 random bits, ends a migration for a message that it does not
+ * know. */
 #define SYNC_KNOWS_FEATURES ((uint64_t)0x766d6679)
 
 struct message_sync {

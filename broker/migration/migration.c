@@ -179,9 +179,9 @@ static void drop_helper(struct migration *migration)
  *     counters detached   the page is the helper's, which goes away below
  *     release()           before the state is FINISHED: may_come_back() reads the old one
  *     accounts_set_state  ends the interrupted time, which accounts_add() counts
- *     stored              before the link is dropped: a broker that is killed in between finds the result in
- * the record; the other way round it would find neither helper nor result told                last: a client
- * that hears of it reads the final values
+ *     stored              before the link is dropped: a broker that is killed in between finds the result
+ *                         in the record; the other way round it would find neither helper nor result
+ *     told                last: a client that hears of it reads the final values
  *
  * `text` may be the ending's own (finish_told()), which migration_free() frees, not this.
  */

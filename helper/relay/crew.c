@@ -16,8 +16,9 @@ struct slot_bits {
 /*
  * The first thread and a worker share a slot like this:
  *
- *     owners[slot]    written by the first thread with the worker's lock held: under that lock it cannot
- * change relay           the owner's, under the lock; the first thread takes a worker's lock to look into it
+ *     owners[slot]    written by the first thread with the worker's lock held, so that it cannot change
+ *                     under that lock
+ *     relay           the owner's, under the lock; the first thread takes the lock to look into it
  *     told, owes_ack  worker → first thread, woken by workers_tell()
  *     ack_waiting     first thread → worker: looked at whenever the lock is released
  *

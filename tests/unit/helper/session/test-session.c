@@ -184,7 +184,7 @@ TEST(test_new_broker)
     close(qemu);
 }
 
-/* One of before this program hears nothing that it does not know; the next one that does hears it again. */
+/* An older broker hears no message that it does not know; a newer one that follows it hears them again. */
 TEST(test_older_broker)
 {
     _cleanup_world_ world = world_of(LONG);
