@@ -3,11 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "helper/gate.h"
@@ -69,6 +72,23 @@ static void on_gone_early(struct link *link, const char *why, void *userdata)
     sd_event_exit(helper->event, 0);
 }
 
+/* Code and constants of an object: what is used again is mapped again, from the page cache. Nothing has
+ * written there: code that position-independent objects share has no relocations. */
+static int unmap_constants(struct dl_phdr_info *object, size_t size, void *unused)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+
+    for (size_t i = 0; i < object->dlpi_phnum; i++) {
+        const ElfW(Phdr) *part = &object->dlpi_phdr[i];
+        uintptr_t begin = (object->dlpi_addr + part->p_vaddr) & -page;
+        uintptr_t end = (object->dlpi_addr + part->p_vaddr + part->p_memsz + page - 1) & -page;
+
+        if (part->p_type == PT_LOAD && !(part->p_flags & PF_W))
+            madvise((void *)begin, end - begin, MADV_DONTNEED);
+    }
+    return 0;
+}
+
 /* All that has to exist before the sandbox. */
 static int set_up(struct helper *helper, int fd)
 {
@@ -86,6 +106,8 @@ static int set_up(struct helper *helper, int fd)
         r = link_init(&helper->link, helper->event, fd);
     link_set_handlers(&helper->link, on_start, on_gone_early, helper);
     aead_choose(&helper->aeads);
+    /* Start, self-tests and the slower libraries have used megabytes of code that is not used again. */
+    dl_iterate_phdr(unmap_constants, NULL);
     workers_start(&helper->workers);
     return r;
 }

@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "helper/carrier/aead.h"
 
-#include <link.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <time.h>
-#include <unistd.h>
 #if defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -84,24 +81,6 @@ static uint64_t measure(const struct aead *aead, enum aead_cipher cipher, uint8_
     return best == UINT64_MAX ? best : best / 2;
 }
 
-/* Code and constants of an object: what is used again is mapped again, from the page cache. Nothing has
- * written there: code that position-independent objects share has no relocations. */
-static int unmap_constants(struct dl_phdr_info *object, size_t size, void *unused)
-{
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-
-    (void)size, (void)unused;
-    for (size_t i = 0; i < object->dlpi_phnum; i++) {
-        const ElfW(Phdr) *part = &object->dlpi_phdr[i];
-        uintptr_t begin = (object->dlpi_addr + part->p_vaddr) & -page;
-        uintptr_t end = (object->dlpi_addr + part->p_vaddr + part->p_memsz + page - 1) & -page;
-
-        if (part->p_type == PT_LOAD && !(part->p_flags & PF_W))
-            madvise((void *)begin, end - begin, MADV_DONTNEED);
-    }
-    return 0;
-}
-
 void aead_choose(struct aead_choice *ret)
 {
     uint8_t *memory = calloc(2, RECORD + 1 + AEAD_TAG);
@@ -126,6 +105,4 @@ void aead_choose(struct aead_choice *ret)
         }
     }
     free(memory);
-    /* Start, self-tests and the slower libraries have used megabytes of code that is not used again. */
-    dl_iterate_phdr(unmap_constants, NULL);
 }
