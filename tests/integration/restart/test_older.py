@@ -60,44 +60,19 @@ def test_other_end(workdir: Path, security: str, old: str) -> None:
 
 
 @SECURITIES
-def test_upgrade(workdir: Path, security: str) -> None:
-    """Both brokers become this one while a migration of the older one's helpers runs; then the network is lost."""
+@pytest.mark.parametrize("way", ["upgrade", "back"])
+def test_replaced(workdir: Path, security: str, way: str) -> None:
+    """Both brokers become this one while a migration of the older one's helpers runs; or the older one, and this one again,
+    while one of this one's helpers runs. Then the network is lost."""
+    first, *then = [older(), build_dir()] if way == "upgrade" else [build_dir(), older(), build_dir()]
     with ExitStack() as stack:
-        hosts = stack.enter_context(Hosts(workdir, broker=ManagedBroker, build=older()))
+        hosts = stack.enter_context(Hosts(workdir, broker=ManagedBroker, build=first))
         proxy, tunnel = connect(stack, hosts, security)
         source, destination = tunnel.open_channel()
         with source, destination:
             there = source.send_pattern(1, SIZE, shut=True)
             at = 0
-            for broker in brokers(hosts):
-                broker.build = build_dir()
-                broker.restart()
-                destination.recv_pattern(1, STEP, offset=at)
-                at += STEP
-            assert all(end.get("State") == "active" for end in tunnel.ends)
-            proxy.reset()
-            assert destination.recv_pattern_until_eof(1, offset=at) == SIZE - at
-            destination.shut_wr()
-            assert source.recv_until_eof() == b""
-            there.result(20)
-        assert tunnel.outgoing.get("Reconnects") >= 1
-        assert tunnel.assert_done() == (SIZE + 1, 0)
-        for broker in brokers(hosts):  # the older one may have had descriptors of its own
-            hosts.note_baseline(broker)
-
-
-@SECURITIES
-def test_back(workdir: Path, security: str) -> None:
-    """Both brokers become the older one while a migration of this one's helpers runs, and this one again; then the network is
-    lost."""
-    with ExitStack() as stack:
-        hosts = stack.enter_context(Hosts(workdir, broker=ManagedBroker))
-        proxy, tunnel = connect(stack, hosts, security)
-        source, destination = tunnel.open_channel()
-        with source, destination:
-            there = source.send_pattern(1, SIZE, shut=True)
-            at = 0
-            for build in (older(), build_dir()):
+            for build in then:
                 for broker in brokers(hosts):
                     broker.build = build
                     broker.restart()
@@ -111,5 +86,5 @@ def test_back(workdir: Path, security: str) -> None:
             there.result(20)
         assert tunnel.outgoing.get("Reconnects") >= 1
         assert tunnel.assert_done() == (SIZE + 1, 0)
-        for broker in brokers(hosts):
+        for broker in brokers(hosts):  # the older one may have had descriptors of its own
             hosts.note_baseline(broker)
