@@ -15,13 +15,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "broker/config/config.h"
 #include "broker/net/ticket.h"
 #include "common/cleanup.h"
 #include "common/fd-pass.h"
 
 enum {
     BACKLOG = 512,
-    RECEIVE_WINDOW = 4 << 20, /* bytes: as the default window of a channel, which is what may be under way */
+    RECEIVE_WINDOW = DEFAULT_WINDOW_MIB << 20, /* bytes: of a channel so much may be under way */
 };
 
 void endpoint_tune(int fd)

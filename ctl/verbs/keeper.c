@@ -141,13 +141,14 @@ static void look_at_tunnel(struct keeper *keeper)
 static enum verdict start(struct keeper *keeper)
 {
     _cleanup_(trouble_clear) struct trouble trouble = {0};
+    int r = qmp_execute(keeper->qmp, "cont", NULL, NULL, &trouble);
 
-    if (qmp_execute(keeper->qmp, "cont", NULL, NULL, &trouble) >= 0)
+    if (r >= 0)
         sd_journal_print(LOG_NOTICE, "VM '%s' has arrived, and runs.", keeper->tunnel->vm);
     else if (!keeper->refused)
         sd_journal_print(LOG_ERR, "VM '%s' has arrived, and stands still: %s", keeper->tunnel->vm,
                          trouble.text ? trouble.text : "QEMU does not let it run.");
-    keeper->refused = trouble.text != NULL;
+    keeper->refused = r < 0;
     return GOES_ON;
 }
 
